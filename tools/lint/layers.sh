@@ -1,0 +1,61 @@
+#!/bin/sh
+# Fails when a file includes a header from a layer above its own, or a
+# third-party header outside its home. The layers are those of ARCHITECTURE.md.
+set -eu
+cd "$(dirname "$0")/../.."
+
+allowed() {
+	case $1 in
+	base) echo 'base' ;;
+	core) echo 'base core' ;;
+	conf) echo 'base core conf' ;;
+	io) echo 'base core io' ;;
+	accel) echo 'base core accel' ;;
+	proxy) echo 'base core conf io proxy' ;;
+	ctl) echo 'base core conf io proxy ctl' ;;
+	daemon) echo 'base core conf io accel proxy ctl daemon' ;;
+	*) echo '' ;;
+	esac
+}
+
+# header pattern -> the only place that may include it
+home() {
+	case $1 in
+	sys/epoll.h) echo 'userspace/io/loop.c' ;;
+	ares.h) echo 'userspace/io/dns.c' ;;
+	yaml.h) echo 'userspace/conf/' ;;
+	seccomp.h) echo 'userspace/daemon/' ;;
+	cap-ng.h) echo 'userspace/daemon/' ;;
+	jansson.h) echo 'userspace/ctl/' ;;
+	bpf/*) echo 'userspace/accel/' ;;
+	*.skel.h) echo 'userspace/accel/' ;;
+	libnftnl/* | libmnl/*) echo 'nft/' ;;
+	openssl/*) echo 'userspace/tls/' ;;
+	*) echo '' ;;
+	esac
+}
+
+bad=0
+for f in userspace/*/*.[ch]; do
+	layer=$(basename "$(dirname "$f")")
+	for inc in $(sed -n 's,^#include "\([a-z]*\)/.*,\1,p' "$f"); do
+		case " $(allowed "$layer") " in
+		*" $inc "*) ;;
+		*)
+			echo "$f: layer '$layer' must not include '$inc/'" >&2
+			bad=1
+			;;
+		esac
+	done
+	for inc in $(sed -n 's,^#include [<"]\([^>"]*\)[>"].*,\1,p' "$f"); do
+		place=$(home "$inc")
+		case $f in
+		"$place"*) ;;
+		*)
+			echo "$f: <$inc> belongs to $place" >&2
+			bad=1
+			;;
+		esac
+	done
+done
+exit $bad

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_CONF_CONF_H
+#define SL_CONF_CONF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/addr.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "core/deadline.h"
+
+/*
+ * The configuration as plain, immutable data: built completely from the text
+ * of all files or not at all, then shared by reference (see proxy/generation.h).
+ * Everything hangs from struct sl_conf and is freed with it.
+ */
+
+/* Where a thing stands in the sources; 1-based, columns count characters. */
+struct sl_mark {
+	uint32_t source; /* index into sl_conf_sources.item */
+	uint32_t line;
+	uint32_t column;
+};
+
+/* The text of one file, as read once by the only process that may read it. */
+struct sl_conf_source {
+	char *name; /* as shown in messages */
+	char *text; /* NUL-terminated; may hold NUL bytes that the reader reports */
+	size_t len;
+};
+
+struct sl_conf_sources {
+	struct sl_conf_source *item; /* the main file, then conf.d/ files in name order */
+	size_t n;
+};
+void sl_conf_sources_done(struct sl_conf_sources *s);
+
+/*
+ * Messages for the operator, collected, sorted by place and printed in one pass:
+ *   FILE:LINE:COLUMN: error: routes[0].match.ports: '70000' is not ...
+ *       5 |       ports: [80, 443, 70000]
+ *         |                        ^
+ */
+struct sl_diags {
+	struct sl_str text; /* what has been reported, ready to print */
+	size_t n_errors;
+	size_t n_warnings;
+};
+void sl_diags_done(struct sl_diags *d);
+
+/*
+ * Reads FILE and, beside it, conf.d/ files ending in .yaml in name order (a directory that is
+ * not there is not an error). On failure reports to `diags` and returns
+ * -errno. Limits: 16 MiB a file, 1024 files.
+ */
+SL_MUST_CHECK int sl_conf_sources_load(const char *path, struct sl_conf_sources *ret,
+				       struct sl_diags *diags);
+
+enum sl_engine_choice {
+	SL_CHOICE_AUTO = 0,
+	SL_CHOICE_RELAY,
+	SL_CHOICE_PACKET,
+	SL_CHOICE_SOCKMAP,
+	SL_CHOICE_NFTABLES,
+};
+
+/* "443", "8000-8100", "10.0.0.1:443", "[::1]:8000-8100". */
+struct sl_port_spec {
+	struct sl_addr ip; /* AF_UNSPEC: every local address */
+	uint16_t from;
+	uint16_t to; /* inclusive */
+	struct sl_mark mark;
+};
+
+struct sl_conf_target {
+	char *address; /* as written; identifies the target in output and across reloads */
+	char *host;    /* a name to resolve; NULL when `addr` is literal */
+	struct sl_addr addr;
+	uint16_t port; /* 0: the port the client connected to (forward.port: preserve) */
+	struct sl_mark mark;
+};
+
+struct sl_conf_route {
+	char *name;
+	bool enabled;
+	struct sl_port_spec *ports;
+	size_t n_ports;
+	enum sl_engine_choice engine;
+	struct sl_conf_target *targets;
+	size_t n_targets;                /* at least 1 */
+	unsigned retries;                /* further connect attempts after the first */
+	uint64_t max_connections;        /* 0: no limit */
+	uint64_t max_connections_per_ip; /* 0: no limit */
+	uint64_t new_per_ip_per_minute;  /* 0: no limit */
+	/* how many may come at once before the rate applies: N of "N/s" or "N/m" */
+	uint64_t new_per_ip_burst;
+	enum sl_keep_alive keep_alive;
+	bool half_open;
+	struct sl_timeouts timeouts;
+	struct sl_mark mark;
+};
+
+/*
+ * What must be listening for the enabled routes: sorted, without overlaps. A
+ * port that any route wants on every address appears once, with AF_UNSPEC;
+ * routes of that port with an address of their own are told apart by the
+ * address the client connected to.
+ */
+struct sl_listen_spec {
+	struct sl_addr ip; /* AF_UNSPEC: every local address, IPv4 and IPv6 */
+	uint16_t from;
+	uint16_t to;
+	int backlog;
+	struct sl_mark mark; /* of the first route that wants it, for errors of bind() */
+};
+
+struct sl_conf_global {
+	unsigned workers; /* 0: one per online CPU */
+	char *user;       /* NULL: auto */
+	uint64_t max_connections;
+	unsigned refuse_above_percent; /* overload breaker; 100: never opens before the limit */
+	unsigned resume_below_percent;
+	char *runtime_dir;
+	char *state_dir;
+	char *bpf_dir;
+	char *nft_table;
+	bool http_enabled;
+	bool http_is_explicit; /* false: the default address, whose absence is no error */
+	struct sl_addr http;
+	enum sl_log_level log_level;
+	bool log_json;
+	char *access_log; /* NULL: none; "stderr"; else an absolute path */
+};
+
+struct sl_conf {
+	struct sl_conf_global global;
+	struct sl_conf_route *routes; /* in file order */
+	size_t n_routes;
+	struct sl_listen_spec *listens;
+	size_t n_listens;
+};
+
+/*
+ * Parses and checks everything, reports all errors and warnings in one pass.
+ * Returns 0 with an owned configuration when there is no error, else -EINVAL
+ * (or -ENOMEM) with `*ret` untouched. Touches no file, socket or clock, so any process
+ * may run it on the same sources and gets the same answer.
+ */
+SL_MUST_CHECK int sl_conf_build(const struct sl_conf_sources *sources, struct sl_conf **ret,
+				struct sl_diags *diags);
+void sl_conf_free(struct sl_conf *conf);
+SL_DEFINE_CLEANUP(struct sl_conf, sl_conf_free);
+
+/* The JSON Schema (2020-12) and the reference text of the same key table. */
+void sl_conf_schema(struct sl_str *out);
+void sl_conf_reference(struct sl_str *out); /* scdoc-like text: key, type, default, meaning */
+
+#endif

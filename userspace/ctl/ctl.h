@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_CTL_CTL_H
+#define SL_CTL_CTL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "io/loop.h"
+#include "proxy/proxy.h"
+
+/*
+ * The control interface: HTTP/1.1 with JSON on a Unix socket for the command line,
+ * and /metrics, /healthz, /readyz on a TCP port for monitoring. Runs on
+ * the control loop of the unprivileged process; whatever needs the supervisor
+ * goes through `request`.
+ */
+struct sl_ctl;
+
+enum sl_ctl_request {
+	SL_CTL_RELOAD = 0,
+	SL_CTL_UPGRADE,
+	SL_CTL_REQUEST_COUNT_,
+};
+/* `text`: what to print, diagnostics of the configuration included; valid during the call. */
+typedef void (*sl_ctl_reply_fn)(void *arg, bool ok, const char *text);
+
+/* What the daemon knows and the control interface shows; owned by the daemon, read on the loop. */
+struct sl_ctl_facts {
+	pid_t pid;           /* the supervisor's: the one to send signals to */
+	uint64_t started_ms; /* of the supervisor, monotonic */
+	const char *config_path;
+	bool last_reload_ok;
+	double last_reload_unix; /* seconds; 0: never reloaded */
+	bool ready;              /* first generation applied */
+	bool sandboxed;          /* system call filter on */
+	bool privileged_uid;     /* runs as uid 0 (no account to change to) */
+	const char *steering;    /* port ranges: "sk_lookup", or why not */
+};
+
+struct sl_ctl_options {
+	struct sl_loop *loop;   /* borrowed */
+	struct sl_proxy *proxy; /* borrowed */
+	int control_fd;         /* listening Unix socket, non-blocking; ownership passes */
+	int http_fd;            /* listening TCP socket or -1; ownership passes */
+	const struct sl_ctl_facts *facts; /* borrowed */
+	/* Asks the supervisor; `reply` runs once, later, on the loop. */
+	void (*request)(void *arg, enum sl_ctl_request what, sl_ctl_reply_fn reply,
+			void *reply_arg);
+	void *request_arg;
+};
+
+int sl_ctl_new(const struct sl_ctl_options *options, struct sl_ctl **ret);
+void sl_ctl_free(struct sl_ctl *ctl); /* closes every client */
+/* A reload changed global.http: the new listening socket, or -1 for none; ownership passes. */
+void sl_ctl_set_http_fd(struct sl_ctl *ctl, int fd);
+
+#endif

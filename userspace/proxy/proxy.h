@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_PROXY_PROXY_H
+#define SL_PROXY_PROXY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/addr.h"
+#include "conf/conf.h"
+#include "core/conn_fsm.h"
+#include "core/hist.h"
+#include "core/reason.h"
+#include "io/dns.h"
+#include "io/loop.h"
+
+/*
+ * The data path as the daemon and the control interface see it: workers that
+ * accept and carry connections, and one configuration generation at a time.
+ * Everything here is called on the control loop's thread, answers come back on
+ * it, and nothing blocks.
+ */
+struct sl_proxy;
+
+struct sl_proxy_options {
+	struct sl_loop *control; /* borrowed */
+	unsigned n_workers;      /* at least 1 */
+	uint64_t first_conn_id;  /* ids count up from here; never reused */
+	int access_fd;           /* borrowed; -1: no access log */
+	struct sl_dns_files dns; /* borrowed during the call */
+};
+
+int sl_proxy_new(const struct sl_proxy_options *options, struct sl_proxy **ret);
+/* After sl_proxy_drain() has reported the end; joins the workers. */
+void sl_proxy_free(struct sl_proxy *proxy);
+SL_DEFINE_CLEANUP(struct sl_proxy, sl_proxy_free);
+
+/* A listening socket the supervisor bound for us; several may have the same range. */
+struct sl_proxy_listener {
+	uint64_t id;       /* the supervisor's, unchanged across reloads */
+	struct sl_addr ip; /* AF_UNSPEC: every address */
+	uint16_t from;     /* from < to: connections for any of these ports arrive here */
+	uint16_t to;
+	int fd; /* non-blocking; ownership passes to the proxy */
+};
+
+/*
+ * Makes `conf` (ownership passes, also on failure) the current generation. `added` are new
+ * listeners, `removed` ids of those to give up after their queues are
+ * accepted empty. `done` runs when every worker uses the new generation, names are
+ * resolved or 2 s have passed, and removed listeners are closed.
+ */
+typedef void (*sl_proxy_fn)(void *arg);
+int sl_proxy_apply(struct sl_proxy *proxy, struct sl_conf *conf, uint64_t generation,
+		   const struct sl_proxy_listener *added, size_t n_added, const uint64_t *removed,
+		   size_t n_removed, sl_proxy_fn done, void *arg);
+
+void sl_proxy_set_access_fd(struct sl_proxy *proxy, int fd); /* ownership passes; old one closed */
+int sl_proxy_set_dns_files(struct sl_proxy *proxy, const struct sl_dns_files *files);
+
+/*
+ * Stops accepting for good (listeners are given up, their queues first accepted empty
+ * when `accept_queued`: at a stop, not at an upgrade, where the next generation accepts them)
+ * and waits for the connections: the silent ones are closed one by one over the
+ * second half of the longest timeouts.drain, the rest when it ends. `done` runs when none is left.
+ */
+void sl_proxy_drain(struct sl_proxy *proxy, bool accept_queued, sl_proxy_fn done, void *arg);
+bool sl_proxy_is_draining(const struct sl_proxy *proxy);
+/* As when the drain deadline had passed now. */
+void sl_proxy_stop_now(struct sl_proxy *proxy);
+
+/* ---- views ---- */
+
+struct sl_conn_row {
+	uint64_t id;
+	char route[64]; /* "" before routing; cut when longer */
+	enum sl_conn_state state;
+	enum sl_engine_id engine;
+	enum sl_engine_reason engine_reason;
+	struct sl_addr client;
+	struct sl_addr client_via; /* AF_UNSPEC: the client connected itself */
+	struct sl_addr backend;    /* AF_UNSPEC: none chosen yet */
+	uint64_t age_ms;
+	uint64_t idle_ms;
+	uint64_t bytes_up; /* from the client, delivered to the backend's socket */
+	uint64_t bytes_down;
+	uint64_t connect_us; /* 0: not connected yet */
+};
+
+struct sl_conn_filter {
+	uint64_t id;       /* 0: any */
+	const char *route; /* NULL: any; borrowed until the answer */
+	size_t max_rows;   /* 0: no limit */
+	bool kill;         /* close what matches (reason killed, RST to both) */
+};
+
+struct sl_conn_survey {
+	const struct sl_conn_row *rows; /* valid during the call only; sorted by id */
+	size_t n_rows;
+	size_t n_matching;  /* may exceed n_rows */
+	struct sl_hist age; /* of all open connections */
+};
+typedef void (*sl_survey_fn)(void *arg, const struct sl_conn_survey *survey);
+
+/*
+ * Asks every worker; they answer in slices between their other work. `fn` runs exactly
+ * once, later, on the control loop. -ENOMEM: not asked.
+ */
+int sl_proxy_survey(struct sl_proxy *proxy, const struct sl_conn_filter *filter, sl_survey_fn fn,
+		    void *arg);
+
+struct sl_proxy_totals {
+	uint64_t active;
+	uint64_t accepted; /* every accepted connection, also those refused afterwards */
+	uint64_t rejected;
+	uint64_t engine_active[SL_ENGINE_COUNT_];
+	uint64_t engine_total[SL_ENGINE_COUNT_];
+	uint64_t engine_why[SL_ENGINE_COUNT_][SL_WHY_COUNT_]; /* choices and their reasons */
+	uint64_t ended[SL_SIDE_COUNT_][SL_REASON_COUNT_];
+	uint64_t no_route_rejected[SL_REASON_COUNT_]; /* refused before a route was known */
+	uint64_t accept_errors;                       /* EMFILE, ENFILE, ENOMEM, ENOBUFS */
+	uint64_t fsm_bugs; /* impossible events; anything but 0 is a defect */
+	bool overloaded;   /* the circuit breaker is open */
+	struct sl_hist connect;
+	struct sl_hist duration;
+	struct sl_hist in_state[SL_CONN_STATE_COUNT_];
+	struct sl_dns_stats dns;
+};
+void sl_proxy_totals(const struct sl_proxy *proxy, struct sl_proxy_totals *ret);
+
+enum sl_target_state {
+	SL_TARGET_UP = 0,
+	SL_TARGET_UNRESOLVED, /* a name that has never been resolved */
+};
+const char *sl_target_state_name(enum sl_target_state state);
+
+struct sl_target_view {
+	const char *address; /* as written in the configuration */
+	enum sl_target_state state;
+	uint64_t active;
+	uint64_t total;
+	uint64_t failed;                        /* connect attempts that failed */
+	struct sl_addr addrs[SL_DNS_MAX_ADDRS]; /* what the name stands for now; port set */
+	size_t n_addrs;
+};
+
+struct sl_route_view {
+	const struct sl_conf_route *conf;
+	uint64_t active;
+	uint64_t total;
+	uint64_t bytes_up;
+	uint64_t bytes_down;
+	uint64_t engine_active[SL_ENGINE_COUNT_];
+	uint64_t engine_total[SL_ENGINE_COUNT_];
+	uint64_t engine_bytes_up[SL_ENGINE_COUNT_];
+	uint64_t engine_bytes_down[SL_ENGINE_COUNT_];
+	uint64_t rejected[SL_REASON_COUNT_];
+	uint64_t ended[SL_ENGINE_COUNT_][SL_SIDE_COUNT_][SL_REASON_COUNT_];
+	struct sl_target_view *targets; /* in file order */
+	size_t n_targets;
+};
+/* Every route of the current generation in file order; the view is valid during the call. */
+typedef void (*sl_route_fn)(void *arg, const struct sl_route_view *route);
+void sl_proxy_each_route(struct sl_proxy *proxy, sl_route_fn fn, void *arg);
+
+/* The current configuration; valid until the next sl_proxy_apply(). NULL before the first. */
+const struct sl_conf *sl_proxy_conf(const struct sl_proxy *proxy);
+uint64_t sl_proxy_generation(const struct sl_proxy *proxy);
+
+/* What would happen to a connection to this port (and local address, unless AF_UNSPEC). */
+struct sl_explanation {
+	const struct sl_conf_route *route; /* NULL: refused, see `verdict` */
+	enum sl_reason verdict;            /* SL_REASON_NONE: accepted */
+	enum sl_engine_id engine;
+	enum sl_engine_reason engine_reason;
+	const char *target; /* as written; the one the next connection would try first */
+	bool is_listening;  /* a listener for that port is open */
+};
+struct sl_explanation sl_proxy_explain(struct sl_proxy *proxy, const struct sl_addr *local,
+				       const struct sl_addr *client);
+
+#endif
