@@ -10,6 +10,7 @@
 #include "base/count.h"
 #include "base/log.h"
 #include "proxy/conn.h"
+#include "proxy/listener.h"
 #include "proxy/worker.h"
 
 #ifndef IP_LOCAL_PORT_RANGE
@@ -194,6 +195,8 @@ void sl_connect_next(struct sl_conn *c)
 	if (c->early_len && !sl_conn_hold(c, SL_UP, c->early, c->early_len))
 		r = -ENOMEM;
 	c->early_len = 0;
+	if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM)
+		sl_listener_pause(c->worker, r); /* what is queued waits for better times */
 	if (r < 0) {
 		sl_connect_failed(c, sl_reason_from_errno(-r));
 	} else if (is_connected) {

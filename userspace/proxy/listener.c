@@ -72,14 +72,13 @@ static void on_pause_over(struct sl_timer *timer)
 	}
 }
 
-/*
- * Out of descriptors or memory: a level-triggered listener would spin, so all
- * of them rest for a moment while established connections go on.
- */
-static void pause_accepting(struct sl_worker *w, int err)
+/* A level-triggered listener that cannot accept would spin. */
+void sl_listener_pause(struct sl_worker *w, int err)
 {
 	struct sl_list *pos;
 
+	if (w->accept_paused)
+		return;
 	sl_count_add(&w->counts.accept_errors, 1);
 	if (sl_log_allowed(&w->accept_log, sl_loop_now_ms(w->loop), 1, 10000))
 		(void)sl_warn(err,
@@ -154,7 +153,7 @@ static void on_listener(struct sl_io *io, uint32_t events)
 	}
 	l->was_busy = r == 0 && (limit > 1 || sl_loop_is_busy(l->worker->loop));
 	if (r < 0 && r != -EAGAIN)
-		pause_accepting(l->worker, r);
+		sl_listener_pause(l->worker, r);
 }
 
 static int watch(struct sl_listener *l)

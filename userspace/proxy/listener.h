@@ -29,6 +29,11 @@ void sl_listen_socket_unref(struct sl_listen_socket *s); /* the last one closes 
 SL_MUST_CHECK int sl_listener_add(struct sl_worker *w, struct sl_listen_socket *s);
 /* First accepts what is queued when `accept_queued`. Unknown ids are ignored. */
 void sl_listener_remove(struct sl_worker *w, uint64_t id, bool accept_queued);
+/*
+ * Descriptors or memory have run out (`err`): all listeners of the worker rest
+ * for a moment, while established connections go on.
+ */
+void sl_listener_pause(struct sl_worker *w, int err);
 void sl_listener_remove_all(struct sl_worker *w, bool accept_queued);
 
 #endif

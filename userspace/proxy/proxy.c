@@ -165,9 +165,9 @@ int sl_proxy_new(const struct sl_proxy_options *options, struct sl_proxy **ret)
 		return -ENOMEM;
 	p->control = options->control;
 	p->next_scope = 1;
-	r = sl_limits_new(&p->limits);
+	r = sl_access_new(options->access_fd, &p->access);
 	if (r == 0)
-		r = sl_access_new(options->access_fd, &p->access);
+		r = sl_limits_new(&p->limits);
 	if (r == 0)
 		r = sl_dns_new(p->control, &options->dns, &p->dns);
 	if (r == 0)
