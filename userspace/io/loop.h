@@ -42,7 +42,8 @@ enum {
  */
 struct sl_io {
 	int fd;
-	sl_io_fn fn; /* NULL: stopped */
+	uint32_t turn; /* the loop's: in which it was started; older events are not its own */
+	sl_io_fn fn;   /* NULL: stopped */
 	struct sl_loop *loop;
 };
 
@@ -105,7 +106,8 @@ void sl_task_cancel(struct sl_task *task); /* deferred or again; idempotent; loo
 
 /*
  * Any thread: runs `task` in the loop's thread. The task belongs to the loop
- * until its function runs. False when the loop has ended and will never run it.
+ * until its function runs. False when the loop has ended (sl_loop_run() has returned) and
+ * will never run it. The caller sees to it that the loop's memory still exists.
  */
 bool sl_loop_post(struct sl_loop *loop, struct sl_task *task, sl_task_fn fn);
 
