@@ -20,6 +20,7 @@ _Static_assert(SL_IO_IN == (int)EPOLLIN && SL_IO_OUT == (int)EPOLLOUT &&
 #define MAX_DEFER_ROUNDS 16
 /* After a turn with more events than this the turn's time is too old to sleep by. */
 #define BRIEF_TURN 16
+#define BUSY_TURN 4
 
 struct sl_loop {
 	int epoll_fd;
@@ -237,6 +238,11 @@ void sl_loop_quit(struct sl_loop *loop)
 uint64_t sl_loop_now_ms(const struct sl_loop *loop)
 {
 	return loop->now_us / 1000;
+}
+
+bool sl_loop_is_busy(const struct sl_loop *loop)
+{
+	return loop->n_events > BUSY_TURN;
 }
 
 uint64_t sl_loop_now_us(const struct sl_loop *loop)

@@ -26,6 +26,7 @@ typedef void (*sl_task_fn)(struct sl_task *task);
 /* Bits of sys/epoll.h, so that no other file needs it. */
 enum {
 	SL_IO_IN = 0x001,
+	SL_IO_PRI = 0x002,
 	SL_IO_OUT = 0x004,
 	SL_IO_ERR = 0x008,
 	SL_IO_HUP = 0x010,
@@ -72,6 +73,8 @@ void sl_loop_quit(struct sl_loop *loop); /* any thread */
 
 /* Monotonic time of this turn. */
 uint64_t sl_loop_now_ms(const struct sl_loop *loop);
+/* Many descriptors were ready in this turn. */
+bool sl_loop_is_busy(const struct sl_loop *loop);
 /* Reads the clock, for durations that must be exact within a turn. */
 uint64_t sl_loop_now_us(const struct sl_loop *loop);
 

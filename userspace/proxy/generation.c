@@ -195,3 +195,10 @@ int sl_generation_watch(struct sl_generation *now, struct sl_generation *before,
 				sl_target_unwatch(before->routes[i].targets[t]);
 	return 0;
 }
+
+void sl_generation_unwatch(struct sl_generation *g)
+{
+	for (size_t i = 0; g && i < g->conf->n_routes; i++)
+		for (size_t t = 0; t < g->routes[i].conf->n_targets; t++)
+			sl_target_unwatch(g->routes[i].targets[t]);
+}

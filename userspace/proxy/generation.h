@@ -47,5 +47,7 @@ SL_DEFINE_CLEANUP(struct sl_generation, sl_generation_unref);
  */
 SL_MUST_CHECK int sl_generation_watch(struct sl_generation *now, struct sl_generation *before,
 				      struct sl_dns *dns);
+/* Control thread: stops resolving every name of `g` (may be NULL). */
+void sl_generation_unwatch(struct sl_generation *g);
 
 #endif

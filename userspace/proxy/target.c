@@ -110,3 +110,13 @@ size_t sl_target_addrs(struct sl_target *t, struct sl_addr ret[SL_DNS_MAX_ADDRS]
 		sl_addr_set_port(&ret[i], t->port);
 	return n;
 }
+
+bool sl_target_has_answer(struct sl_target *t)
+{
+	bool has;
+
+	(void)pthread_mutex_lock(&t->lock);
+	has = t->n_addrs > 0 || t->last_error[0] != '\0';
+	(void)pthread_mutex_unlock(&t->lock);
+	return has;
+}

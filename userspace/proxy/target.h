@@ -46,6 +46,8 @@ void sl_target_unwatch(struct sl_target *t);
  * turn. False while the name has never been resolved.
  */
 bool sl_target_pick_addr(struct sl_target *t, uint16_t listener_port, struct sl_addr *ret);
+/* The resolver has answered at least once, or never will be asked. */
+bool sl_target_has_answer(struct sl_target *t);
 size_t sl_target_addrs(struct sl_target *t, struct sl_addr ret[SL_DNS_MAX_ADDRS]);
 
 #endif
