@@ -96,13 +96,13 @@ apt-get update -qq -o APT::Update::Error-Mode=any ||
 
 for p in $(missing_of $wish); do
 	if apt-cache show "$p" >/dev/null 2>&1; then
-		missing="$missing$p"
+		missing="$missing$p "
 	else
 		echo "install-deps.sh: $p is not available here; the check that wants it will be skipped" >&2
 	fi
 done
 
-echo "install-deps.sh: installing $missing(no service is started or enabled)"
+echo "install-deps.sh: installing ${missing}(no service is started or enabled)"
 apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 $missing >/dev/null || {
 	why='see the messages above'
 	if [ -z "$(apt-cache show gcc 2>/dev/null | head -n 1)" ]; then
