@@ -81,7 +81,8 @@ restore() {
 	if grep -qs "$mark" $policy; then rm -f $policy; fi
 	if [ -e $policy.sluice-saved ]; then mv -f $policy.sluice-saved $policy; fi
 }
-trap restore EXIT
+log=$(mktemp)
+trap 'restore; rm -f "$log"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 restore # what a run that was killed left behind
@@ -103,7 +104,8 @@ for p in $(missing_of $wish); do
 done
 
 echo "install-deps.sh: installing ${missing}(no service is started or enabled)"
-apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 $missing >/dev/null || {
+apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 $missing >"$log" 2>&1 || {
+	grep '^[EW]:' "$log" | head -n 5 >&2 || :
 	why='see the messages above'
 	if [ -z "$(apt-cache show gcc 2>/dev/null | head -n 1)" ]; then
 		why='there are no package lists: is this machine offline?'
