@@ -34,6 +34,7 @@ struct sl_proxy {
 	struct sl_conn_row row[3];
 	struct sl_explanation explanation;
 	struct sl_addr asked_local;
+	uint16_t asked_port;
 	struct sl_addr asked_client;
 	struct fake_survey survey[FAKE_SURVEYS];
 	size_t n_surveys;
@@ -196,9 +197,10 @@ bool sl_proxy_is_draining(const struct sl_proxy *p)
 }
 
 struct sl_explanation sl_proxy_explain(struct sl_proxy *p, const struct sl_addr *local,
-				       const struct sl_addr *client)
+				       uint16_t port, const struct sl_addr *client)
 {
 	p->asked_local = *local;
+	p->asked_port = port;
 	p->asked_client = *client;
 	return p->explanation;
 }

@@ -404,15 +404,10 @@ void sl_view_explain(struct sl_str *out, struct sl_proxy *proxy,
 		     const struct sl_view_question *question)
 {
 	struct sl_json j = sl_json_on(out);
-	struct sl_addr local = question->address;
 	struct sl_explanation e;
 	char ip[SL_ADDR_TEXT];
 
-	/* Without an address: one that no port specification names, so that only "any" matches. */
-	if (!sl_addr_family(&local))
-		local.v4.sin_family = AF_INET;
-	sl_addr_set_port(&local, question->port);
-	e = sl_proxy_explain(proxy, &local, &question->client);
+	e = sl_proxy_explain(proxy, &question->address, question->port, &question->client);
 
 	sl_json_obj(&j, NULL);
 	sl_json_u64(&j, "port", question->port);
