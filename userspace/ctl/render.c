@@ -43,7 +43,7 @@ bool sl_render_is_degraded(const json_t *status)
 
 /* ---- pieces ---- */
 
-#define LABEL "%-15s"
+#define LABEL "%-17s"
 
 static void line(const struct sl_render *r, const char *label, const char *fmt, ...)
 	SL_PRINTF(3, 4);
