@@ -47,9 +47,9 @@ say "a connection shows while it is open"
 server raw echo 8001
 client_bg open hold to=$PROXY_IP:8081 n=1 ping=1 timeout=20
 wait_for has_output open
-row=$(sl conns --json | jq -c '(.connections? // .)[0]')
+row=$(sl conns --json | jq -c '.connections[0]')
 assert_eq "fields of a connection" \
-	"$(jq -c '[paths(type != "object") | join(".")] | sort' <<<"$row" 2>/dev/null)" \
+	"$(jq -c keys <<<"$row")" \
 	'["age_s","alpn","backend","bytes_down","bytes_up","client","client_via","connect_ms","engine","engine_reason","id","idle_s","route","sni","state","tls"]'
 assert_eq "its values" "$(jq -r '[.route, .state, .engine, .engine_reason, .backend, .bytes_up, .bytes_down] | join(" ")' <<<"$row")" \
 	"raw established relay configured $BACKEND_IP:8001 1 1"

@@ -179,6 +179,10 @@ lab_down() {
 		echo "FAILED: a sanitizer reported" >&2
 		if [ $rc = 0 ] || [ $rc = 77 ]; then rc=1; fi
 	fi
+	if grep -sqa 'impossible event' "$LAB_DIR"/*/log; then
+		echo "FAILED: an impossible event was logged" >&2
+		if [ $rc = 0 ]; then rc=1; fi
+	fi
 	if [ $rc != 0 ] && [ $rc != 77 ]; then
 		for f in "$LAB_DIR"/*.err "$LAB_DIR"/*/log; do
 			if [ -s "$f" ]; then
