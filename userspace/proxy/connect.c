@@ -67,9 +67,12 @@ static int open_socket(const struct sl_conn *c, int *ret_fd)
 	(void)set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	(void)set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);
 	(void)set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-	(void)set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, 60);
-	(void)set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, 15);
-	(void)set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, 5);
+	if (c->route->conf->keep_alive != SL_KEEP_ALIVE_STANDARD) {
+		/* Idle for long or for ever: a peer that vanished must be found by probes. */
+		(void)set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, 60);
+		(void)set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, 15);
+		(void)set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, 5);
+	}
 	if (c->early_len || c->flow[SL_UP].held)
 		(void)set_int(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
 	*ret_fd = fd;

@@ -1,0 +1,601 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Load for benchmarks, both ends of it. Every run is bounded in time, prints one
+ * line of KEY=VALUE pairs and exits 0, or says on standard error why it could not.
+ *
+ *   loadgen serve FROM-TO                                backend, until it is killed
+ *   loadgen bulk  ADDRESS PORT STREAMS SECONDS [PID...]  downloads
+ *   loadgen ping  ADDRESS PORT CLIENTS SECONDS [PID...]  request/reply on kept connections
+ *   loadgen conn  ADDRESS PORT CLIENTS SECONDS [PID...]  connect, request, reply, close
+ *   loadgen idle  ADDRESS PORT COUNT                     opens, says "ready", waits for EOF on
+ * stdin
+ *
+ * A request and a reply are 100 bytes. The PIDs are the processes of the proxy
+ * in the middle: the CPU time of all their threads over the measured window is
+ * read from schedstat (it contains the softirq work done in their context). The
+ * busy time of the whole system comes from /proc/stat.
+ */
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	MSG_SIZE = 100,
+	BULK_SIZE = 256 * 1024,
+	MAX_CLIENTS = 256,
+	MAX_PIDS = 64,
+	MAX_SAMPLES = 1 << 20, /* latencies kept per client */
+	MAX_ERRORS = 1000,     /* a client gives up after so many */
+	WARM_UP_MS = 300,
+	SOCKET_TIMEOUT_S = 5,
+};
+
+/* The first byte of a connection tells the backend what the client wants. */
+enum wish {
+	WISH_UNKNOWN = 0,
+	WISH_REPLY = 'R',
+	WISH_DOWNLOAD = 'D',
+};
+
+enum phase { PHASE_WARM_UP, PHASE_MEASURE, PHASE_STOP };
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
+}
+
+static void sleep_ms(uint64_t ms)
+{
+	struct timespec t = { .tv_sec = (time_t)(ms / 1000),
+			      .tv_nsec = (long)(ms % 1000 * 1000000) };
+
+	while (nanosleep(&t, &t) != 0 && errno == EINTR)
+		;
+}
+
+static void raise_fd_limit(void)
+{
+	struct rlimit want = { .rlim_cur = 200000, .rlim_max = 200000 };
+
+	if (setrlimit(RLIMIT_NOFILE, &want) != 0)
+		perror("loadgen: setrlimit");
+}
+
+/* ---- backend ------------------------------------------------------------ */
+
+struct peer {
+	int fd;
+	bool is_listener;
+	bool wants_out;
+	enum wish wish;
+	size_t request; /* bytes of the current request received */
+};
+
+struct backend {
+	int epoll_fd;
+	char *buf; /* BULK_SIZE, received into and sent from */
+};
+
+static int backend_add(struct backend *b, int fd, bool is_listener)
+{
+	struct peer *p = calloc(1, sizeof(*p));
+	struct epoll_event ev = { .events = EPOLLIN };
+
+	if (!p)
+		return -ENOMEM;
+	p->fd = fd;
+	p->is_listener = is_listener;
+	ev.data.ptr = p;
+	if (epoll_ctl(b->epoll_fd, EPOLL_CTL_ADD, fd, &ev) != 0) {
+		free(p);
+		return -errno;
+	}
+	return 0;
+}
+
+static void backend_accept(struct backend *b, int listener)
+{
+	int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	if (fd >= 0 && backend_add(b, fd, false) != 0)
+		close(fd);
+}
+
+static void backend_want_out(struct backend *b, struct peer *p)
+{
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLOUT, .data.ptr = p };
+
+	if (!p->wants_out && epoll_ctl(b->epoll_fd, EPOLL_CTL_MOD, p->fd, &ev) == 0)
+		p->wants_out = true;
+}
+
+/* Returns false when the connection is over. */
+static bool backend_send(struct backend *b, struct peer *p)
+{
+	ssize_t n = send(p->fd, b->buf, BULK_SIZE, MSG_NOSIGNAL);
+
+	if (n < 0 && errno != EAGAIN)
+		return false;
+	backend_want_out(b, p);
+	return true;
+}
+
+static bool backend_receive(struct backend *b, struct peer *p)
+{
+	ssize_t n = recv(p->fd, b->buf, BULK_SIZE, 0);
+
+	if (n <= 0)
+		return n < 0 && errno == EAGAIN;
+	if (p->wish == WISH_UNKNOWN)
+		p->wish = b->buf[0] == WISH_DOWNLOAD ? WISH_DOWNLOAD : WISH_REPLY;
+	if (p->wish == WISH_DOWNLOAD)
+		return backend_send(b, p);
+	for (p->request += (size_t)n; p->request >= MSG_SIZE; p->request -= MSG_SIZE) {
+		if (send(p->fd, b->buf, MSG_SIZE, MSG_NOSIGNAL) != MSG_SIZE)
+			return false;
+	}
+	return true;
+}
+
+static void backend_event(struct backend *b, struct peer *p, uint32_t events)
+{
+	bool alive = true;
+
+	if (p->is_listener) {
+		backend_accept(b, p->fd);
+		return;
+	}
+	if (events & (EPOLLIN | EPOLLERR | EPOLLHUP))
+		alive = backend_receive(b, p);
+	if (alive && (events & EPOLLOUT))
+		alive = backend_send(b, p);
+	if (!alive) {
+		close(p->fd);
+		free(p);
+	}
+}
+
+static int listen_on(uint16_t port)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int one = 1;
+
+	if (fd < 0)
+		return -errno;
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) != 0 ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) != 0 ||
+	    bind(fd, (struct sockaddr *)&a, sizeof(a)) != 0 || listen(fd, 4096) != 0) {
+		int err = -errno;
+
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
+static int serve(const char *range)
+{
+	struct backend b = { .epoll_fd = epoll_create1(EPOLL_CLOEXEC),
+			     .buf = calloc(1, BULK_SIZE) };
+	unsigned from, to;
+
+	if (sscanf(range, "%u-%u", &from, &to) != 2 || from == 0 || from > to || to > 65535)
+		return -EINVAL;
+	if (b.epoll_fd < 0 || !b.buf)
+		return -ENOMEM;
+	raise_fd_limit();
+	for (unsigned port = from; port <= to; port++) {
+		int fd = listen_on((uint16_t)port);
+		int err = fd < 0 ? fd : backend_add(&b, fd, true);
+
+		if (err)
+			return err;
+	}
+	puts("ready");
+	fflush(stdout);
+	for (;;) {
+		struct epoll_event ev[64];
+		int n = epoll_wait(b.epoll_fd, ev, 64, -1);
+
+		for (int i = 0; i < n; i++)
+			backend_event(&b, ev[i].data.ptr, ev[i].events);
+	}
+}
+
+/* ---- CPU time ----------------------------------------------------------- */
+
+struct usage {
+	uint64_t proxy_ns;
+	uint64_t system_ns;
+	uint64_t steal_ns;
+};
+
+static uint64_t process_cpu_ns(const char *pid)
+{
+	uint64_t sum = 0;
+	char path[300];
+	struct dirent *e;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%.20s/task", pid);
+	dir = opendir(path);
+	while (dir && (e = readdir(dir))) {
+		unsigned long long ns;
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/proc/%.20s/task/%.20s/schedstat", pid, e->d_name);
+		f = e->d_name[0] == '.' ? NULL : fopen(path, "re");
+		if (f && fscanf(f, "%llu", &ns) == 1)
+			sum += ns;
+		if (f)
+			fclose(f);
+	}
+	if (dir)
+		closedir(dir);
+	return sum;
+}
+
+static void read_usage(char *const *pids, int n_pids, struct usage *ret)
+{
+	unsigned long long user, nice, system, idle, iowait, irq, softirq, steal;
+	uint64_t tick_ns = 1000000000U / (uint64_t)sysconf(_SC_CLK_TCK);
+	FILE *f = fopen("/proc/stat", "re");
+
+	memset(ret, 0, sizeof(*ret));
+	if (f && fscanf(f, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system,
+			&idle, &iowait, &irq, &softirq, &steal) == 8) {
+		ret->system_ns = (user + nice + system + irq + softirq) * tick_ns;
+		ret->steal_ns = steal * tick_ns;
+	}
+	if (f)
+		fclose(f);
+	for (int i = 0; i < n_pids; i++)
+		ret->proxy_ns += process_cpu_ns(pids[i]);
+}
+
+/* ---- clients ------------------------------------------------------------ */
+
+struct run;
+
+struct client {
+	struct run *run;
+	pthread_t thread;
+	_Atomic uint64_t done; /* operations or bytes, read by the main thread */
+	uint64_t errors;
+	uint32_t *sample_ns; /* MAX_SAMPLES; may be NULL */
+	uint32_t n_samples;
+	char *buf; /* BULK_SIZE */
+};
+
+struct run {
+	struct sockaddr_in to;
+	unsigned n_clients;
+	uint64_t measure_ms;
+	char *const *pids;
+	int n_pids;
+	_Atomic int phase;
+	struct client client[MAX_CLIENTS];
+};
+
+static int connect_to(const struct sockaddr_in *to)
+{
+	struct timeval limit = { .tv_sec = SOCKET_TIMEOUT_S };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int one = 1;
+
+	if (fd < 0)
+		return -errno;
+	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) != 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) != 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) != 0 ||
+	    connect(fd, (const struct sockaddr *)to, sizeof(*to)) != 0) {
+		int err = -errno;
+
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
+static int exchange(int fd, char *buf)
+{
+	size_t got = 0;
+
+	memset(buf, WISH_REPLY, MSG_SIZE);
+	if (send(fd, buf, MSG_SIZE, MSG_NOSIGNAL) != MSG_SIZE)
+		return -EPIPE;
+	while (got < MSG_SIZE) {
+		ssize_t n = recv(fd, buf, MSG_SIZE - got, 0);
+
+		if (n <= 0)
+			return n == 0 ? -EPIPE : -errno;
+		got += (size_t)n;
+	}
+	return 0;
+}
+
+/* Counts what began and ended inside the measured window. */
+static void record(struct client *c, int phase_before, uint64_t begin_ns)
+{
+	uint64_t took = now_ns() - begin_ns;
+
+	if (phase_before != PHASE_MEASURE)
+		return;
+	atomic_fetch_add_explicit(&c->done, 1, memory_order_relaxed);
+	if (c->n_samples < MAX_SAMPLES)
+		c->sample_ns[c->n_samples++] = took > UINT32_MAX ? UINT32_MAX : (uint32_t)took;
+}
+
+static void *conn_thread(void *arg)
+{
+	struct client *c = arg;
+	int phase;
+
+	while ((phase = c->run->phase) != PHASE_STOP && c->errors < MAX_ERRORS) {
+		uint64_t begin = now_ns();
+		int fd = connect_to(&c->run->to);
+
+		if (fd < 0 || exchange(fd, c->buf) != 0)
+			c->errors++;
+		else
+			record(c, phase, begin);
+		if (fd >= 0)
+			close(fd);
+	}
+	return NULL;
+}
+
+static void *ping_thread(void *arg)
+{
+	struct client *c = arg;
+	int fd = connect_to(&c->run->to);
+	int phase;
+
+	if (fd < 0) {
+		c->errors++;
+		return NULL;
+	}
+	while ((phase = c->run->phase) != PHASE_STOP) {
+		uint64_t begin = now_ns();
+
+		if (exchange(fd, c->buf) != 0) {
+			c->errors++;
+			break;
+		}
+		record(c, phase, begin);
+	}
+	close(fd);
+	return NULL;
+}
+
+/* MSG_TRUNC: TCP throws the bytes away in the kernel, so the client is not what is measured. */
+static void *bulk_thread(void *arg)
+{
+	struct client *c = arg;
+	int fd = connect_to(&c->run->to);
+	char wish = WISH_DOWNLOAD;
+
+	if (fd < 0 || send(fd, &wish, 1, MSG_NOSIGNAL) != 1) {
+		c->errors++;
+		return NULL;
+	}
+	while (c->run->phase != PHASE_STOP) {
+		ssize_t n = recv(fd, c->buf, BULK_SIZE, MSG_TRUNC);
+
+		if (n <= 0) {
+			c->errors++;
+			break;
+		}
+		atomic_fetch_add_explicit(&c->done, (uint64_t)n, memory_order_relaxed);
+	}
+	close(fd);
+	return NULL;
+}
+
+static uint64_t sum_done(struct run *r)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < r->n_clients; i++)
+		sum += atomic_load_explicit(&r->client[i].done, memory_order_relaxed);
+	return sum;
+}
+
+static int compare_u32(const void *a, const void *b)
+{
+	uint32_t x, y;
+
+	memcpy(&x, a, sizeof(x));
+	memcpy(&y, b, sizeof(y));
+	return (x > y) - (x < y);
+}
+
+/* Prints p50 and p99 of all clients' samples. */
+static void print_latency(struct run *r)
+{
+	uint32_t *all;
+	size_t n = 0;
+
+	for (unsigned i = 0; i < r->n_clients; i++)
+		n += r->client[i].n_samples;
+	all = n ? malloc(n * sizeof(*all)) : NULL;
+	if (!all)
+		return;
+	n = 0;
+	for (unsigned i = 0; i < r->n_clients; i++) {
+		memcpy(all + n, r->client[i].sample_ns, r->client[i].n_samples * sizeof(*all));
+		n += r->client[i].n_samples;
+	}
+	qsort(all, n, sizeof(*all), compare_u32);
+	printf("p50_us=%.1f p99_us=%.1f ", all[n / 2] / 1e3, all[n * 99 / 100] / 1e3);
+	free(all);
+}
+
+struct window {
+	uint64_t done;
+	double seconds;
+	double proxy_s, system_s, steal_s;
+	uint64_t errors;
+};
+
+/* The window starts after the warm-up and ends before the clients are told to stop. */
+static int measure(struct run *r, void *(*thread)(void *), struct window *ret)
+{
+	struct usage before, after;
+	uint64_t done, begin, end;
+	unsigned n;
+
+	for (n = 0; n < r->n_clients; n++) {
+		struct client *c = &r->client[n];
+
+		c->run = r;
+		c->buf = malloc(BULK_SIZE);
+		c->sample_ns =
+			thread == bulk_thread ? NULL : malloc(MAX_SAMPLES * sizeof(uint32_t));
+		if (!c->buf || (!c->sample_ns && thread != bulk_thread) ||
+		    pthread_create(&c->thread, NULL, thread, c) != 0)
+			break;
+	}
+	sleep_ms(WARM_UP_MS);
+	read_usage(r->pids, r->n_pids, &before);
+	done = sum_done(r);
+	begin = now_ns();
+	r->phase = PHASE_MEASURE;
+	sleep_ms(r->measure_ms);
+	end = now_ns();
+	ret->done = sum_done(r) - done;
+	read_usage(r->pids, r->n_pids, &after);
+	r->phase = PHASE_STOP;
+	ret->errors = 0;
+	for (unsigned i = 0; i < n; i++) {
+		pthread_join(r->client[i].thread, NULL);
+		ret->errors += r->client[i].errors;
+	}
+	ret->seconds = (double)(end - begin) / 1e9;
+	ret->proxy_s = (double)(after.proxy_ns - before.proxy_ns) / 1e9;
+	ret->system_s = (double)(after.system_ns - before.system_ns) / 1e9;
+	ret->steal_s = (double)(after.steal_ns - before.steal_ns) / 1e9;
+	return n == r->n_clients ? 0 : -ENOMEM;
+}
+
+static int run_load(struct run *r, const char *mode)
+{
+	void *(*thread)(void *) = strcmp(mode, "bulk") == 0   ? bulk_thread
+				  : strcmp(mode, "ping") == 0 ? ping_thread
+							      : conn_thread;
+	struct window w = { 0 };
+	int err = measure(r, thread, &w);
+
+	if (err)
+		return err;
+	if (w.done == 0)
+		return -ECOMM;
+	if (thread == bulk_thread) {
+		double gb = (double)w.done / 1e9;
+
+		printf("gbit_s=%.3f proxy_s_gb=%.4f system_s_gb=%.4f ", gb * 8 / w.seconds,
+		       w.proxy_s / gb, w.system_s / gb);
+	} else {
+		double n = (double)w.done;
+
+		printf("rate=%.1f proxy_us=%.2f system_us=%.2f ", n / w.seconds,
+		       w.proxy_s / n * 1e6, w.system_s / n * 1e6);
+		print_latency(r);
+	}
+	printf("steal_s=%.2f errors=%llu\n", w.steal_s, (unsigned long long)w.errors);
+	return 0;
+}
+
+/* ---- idle connections --------------------------------------------------- */
+
+static int idle(const struct sockaddr_in *to, unsigned count)
+{
+	char buf[MSG_SIZE];
+
+	raise_fd_limit();
+	for (unsigned i = 0; i < count; i++) {
+		int fd = connect_to(to);
+		int err = fd < 0 ? fd : exchange(fd, buf);
+
+		if (err) {
+			fprintf(stderr, "loadgen: connection %u of %u\n", i + 1, count);
+			return err;
+		}
+	}
+	puts("ready");
+	fflush(stdout);
+	while (read(STDIN_FILENO, buf, sizeof(buf)) > 0)
+		;
+	return 0;
+}
+
+static int usage(void)
+{
+	fputs("usage: loadgen serve FROM-TO\n"
+	      "       loadgen bulk|ping|conn ADDRESS PORT CLIENTS SECONDS [PID...]\n"
+	      "       loadgen idle ADDRESS PORT COUNT\n",
+	      stderr);
+	return 2;
+}
+
+static int command(int argc, char **argv, struct run *r)
+{
+	unsigned count = argc > 4 ? (unsigned)strtoul(argv[4], NULL, 10) : 0;
+	const char *mode = argv[1];
+
+	if (argc == 3 && strcmp(mode, "serve") == 0)
+		return serve(argv[2]);
+	if (argc < 5 || count == 0)
+		return -EINVAL;
+	r->to.sin_family = AF_INET;
+	r->to.sin_port = htons((uint16_t)strtoul(argv[3], NULL, 10));
+	if (inet_pton(AF_INET, argv[2], &r->to.sin_addr) != 1)
+		return -EINVAL;
+	if (argc == 5 && strcmp(mode, "idle") == 0)
+		return idle(&r->to, count);
+	if (argc < 6 || argc - 6 > MAX_PIDS || count > MAX_CLIENTS)
+		return -EINVAL;
+	if (strcmp(mode, "bulk") != 0 && strcmp(mode, "ping") != 0 && strcmp(mode, "conn") != 0)
+		return -EINVAL;
+	r->n_clients = count;
+	r->measure_ms = (uint64_t)(strtod(argv[5], NULL) * 1000);
+	r->pids = argv + 6;
+	r->n_pids = argc - 6;
+	return run_load(r, mode);
+}
+
+int main(int argc, char **argv)
+{
+	struct run *r = argc < 3 ? NULL : calloc(1, sizeof(*r));
+	int err;
+
+	if (!r)
+		return usage();
+	signal(SIGPIPE, SIG_IGN);
+	err = command(argc, argv, r);
+	free(r);
+	if (err == -EINVAL)
+		return usage();
+	if (err)
+		fprintf(stderr, "loadgen: %s\n", strerror(-err));
+	return err ? 1 : 0;
+}
