@@ -33,6 +33,15 @@ static inline void sl_list_add(struct sl_list *head, struct sl_list *node)
 	head->prev = node;
 }
 
+/* Puts `node`, which must be in no list, behind `place` (a node or the head). */
+static inline void sl_list_insert_after(struct sl_list *place, struct sl_list *node)
+{
+	node->prev = place;
+	node->next = place->next;
+	place->next->prev = node;
+	place->next = node;
+}
+
 /* Harmless on a node that is in no list. */
 static inline void sl_list_remove(struct sl_list *node)
 {

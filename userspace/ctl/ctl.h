@@ -22,7 +22,10 @@ enum sl_ctl_request {
 	SL_CTL_UPGRADE,
 	SL_CTL_REQUEST_COUNT_,
 };
-/* `text`: what to print, diagnostics of the configuration included; valid during the call. */
+/*
+ * `text`: what to print; valid during the call. A refused configuration is told from other
+ * failures by its diagnostics, which hold ": error: " as conf/conf.h says.
+ */
 typedef void (*sl_ctl_reply_fn)(void *arg, bool ok, const char *text);
 
 /* What the daemon knows and the control interface shows; owned by the daemon, read on the loop. */
@@ -50,9 +53,15 @@ struct sl_ctl_options {
 	void *request_arg;
 };
 
+/* Both sockets become sl_ctl's, also on failure. */
 int sl_ctl_new(const struct sl_ctl_options *options, struct sl_ctl **ret);
 void sl_ctl_free(struct sl_ctl *ctl); /* closes every client */
 /* A reload changed global.http: the new listening socket, or -1 for none; ownership passes. */
 void sl_ctl_set_http_fd(struct sl_ctl *ctl, int fd);
+/*
+ * For an upgrade: gives up the listening sockets, so that only the next generation
+ * accepts clients; those that are connected are answered.
+ */
+void sl_ctl_stop_accepting(struct sl_ctl *ctl);
 
 #endif

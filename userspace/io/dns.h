@@ -34,9 +34,16 @@ struct sl_dns_files {
 	size_t hosts_len;
 };
 
+/*
+ * Must be called before the process gives up opening files: the resolver library
+ * seeds its query ids from /dev/urandom here, and only here.
+ */
 int sl_dns_new(struct sl_loop *loop, const struct sl_dns_files *files, struct sl_dns **ret);
-void sl_dns_free(struct sl_dns *dns);
-/* New contents of the files; names that are watched are asked again. */
+void sl_dns_free(struct sl_dns *dns); /* before the loop; frees the names still watched */
+/*
+ * New contents of the files; names that are watched are asked again. The time
+ * and number of tries of a single server stay those of sl_dns_new().
+ */
 int sl_dns_set_files(struct sl_dns *dns, const struct sl_dns_files *files);
 
 int sl_dns_watch(struct sl_dns *dns, const char *host, sl_dns_fn fn, void *arg,

@@ -26,6 +26,7 @@ typedef void (*sl_task_fn)(struct sl_task *task);
 /* Bits of sys/epoll.h, so that no other file needs it. */
 enum {
 	SL_IO_IN = 0x001,
+	SL_IO_PRI = 0x002,
 	SL_IO_OUT = 0x004,
 	SL_IO_ERR = 0x008,
 	SL_IO_HUP = 0x010,
@@ -42,7 +43,8 @@ enum {
  */
 struct sl_io {
 	int fd;
-	sl_io_fn fn; /* NULL: stopped */
+	uint32_t turn; /* the loop's: in which it was started; older events are not its own */
+	sl_io_fn fn;   /* NULL: stopped */
 	struct sl_loop *loop;
 };
 
@@ -71,6 +73,8 @@ void sl_loop_quit(struct sl_loop *loop); /* any thread */
 
 /* Monotonic time of this turn. */
 uint64_t sl_loop_now_ms(const struct sl_loop *loop);
+/* Many descriptors were ready in this turn. */
+bool sl_loop_is_busy(const struct sl_loop *loop);
 /* Reads the clock, for durations that must be exact within a turn. */
 uint64_t sl_loop_now_us(const struct sl_loop *loop);
 
@@ -105,7 +109,8 @@ void sl_task_cancel(struct sl_task *task); /* deferred or again; idempotent; loo
 
 /*
  * Any thread: runs `task` in the loop's thread. The task belongs to the loop
- * until its function runs. False when the loop has ended and will never run it.
+ * until its function runs. False when the loop has ended (sl_loop_run() has returned) and
+ * will never run it. The caller sees to it that the loop's memory still exists.
  */
 bool sl_loop_post(struct sl_loop *loop, struct sl_task *task, sl_task_fn fn);
 

@@ -26,7 +26,7 @@ struct sl_proxy_options {
 	struct sl_loop *control; /* borrowed */
 	unsigned n_workers;      /* at least 1 */
 	uint64_t first_conn_id;  /* ids count up from here; never reused */
-	int access_fd;           /* borrowed; -1: no access log */
+	int access_fd;           /* ownership passes, also on failure; -1: no access log */
 	struct sl_dns_files dns; /* borrowed during the call */
 };
 
@@ -177,6 +177,6 @@ struct sl_explanation {
 	bool is_listening;  /* a listener for that port is open */
 };
 struct sl_explanation sl_proxy_explain(struct sl_proxy *proxy, const struct sl_addr *local,
-				       const struct sl_addr *client);
+				       uint16_t port, const struct sl_addr *client);
 
 #endif

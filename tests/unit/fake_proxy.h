@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_TESTS_FAKE_PROXY_H
+#define SL_TESTS_FAKE_PROXY_H
+
+#include <string.h>
+
+#include "proxy/proxy.h"
+
+/*
+ * A data path that carries nothing: what the control interface asks is
+ * answered from this record, surveys in a later turn of the loop or, when
+ * `hold` is set, at fake_release().
+ */
+#define FAKE_SURVEYS 512
+
+struct fake_survey {
+	struct sl_task task;
+	struct sl_proxy *proxy;
+	struct sl_conn_filter filter;
+	char route[256];
+	sl_survey_fn fn;
+	void *arg;
+};
+
+struct sl_proxy {
+	struct sl_loop *loop;
+	bool draining;
+	bool hold;
+	bool no_memory;
+	uint64_t generation;
+	struct sl_conf *conf; /* NULL: none applied */
+	struct sl_conf_route route[2];
+	struct sl_port_spec port[3];
+	struct sl_conn_row row[3];
+	struct sl_explanation explanation;
+	struct sl_addr asked_local;
+	uint16_t asked_port;
+	struct sl_addr asked_client;
+	struct fake_survey survey[FAKE_SURVEYS];
+	size_t n_surveys;
+	size_t n_answered;
+	unsigned killed;
+};
+
+static inline void fake_init(struct sl_proxy *p, struct sl_loop *loop)
+{
+	static struct sl_conf conf;
+
+	*p = (struct sl_proxy){ .loop = loop, .generation = 3, .conf = &conf };
+	p->route[0] = (struct sl_conf_route){
+		.name = (char *)"shop", .enabled = true, .ports = &p->port[0], .n_ports = 2
+	};
+	p->route[1] = (struct sl_conf_route){ .name = (char *)"mail",
+					      .enabled = true,
+					      .ports = &p->port[2],
+					      .n_ports = 1,
+					      .engine = SL_CHOICE_RELAY };
+	p->port[0] = (struct sl_port_spec){ .from = 443, .to = 443 };
+	p->port[1] = (struct sl_port_spec){ .from = 8000, .to = 8100 };
+	p->port[2] = (struct sl_port_spec){ .from = 993, .to = 993 };
+	(void)!sl_addr_parse_ip("::1", &p->port[1].ip);
+	for (int i = 0; i < 3; i++) {
+		struct sl_conn_row *r = &p->row[i];
+
+		r->id = (uint64_t)i + 7;
+		strcpy(r->route, i < 2 ? "shop" : "");
+		r->state = i < 2 ? SL_CONN_ESTABLISHED : SL_CONN_ACCEPTED;
+		r->engine = i < 2 ? SL_ENGINE_RELAY : SL_ENGINE_NONE;
+		r->engine_reason = i < 2 ? SL_WHY_ELIGIBLE : SL_WHY_NONE;
+		(void)!sl_addr_parse("192.0.2.1:40000", &r->client);
+		if (i < 2)
+			(void)!sl_addr_parse("10.0.1.11:443", &r->backend);
+		r->age_ms = 61500;
+		r->idle_ms = 250;
+		r->bytes_up = 100;
+		r->bytes_down = 2048;
+		r->connect_us = i < 2 ? 1500 : 0;
+	}
+	p->explanation = (struct sl_explanation){ .route = &p->route[0],
+						  .engine = SL_ENGINE_RELAY,
+						  .engine_reason = SL_WHY_ELIGIBLE,
+						  .target = "10.0.1.11:443",
+						  .is_listening = true };
+}
+
+static inline bool fake_matches(const struct fake_survey *s, const struct sl_conn_row *r)
+{
+	if (s->filter.id && s->filter.id != r->id)
+		return false;
+	return !s->filter.route || strcmp(s->filter.route, r->route) == 0;
+}
+
+static inline void fake_answer(struct sl_task *task)
+{
+	struct fake_survey *s = SL_CONTAINER_OF(task, struct fake_survey, task);
+	struct sl_conn_row rows[3];
+	struct sl_conn_survey survey = { .rows = rows };
+
+	for (size_t i = 0; i < 3; i++) {
+		const struct sl_conn_row *r = &s->proxy->row[i];
+
+		sl_hist_add(&survey.age, r->age_ms * 1000);
+		if (!fake_matches(s, r))
+			continue;
+		survey.n_matching++;
+		if (!s->filter.max_rows || survey.n_rows < s->filter.max_rows)
+			rows[survey.n_rows++] = *r;
+		s->proxy->killed += s->filter.kill;
+	}
+	s->proxy->n_answered++;
+	s->fn(s->arg, &survey);
+}
+
+static inline void fake_release(struct sl_proxy *p)
+{
+	p->hold = false;
+	for (size_t i = p->n_answered; i < p->n_surveys; i++)
+		sl_loop_again(p->loop, &p->survey[i].task, fake_answer);
+}
+
+int sl_proxy_survey(struct sl_proxy *p, const struct sl_conn_filter *filter, sl_survey_fn fn,
+		    void *arg)
+{
+	struct fake_survey *s = &p->survey[p->n_surveys];
+
+	if (p->no_memory || p->n_surveys == FAKE_SURVEYS)
+		return -12;
+	p->n_surveys++;
+	*s = (struct fake_survey){ .proxy = p, .filter = *filter, .fn = fn, .arg = arg };
+	if (!p->hold)
+		sl_loop_again(p->loop, &s->task, fake_answer);
+	return 0;
+}
+
+void sl_proxy_totals(const struct sl_proxy *p, struct sl_proxy_totals *t)
+{
+	(void)p;
+	*t = (struct sl_proxy_totals){ .active = 3, .accepted = 10, .rejected = 2 };
+	t->engine_active[SL_ENGINE_RELAY] = 3;
+	t->engine_total[SL_ENGINE_RELAY] = 8;
+	t->engine_why[SL_ENGINE_RELAY][SL_WHY_ELIGIBLE] = 8;
+	t->ended[SL_CLIENT][SL_REASON_NORMAL] = 4;
+	t->ended[SL_CLIENT][SL_REASON_ECONNRESET] = 1;
+	t->ended[SL_BACKEND][SL_REASON_NORMAL] = 5;
+	t->no_route_rejected[SL_REASON_LIMIT_GLOBAL] = 2;
+	t->dns = (struct sl_dns_stats){ .queries = 6, .failures = 1 };
+	sl_hist_add(&t->connect, 1500);
+	sl_hist_add(&t->duration, 90000000);
+	sl_hist_add(&t->in_state[SL_CONN_CONNECTING], 1500);
+}
+
+const char *sl_target_state_name(enum sl_target_state state)
+{
+	return state == SL_TARGET_UP ? "up" : "unresolved";
+}
+
+void sl_proxy_each_route(struct sl_proxy *p, sl_route_fn fn, void *arg)
+{
+	for (int i = 0; p->conf && i < 2; i++) {
+		struct sl_target_view targets[2] = {
+			{ .address = "10.0.1.11:443", .active = 2, .total = 7, .n_addrs = 1 },
+			{ .address = "odd\"na\\me:80", .state = SL_TARGET_UNRESOLVED, .failed = 1 },
+		};
+		struct sl_route_view view = { .conf = &p->route[i],
+					      .active = 2,
+					      .total = 7,
+					      .bytes_up = 200,
+					      .bytes_down = 4096,
+					      .targets = targets,
+					      .n_targets = 2 };
+
+		(void)!sl_addr_parse("10.0.1.11:443", &targets[0].addrs[0]);
+		view.engine_active[SL_ENGINE_RELAY] = 2;
+		view.engine_total[SL_ENGINE_RELAY] = 7;
+		view.engine_bytes_up[SL_ENGINE_RELAY] = 200;
+		view.engine_bytes_down[SL_ENGINE_RELAY] = 4096;
+		view.rejected[SL_REASON_LIMIT_IP] = 1;
+		view.ended[SL_ENGINE_RELAY][SL_CLIENT][SL_REASON_NORMAL] = 4;
+		view.ended[SL_ENGINE_RELAY][SL_CLIENT][SL_REASON_ECONNRESET] = 1;
+		fn(arg, &view);
+	}
+}
+
+const struct sl_conf *sl_proxy_conf(const struct sl_proxy *p)
+{
+	return p->conf;
+}
+
+uint64_t sl_proxy_generation(const struct sl_proxy *p)
+{
+	return p->generation;
+}
+
+bool sl_proxy_is_draining(const struct sl_proxy *p)
+{
+	return p->draining;
+}
+
+struct sl_explanation sl_proxy_explain(struct sl_proxy *p, const struct sl_addr *local,
+				       uint16_t port, const struct sl_addr *client)
+{
+	p->asked_local = *local;
+	p->asked_port = port;
+	p->asked_client = *client;
+	return p->explanation;
+}
+
+#endif

@@ -1,0 +1,978 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "base/clock.h"
+#include "base/str.h"
+#include "ctl/ctl.h"
+#include "ctl/server.h"
+#include "fake_proxy.h"
+
+#define PATIENCE_MS 5000
+
+/* A control interface with sockets of its own and a data path that is a record. */
+struct lab {
+	struct sl_loop *loop;
+	struct sl_proxy proxy;
+	struct sl_ctl *ctl;
+	struct sl_ctl_facts facts;
+	struct sockaddr_un unix_addr; /* abstract: no file to clean up */
+	socklen_t unix_len;
+	struct sockaddr_in tcp_addr;
+	/* what reached `request` */
+	unsigned n_requests;
+	enum sl_ctl_request requested;
+	sl_ctl_reply_fn reply;
+	void *reply_arg;
+};
+
+static void on_request(void *arg, enum sl_ctl_request what, sl_ctl_reply_fn reply, void *reply_arg)
+{
+	struct lab *lab = arg;
+
+	lab->n_requests++;
+	lab->requested = what;
+	lab->reply = reply;
+	lab->reply_arg = reply_arg;
+}
+
+static int listen_unix(struct lab *lab)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	assert_true(fd >= 0);
+	lab->unix_addr = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	lab->unix_len = sizeof(sa_family_t); /* the kernel picks an abstract name */
+	assert_int_equal(bind(fd, (struct sockaddr *)&lab->unix_addr, lab->unix_len), 0);
+	lab->unix_len = sizeof(lab->unix_addr);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&lab->unix_addr, &lab->unix_len), 0);
+	assert_int_equal(listen(fd, 512), 0);
+	return fd;
+}
+
+static int listen_tcp(struct lab *lab)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof(lab->tcp_addr);
+
+	assert_true(fd >= 0);
+	lab->tcp_addr = (struct sockaddr_in){ .sin_family = AF_INET };
+	lab->tcp_addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(bind(fd, (struct sockaddr *)&lab->tcp_addr, len), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&lab->tcp_addr, &len), 0);
+	assert_int_equal(listen(fd, 16), 0);
+	return fd;
+}
+
+static int setup(void **state)
+{
+	struct lab *lab = calloc(1, sizeof(*lab));
+	struct sl_ctl_options options;
+
+	assert_non_null(lab);
+	assert_int_equal(sl_loop_new(&lab->loop), 0);
+	fake_init(&lab->proxy, lab->loop);
+	lab->facts = (struct sl_ctl_facts){ .pid = 4711,
+					    .started_ms = sl_clock_ms() - 1500,
+					    .config_path = "/etc/sluice/sluice.yaml",
+					    .last_reload_ok = true,
+					    .ready = true,
+					    .steering = "sk_lookup" };
+	options = (struct sl_ctl_options){ .loop = lab->loop,
+					   .proxy = &lab->proxy,
+					   .control_fd = listen_unix(lab),
+					   .http_fd = listen_tcp(lab),
+					   .facts = &lab->facts,
+					   .request = on_request,
+					   .request_arg = lab };
+	assert_int_equal(sl_ctl_new(&options, &lab->ctl), 0);
+	*state = lab;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct lab *lab = *state;
+
+	sl_ctl_free(lab->ctl);
+	(void)sl_loop_turn(lab->loop, 0);
+	sl_loop_free(lab->loop);
+	free(lab);
+	return 0;
+}
+
+static int dial(struct lab *lab)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_true(fd >= 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&lab->unix_addr, lab->unix_len), 0);
+	assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+	return fd;
+}
+
+static int dial_tcp(struct lab *lab)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_true(fd >= 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&lab->tcp_addr, sizeof(lab->tcp_addr)), 0);
+	assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+	return fd;
+}
+
+static void turn(struct lab *lab)
+{
+	assert_int_equal(sl_loop_turn(lab->loop, 1), 0);
+}
+
+/* Sends everything while the loop runs; false when the server closed before it was through. */
+static bool put(struct lab *lab, int fd, const void *bytes, size_t n)
+{
+	uint64_t until = sl_clock_ms() + PATIENCE_MS;
+	size_t sent = 0;
+
+	while (sent < n) {
+		ssize_t r = send(fd, (const char *)bytes + sent, n - sent, MSG_NOSIGNAL);
+
+		if (r > 0)
+			sent += (size_t)r;
+		else if (errno == EPIPE || errno == ECONNRESET)
+			return false;
+		turn(lab);
+		assert_true(sl_clock_ms() < until);
+	}
+	return true;
+}
+
+static void puts_to(struct lab *lab, int fd, const char *text)
+{
+	assert_true(put(lab, fd, text, strlen(text)));
+}
+
+/* Where the first answer in `got` ends, or 0 when it is not complete. */
+static size_t answer_len(const struct sl_str *got, bool head_only)
+{
+	const char *end = strstr(sl_str_text(got), "\r\n\r\n");
+	const char *len = strstr(sl_str_text(got), "Content-Length: ");
+	size_t n;
+
+	if (!end || !len)
+		return 0;
+	n = (size_t)(end + 4 - got->p) + (head_only ? 0 : strtoul(len + 16, NULL, 10));
+	return n <= got->len ? n : 0;
+}
+
+/* True at the end of the stream. */
+static bool pull(struct lab *lab, int fd, struct sl_str *got)
+{
+	char chunk[65536];
+	ssize_t n;
+
+	turn(lab);
+	n = recv(fd, chunk, sizeof(chunk), 0);
+	if (n > 0)
+		sl_str_add(got, chunk, (size_t)n);
+	return n == 0 || (n < 0 && errno == ECONNRESET);
+}
+
+/* One answer as text; what follows it stays in `got`. */
+static char *take_answer(struct lab *lab, int fd, struct sl_str *got, bool head_only)
+{
+	uint64_t until = sl_clock_ms() + PATIENCE_MS;
+	char *text;
+	size_t n;
+
+	while (!(n = answer_len(got, head_only))) {
+		assert_false(pull(lab, fd, got));
+		assert_true(sl_clock_ms() < until);
+	}
+	text = strndup(got->p, n);
+	assert_non_null(text);
+	memmove(got->p, got->p + n, got->len - n + 1);
+	got->len -= n;
+	return text;
+}
+
+static char *ask(struct lab *lab, int fd, const char *method, const char *target)
+{
+	_cleanup_(sl_str_done) struct sl_str got = { 0 };
+	char request[1024];
+	char *text;
+
+	(void)snprintf(request, sizeof(request), "%s %s HTTP/1.1\r\nHost: x\r\n\r\n", method,
+		       target);
+	puts_to(lab, fd, request);
+	text = take_answer(lab, fd, &got, strcmp(method, "HEAD") == 0);
+	assert_int_equal(got.len, 0);
+	return text;
+}
+
+static unsigned status_of(const char *answer)
+{
+	unsigned status = 0;
+
+	assert_int_equal(sscanf(answer, "HTTP/1.1 %u ", &status), 1);
+	return status;
+}
+
+/* The parsed body of an answer with that status; every body on this socket is JSON or fails here.
+ */
+static json_t *body_of(const char *answer, unsigned status)
+{
+	const char *body = strstr(answer, "\r\n\r\n");
+	json_error_t error;
+	json_t *j;
+
+	if (status_of(answer) != status)
+		fail_msg("expected %u, got: %s", status, answer);
+	j = json_loads(body + 4, 0, &error);
+	if (!j)
+		fail_msg("not JSON (%s): %s", error.text, body);
+	return j;
+}
+
+static json_t *ask_json(struct lab *lab, const char *method, const char *target, unsigned status)
+{
+	_cleanup_fd_ int fd = dial(lab);
+	_cleanup_free_ char *answer = ask(lab, fd, method, target);
+
+	return body_of(answer, status);
+}
+
+static const char *text_at(const json_t *j, const char *key)
+{
+	const char *text = json_string_value(json_object_get(j, key));
+
+	return text ? text : "(none)";
+}
+
+static json_int_t number_at(const json_t *j, const char *key)
+{
+	assert_true(json_is_number(json_object_get(j, key)));
+	return (json_int_t)json_number_value(json_object_get(j, key));
+}
+
+static bool reads_eof(struct lab *lab, int fd)
+{
+	_cleanup_(sl_str_done) struct sl_str got = { 0 };
+	uint64_t until = sl_clock_ms() + PATIENCE_MS;
+
+	while (!pull(lab, fd, &got))
+		if (sl_clock_ms() > until)
+			return false;
+	return true;
+}
+
+/* ---- documents ---- */
+
+static void status_has_the_promised_fields(void **state)
+{
+	struct lab *lab = *state;
+	json_t *j = ask_json(lab, "GET", "/v1/status", 200);
+	json_t *route = json_array_get(json_object_get(j, "routes"), 0);
+	json_t *target = json_array_get(json_object_get(route, "targets"), 0);
+	static const char *const engines[] = { "relay", "packet", "sockmap", "nftables" };
+	static const char *const kernel[] = { "packet_flows", "sockmap_sockets", "nft_flows",
+					      "orphans",      "missing",         "adopted" };
+
+	assert_string_equal(text_at(j, "version"), SL_VERSION);
+	assert_string_equal(text_at(j, "state"), "running");
+	assert_int_equal(number_at(j, "pid"), 4711);
+	assert_int_equal(number_at(j, "uptime_s"), 1);
+	assert_int_equal(number_at(j, "generation"), 3);
+	assert_int_equal(number_at(json_object_get(j, "connections"), "active"), 3);
+	assert_int_equal(number_at(json_object_get(j, "connections"), "total"), 10);
+	assert_int_equal(number_at(json_object_get(j, "connections"), "rejected"), 2);
+	for (size_t i = 0; i < SL_ARRAY_LEN(engines); i++) {
+		json_t *e = json_object_get(json_object_get(j, "engines"), engines[i]);
+
+		assert_int_equal(number_at(e, "active"), i == 0 ? 3 : 0);
+		assert_int_equal(number_at(e, "total"), i == 0 ? 8 : 0);
+	}
+	for (size_t i = 0; i < SL_ARRAY_LEN(kernel); i++)
+		assert_int_equal(number_at(json_object_get(j, "kernel"), kernel[i]), 0);
+	assert_string_equal(text_at(route, "name"), "shop");
+	assert_string_equal(text_at(route, "engine"), "auto");
+	assert_int_equal(number_at(route, "bytes_down"), 4096);
+	assert_string_equal(text_at(target, "address"), "10.0.1.11:443");
+	assert_string_equal(text_at(target, "state"), "up");
+	assert_int_equal(number_at(target, "active"), 2);
+	route = json_object_get(json_object_get(j, "terminations"), "client");
+	assert_int_equal(number_at(route, "normal"), 4);
+	assert_int_equal(number_at(route, "econnreset"), 1);
+	assert_int_equal(json_object_size(route), 2);
+	assert_int_equal(number_at(json_object_get(j, "dns"), "failures"), 1);
+	assert_true(json_is_false(json_object_get(j, "overloaded")));
+	assert_true(json_is_true(json_object_get(json_object_get(j, "last_reload"), "ok")));
+	assert_true(json_is_null(json_object_get(json_object_get(j, "last_reload"), "unix")));
+	assert_string_equal(text_at(j, "steering"), "sk_lookup");
+	json_decref(j);
+}
+
+static void a_connection_has_exactly_the_promised_fields(void **state)
+{
+	static const char *const fields[] = {
+		"id",         "route",    "state",      "engine",     "engine_reason", "client",
+		"client_via", "backend",  "sni",        "alpn",       "tls",           "age_s",
+		"idle_s",     "bytes_up", "bytes_down", "connect_ms",
+	};
+	struct lab *lab = *state;
+	json_t *j = ask_json(lab, "GET", "/v1/conns", 200);
+	json_t *conns = json_object_get(j, "connections");
+	json_t *c = json_array_get(conns, 0);
+
+	assert_int_equal(json_array_size(conns), 3);
+	assert_int_equal(json_object_size(c), SL_ARRAY_LEN(fields));
+	for (size_t i = 0; i < SL_ARRAY_LEN(fields); i++)
+		assert_non_null(json_object_get(c, fields[i]));
+	assert_string_equal(text_at(c, "client"), "192.0.2.1:40000");
+	assert_true(json_is_null(json_object_get(c, "client_via")));
+	assert_true(json_is_null(json_object_get(c, "sni")));
+	assert_int_equal(json_real_value(json_object_get(c, "connect_ms")) * 10, 15);
+	c = json_array_get(conns, 2); /* nothing is known of it yet */
+	assert_true(json_is_null(json_object_get(c, "route")));
+	assert_true(json_is_null(json_object_get(c, "engine")));
+	assert_true(json_is_null(json_object_get(c, "backend")));
+	assert_true(json_is_null(json_object_get(c, "connect_ms")));
+	json_decref(j);
+}
+
+static void connections_are_filtered(void **state)
+{
+	struct lab *lab = *state;
+	json_t *j = ask_json(lab, "GET", "/v1/conns?route=shop&limit=1", 200);
+
+	assert_int_equal(number_at(j, "matching"), 2);
+	assert_int_equal(number_at(j, "shown"), 1);
+	assert_int_equal(json_array_size(json_object_get(j, "connections")), 1);
+	json_decref(j);
+	j = ask_json(lab, "GET", "/v1/conns?id=9", 200);
+	assert_int_equal(number_at(j, "matching"), 1);
+	assert_int_equal(number_at(json_array_get(json_object_get(j, "connections"), 0), "id"), 9);
+	json_decref(j);
+}
+
+static void the_other_documents_are_there(void **state)
+{
+	struct lab *lab = *state;
+	json_t *j = ask_json(lab, "GET", "/v1/routes", 200);
+	json_t *route = json_array_get(json_object_get(j, "routes"), 0);
+
+	assert_string_equal(json_string_value(json_array_get(json_object_get(route, "ports"), 0)),
+			    "443");
+	assert_string_equal(json_string_value(json_array_get(json_object_get(route, "ports"), 1)),
+			    "[::1]:8000-8100");
+	assert_int_equal(number_at(json_object_get(route, "rejected"), "limit_ip"), 1);
+	json_decref(j);
+
+	j = ask_json(lab, "GET", "/v1/engines", 200);
+	route = json_object_get(j, "engines");
+	assert_true(json_is_true(json_object_get(json_object_get(route, "relay"), "available")));
+	assert_string_equal(text_at(json_object_get(route, "packet"), "reason"),
+			    "not in this build");
+	json_decref(j);
+
+	j = ask_json(lab, "GET", "/v1/flows", 200);
+	assert_int_equal(json_array_size(json_object_get(j, "flows")), 0);
+	assert_true(json_is_string(json_object_get(j, "reason")));
+	json_decref(j);
+
+	j = ask_json(lab, "GET", "/v1/reasons", 200);
+	assert_int_equal(json_array_size(json_object_get(j, "terminations")), SL_REASON_COUNT_ - 1);
+	assert_int_equal(json_array_size(json_object_get(j, "engines")), SL_WHY_COUNT_ - 1);
+	json_decref(j);
+
+	j = ask_json(lab, "GET", "/v1/version", 200);
+	assert_string_equal(text_at(j, "version"), SL_VERSION);
+	json_decref(j);
+	j = ask_json(lab, "GET", "/v1", 200);
+	assert_true(json_array_size(json_object_get(j, "endpoints")) > 10);
+	json_decref(j);
+}
+
+static void explain_passes_the_question_on(void **state)
+{
+	struct lab *lab = *state;
+	json_t *j = ask_json(lab, "GET", "/v1/explain?port=443&client=198.51.100.7&name=a.b", 200);
+	char text[SL_ADDR_TEXT];
+
+	assert_string_equal(sl_addr_format(&lab->proxy.asked_local, text), "-");
+	assert_int_equal(lab->proxy.asked_port, 443);
+	assert_string_equal(sl_addr_format_ip(&lab->proxy.asked_client, text), "198.51.100.7");
+	assert_string_equal(text_at(j, "route"), "shop");
+	assert_string_equal(text_at(j, "verdict"), "accepted");
+	assert_string_equal(text_at(j, "engine"), "relay");
+	assert_string_equal(text_at(j, "engine_reason"), "eligible");
+	assert_string_equal(text_at(j, "target"), "10.0.1.11:443");
+	assert_true(json_is_true(json_object_get(j, "listening")));
+	json_decref(j);
+
+	lab->proxy.explanation =
+		(struct sl_explanation){ .verdict = SL_REASON_NO_ROUTE, .engine = SL_ENGINE_NONE };
+	j = ask_json(lab, "GET", "/v1/explain?port=1&address=::1", 200);
+	assert_string_equal(sl_addr_format(&lab->proxy.asked_local, text), "[::1]:0");
+	assert_int_equal(lab->proxy.asked_port, 1);
+	assert_string_equal(text_at(j, "verdict"), "no_route");
+	assert_true(json_is_null(json_object_get(j, "route")));
+	json_decref(j);
+	lab->proxy.conf = NULL;
+	json_decref(ask_json(lab, "GET", "/v1/explain?port=1", 503));
+}
+
+/* ---- actions ---- */
+
+static void kill_needs_a_filter(void **state)
+{
+	struct lab *lab = *state;
+	json_t *j = ask_json(lab, "POST", "/v1/kill", 400);
+
+	assert_true(json_is_string(json_object_get(j, "error")));
+	assert_true(json_is_string(json_object_get(j, "hint")));
+	json_decref(j);
+	json_decref(ask_json(lab, "POST", "/v1/kill?all=0", 400));
+	json_decref(ask_json(lab, "POST", "/v1/kill?ruote=shop&all=1", 400));
+	assert_int_equal(lab->proxy.killed, 0);
+
+	j = ask_json(lab, "POST", "/v1/kill?id=8", 200);
+	assert_int_equal(number_at(j, "killed"), 1);
+	json_decref(j);
+	j = ask_json(lab, "POST", "/v1/kill?route=shop", 200);
+	assert_int_equal(number_at(j, "killed"), 2);
+	json_decref(j);
+	j = ask_json(lab, "POST", "/v1/kill?all=1", 200);
+	assert_int_equal(number_at(j, "killed"), 3);
+	json_decref(j);
+	assert_int_equal(lab->proxy.killed, 6);
+}
+
+/* Starts a request whose answer is the supervisor's. */
+static int start_post(struct lab *lab, const char *target)
+{
+	unsigned before = lab->n_requests;
+	uint64_t until = sl_clock_ms() + PATIENCE_MS;
+	char request[256];
+	int fd = dial(lab);
+
+	(void)snprintf(request, sizeof(request), "POST %s HTTP/1.1\r\nHost: x\r\n\r\n", target);
+	puts_to(lab, fd, request);
+	while (lab->n_requests == before) {
+		turn(lab);
+		assert_true(sl_clock_ms() < until);
+	}
+	return fd;
+}
+
+static void a_reload_reports_what_the_supervisor_says(void **state)
+{
+	static const struct {
+		bool ok;
+		const char *text;
+		unsigned status;
+		const char *reason;
+	} cases[] = {
+		{ true, "2 routes", 200, "(none)" },
+		{ false, "a.yaml:3:1: error: unknown key 'x'\n", 422, "config" },
+		{ false, "the supervisor is busy", 500, "failed" },
+	};
+	struct lab *lab = *state;
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(cases); i++) {
+		_cleanup_(sl_str_done) struct sl_str got = { 0 };
+		_cleanup_fd_ int fd = start_post(lab, "/v1/reload");
+		_cleanup_free_ char *answer = NULL;
+		json_t *j;
+
+		assert_int_equal(lab->requested, SL_CTL_RELOAD);
+		lab->reply(lab->reply_arg, cases[i].ok, cases[i].text);
+		answer = take_answer(lab, fd, &got, false);
+		j = body_of(answer, cases[i].status);
+		assert_string_equal(text_at(j, "text"), cases[i].text);
+		assert_string_equal(text_at(j, "reason"), cases[i].reason);
+		assert_int_equal(json_is_true(json_object_get(j, "ok")), cases[i].ok);
+		assert_int_equal(json_is_string(json_object_get(j, "error")), !cases[i].ok);
+		json_decref(j);
+	}
+}
+
+static void an_answer_survives_its_client_and_the_control_interface(void **state)
+{
+	struct lab *lab = *state;
+	sl_ctl_reply_fn reply;
+	void *arg;
+	int fd = start_post(lab, "/v1/upgrade");
+
+	assert_int_equal(lab->requested, SL_CTL_UPGRADE);
+	(void)close(fd);
+	for (int i = 0; i < 5; i++)
+		turn(lab);
+	lab->reply(lab->reply_arg, true, "late");
+
+	fd = start_post(lab, "/v1/reload");
+	reply = lab->reply;
+	arg = lab->reply_arg;
+	sl_ctl_free(lab->ctl);
+	lab->ctl = NULL;
+	turn(lab);
+	assert_true(reads_eof(lab, fd));
+	reply(arg, true, "later");
+	(void)close(fd);
+}
+
+static void a_survey_survives_its_client_and_the_control_interface(void **state)
+{
+	static const char *const targets[] = { "GET /v1/conns", "GET /metrics",
+					       "POST /v1/kill?all=1" };
+	struct lab *lab = *state;
+	char request[128];
+	int left = dial(lab);
+	int stays[3];
+
+	lab->proxy.hold = true;
+	puts_to(lab, left, "GET /v1/conns HTTP/1.1\r\nHost: x\r\n\r\n");
+	for (int i = 0; i < 3; i++) {
+		stays[i] = dial(lab);
+		(void)snprintf(request, sizeof(request), "%s HTTP/1.1\r\nHost: x\r\n\r\n",
+			       targets[i]);
+		puts_to(lab, stays[i], request);
+	}
+	for (int i = 0; i < 10; i++)
+		turn(lab);
+	assert_int_equal(lab->proxy.n_surveys, 4);
+	(void)close(left);
+	turn(lab);
+	sl_ctl_free(lab->ctl);
+	lab->ctl = NULL;
+	fake_release(&lab->proxy);
+	for (int i = 0; i < 5; i++)
+		turn(lab);
+	assert_int_equal(lab->proxy.n_answered, 4);
+	for (int i = 0; i < 3; i++)
+		(void)close(stays[i]);
+}
+
+static void a_survey_that_cannot_start_is_an_error(void **state)
+{
+	struct lab *lab = *state;
+
+	lab->proxy.no_memory = true;
+	json_decref(ask_json(lab, "GET", "/v1/conns", 500));
+	json_decref(ask_json(lab, "POST", "/v1/kill?all=1", 500));
+}
+
+/* ---- the TCP port ---- */
+
+static void tcp_serves_monitoring_only(void **state)
+{
+	static const struct {
+		const char *method;
+		const char *target;
+		unsigned status;
+	} cases[] = {
+		{ "GET", "/healthz", 200 },   { "GET", "/readyz", 200 },
+		{ "GET", "/metrics", 200 },   { "GET", "/", 200 },
+		{ "GET", "/v1/status", 404 }, { "POST", "/v1/kill?all=1", 404 },
+		{ "POST", "/metrics", 405 },  { "DELETE", "/", 405 },
+	};
+	struct lab *lab = *state;
+	_cleanup_fd_ int fd = dial_tcp(lab);
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(cases); i++) {
+		_cleanup_free_ char *answer = ask(lab, fd, cases[i].method, cases[i].target);
+
+		assert_int_equal(status_of(answer), cases[i].status);
+	}
+	assert_int_equal(lab->proxy.killed, 0);
+}
+
+static void readiness_follows_the_life_of_the_daemon(void **state)
+{
+	struct lab *lab = *state;
+	_cleanup_fd_ int fd = dial_tcp(lab);
+	_cleanup_free_ char *starting = NULL;
+	_cleanup_free_ char *draining = NULL;
+	_cleanup_free_ char *healthy = NULL;
+
+	lab->facts.ready = false;
+	starting = ask(lab, fd, "GET", "/readyz");
+	assert_int_equal(status_of(starting), 503);
+	assert_non_null(strstr(starting, "starting"));
+	lab->facts.ready = true;
+	lab->proxy.draining = true;
+	draining = ask(lab, fd, "GET", "/readyz");
+	assert_int_equal(status_of(draining), 503);
+	assert_non_null(strstr(draining, "draining"));
+	healthy = ask(lab, fd, "GET", "/healthz");
+	assert_int_equal(status_of(healthy), 200);
+}
+
+static void the_tcp_port_can_be_replaced(void **state)
+{
+	struct lab *lab = *state;
+	_cleanup_fd_ int before = dial_tcp(lab);
+	_cleanup_free_ char *answer = ask(lab, before, "GET", "/healthz");
+
+	assert_int_equal(status_of(answer), 200);
+	sl_ctl_set_http_fd(lab->ctl, listen_tcp(lab));
+	assert_true(reads_eof(lab, before));
+	{
+		_cleanup_fd_ int after = dial_tcp(lab);
+		_cleanup_free_ char *again = ask(lab, after, "GET", "/healthz");
+
+		assert_int_equal(status_of(again), 200);
+	}
+	sl_ctl_set_http_fd(lab->ctl, -1);
+	turn(lab);
+}
+
+static void after_stop_accepting_clients_are_answered_and_none_comes(void **state)
+{
+	struct lab *lab = *state;
+	_cleanup_fd_ int fd = dial(lab);
+	_cleanup_fd_ int late = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	_cleanup_free_ char *before = ask(lab, fd, "GET", "/healthz");
+	_cleanup_free_ char *answer = NULL;
+
+	sl_ctl_stop_accepting(lab->ctl);
+	sl_ctl_stop_accepting(lab->ctl);
+	answer = ask(lab, fd, "GET", "/healthz");
+	assert_int_equal(status_of(answer), 200);
+	assert_int_equal(connect(late, (struct sockaddr *)&lab->unix_addr, lab->unix_len), -1);
+}
+
+/* ---- HTTP ---- */
+
+static void head_has_the_length_but_no_body(void **state)
+{
+	struct lab *lab = *state;
+	_cleanup_fd_ int fd = dial(lab);
+	_cleanup_free_ char *head = ask(lab, fd, "HEAD", "/healthz");
+	_cleanup_free_ char *deferred = ask(lab, fd, "HEAD", "/v1/conns");
+	_cleanup_free_ char *get = ask(lab, fd, "GET", "/healthz");
+
+	assert_non_null(strstr(head, "Content-Length: 3\r\n"));
+	assert_null(strstr(head, "ok"));
+	assert_int_equal(status_of(deferred), 200);
+	assert_non_null(strstr(get, "\r\n\r\nok\n"));
+}
+
+static void wrong_methods_and_paths_say_what_is_right(void **state)
+{
+	struct lab *lab = *state;
+	_cleanup_fd_ int fd = dial(lab);
+	_cleanup_free_ char *get = ask(lab, fd, "GET", "/v1/kill?all=1");
+	_cleanup_free_ char *post = ask(lab, fd, "POST", "/v1/status");
+	_cleanup_free_ char *nothing = ask(lab, fd, "GET", "/v1/nothing\x7b");
+	json_t *j = body_of(get, 405);
+
+	assert_non_null(strstr(get, "\r\nAllow: POST\r\n"));
+	json_decref(j);
+	json_decref(body_of(post, 405));
+	assert_non_null(strstr(post, "\r\nAllow: GET, HEAD\r\n"));
+	j = body_of(nothing, 404);
+	assert_true(json_array_size(json_object_get(j, "endpoints")) > 10);
+	json_decref(j);
+	assert_int_equal(lab->proxy.killed, 0);
+}
+
+static void bad_parameters_are_refused(void **state)
+{
+	static const char *const targets[] = {
+		"/v1/conns?id=0",
+		"/v1/conns?id=x",
+		"/v1/conns?id=1&id=2",
+		"/v1/conns?route=%zz",
+		"/v1/conns?nosuch=1",
+		"/v1/conns?limit=-1",
+		"/v1/status?x",
+		"/v1/explain",
+		"/v1/explain?port=0",
+		"/v1/explain?port=65536",
+		"/v1/explain?port=1&client=host.name",
+		"/v1/conns?route=%00",
+		"/v1/explain?port=1&address=1.2.3",
+	};
+	struct lab *lab = *state;
+	char target[600];
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(targets); i++) {
+		json_t *j = ask_json(lab, "GET", targets[i], 400);
+
+		assert_true(json_is_string(json_object_get(j, "error")));
+		json_decref(j);
+	}
+	(void)snprintf(target, sizeof(target), "/v1/conns?route=%0500d", 7);
+	json_decref(ask_json(lab, "GET", target, 400));
+	assert_int_equal(lab->proxy.n_surveys, 0);
+}
+
+static void pipelined_requests_are_answered_in_order(void **state)
+{
+	struct lab *lab = *state;
+	_cleanup_fd_ int fd = dial(lab);
+	_cleanup_(sl_str_done) struct sl_str request = { 0 };
+	_cleanup_(sl_str_done) struct sl_str got = { 0 };
+
+	for (int i = 0; i < 100; i++)
+		sl_str_addf(&request,
+			    "GET /v1/conns?id=%d HTTP/1.1\r\nHost: x\r\n\r\n"
+			    "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+			    7 + i % 3);
+	assert_true(put(lab, fd, request.p, request.len));
+	for (int i = 0; i < 100; i++) {
+		_cleanup_free_ char *conns = take_answer(lab, fd, &got, false);
+		_cleanup_free_ char *health = take_answer(lab, fd, &got, false);
+		char id[32];
+
+		(void)snprintf(id, sizeof(id), "\"id\":%d,", 7 + i % 3);
+		assert_non_null(strstr(conns, id));
+		assert_non_null(strstr(health, "\r\n\r\nok\n"));
+	}
+}
+
+static void a_request_may_come_byte_by_byte(void **state)
+{
+	static const char text[] =
+		"POST /v1/kill?id=7 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello";
+	struct lab *lab = *state;
+	_cleanup_fd_ int fd = dial(lab);
+	_cleanup_(sl_str_done) struct sl_str got = { 0 };
+	_cleanup_free_ char *answer = NULL;
+	_cleanup_free_ char *next = NULL;
+
+	for (size_t i = 0; i < sizeof(text) - 1; i++)
+		assert_true(put(lab, fd, text + i, 1));
+	answer = take_answer(lab, fd, &got, false);
+	assert_int_equal(status_of(answer), 200);
+	next = ask(lab, fd, "GET", "/healthz"); /* the body was not taken for a request */
+	assert_int_equal(status_of(next), 200);
+}
+
+static void expect_continue_is_honoured(void **state)
+{
+	struct lab *lab = *state;
+	_cleanup_fd_ int fd = dial(lab);
+	_cleanup_(sl_str_done) struct sl_str got = { 0 };
+	_cleanup_free_ char *answer = NULL;
+	uint64_t until = sl_clock_ms() + PATIENCE_MS;
+
+	puts_to(lab, fd,
+		"POST /v1/kill?id=7 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+		"Expect: 100-continue\r\n\r\n");
+	while (!strstr(sl_str_text(&got), "100 Continue\r\n\r\n")) {
+		assert_false(pull(lab, fd, &got));
+		assert_true(sl_clock_ms() < until);
+	}
+	sl_str_clear(&got);
+	puts_to(lab, fd, "{}");
+	answer = take_answer(lab, fd, &got, false);
+	assert_int_equal(status_of(answer), 200);
+}
+
+static void connection_close_is_honoured(void **state)
+{
+	static const char *const requests[] = {
+		"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+		"GET /healthz HTTP/1.0\r\n\r\n",
+	};
+	struct lab *lab = *state;
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(requests); i++) {
+		_cleanup_fd_ int fd = dial(lab);
+		_cleanup_(sl_str_done) struct sl_str got = { 0 };
+		_cleanup_free_ char *answer = NULL;
+
+		puts_to(lab, fd, requests[i]);
+		answer = take_answer(lab, fd, &got, false);
+		assert_non_null(strstr(answer, "Connection: close\r\n"));
+		assert_true(reads_eof(lab, fd));
+	}
+}
+
+/* Sends `text`, may close its own side, expects one error and the end. */
+static void expect_refusal(struct lab *lab, const char *text, size_t n, bool finish,
+			   unsigned status)
+{
+	_cleanup_fd_ int fd = dial(lab);
+	_cleanup_(sl_str_done) struct sl_str got = { 0 };
+	_cleanup_free_ char *answer = NULL;
+	json_t *j;
+
+	(void)put(lab, fd, text, n);
+	if (finish)
+		assert_int_equal(shutdown(fd, SHUT_WR), 0);
+	answer = take_answer(lab, fd, &got, false);
+	j = body_of(answer, status);
+	assert_true(json_is_string(json_object_get(j, "error")));
+	json_decref(j);
+	assert_non_null(strstr(answer, "Connection: close\r\n"));
+	assert_true(reads_eof(lab, fd));
+}
+
+static void bad_input_gets_a_clear_error_and_the_end(void **state)
+{
+	static const struct {
+		const char *text;
+		bool finish;
+		unsigned status;
+	} cases[] = {
+		{ "GET /v1/status HTT", true, 400 }, /* half a request */
+		{ "GET /v1/status HTTP/1.1\r\nHost: x\r\n", true, 400 },
+		{ "POST /v1/kill HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc", true, 400 },
+		{ "nonsense\r\n\r\n", false, 400 },
+		{ "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", false, 400 },
+		{ "GET / HTTP/2.0\r\n\r\n", false, 505 },
+		{ "GET /v1/status HTTP/1.1\r\n\r\n", false, 400 }, /* no Host */
+		{ "POST /v1/kill HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", false,
+		  411 },
+		{ "POST /v1/kill HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: br\r\n\r\n", false,
+		  501 },
+		{ "POST /v1/kill HTTP/1.1\r\nHost: x\r\nContent-Length: 1048577\r\n\r\n", false,
+		  413 },
+		{ "GET / HTTP/1.1\r\nHost: x\r\nExpect: more\r\n\r\n", false, 417 },
+	};
+	struct lab *lab = *state;
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(cases); i++)
+		expect_refusal(lab, cases[i].text, strlen(cases[i].text), cases[i].finish,
+			       cases[i].status);
+	json_decref(ask_json(lab, "GET", "/v1/status", 200));
+}
+
+static void a_line_of_a_megabyte_is_refused(void **state)
+{
+	struct lab *lab = *state;
+	size_t n = 1 << 20;
+	_cleanup_free_ char *line = malloc(n);
+
+	assert_non_null(line);
+	memset(line, 'a', n);
+	memcpy(line, "GET /", 5);
+	expect_refusal(lab, line, n, false, 414);
+	memcpy(line, "GET / HTTP/1.1\r\nX: ", 19);
+	expect_refusal(lab, line, n, false, 431);
+	json_decref(ask_json(lab, "GET", "/v1/status", 200));
+}
+
+static void a_megabyte_of_body_is_taken(void **state)
+{
+	struct lab *lab = *state;
+	_cleanup_fd_ int fd = dial(lab);
+	_cleanup_(sl_str_done) struct sl_str got = { 0 };
+	_cleanup_free_ char *body = calloc(1, SL_SERVER_MAX_BODY);
+	_cleanup_free_ char *answer = NULL;
+
+	assert_non_null(body);
+	puts_to(lab, fd,
+		"POST /v1/kill?id=7 HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n");
+	assert_true(put(lab, fd, body, SL_SERVER_MAX_BODY));
+	answer = take_answer(lab, fd, &got, false);
+	assert_int_equal(status_of(answer), 200);
+}
+
+/* Every byte at every place of a request: an answer or the end, never silence once it is over. */
+static void mutated_requests_never_hurt(void **state)
+{
+	static const char text[] = "GET /v1/conns?id=7 HTTP/1.1\r\nHost: x\r\n\r\n";
+	static const unsigned char bytes[] = { 0, '\n', '\r', ' ', ':', '%', '?', 0x80, 0xff };
+	struct lab *lab = *state;
+
+	for (size_t at = 0; at < sizeof(text) - 1; at++) {
+		for (size_t b = 0; b < sizeof(bytes); b++) {
+			_cleanup_fd_ int fd = dial(lab);
+			char copy[sizeof(text)];
+
+			memcpy(copy, text, sizeof(text));
+			copy[at] = (char)bytes[b];
+			(void)put(lab, fd, copy, sizeof(text) - 1);
+			assert_int_equal(shutdown(fd, SHUT_WR), 0);
+			assert_true(reads_eof(lab, fd));
+		}
+	}
+	json_decref(ask_json(lab, "GET", "/v1/status", 200));
+}
+
+static void idle_clients_do_not_shut_out_others(void **state)
+{
+	struct lab *lab = *state;
+	int idle[SL_SERVER_MAX_CLIENTS];
+	_cleanup_free_ char *answer = NULL;
+
+	for (int i = 0; i < SL_SERVER_MAX_CLIENTS; i++) {
+		idle[i] = dial(lab);
+		if (i % 2)
+			puts_to(lab, idle[i], "GET /half");
+		turn(lab);
+	}
+	for (int i = 0; i < 20; i++)
+		json_decref(ask_json(lab, "GET", "/v1/status", 200));
+	assert_true(reads_eof(lab, idle[0])); /* the longest idle one made room */
+	answer = ask(lab, idle[SL_SERVER_MAX_CLIENTS - 2], "GET", "/healthz");
+	assert_int_equal(status_of(answer), 200);
+	for (int i = 0; i < SL_SERVER_MAX_CLIENTS; i++)
+		(void)close(idle[i]);
+}
+
+/* A client that does not read holds only its own answer. */
+static void a_client_that_does_not_read_blocks_nobody(void **state)
+{
+	struct lab *lab = *state;
+	_cleanup_fd_ int fd = dial(lab);
+
+	for (int i = 0; i < 2000; i++) {
+		static const char text[] = "GET /v1/routes HTTP/1.1\r\nHost: x\r\n\r\n";
+
+		if (send(fd, text, sizeof(text) - 1, MSG_NOSIGNAL) < 0)
+			break;
+		turn(lab);
+	}
+	json_decref(ask_json(lab, "GET", "/v1/status", 200));
+}
+
+int main(void)
+{
+#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		T(status_has_the_promised_fields),
+		T(a_connection_has_exactly_the_promised_fields),
+		T(connections_are_filtered),
+		T(the_other_documents_are_there),
+		T(explain_passes_the_question_on),
+		T(kill_needs_a_filter),
+		T(a_reload_reports_what_the_supervisor_says),
+		T(an_answer_survives_its_client_and_the_control_interface),
+		T(a_survey_survives_its_client_and_the_control_interface),
+		T(a_survey_that_cannot_start_is_an_error),
+		T(tcp_serves_monitoring_only),
+		T(readiness_follows_the_life_of_the_daemon),
+		T(the_tcp_port_can_be_replaced),
+		T(after_stop_accepting_clients_are_answered_and_none_comes),
+		T(head_has_the_length_but_no_body),
+		T(wrong_methods_and_paths_say_what_is_right),
+		T(bad_parameters_are_refused),
+		T(pipelined_requests_are_answered_in_order),
+		T(a_request_may_come_byte_by_byte),
+		T(expect_continue_is_honoured),
+		T(connection_close_is_honoured),
+		T(bad_input_gets_a_clear_error_and_the_end),
+		T(a_line_of_a_megabyte_is_refused),
+		T(a_megabyte_of_body_is_taken),
+		T(mutated_requests_never_hurt),
+		T(idle_clients_do_not_shut_out_others),
+		T(a_client_that_does_not_read_blocks_nobody),
+	};
+
+	return cmocka_run_group_tests_name("ctl", tests, NULL, NULL);
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+
+#include "ctl/metrics.h"
+#include "fake_proxy.h"
+
+static char *render(const struct sl_ctl_facts *facts)
+{
+	_cleanup_(sl_str_done) struct sl_str out = { 0 };
+	static struct sl_proxy proxy;
+	struct sl_hist age = { 0 };
+
+	fake_init(&proxy, NULL);
+	sl_hist_add(&age, 700);
+	sl_hist_add(&age, 90001 * UINT64_C(1000000));
+	sl_metrics_render(&out, &proxy, facts, &age, 5000);
+	return sl_str_take(&out);
+}
+
+static const struct sl_ctl_facts facts = { .started_ms = 2000, .ready = true };
+
+static void has_line(const char *text, const char *line)
+{
+	char needle[256];
+
+	(void)snprintf(needle, sizeof(needle), "\n%s\n", line);
+	if (!strstr(text, needle))
+		fail_msg("no line '%s' in:\n%s", line, text);
+}
+
+static void promtool_accepts_the_page(void **state)
+{
+	_cleanup_free_ char *text = render(&facts);
+	FILE *f;
+
+	(void)state;
+	if (system("command -v promtool >/dev/null 2>&1") != 0)
+		skip();
+	f = popen("promtool check metrics >&2", "w");
+	assert_non_null(f);
+	assert_int_equal(fwrite(text, 1, strlen(text), f), strlen(text));
+	assert_int_equal(pclose(f), 0);
+}
+
+static void values_stand_under_their_names(void **state)
+{
+	static const char *const lines[] = {
+		"sluice_build_info{version=\"" SL_VERSION "\"} 1",
+		"sluice_uptime_seconds 3",
+		"sluice_ready 1",
+		"sluice_config_generation 3",
+		"sluice_config_last_reload_successful 1",
+		"sluice_connections_active{route=\"shop\",engine=\"relay\"} 2",
+		"sluice_connections_total{route=\"mail\",engine=\"relay\"} 7",
+		"sluice_connections_accepted_total 10",
+		"sluice_connections_rejected_total{route=\"shop\",reason=\"limit_ip\"} 1",
+		"sluice_connections_rejected_total{route=\"-\",reason=\"limit_global\"} 2",
+		"sluice_terminations_total{route=\"shop\",engine=\"relay\",side=\"client\","
+		"reason=\"econnreset\"} 1",
+		"sluice_terminations_total{route=\"shop\",engine=\"relay\",side=\"backend\","
+		"reason=\"normal\"} 0",
+		"sluice_bytes_total{route=\"shop\",engine=\"relay\",direction=\"down\"} 4096",
+		"sluice_engine_choice_total{engine=\"relay\",reason=\"eligible\"} 8",
+		"sluice_target_up{route=\"shop\",target=\"10.0.1.11:443\"} 1",
+		"sluice_target_up{route=\"shop\",target=\"odd\\\"na\\\\me:80\"} 0",
+		"sluice_dns_queries_total 6",
+		"sluice_dns_failures_total 1",
+		"sluice_accept_errors_total 0",
+		"sluice_fsm_bugs_total 0",
+	};
+	_cleanup_free_ char *text = render(&facts);
+
+	(void)state;
+	for (size_t i = 0; i < SL_ARRAY_LEN(lines); i++)
+		has_line(text, lines[i]);
+}
+
+static void histograms_are_cumulative(void **state)
+{
+	_cleanup_free_ char *text = render(&facts);
+
+	(void)state;
+	has_line(text, "sluice_connection_age_seconds_bucket{le=\"0.0005\"} 0");
+	has_line(text, "sluice_connection_age_seconds_bucket{le=\"0.001\"} 1");
+	has_line(text, "sluice_connection_age_seconds_bucket{le=\"86400\"} 1");
+	has_line(text, "sluice_connection_age_seconds_bucket{le=\"+Inf\"} 2");
+	has_line(text, "sluice_connection_age_seconds_count 2");
+	has_line(text, "sluice_connection_age_seconds_sum 90001.000700");
+	has_line(text, "sluice_state_duration_seconds_bucket{state=\"connecting\",le=\"0.005\"} 1");
+	has_line(text, "sluice_state_duration_seconds_count{state=\"established\"} 0");
+	has_line(text, "sluice_connection_duration_seconds_bucket{le=\"300\"} 1");
+	has_line(text, "sluice_connect_duration_seconds_sum 0.001500");
+}
+
+/* The format wants the samples of a name in one block; each name is announced once. */
+static void every_name_is_announced_once(void **state)
+{
+	_cleanup_free_ char *text = render(&facts);
+	unsigned n = 0;
+
+	(void)state;
+	for (char *p = text; (p = strstr(p, "# TYPE ")) != NULL; n++) {
+		char line[256];
+
+		assert_int_equal(sscanf(p, "%255[^\n]", line), 1);
+		p += strlen(line);
+		assert_null(strstr(p, line));
+	}
+	assert_true(n > 20);
+}
+
+static void a_refused_reload_shows(void **state)
+{
+	struct sl_ctl_facts refused = { .last_reload_ok = false, .last_reload_unix = 1.7e9 };
+	_cleanup_free_ char *text = render(&refused);
+
+	(void)state;
+	has_line(text, "sluice_config_last_reload_successful 0");
+	has_line(text, "sluice_ready 0");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(promtool_accepts_the_page),
+		cmocka_unit_test(values_stand_under_their_names),
+		cmocka_unit_test(histograms_are_cumulative),
+		cmocka_unit_test(every_name_is_announced_once),
+		cmocka_unit_test(a_refused_reload_shows),
+	};
+
+	return cmocka_run_group_tests_name("metrics", tests, NULL, NULL);
+}

@@ -1,0 +1,776 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The command line: asks the daemon over its control socket, or checks files without it. */
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/json.h"
+#include "conf/conf.h"
+#include "ctl/client.h"
+#include "ctl/render.h"
+#include "ctl/words.h"
+
+#define DEFAULT_CONFIG "/etc/sluice/sluice.yaml"
+#define DEFAULT_RUNTIME_DIR "/run/sluice"
+#define SOCKET_NAME "control.sock"
+#define QUICK_S 30
+#define PATIENT_S 300 /* a reload resolves names, an upgrade starts a process */
+#define MAX_OPERANDS 256
+
+enum exit_code {
+	EXIT_GOOD = 0,
+	EXIT_FAILED = 1,
+	EXIT_USAGE = 2,
+	EXIT_UNREACHABLE = 3,
+	EXIT_DEGRADED = 4,
+	EXIT_BAD_CONFIG = 78,
+};
+
+struct cli {
+	const struct verb *verb;
+	const char *config;
+	const char *socket; /* NULL: found through the configuration */
+	const char *route;
+	const char *client;
+	const char *address;
+	const char *engine;
+	const char *limit;
+	bool json;
+	bool all;
+	bool help;
+	const char *operand[MAX_OPERANDS];
+	int n_operands;
+	struct sl_render render;
+};
+
+struct verb {
+	const char *name;
+	int (*run)(struct cli *cli); /* returns an exit code */
+	int min_operands;
+	int max_operands;
+	const char *options; /* names of the options it knows beside the general ones */
+	const char *usage;
+	const char *help;
+};
+
+SL_PRINTF(1, 2)
+static void complain(const char *fmt, ...)
+{
+	_cleanup_(sl_str_done) struct sl_str text = { 0 };
+	va_list ap;
+
+	va_start(ap, fmt);
+	sl_str_addv(&text, fmt, ap);
+	va_end(ap);
+	(void)fprintf(stderr, "sluice: %s\n", sl_str_text(&text));
+}
+
+/* ---- the daemon's socket ---- */
+
+/* The runtime directory the configuration names; false when it cannot be told. */
+static bool runtime_dir_of(const char *path, struct sl_str *ret)
+{
+	_cleanup_(sl_conf_sources_done) struct sl_conf_sources sources = { 0 };
+	_cleanup_(sl_diags_done) struct sl_diags diags = { 0 };
+	_cleanup_(sl_conf_freep) struct sl_conf *conf = NULL;
+
+	if (sl_conf_sources_load(path, &sources, &diags) < 0 ||
+	    sl_conf_build(&sources, &conf, &diags) < 0)
+		return false;
+	sl_str_adds(ret, conf->global.runtime_dir);
+	return true;
+}
+
+static void find_socket(const struct cli *cli, struct sl_str *ret)
+{
+	if (cli->socket) {
+		sl_str_adds(ret, cli->socket);
+		return;
+	}
+	/* Whether the file is good is not the question here: a daemon may run on an older one. */
+	if (!runtime_dir_of(cli->config, ret))
+		sl_str_adds(ret, DEFAULT_RUNTIME_DIR);
+	sl_str_adds(ret, "/" SOCKET_NAME);
+}
+
+static int unreachable(const struct cli *cli, const char *path, int err)
+{
+	complain("cannot talk to the daemon at %s: %s", path, strerror(-err));
+	if (err == -EACCES || err == -EPERM)
+		complain("the socket is for root and the group 'sluice'");
+	else if (err == -ENOENT || err == -ECONNREFUSED)
+		complain("is sluiced running? start it with 'sluiced -c %s', or name its socket "
+			 "with --socket PATH",
+			 cli->config);
+	else if (err == -ENAMETOOLONG)
+		complain("the path of a Unix socket has at most 107 characters");
+	else
+		complain("it accepted, but gave no proper answer; its log may say why");
+	return EXIT_UNREACHABLE;
+}
+
+/* Asks; on EXIT_GOOD there is an answer, whatever its status. */
+static int ask(const struct cli *cli, const char *method, const char *target, unsigned timeout_s,
+	       struct sl_client_reply *ret)
+{
+	_cleanup_(sl_str_done) struct sl_str path = { 0 };
+	int r;
+
+	find_socket(cli, &path);
+	r = sl_client_ask(sl_str_text(&path), method, target, timeout_s, ret);
+	return r < 0 ? unreachable(cli, sl_str_text(&path), r) : EXIT_GOOD;
+}
+
+static json_t *parse_body(const struct sl_client_reply *reply)
+{
+	json_error_t error;
+	json_t *doc = json_loadb(sl_str_text(&reply->body), reply->body.len, 0, &error);
+
+	if (!doc)
+		complain("the daemon's answer is not JSON: %s", error.text);
+	return doc;
+}
+
+static void json_decrefp_(json_t **j)
+{
+	json_decref(*j);
+}
+#define _cleanup_json_ _cleanup_(json_decrefp_)
+
+/* The daemon refused: says so, in its words. */
+static int refused(const struct cli *cli, const struct sl_client_reply *reply)
+{
+	_cleanup_json_ json_t *doc = parse_body(reply);
+	const char *error = json_string_value(json_object_get(doc, "error"));
+	const char *hint = json_string_value(json_object_get(doc, "hint"));
+	const char *text = json_string_value(json_object_get(doc, "text"));
+	const char *reason = json_string_value(json_object_get(doc, "reason"));
+
+	if (cli->json)
+		(void)fputs(sl_str_text(&reply->body), stdout);
+	if (text && text[0])
+		(void)fprintf(stderr, "%s%s", text, text[strlen(text) - 1] == '\n' ? "" : "\n");
+	if (error && hint)
+		complain("%s (%s)", error, hint);
+	else
+		complain("%s", error ? error : "the daemon refused");
+	return reason && strcmp(reason, "config") == 0 ? EXIT_BAD_CONFIG : EXIT_FAILED;
+}
+
+typedef void (*render_fn)(const struct sl_render *r, const json_t *doc);
+
+/* GET, then the document as it is or made readable. `ret_doc` may be NULL. */
+static int show(struct cli *cli, const char *target, render_fn render, json_t **ret_doc)
+{
+	_cleanup_(sl_client_reply_done) struct sl_client_reply reply = { 0 };
+	_cleanup_json_ json_t *doc = NULL;
+	int r = ask(cli, "GET", target, QUICK_S, &reply);
+
+	if (r != EXIT_GOOD)
+		return r;
+	if (reply.status != 200)
+		return refused(cli, &reply);
+	doc = parse_body(&reply);
+	if (!doc)
+		return EXIT_FAILED;
+	if (cli->json)
+		(void)fputs(sl_str_text(&reply.body), stdout);
+	else
+		render(&cli->render, doc);
+	if (ret_doc)
+		*ret_doc = SL_TAKE_PTR(doc);
+	return EXIT_GOOD;
+}
+
+/* ---- verbs that look ---- */
+
+static int run_status(struct cli *cli)
+{
+	_cleanup_json_ json_t *doc = NULL;
+	int r = show(cli, "/v1/status", sl_render_status, &doc);
+
+	return r == EXIT_GOOD && sl_render_is_degraded(doc) ? EXIT_DEGRADED : r;
+}
+
+static int run_routes(struct cli *cli)
+{
+	return show(cli, "/v1/routes", sl_render_routes, NULL);
+}
+
+static int run_conns(struct cli *cli)
+{
+	_cleanup_(sl_str_done) struct sl_str target = { 0 };
+
+	sl_str_adds(&target, "/v1/conns");
+	/* A script wants all of them, a person at a terminal does not. */
+	sl_client_add_param(&target, "limit", cli->limit ? cli->limit : cli->json ? "0" : "1000");
+	if (cli->route)
+		sl_client_add_param(&target, "route", cli->route);
+	if (cli->n_operands)
+		sl_client_add_param(&target, "id", cli->operand[0]);
+	return show(cli, sl_str_text(&target), sl_render_conns, NULL);
+}
+
+static int run_flows(struct cli *cli)
+{
+	return show(cli, "/v1/flows", sl_render_flows, NULL);
+}
+
+static int run_engines(struct cli *cli)
+{
+	return show(cli, "/v1/engines", sl_render_engines, NULL);
+}
+
+static int run_explain(struct cli *cli)
+{
+	_cleanup_(sl_str_done) struct sl_str target = { 0 };
+
+	sl_str_adds(&target, "/v1/explain");
+	sl_client_add_param(&target, "port", cli->operand[0]);
+	if (cli->n_operands > 1)
+		sl_client_add_param(&target, "name", cli->operand[1]);
+	if (cli->n_operands > 2)
+		sl_client_add_param(&target, "path", cli->operand[2]);
+	if (cli->client)
+		sl_client_add_param(&target, "client", cli->client);
+	if (cli->address)
+		sl_client_add_param(&target, "address", cli->address);
+	return show(cli, sl_str_text(&target), sl_render_explain, NULL);
+}
+
+static int run_reasons(struct cli *cli)
+{
+	_cleanup_(sl_client_reply_done) struct sl_client_reply words = { 0 };
+	_cleanup_json_ json_t *doc = NULL;
+
+	sl_words_reasons(&words.body);
+	if (cli->json) {
+		(void)fputs(sl_str_text(&words.body), stdout);
+		return EXIT_GOOD;
+	}
+	doc = parse_body(&words);
+	if (!doc)
+		return EXIT_FAILED;
+	sl_render_reasons(&cli->render, doc);
+	return EXIT_GOOD;
+}
+
+static int run_version(struct cli *cli)
+{
+	if (cli->json)
+		(void)printf("{\"version\":\"%s\"}\n", SL_VERSION);
+	else
+		(void)printf("sluice %s\n", SL_VERSION);
+	return EXIT_GOOD;
+}
+
+/* ---- verbs that act ---- */
+
+static int post_kill(struct cli *cli, const char *name, const char *value, uint64_t *killed)
+{
+	_cleanup_(sl_client_reply_done) struct sl_client_reply reply = { 0 };
+	_cleanup_(sl_str_done) struct sl_str target = { 0 };
+	_cleanup_json_ json_t *doc = NULL;
+	int r;
+
+	sl_str_adds(&target, "/v1/kill");
+	sl_client_add_param(&target, name, value);
+	r = ask(cli, "POST", sl_str_text(&target), QUICK_S, &reply);
+	if (r != EXIT_GOOD)
+		return r;
+	if (reply.status != 200)
+		return refused(cli, &reply);
+	doc = parse_body(&reply);
+	if (!doc)
+		return EXIT_FAILED;
+	*killed += (uint64_t)json_integer_value(json_object_get(doc, "killed"));
+	return EXIT_GOOD;
+}
+
+static int run_kill(struct cli *cli)
+{
+	uint64_t killed = 0;
+	int r = EXIT_GOOD;
+
+	if ((cli->n_operands > 0) + (cli->route != NULL) + cli->all != 1) {
+		complain("usage: sluice %s", cli->verb->usage);
+		return EXIT_USAGE;
+	}
+	if (cli->route)
+		r = post_kill(cli, "route", cli->route, &killed);
+	else if (cli->all)
+		r = post_kill(cli, "all", "1", &killed);
+	for (int i = 0; r == EXIT_GOOD && i < cli->n_operands; i++) {
+		uint64_t before = killed;
+
+		r = post_kill(cli, "id", cli->operand[i], &killed);
+		if (r == EXIT_GOOD && killed == before)
+			complain("no connection has the id %s", cli->operand[i]);
+	}
+	if (r != EXIT_GOOD)
+		return r;
+	if (cli->json)
+		(void)printf("{\"killed\":%" PRIu64 "}\n", killed);
+	else
+		(void)printf("%" PRIu64 " connection%s closed\n", killed, killed == 1 ? "" : "s");
+	return cli->n_operands > 0 && killed < (uint64_t)cli->n_operands ? EXIT_FAILED : EXIT_GOOD;
+}
+
+static int post(struct cli *cli, const char *target, const char *done)
+{
+	_cleanup_(sl_client_reply_done) struct sl_client_reply reply = { 0 };
+	_cleanup_json_ json_t *doc = NULL;
+	const char *text;
+	int r = ask(cli, "POST", target, PATIENT_S, &reply);
+
+	if (r != EXIT_GOOD)
+		return r;
+	if (reply.status != 200)
+		return refused(cli, &reply);
+	if (cli->json) {
+		(void)fputs(sl_str_text(&reply.body), stdout);
+		return EXIT_GOOD;
+	}
+	doc = parse_body(&reply);
+	if (!doc)
+		return EXIT_FAILED;
+	text = json_string_value(json_object_get(doc, "text"));
+	if (text && text[0])
+		(void)printf("%s%s", text, text[strlen(text) - 1] == '\n' ? "" : "\n");
+	(void)printf("%s, generation %" PRIu64 "\n", done,
+		     (uint64_t)json_integer_value(json_object_get(doc, "generation")));
+	return EXIT_GOOD;
+}
+
+static int run_reload(struct cli *cli)
+{
+	return post(cli, "/v1/reload", "reloaded");
+}
+
+static int run_upgrade(struct cli *cli)
+{
+	return post(cli, "/v1/upgrade", "upgraded");
+}
+
+/* ---- verbs without a daemon ---- */
+
+static void print_check(const struct cli *cli, const char *path, const struct sl_conf *conf,
+			const struct sl_diags *diags)
+{
+	_cleanup_(sl_str_done) struct sl_str out = { 0 };
+	struct sl_json j = sl_json_on(&out);
+
+	if (!cli->json) {
+		(void)fputs(sl_str_text(&diags->text), stderr);
+		if (conf)
+			(void)printf("%s: ok (%zu routes, %zu listeners)\n", path, conf->n_routes,
+				     conf->n_listens);
+		return;
+	}
+	sl_json_obj(&j, NULL);
+	sl_json_str(&j, "file", path);
+	sl_json_bool(&j, "ok", conf != NULL);
+	sl_json_u64(&j, "errors", diags->n_errors);
+	sl_json_u64(&j, "warnings", diags->n_warnings);
+	if (conf) {
+		sl_json_u64(&j, "routes", conf->n_routes);
+		sl_json_u64(&j, "listeners", conf->n_listens);
+	}
+	sl_json_strn(&j, "text", sl_str_text(&diags->text), diags->text.len);
+	sl_json_obj_end(&j);
+	(void)printf("%s\n", sl_str_text(&out));
+}
+
+static int run_check(struct cli *cli)
+{
+	_cleanup_(sl_conf_sources_done) struct sl_conf_sources sources = { 0 };
+	_cleanup_(sl_diags_done) struct sl_diags diags = { 0 };
+	_cleanup_(sl_conf_freep) struct sl_conf *conf = NULL;
+	const char *path = cli->n_operands ? cli->operand[0] : cli->config;
+	int r = sl_conf_sources_load(path, &sources, &diags);
+
+	if (r == 0)
+		r = sl_conf_build(&sources, &conf, &diags);
+	print_check(cli, path, conf, &diags);
+	return r < 0 ? EXIT_BAD_CONFIG : EXIT_GOOD;
+}
+
+static int run_schema(struct cli *cli)
+{
+	_cleanup_(sl_str_done) struct sl_str out = { 0 };
+
+	(void)cli;
+	sl_conf_schema(&out);
+	(void)fputs(sl_str_text(&out), stdout);
+	return EXIT_GOOD;
+}
+
+static int run_not_here(struct cli *cli)
+{
+	if (strcmp(cli->verb->name, "demo") == 0 || strcmp(cli->verb->name, "bench") == 0)
+		complain("'%s' needs the source tree: make %s", cli->verb->name, cli->verb->name);
+	else
+		complain("'%s' is not supported by this build", cli->verb->name);
+	return EXIT_FAILED;
+}
+
+/* ---- forward ---- */
+
+/* A JSON string is a YAML string, too. */
+static void add_setting(struct sl_str *out, const char *key, const char *value)
+{
+	struct sl_json j = sl_json_on(out);
+
+	sl_str_addf(out, "%s: ", key);
+	sl_json_str(&j, NULL, value);
+	sl_str_addc(out, '\n');
+}
+
+static void compose_config(const struct cli *cli, const char *dir, struct sl_str *out)
+{
+	sl_str_adds(out, "version: 1\nglobal:\n");
+	add_setting(out, "  runtime_dir", dir);
+	add_setting(out, "  state_dir", dir);
+	sl_str_adds(out, "  http: none\nroutes:\n  - name: forward\n    match:\n");
+	add_setting(out, "      ports", cli->operand[0]);
+	add_setting(out, "    engine", cli->engine ? cli->engine : "auto");
+	add_setting(out, "    forward", cli->operand[1]);
+}
+
+/* Reports what is wrong with the arguments in the words of the configuration reader. */
+static bool is_good_config(const struct sl_str *text)
+{
+	struct sl_conf_source source = { .name = (char *)"(command line)",
+					 .text = text->p,
+					 .len = text->len };
+	const struct sl_conf_sources sources = { .item = &source, .n = 1 };
+	_cleanup_(sl_diags_done) struct sl_diags diags = { 0 };
+	_cleanup_(sl_conf_freep) struct sl_conf *conf = NULL;
+	int r = sl_conf_build(&sources, &conf, &diags);
+
+	if (diags.n_errors || r < 0)
+		(void)fputs(sl_str_text(&diags.text), stderr);
+	return r == 0;
+}
+
+/* The usual directory when it is ours to use, else a private one. */
+static int choose_runtime_dir(char *buf, size_t size)
+{
+	_cleanup_(sl_client_reply_done) struct sl_client_reply reply = { 0 };
+	const char *base = getenv("XDG_RUNTIME_DIR");
+
+	if (geteuid() == 0 &&
+	    sl_client_ask(DEFAULT_RUNTIME_DIR "/" SOCKET_NAME, "GET", "/healthz", 2, &reply) < 0) {
+		(void)snprintf(buf, size, "%s", DEFAULT_RUNTIME_DIR);
+		return 0;
+	}
+	if (!base || base[0] != '/' || access(base, W_OK) < 0)
+		base = "/tmp";
+	(void)snprintf(buf, size, "%.200s/sluice-XXXXXX", base);
+	return mkdtemp(buf) ? 0 : -errno;
+}
+
+/* The text in a file without a name, open for the program that is started next. */
+static int write_memfd(const struct sl_str *text)
+{
+	_cleanup_fd_ int fd = memfd_create("sluice.yaml", 0);
+
+	if (fd < 0)
+		return -errno;
+	for (size_t done = 0; done < text->len;) {
+		ssize_t n = write(fd, text->p + done, text->len - done);
+
+		if (n < 0)
+			return -errno;
+		done += (size_t)n;
+	}
+	return SL_TAKE_FD(fd);
+}
+
+/* Beside this program, in ../sbin, else wherever PATH leads. Returns only on failure. */
+static int exec_daemon(const char *config)
+{
+	static const char *const places[] = { "sluiced", "../sbin/sluiced" };
+	char self[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 32);
+
+	if (n > 0) {
+		char *slash;
+
+		self[n] = '\0';
+		slash = strrchr(self, '/');
+		for (size_t i = 0; slash && i < SL_ARRAY_LEN(places); i++) {
+			(void)snprintf(slash + 1, sizeof(self) - (size_t)(slash + 1 - self), "%s",
+				       places[i]);
+			(void)execl(self, "sluiced", "-c", config, (char *)NULL);
+		}
+	}
+	(void)execlp("sluiced", "sluiced", "-c", config, (char *)NULL);
+	return -errno;
+}
+
+static int run_forward(struct cli *cli)
+{
+	_cleanup_(sl_str_done) struct sl_str text = { 0 };
+	char dir[256] = DEFAULT_RUNTIME_DIR;
+	char path[64];
+	int fd;
+	int r;
+
+	compose_config(cli, dir, &text);
+	if (!is_good_config(&text))
+		return EXIT_BAD_CONFIG;
+	r = choose_runtime_dir(dir, sizeof(dir));
+	if (r < 0) {
+		complain("cannot make a directory for the control socket: %s", strerror(-r));
+		return EXIT_FAILED;
+	}
+	sl_str_clear(&text);
+	compose_config(cli, dir, &text);
+	fd = write_memfd(&text);
+	if (fd < 0) {
+		complain("cannot write the configuration to memory: %s", strerror(-fd));
+		return EXIT_FAILED;
+	}
+	(void)snprintf(path, sizeof(path), "/dev/fd/%d", fd);
+	(void)fprintf(stderr, "sluice: control socket %s/" SOCKET_NAME "\n", dir);
+	r = exec_daemon(path);
+	complain("cannot start sluiced: %s (it belongs beside sluice, in ../sbin or in PATH)",
+		 strerror(-r));
+	return EXIT_FAILED;
+}
+
+/* ---- arguments ---- */
+
+static int run_help(struct cli *cli);
+
+static const struct verb verbs[] = {
+	{ "status", run_status, 0, 0, "", "status", "what the daemon is doing" },
+	{ "routes", run_routes, 0, 0, "", "routes", "routes, targets and how connections ended" },
+	{ "conns", run_conns, 0, 1, "route limit ", "conns [ID] [--route NAME] [--limit N]",
+	  "open connections" },
+	{ "flows", run_flows, 0, 0, "", "flows", "flows the kernel carries" },
+	{ "engines", run_engines, 0, 0, "", "engines", "what may carry connections here" },
+	{ "explain", run_explain, 1, 3, "client address ",
+	  "explain PORT [NAME] [PATH] [--client ADDR] [--address ADDR]",
+	  "what would happen to a connection" },
+	{ "reasons", run_reasons, 0, 0, "", "reasons", "the meaning of all reason names" },
+	{ "kill", run_kill, 0, MAX_OPERANDS, "route all ", "kill ID... | --route NAME | --all",
+	  "close connections" },
+	{ "reload", run_reload, 0, 0, "", "reload", "apply the configuration file" },
+	{ "upgrade", run_upgrade, 0, 0, "", "upgrade", "replace the running program" },
+	{ "check", run_check, 0, 1, "", "check [FILE]", "check the configuration" },
+	{ "schema", run_schema, 0, 0, "", "schema", "JSON Schema of the configuration" },
+	{ "forward", run_forward, 2, 2, "engine ", "forward LISTEN TARGET [--engine ENGINE]",
+	  "run a daemon for one port, without a file" },
+	{ "version", run_version, 0, 0, "", "version", "the version of this command" },
+	{ "help", run_help, 0, 1, "", "help [VERB]", "this text" },
+	{ "drain", run_not_here, 0, MAX_OPERANDS, "", "drain", NULL },
+	{ "undrain", run_not_here, 0, MAX_OPERANDS, "", "undrain", NULL },
+	{ "diff", run_not_here, 0, MAX_OPERANDS, "", "diff", NULL },
+	{ "cert", run_not_here, 0, MAX_OPERANDS, "", "cert", NULL },
+	{ "top", run_not_here, 0, MAX_OPERANDS, "", "top", NULL },
+	{ "demo", run_not_here, 0, MAX_OPERANDS, "", "demo", NULL },
+	{ "bench", run_not_here, 0, MAX_OPERANDS, "", "bench", NULL },
+};
+
+static const struct verb *find_verb(const char *name)
+{
+	for (size_t i = 0; i < SL_ARRAY_LEN(verbs); i++)
+		if (strcmp(verbs[i].name, name) == 0)
+			return &verbs[i];
+	return NULL;
+}
+
+static void print_help(FILE *to)
+{
+	(void)fputs("usage: sluice [OPTIONS] VERB [ARGUMENTS]\n\n", to);
+	for (size_t i = 0; i < SL_ARRAY_LEN(verbs); i++)
+		if (verbs[i].help)
+			(void)fprintf(to, "  %-9s %s\n", verbs[i].name, verbs[i].help);
+	(void)fputs("\n  -c FILE        configuration (" DEFAULT_CONFIG ")\n"
+		    "  --socket PATH  control socket (in the configuration's runtime_dir)\n"
+		    "  --json         JSON instead of text\n"
+		    "  -h, --help     this text, or that of the verb\n\n"
+		    "exit codes: 0 good, 1 failed, 2 usage, 3 daemon not reachable, 4 degraded,\n"
+		    "78 bad configuration\n",
+		    to);
+}
+
+static int run_help(struct cli *cli)
+{
+	const struct verb *verb = cli->n_operands ? find_verb(cli->operand[0]) : NULL;
+
+	if (cli->n_operands && !verb) {
+		complain("there is no verb '%s'", cli->operand[0]);
+		return EXIT_USAGE;
+	}
+	if (verb)
+		(void)printf("usage: sluice %s\n%s\n", verb->usage,
+			     verb->help ? verb->help : "not supported by this build");
+	else
+		print_help(stdout);
+	return EXIT_GOOD;
+}
+
+/* Where the value of an option goes; NULL for options without a value or unknown ones. */
+static const char **value_of(struct cli *cli, const char *name)
+{
+	const struct {
+		const char *name;
+		const char **value;
+	} options[] = {
+		{ "config", &cli->config },   { "socket", &cli->socket },
+		{ "route", &cli->route },     { "client", &cli->client },
+		{ "address", &cli->address }, { "engine", &cli->engine },
+		{ "limit", &cli->limit },
+	};
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(options); i++)
+		if (strcmp(options[i].name, name) == 0)
+			return options[i].value;
+	return NULL;
+}
+
+static bool set_flag(struct cli *cli, const char *name)
+{
+	if (strcmp(name, "json") == 0)
+		cli->json = true;
+	else if (strcmp(name, "all") == 0)
+		cli->all = true;
+	else if (strcmp(name, "help") == 0)
+		cli->help = true;
+	else
+		return false;
+	return true;
+}
+
+/* One option at argv[*i], its value perhaps in the next argument. */
+static bool take_option(struct cli *cli, char **argv, int *i)
+{
+	const char *arg = argv[*i];
+	const char *equals = strchr(arg, '=');
+	char name[32];
+	const char **value;
+
+	if (strcmp(arg, "-h") == 0)
+		return set_flag(cli, "help");
+	if (arg[1] == 'c') { /* -c FILE or -cFILE */
+		value = &cli->config;
+		equals = arg[2] ? arg + 1 : NULL;
+		(void)snprintf(name, sizeof(name), "c");
+	} else if (arg[1] == '-') {
+		(void)snprintf(name, sizeof(name), "%.*s", equals ? (int)(equals - arg - 2) : 30,
+			       arg + 2);
+		if (!equals && set_flag(cli, name))
+			return true;
+		value = value_of(cli, name);
+	} else {
+		value = NULL;
+	}
+	if (!value) {
+		complain("unknown option '%s'", arg);
+		return false;
+	}
+	*value = equals ? equals + 1 : argv[++*i];
+	if (!*value || !**value) {
+		complain("the option '%s' needs a value", arg);
+		return false;
+	}
+	return true;
+}
+
+static bool take_arguments(struct cli *cli, char **argv)
+{
+	bool only_operands = false;
+
+	for (int i = 1; argv[i]; i++) {
+		if (!only_operands && strcmp(argv[i], "--") == 0) {
+			only_operands = true;
+		} else if (!only_operands && argv[i][0] == '-' && argv[i][1]) {
+			if (!take_option(cli, argv, &i))
+				return false;
+		} else if (!cli->verb) {
+			cli->verb = find_verb(argv[i]);
+			if (!cli->verb) {
+				complain("there is no verb '%s'; 'sluice help' lists them",
+					 argv[i]);
+				return false;
+			}
+		} else if (cli->n_operands < MAX_OPERANDS) {
+			cli->operand[cli->n_operands++] = argv[i];
+		} else {
+			complain("too many arguments");
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool allows(const struct verb *verb, const char *option)
+{
+	size_t n = strlen(option);
+
+	for (const char *p = verb->options; (p = strstr(p, option)) != NULL; p++)
+		if ((p == verb->options || p[-1] == ' ') && p[n] == ' ')
+			return true;
+	return false;
+}
+
+/* Options that would be ignored are refused: they may have been meant as a filter. */
+static bool fits_verb(const struct cli *cli)
+{
+	const struct {
+		const char *name;
+		bool given;
+	} special[] = {
+		{ "route", cli->route },   { "client", cli->client }, { "address", cli->address },
+		{ "engine", cli->engine }, { "limit", cli->limit },   { "all", cli->all },
+	};
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(special); i++) {
+		if (special[i].given && !allows(cli->verb, special[i].name)) {
+			complain("'%s' takes no --%s", cli->verb->name, special[i].name);
+			return false;
+		}
+	}
+	if (cli->n_operands >= cli->verb->min_operands &&
+	    cli->n_operands <= cli->verb->max_operands)
+		return true;
+	complain("usage: sluice %s", cli->verb->usage);
+	return false;
+}
+
+int main(int argc, char **argv)
+{
+	struct cli cli = { .config = DEFAULT_CONFIG };
+	int r;
+
+	(void)argc;
+	cli.render = (struct sl_render){ .to = stdout,
+					 .colour = isatty(STDOUT_FILENO) && !getenv("NO_COLOR") };
+	if (!take_arguments(&cli, argv))
+		return EXIT_USAGE;
+	if (!cli.verb) {
+		print_help(cli.help ? stdout : stderr);
+		return cli.help ? EXIT_GOOD : EXIT_USAGE;
+	}
+	if (cli.help) {
+		cli.operand[0] = cli.verb->name;
+		cli.n_operands = 1;
+		return run_help(&cli);
+	}
+	if (!fits_verb(&cli))
+		return EXIT_USAGE;
+	r = cli.verb->run(&cli);
+	if (fflush(stdout) != 0 || ferror(stdout)) {
+		complain("cannot write the output: %s", strerror(errno));
+		return r == EXIT_GOOD ? EXIT_FAILED : r;
+	}
+	return r;
+}

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "ctl/metrics.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+/*
+ * Samples of one metric must stand together, but the routes are visited once:
+ * so each metric collects its own text.
+ */
+#define METRICS(X)                                                                                 \
+	X(BUILD_INFO, "sluice_build_info", "gauge", "Always 1; the label tells the version.")      \
+	X(UPTIME, "sluice_uptime_seconds", "gauge", "Time since the daemon started.")              \
+	X(READY, "sluice_ready", "gauge", "1 when serving, 0 while starting or draining.")         \
+	X(GENERATION, "sluice_config_generation", "gauge", "Number of the configuration in use.")  \
+	X(RELOAD_OK, "sluice_config_last_reload_successful", "gauge",                              \
+	  "0 when the last reload was refused and the older configuration stays.")                 \
+	X(ACTIVE, "sluice_connections_active", "gauge", "Open connections.")                       \
+	X(TOTAL, "sluice_connections_total", "counter", "Connections an engine was started for.")  \
+	X(ACCEPTED, "sluice_connections_accepted_total", "counter",                                \
+	  "Connections accepted, those refused afterwards included.")                              \
+	X(REJECTED, "sluice_connections_rejected_total", "counter",                                \
+	  "Connections refused by a limit, a list or for lack of a route.")                        \
+	X(ENDS, "sluice_terminations_total", "counter", "Ends of connections by side and reason.") \
+	X(BYTES, "sluice_bytes_total", "counter",                                                  \
+	  "Bytes delivered; up is from the client to the backend.")                                \
+	X(CONNECT, "sluice_connect_duration_seconds", "histogram",                                 \
+	  "Time until the backend had accepted.")                                                  \
+	X(DURATION, "sluice_connection_duration_seconds", "histogram",                             \
+	  "Lifetime of connections that have ended.")                                              \
+	X(STATE, "sluice_state_duration_seconds", "histogram",                                     \
+	  "Time connections spent in a state they have left.")                                     \
+	X(AGE, "sluice_connection_age_seconds", "histogram", "Age of the open connections.")       \
+	X(CHOICE, "sluice_engine_choice_total", "counter", "Engines chosen, and why.")             \
+	X(TARGET_UP, "sluice_target_up", "gauge", "1 when the target can be used.")                \
+	X(TARGET_ACTIVE, "sluice_target_connections_active", "gauge",                              \
+	  "Open connections to the target.")                                                       \
+	X(TARGET_FAILED, "sluice_target_connect_failures_total", "counter",                        \
+	  "Attempts to connect to the target that failed.")                                        \
+	X(OVERLOADED, "sluice_overloaded", "gauge", "1 while the circuit breaker refuses.")        \
+	X(DNS_QUERIES, "sluice_dns_queries_total", "counter", "Questions asked of name servers.")  \
+	X(DNS_FAILURES, "sluice_dns_failures_total", "counter", "Questions without an answer.")    \
+	X(ACCEPT_ERRORS, "sluice_accept_errors_total", "counter",                                  \
+	  "Failures of accept for lack of descriptors or memory.")                                 \
+	X(BUGS, "sluice_fsm_bugs_total", "counter",                                                \
+	  "Impossible events; anything but 0 is a defect.")
+
+enum metric {
+#define X(id, name, type, help) METRIC_##id,
+	METRICS(X)
+#undef X
+		METRIC_COUNT_,
+};
+
+static const struct {
+	const char *name;
+	const char *type;
+	const char *help;
+} metrics[METRIC_COUNT_] = {
+#define X(id, name, type, help) { name, type, help },
+	METRICS(X)
+#undef X
+};
+
+struct page {
+	struct sl_str text[METRIC_COUNT_];
+};
+
+static void page_done(struct page *p)
+{
+	for (int i = 0; i < METRIC_COUNT_; i++)
+		sl_str_done(&p->text[i]);
+}
+
+struct label {
+	const char *name;
+	const char *value;
+};
+
+static void add_escaped(struct sl_str *s, const char *value)
+{
+	for (; *value; value++) {
+		if (*value == '\n') {
+			sl_str_adds(s, "\\n");
+			continue;
+		}
+		if (*value == '\\' || *value == '"')
+			sl_str_addc(s, '\\');
+		sl_str_addc(s, *value);
+	}
+}
+
+/* name + suffix + {labels}; labels end with a NULL name. */
+static void add_series(struct sl_str *s, const char *name, const char *suffix,
+		       const struct label *labels)
+{
+	sl_str_adds(s, name);
+	sl_str_adds(s, suffix);
+	if (!labels || !labels->name)
+		return;
+	for (char before = '{'; labels->name; labels++, before = ',') {
+		sl_str_addc(s, before);
+		sl_str_adds(s, labels->name);
+		sl_str_adds(s, "=\"");
+		add_escaped(s, labels->value);
+		sl_str_addc(s, '"');
+	}
+	sl_str_addc(s, '}');
+}
+
+static void add(struct page *p, enum metric m, const struct label *labels, uint64_t value)
+{
+	add_series(&p->text[m], metrics[m].name, "", labels);
+	sl_str_addf(&p->text[m], " %" PRIu64 "\n", value);
+}
+
+#define LABELS(...) ((const struct label[]){ __VA_ARGS__, { NULL, NULL } })
+
+static void add_hist(struct page *p, enum metric m, struct label label, const struct sl_hist *h)
+{
+	struct sl_str *s = &p->text[m];
+	uint64_t count = 0;
+
+	for (size_t i = 0; i <= SL_HIST_BUCKETS; i++) {
+		struct label with_le[3] = { label, { 0 }, { 0 } };
+		char le[32] = "+Inf";
+
+		if (i < SL_HIST_BUCKETS)
+			(void)snprintf(le, sizeof(le), "%g", (double)sl_hist_bound_us[i] / 1e6);
+		with_le[label.name ? 1 : 0] = (struct label){ "le", le };
+		count += h->bucket[i];
+		add_series(s, metrics[m].name, "_bucket", with_le);
+		sl_str_addf(s, " %" PRIu64 "\n", count);
+	}
+	add_series(s, metrics[m].name, "_sum", LABELS(label));
+	sl_str_addf(s, " %.6f\n", (double)h->sum_us / 1e6);
+	add_series(s, metrics[m].name, "_count", LABELS(label));
+	sl_str_addf(s, " %" PRIu64 "\n", count);
+}
+
+static void add_target(struct page *p, const char *route, const struct sl_target_view *t)
+{
+	struct label labels[] = { { "route", route }, { "target", t->address }, { 0 } };
+
+	add(p, METRIC_TARGET_UP, labels, t->state == SL_TARGET_UP);
+	add(p, METRIC_TARGET_ACTIVE, labels, t->active);
+	add(p, METRIC_TARGET_FAILED, labels, t->failed);
+}
+
+static void add_route_engine(struct page *p, const struct sl_route_view *r, enum sl_engine_id e)
+{
+	struct label route = { "route", r->conf->name };
+	struct label engine = { "engine", sl_engine_name(e) };
+
+	/* An engine that never carried anything here would only add noise. */
+	if (e != SL_ENGINE_RELAY && r->engine_total[e] == 0)
+		return;
+	add(p, METRIC_ACTIVE, LABELS(route, engine), r->engine_active[e]);
+	add(p, METRIC_TOTAL, LABELS(route, engine), r->engine_total[e]);
+	add(p, METRIC_BYTES, LABELS(route, engine, { "direction", "up" }), r->engine_bytes_up[e]);
+	add(p, METRIC_BYTES, LABELS(route, engine, { "direction", "down" }),
+	    r->engine_bytes_down[e]);
+	for (int s = 0; s < SL_SIDE_COUNT_; s++)
+		for (int i = SL_REASON_NONE + 1; i < SL_REASON_COUNT_; i++)
+			if (r->ended[e][s][i] || i == SL_REASON_NORMAL)
+				add(p, METRIC_ENDS,
+				    LABELS(route, engine, { "side", sl_side_name((enum sl_side)s) },
+					   { "reason", sl_reason_name((enum sl_reason)i) }),
+				    r->ended[e][s][i]);
+}
+
+static void add_route(void *arg, const struct sl_route_view *r)
+{
+	struct page *p = arg;
+
+	for (int e = 0; e < SL_ENGINE_COUNT_; e++)
+		add_route_engine(p, r, (enum sl_engine_id)e);
+	for (int i = SL_REASON_NONE + 1; i < SL_REASON_COUNT_; i++)
+		if (r->rejected[i])
+			add(p, METRIC_REJECTED,
+			    LABELS({ "route", r->conf->name },
+				   { "reason", sl_reason_name((enum sl_reason)i) }),
+			    r->rejected[i]);
+	for (size_t i = 0; i < r->n_targets; i++)
+		add_target(p, r->conf->name, &r->targets[i]);
+}
+
+static void add_totals(struct page *p, const struct sl_proxy_totals *t)
+{
+	static const struct label none = { 0 };
+
+	add(p, METRIC_ACCEPTED, NULL, t->accepted);
+	/* Always there, so that a rate exists from the first refusal on. */
+	for (int i = SL_REASON_NONE + 1; i < SL_REASON_COUNT_; i++)
+		if (t->no_route_rejected[i] || i == SL_REASON_NO_ROUTE)
+			add(p, METRIC_REJECTED,
+			    LABELS({ "route", "-" },
+				   { "reason", sl_reason_name((enum sl_reason)i) }),
+			    t->no_route_rejected[i]);
+	for (int e = 0; e < SL_ENGINE_COUNT_; e++)
+		for (int i = SL_WHY_NONE + 1; i < SL_WHY_COUNT_; i++)
+			if (t->engine_why[e][i])
+				add(p, METRIC_CHOICE,
+				    LABELS({ "engine", sl_engine_name((enum sl_engine_id)e) },
+					   { "reason",
+					     sl_engine_reason_name((enum sl_engine_reason)i) }),
+				    t->engine_why[e][i]);
+	add_hist(p, METRIC_CONNECT, none, &t->connect);
+	add_hist(p, METRIC_DURATION, none, &t->duration);
+	for (int i = 0; i < SL_CONN_CLOSED; i++)
+		add_hist(p, METRIC_STATE,
+			 (struct label){ "state", sl_conn_state_name((enum sl_conn_state)i) },
+			 &t->in_state[i]);
+	add(p, METRIC_OVERLOADED, NULL, t->overloaded);
+	add(p, METRIC_DNS_QUERIES, NULL, t->dns.queries);
+	add(p, METRIC_DNS_FAILURES, NULL, t->dns.failures);
+	add(p, METRIC_ACCEPT_ERRORS, NULL, t->accept_errors);
+	add(p, METRIC_BUGS, NULL, t->fsm_bugs);
+}
+
+void sl_metrics_render(struct sl_str *out, struct sl_proxy *proxy, const struct sl_ctl_facts *facts,
+		       const struct sl_hist *age, uint64_t now_ms)
+{
+	_cleanup_(page_done) struct page page = { 0 };
+	struct sl_proxy_totals totals = { 0 };
+
+	sl_proxy_totals(proxy, &totals);
+	add(&page, METRIC_BUILD_INFO, LABELS({ "version", SL_VERSION }), 1);
+	add(&page, METRIC_UPTIME, NULL,
+	    now_ms > facts->started_ms ? (now_ms - facts->started_ms) / 1000 : 0);
+	add(&page, METRIC_READY, NULL, facts->ready && !sl_proxy_is_draining(proxy));
+	add(&page, METRIC_GENERATION, NULL, sl_proxy_generation(proxy));
+	add(&page, METRIC_RELOAD_OK, NULL, facts->last_reload_unix <= 0 || facts->last_reload_ok);
+	add_totals(&page, &totals);
+	add_hist(&page, METRIC_AGE, (struct label){ 0 }, age);
+	sl_proxy_each_route(proxy, add_route, &page);
+
+	for (int i = 0; i < METRIC_COUNT_; i++) {
+		const struct sl_str *text = &page.text[i];
+
+		if (text->oom)
+			out->oom = true;
+		if (text->len == 0)
+			continue;
+		sl_str_addf(out, "# HELP %s %s\n# TYPE %s %s\n", metrics[i].name, metrics[i].help,
+			    metrics[i].name, metrics[i].type);
+		sl_str_add(out, text->p, text->len);
+	}
+}

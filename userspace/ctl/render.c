@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "ctl/render.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <string.h>
+
+#include "ctl/table.h"
+
+/* ---- reading ---- */
+
+static const char *text_at(const json_t *j, const char *key)
+{
+	const char *text = json_string_value(json_object_get(j, key));
+
+	return text ? text : "-";
+}
+
+static uint64_t count_at(const json_t *j, const char *key)
+{
+	json_int_t v = (json_int_t)json_number_value(json_object_get(j, key));
+
+	return v > 0 ? (uint64_t)v : 0;
+}
+
+static double number_at(const json_t *j, const char *key)
+{
+	return json_number_value(json_object_get(j, key));
+}
+
+static bool is_true_at(const json_t *j, const char *key)
+{
+	return json_is_true(json_object_get(j, key));
+}
+
+bool sl_render_is_degraded(const json_t *status)
+{
+	const json_t *reload = json_object_get(status, "last_reload");
+
+	return strcmp(text_at(status, "state"), "running") != 0 ||
+	       is_true_at(status, "overloaded") || json_is_false(json_object_get(reload, "ok"));
+}
+
+/* ---- pieces ---- */
+
+#define LABEL "%-15s"
+
+static void line(const struct sl_render *r, const char *label, const char *fmt, ...)
+	SL_PRINTF(3, 4);
+static void line(const struct sl_render *r, const char *label, const char *fmt, ...)
+{
+	_cleanup_(sl_str_done) struct sl_str text = { 0 };
+	va_list ap;
+
+	va_start(ap, fmt);
+	sl_str_addv(&text, fmt, ap);
+	va_end(ap);
+	(void)fprintf(r->to, LABEL "%s\n", label, sl_str_text(&text));
+}
+
+enum colour {
+	RED = 31,
+	GREEN = 32,
+	YELLOW = 33,
+};
+
+static const char *coloured(const struct sl_render *r, enum colour colour, const char *text,
+			    char buf[64])
+{
+	if (r->colour)
+		(void)snprintf(buf, 64, "\033[%dm%.40s\033[0m", (int)colour, text);
+	else
+		(void)snprintf(buf, 64, "%.60s", text);
+	return buf;
+}
+
+/* "normal 4, econnreset 1" */
+static void add_counts(struct sl_str *s, json_t *counts)
+{
+	const char *name;
+	json_t *v;
+
+	json_object_foreach(counts, name, v) if (json_integer_value(v) > 0) sl_str_addf(
+		s, "%s%s %" PRIu64, s->len ? ", " : "", name, (uint64_t)json_integer_value(v));
+	if (s->len == 0)
+		sl_str_adds(s, "none yet");
+}
+
+static void add_targets(struct sl_str *s, const json_t *targets)
+{
+	size_t n = json_array_size(targets);
+
+	for (size_t i = 0; i < n && i < 4; i++) {
+		const json_t *t = json_array_get(targets, i);
+
+		sl_str_addf(s, "%s%s %s", i ? ", " : "", text_at(t, "address"),
+			    text_at(t, "state"));
+		if (count_at(t, "active"))
+			sl_str_addf(s, " (%" PRIu64 ")", count_at(t, "active"));
+	}
+	if (n > 4)
+		sl_str_addf(s, " and %zu more", n - 4);
+}
+
+static void print_route_table(const struct sl_render *r, const json_t *routes)
+{
+	static const struct sl_table_column columns[] = {
+		{ "ROUTE", false }, { "ENGINE", false }, { "ACTIVE", true },   { "TOTAL", true },
+		{ "UP", true },     { "DOWN", true },    { "TARGETS", false },
+	};
+	_cleanup_(sl_table_done) struct sl_table t;
+
+	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
+	for (size_t i = 0; i < json_array_size(routes); i++) {
+		_cleanup_(sl_str_done) struct sl_str targets = { 0 };
+		const json_t *route = json_array_get(routes, i);
+		char up[32];
+		char down[32];
+
+		add_targets(&targets, json_object_get(route, "targets"));
+		sl_table_add(&t, text_at(route, "name"));
+		sl_table_add(&t, text_at(route, "engine"));
+		sl_table_addf(&t, "%" PRIu64, count_at(route, "active"));
+		sl_table_addf(&t, "%" PRIu64, count_at(route, "total"));
+		sl_table_add(&t, sl_table_bytes(count_at(route, "bytes_up"), up));
+		sl_table_add(&t, sl_table_bytes(count_at(route, "bytes_down"), down));
+		sl_table_add(&t, sl_str_text(&targets));
+	}
+	sl_table_print(&t, r->to, r->colour);
+}
+
+/* ---- documents ---- */
+
+static void print_state(const struct sl_render *r, const json_t *doc)
+{
+	const json_t *processes = json_object_get(doc, "processes");
+	const char *state = text_at(doc, "state");
+	bool running = strcmp(state, "running") == 0;
+	char word[64];
+	char up[32];
+
+	line(r, "sluiced", "%s, %s, pid %" PRIu64 " (proxy %" PRIu64 "), up %s",
+	     text_at(doc, "version"), coloured(r, running ? GREEN : YELLOW, state, word),
+	     count_at(doc, "pid"), count_at(processes, "proxy"),
+	     sl_table_seconds(number_at(doc, "uptime_s"), up));
+}
+
+static void print_configuration(const struct sl_render *r, const json_t *doc)
+{
+	const json_t *reload = json_object_get(doc, "last_reload");
+	char word[64];
+
+	line(r, "configuration", "%s, generation %" PRIu64 "%s", text_at(doc, "config"),
+	     count_at(doc, "generation"),
+	     json_is_false(json_object_get(reload, "ok"))
+		     ? coloured(r, RED, ", the last reload was refused", word)
+		     : "");
+}
+
+static void print_engines(const struct sl_render *r, const json_t *doc)
+{
+	_cleanup_(sl_str_done) struct sl_str text = { 0 };
+	json_t *engines = json_object_get(doc, "engines");
+	const char *name;
+	json_t *e;
+
+	json_object_foreach(engines, name, e)
+		sl_str_addf(&text, "%s%s %" PRIu64 " of %" PRIu64, text.len ? ", " : "", name,
+			    count_at(e, "active"), count_at(e, "total"));
+	line(r, "engines", "%s (active of total)", sl_str_text(&text));
+}
+
+void sl_render_status(const struct sl_render *r, const json_t *doc)
+{
+	_cleanup_(sl_str_done) struct sl_str client = { 0 };
+	_cleanup_(sl_str_done) struct sl_str backend = { 0 };
+	const json_t *conns = json_object_get(doc, "connections");
+	const json_t *ends = json_object_get(doc, "terminations");
+	char word[64];
+
+	print_state(r, doc);
+	print_configuration(r, doc);
+	line(r, "connections", "%" PRIu64 " active, %" PRIu64 " accepted, %" PRIu64 " rejected%s",
+	     count_at(conns, "active"), count_at(conns, "total"), count_at(conns, "rejected"),
+	     is_true_at(doc, "overloaded") ? coloured(r, RED, ", overloaded: refusing new", word)
+					   : "");
+	print_engines(r, doc);
+	add_counts(&client, json_object_get(ends, "client"));
+	add_counts(&backend, json_object_get(ends, "backend"));
+	line(r, "ends, client", "%s", sl_str_text(&client));
+	line(r, "ends, backend", "%s", sl_str_text(&backend));
+	if (json_array_size(json_object_get(doc, "routes")) == 0)
+		return;
+	(void)fputc('\n', r->to);
+	print_route_table(r, json_object_get(doc, "routes"));
+}
+
+static void print_route_details(const struct sl_render *r, const json_t *route)
+{
+	_cleanup_(sl_str_done) struct sl_str ports = { 0 };
+	_cleanup_(sl_str_done) struct sl_str client = { 0 };
+	_cleanup_(sl_str_done) struct sl_str backend = { 0 };
+	_cleanup_(sl_str_done) struct sl_str rejected = { 0 };
+	const json_t *list = json_object_get(route, "ports");
+	const json_t *targets = json_object_get(route, "targets");
+	const json_t *by_side = json_object_get(route, "terminations");
+	char up[32];
+	char down[32];
+
+	for (size_t i = 0; i < json_array_size(list); i++)
+		sl_str_addf(&ports, "%s%s", i ? ", " : "",
+			    json_string_value(json_array_get(list, i)));
+	(void)fprintf(r->to, "%s%s%s%s\n", r->colour ? "\033[1m" : "", text_at(route, "name"),
+		      r->colour ? "\033[0m" : "",
+		      json_is_false(json_object_get(route, "enabled")) ? " (disabled)" : "");
+	line(r, "  ports", "%s", sl_str_text(&ports));
+	line(r, "  engine", "%s", text_at(route, "engine"));
+	line(r, "  connections", "%" PRIu64 " active, %" PRIu64 " total, %s up, %s down",
+	     count_at(route, "active"), count_at(route, "total"),
+	     sl_table_bytes(count_at(route, "bytes_up"), up),
+	     sl_table_bytes(count_at(route, "bytes_down"), down));
+	for (size_t i = 0; i < json_array_size(targets); i++) {
+		const json_t *t = json_array_get(targets, i);
+
+		line(r, i ? "" : "  targets",
+		     "%s %s, %" PRIu64 " active, %" PRIu64 " total, %" PRIu64 " failed",
+		     text_at(t, "address"), text_at(t, "state"), count_at(t, "active"),
+		     count_at(t, "total"), count_at(t, "failed"));
+	}
+	add_counts(&client, json_object_get(by_side, "client"));
+	add_counts(&backend, json_object_get(by_side, "backend"));
+	add_counts(&rejected, json_object_get(route, "rejected"));
+	line(r, "  ends, client", "%s", sl_str_text(&client));
+	line(r, "  ends, backend", "%s", sl_str_text(&backend));
+	line(r, "  rejected", "%s", sl_str_text(&rejected));
+}
+
+void sl_render_routes(const struct sl_render *r, const json_t *doc)
+{
+	const json_t *routes = json_object_get(doc, "routes");
+
+	for (size_t i = 0; i < json_array_size(routes); i++) {
+		if (i)
+			(void)fputc('\n', r->to);
+		print_route_details(r, json_array_get(routes, i));
+	}
+	if (json_array_size(routes) == 0)
+		(void)fputs("no routes\n", r->to);
+}
+
+static void add_conn(struct sl_table *t, const json_t *c)
+{
+	char text[32];
+
+	sl_table_addf(t, "%" PRIu64, count_at(c, "id"));
+	sl_table_add(t, text_at(c, "route"));
+	sl_table_add(t, text_at(c, "state"));
+	sl_table_add(t, text_at(c, "engine"));
+	sl_table_add(t, text_at(c, "engine_reason"));
+	sl_table_add(t, text_at(c, "client"));
+	sl_table_add(t, text_at(c, "client_via"));
+	sl_table_add(t, text_at(c, "backend"));
+	sl_table_add(t, sl_table_seconds(number_at(c, "age_s"), text));
+	sl_table_add(t, sl_table_seconds(number_at(c, "idle_s"), text));
+	sl_table_add(t, sl_table_bytes(count_at(c, "bytes_up"), text));
+	sl_table_add(t, sl_table_bytes(count_at(c, "bytes_down"), text));
+}
+
+void sl_render_conns(const struct sl_render *r, const json_t *doc)
+{
+	static const struct sl_table_column columns[] = {
+		{ "ID", true },   { "ROUTE", false },  { "STATE", false }, { "ENGINE", false },
+		{ "WHY", false }, { "CLIENT", false }, { "VIA", false },   { "BACKEND", false },
+		{ "AGE", true },  { "IDLE", true },    { "UP", true },     { "DOWN", true },
+	};
+	const json_t *conns = json_object_get(doc, "connections");
+	_cleanup_(sl_table_done) struct sl_table t;
+
+	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
+	for (size_t i = 0; i < json_array_size(conns); i++)
+		add_conn(&t, json_array_get(conns, i));
+	sl_table_print(&t, r->to, r->colour);
+	if (count_at(doc, "matching") > count_at(doc, "shown"))
+		(void)fprintf(r->to, "%" PRIu64 " more; --limit N shows them\n",
+			      count_at(doc, "matching") - count_at(doc, "shown"));
+}
+
+void sl_render_flows(const struct sl_render *r, const json_t *doc)
+{
+	size_t n = json_array_size(json_object_get(doc, "flows"));
+
+	(void)fprintf(r->to, "%zu flows in the kernel", n);
+	if (json_is_string(json_object_get(doc, "reason")))
+		(void)fprintf(r->to, " (%s)", text_at(doc, "reason"));
+	(void)fputc('\n', r->to);
+}
+
+void sl_render_engines(const struct sl_render *r, const json_t *doc)
+{
+	static const struct sl_table_column columns[] = {
+		{ "ENGINE", false }, { "AVAILABLE", false }, { "ACTIVE", true },
+		{ "TOTAL", true },   { "REASON", false },
+	};
+	json_t *engines = json_object_get(doc, "engines");
+	_cleanup_(sl_table_done) struct sl_table t;
+	const char *name;
+	json_t *e;
+
+	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
+	json_object_foreach(engines, name, e)
+	{
+		sl_table_add(&t, name);
+		sl_table_add(&t, is_true_at(e, "available") ? "yes" : "no");
+		sl_table_addf(&t, "%" PRIu64, count_at(e, "active"));
+		sl_table_addf(&t, "%" PRIu64, count_at(e, "total"));
+		sl_table_add(&t, text_at(e, "reason"));
+	}
+	sl_table_print(&t, r->to, r->colour);
+}
+
+static void print_words(const struct sl_render *r, const char *title, const json_t *words)
+{
+	const struct sl_table_column columns[] = { { title, false }, { "MEANING", false } };
+	_cleanup_(sl_table_done) struct sl_table t;
+
+	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
+	for (size_t i = 0; i < json_array_size(words); i++) {
+		sl_table_add(&t, text_at(json_array_get(words, i), "name"));
+		sl_table_add(&t, text_at(json_array_get(words, i), "text"));
+	}
+	sl_table_print(&t, r->to, r->colour);
+}
+
+void sl_render_reasons(const struct sl_render *r, const json_t *doc)
+{
+	print_words(r, "WHY A SIDE ENDED", json_object_get(doc, "terminations"));
+	(void)fputc('\n', r->to);
+	print_words(r, "WHY THIS ENGINE", json_object_get(doc, "engines"));
+}
+
+void sl_render_explain(const struct sl_render *r, const json_t *doc)
+{
+	bool accepted = strcmp(text_at(doc, "verdict"), "accepted") == 0;
+	char word[64];
+
+	line(r, "port", "%" PRIu64 "%s", count_at(doc, "port"),
+	     is_true_at(doc, "listening") ? "" : " (nothing listens there)");
+	line(r, "route", "%s", text_at(doc, "route"));
+	line(r, "verdict", "%s: %s",
+	     coloured(r, accepted ? GREEN : RED, text_at(doc, "verdict"), word),
+	     text_at(doc, "verdict_text"));
+	if (json_is_string(json_object_get(doc, "engine")))
+		line(r, "engine", "%s, %s: %s", text_at(doc, "engine"),
+		     text_at(doc, "engine_reason"), text_at(doc, "engine_text"));
+	if (json_is_string(json_object_get(doc, "target")))
+		line(r, "target", "%s", text_at(doc, "target"));
+	if (json_is_string(json_object_get(doc, "note")))
+		line(r, "note", "%s", text_at(doc, "note"));
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_CTL_RENDER_H
+#define SL_CTL_RENDER_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+/*
+ * The documents of the control interface for people. A field that is missing
+ * is printed as "-": the daemon may be older or newer than the command.
+ */
+struct json_t;
+
+struct sl_render {
+	FILE *to;
+	bool colour;
+};
+
+void sl_render_status(const struct sl_render *r, const struct json_t *doc);
+void sl_render_routes(const struct sl_render *r, const struct json_t *doc);
+void sl_render_conns(const struct sl_render *r, const struct json_t *doc);
+void sl_render_flows(const struct sl_render *r, const struct json_t *doc);
+void sl_render_engines(const struct sl_render *r, const struct json_t *doc);
+void sl_render_reasons(const struct sl_render *r, const struct json_t *doc);
+void sl_render_explain(const struct sl_render *r, const struct json_t *doc);
+
+/* A daemon that runs, but not as its operator wants: exit code 4. */
+bool sl_render_is_degraded(const struct json_t *status);
+
+#endif

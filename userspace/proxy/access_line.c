@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "proxy/access_line.h"
+
+#include <inttypes.h>
+#include <time.h>
+
+#include "base/json.h"
+#include "proxy/conn.h"
+#include "proxy/worker.h"
+
+struct facts {
+	char client[SL_ADDR_TEXT];
+	char backend[SL_ADDR_TEXT];
+	const char *route;
+	uint64_t duration_us;
+};
+
+static void add_time(struct sl_str *s)
+{
+	struct timespec ts;
+	struct tm tm;
+
+	(void)clock_gettime(CLOCK_REALTIME, &ts);
+	(void)gmtime_r(&ts.tv_sec, &tm);
+	sl_str_addf(s, "%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ", tm.tm_year + 1900, tm.tm_mon + 1,
+		    tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, ts.tv_nsec / 1000000);
+}
+
+static void add_text(struct sl_str *s, const struct sl_conn *c, const struct facts *f)
+{
+	add_time(s);
+	sl_str_addf(
+		s, " access: id=%" PRIu64 " client=%s via=- route=%s engine=%s/%s backend=%s sni=-",
+		c->id, f->client, f->route ? f->route : "-", sl_engine_name(c->engine_id),
+		sl_engine_reason_name(c->engine_reason), f->backend);
+	sl_str_addf(s, " duration=%.3fs", (double)f->duration_us / 1e6);
+	if (c->connect_us)
+		sl_str_addf(s, " connect=%.3fms", (double)c->connect_us / 1e3);
+	else
+		sl_str_adds(s, " connect=-");
+	sl_str_addf(s, " up=%" PRIu64 " down=%" PRIu64 " client_reason=%s backend_reason=%s\n",
+		    c->flow[SL_UP].bytes, c->flow[SL_DOWN].bytes,
+		    sl_reason_name(c->side[SL_CLIENT].reason),
+		    sl_reason_name(c->side[SL_BACKEND].reason));
+}
+
+static void add_reason(struct sl_json *j, const char *key, enum sl_reason reason)
+{
+	sl_json_str(j, key, reason == SL_REASON_NONE ? NULL : sl_reason_name(reason));
+}
+
+static void add_json(struct sl_str *s, const struct sl_conn *c, const struct facts *f)
+{
+	struct sl_json j = sl_json_on(s);
+	_cleanup_(sl_str_done) struct sl_str when = { 0 };
+
+	add_time(&when);
+	sl_json_obj(&j, NULL);
+	sl_json_str(&j, "time", sl_str_text(&when));
+	sl_json_str(&j, "level", "access");
+	sl_json_u64(&j, "id", c->id);
+	sl_json_str(&j, "client", f->client);
+	sl_json_null(&j, "client_via");
+	sl_json_str(&j, "route", f->route);
+	sl_json_str(&j, "engine",
+		    c->engine_id == SL_ENGINE_NONE ? NULL : sl_engine_name(c->engine_id));
+	sl_json_str(&j, "engine_reason",
+		    c->engine_reason == SL_WHY_NONE ? NULL
+						    : sl_engine_reason_name(c->engine_reason));
+	sl_json_str(&j, "backend", sl_addr_family(&c->backend) ? f->backend : NULL);
+	sl_json_null(&j, "sni");
+	sl_json_f64(&j, "duration_s", (double)f->duration_us / 1e6);
+	if (c->connect_us)
+		sl_json_f64(&j, "connect_ms", (double)c->connect_us / 1e3);
+	else
+		sl_json_null(&j, "connect_ms");
+	sl_json_u64(&j, "bytes_up", c->flow[SL_UP].bytes);
+	sl_json_u64(&j, "bytes_down", c->flow[SL_DOWN].bytes);
+	add_reason(&j, "client_reason", c->side[SL_CLIENT].reason);
+	add_reason(&j, "backend_reason", c->side[SL_BACKEND].reason);
+	sl_json_obj_end(&j);
+	sl_str_addc(s, '\n');
+}
+
+void sl_access_line(const struct sl_conn *c)
+{
+	struct sl_worker *w = c->worker;
+	struct facts f = { .route = c->route ? c->route->conf->name : NULL };
+	bool was_empty = w->access_lines.len == 0;
+
+	if (!sl_access_is_on(w->access))
+		return;
+	(void)sl_addr_format(&c->client, f.client);
+	(void)sl_addr_format(&c->backend, f.backend);
+	f.duration_us = sl_loop_now_us(w->loop) - c->accepted_us;
+	if (w->gen->conf->global.log_json)
+		add_json(&w->access_lines, c, &f);
+	else
+		add_text(&w->access_lines, c, &f);
+	if (was_empty)
+		sl_worker_flush_access_later(w);
+}

@@ -1,0 +1,503 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "proxy/conn.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "base/count.h"
+#include "base/log.h"
+#include "proxy/access_line.h"
+#include "proxy/connect.h"
+#include "proxy/engine.h"
+#include "proxy/worker.h"
+
+/* Closing a drained connection early needs this much silence. */
+#define DRAIN_SILENCE_MS 1000
+#define DRAIN_RECHECK_MS 500
+
+static const struct sl_timeouts *timeouts(const struct sl_conn *c)
+{
+	return &c->route->conf->timeouts;
+}
+
+static void on_deadline(struct sl_timer *timer);
+static void on_client(struct sl_io *io, uint32_t events);
+static void on_backend(struct sl_io *io, uint32_t events);
+
+/* ---- sockets ---- */
+
+int sl_conn_watch(struct sl_conn *c, enum sl_side side, bool want_out)
+{
+	struct sl_side_io *s = &c->side[side];
+	uint32_t events = SL_IO_IN | SL_IO_RDHUP | SL_IO_PRI | SL_IO_EDGE;
+	int r;
+
+	r = sl_io_start(c->worker->loop, &s->io, s->io.fd, events | (want_out ? SL_IO_OUT : 0u),
+			side == SL_CLIENT ? on_client : on_backend);
+	if (r == 0)
+		s->wants_out = want_out;
+	return r;
+}
+
+/* Once asked for, writability stays registered: the edge costs nothing while it does not come. */
+void sl_conn_want_out(struct sl_conn *c, enum sl_side side)
+{
+	struct sl_side_io *s = &c->side[side];
+
+	if (s->wants_out)
+		return;
+	if (sl_io_change(&s->io, SL_IO_IN | SL_IO_RDHUP | SL_IO_PRI | SL_IO_OUT | SL_IO_EDGE) == 0)
+		s->wants_out = true;
+}
+
+static void close_side(struct sl_conn *c, enum sl_side side)
+{
+	struct sl_side_io *s = &c->side[side];
+	const struct linger at_once = { .l_onoff = 1, .l_linger = 0 };
+
+	if (s->io.fd < 0)
+		return;
+	if (c->reset)
+		(void)setsockopt(s->io.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	sl_io_forget(&s->io);
+	sl_closep(&s->io.fd);
+}
+
+bool sl_conn_hold(struct sl_conn *c, enum sl_side from, const char *bytes, size_t n)
+{
+	struct sl_flow *f = &c->flow[from];
+
+	assert(!f->held && n <= UINT32_MAX);
+	f->held = malloc(n);
+	if (!f->held)
+		return false;
+	memcpy(f->held, bytes, n);
+	f->held_at = 0;
+	f->held_len = (uint32_t)n;
+	return true;
+}
+
+static void drop_held(struct sl_flow *f)
+{
+	free(f->held);
+	f->held = NULL;
+	f->held_len = 0;
+}
+
+/* ---- time ---- */
+
+static struct sl_deadline next_deadline(const struct sl_conn *c)
+{
+	const struct sl_deadline_facts facts = {
+		.state = c->state,
+		.keep_alive = c->route->conf->keep_alive,
+		.half_open = c->route->conf->half_open,
+		.client_finished = c->side[SL_CLIENT].hung_up,
+		.accepted_ms = c->accepted_us / 1000,
+		.attempt_ms = c->attempt_us / 1000,
+		.entered_ms = c->entered_us / 1000,
+		.active_ms = c->active_ms,
+	};
+	struct sl_deadline d = sl_deadline_next(timeouts(c), &facts);
+
+	if (c->drain_final_ms < d.at_ms)
+		d = (struct sl_deadline){ .at_ms = c->drain_final_ms,
+					  .reason = SL_REASON_SHUTDOWN };
+	if (c->drain_at_ms < d.at_ms)
+		d = (struct sl_deadline){ .at_ms = c->drain_at_ms, .reason = SL_REASON_DRAINED };
+	return d;
+}
+
+/* extended: the operator hears of a connection that has one plain idle limit left. */
+static uint64_t warn_at(const struct sl_conn *c, struct sl_deadline d)
+{
+	if (c->route->conf->keep_alive != SL_KEEP_ALIVE_EXTENDED || c->warned ||
+	    d.reason != SL_REASON_INACTIVITY)
+		return SL_NEVER;
+	return d.at_ms - timeouts(c)->idle;
+}
+
+void sl_conn_rearm(struct sl_conn *c)
+{
+	struct sl_deadline d = next_deadline(c);
+	uint64_t warn_ms = warn_at(c, d);
+	uint64_t at_ms = warn_ms < d.at_ms ? warn_ms : d.at_ms;
+
+	if (at_ms == SL_NEVER)
+		sl_timer_stop(&c->timer);
+	else
+		sl_timer_start(c->worker->loop, &c->timer, at_ms, on_deadline);
+}
+
+void sl_conn_moved(struct sl_conn *c, enum sl_side from, uint64_t bytes)
+{
+	struct sl_route_counts *counts = &c->route->route->counts[c->worker->index];
+
+	c->flow[from].bytes += bytes;
+	c->active_ms = sl_loop_now_ms(c->worker->loop);
+	c->warned = false;
+	sl_count_add(from == SL_UP ? &counts->bytes_up[c->engine_id]
+				   : &counts->bytes_down[c->engine_id],
+		     bytes);
+}
+
+static uint64_t undelivered(const struct sl_conn *c)
+{
+	uint64_t sum = 0;
+
+	for (int i = 0; i < SL_SIDE_COUNT_; i++) {
+		int n = 0;
+
+		if (c->side[i].io.fd >= 0 && ioctl(c->side[i].io.fd, SIOCOUTQ, &n) == 0 && n > 0)
+			sum += (uint64_t)n;
+	}
+	return sum;
+}
+
+/*
+ * We have moved nothing for the whole period, but the kernel may still be
+ * delivering what we gave it: a connection is silent only when that does not
+ * shrink either.
+ */
+static bool kernel_is_delivering(struct sl_conn *c)
+{
+	uint64_t left = undelivered(c);
+	bool shrinks = left != 0 && (c->outq_seen == 0 || left < c->outq_seen);
+
+	c->outq_seen = left;
+	if (shrinks)
+		c->active_ms = sl_loop_now_ms(c->worker->loop);
+	return shrinks;
+}
+
+static void warn_of_inactivity(struct sl_conn *c)
+{
+	char client[SL_ADDR_TEXT];
+
+	c->warned = true;
+	sl_log_conn(SL_LOG_WARN, c->id,
+		    "route %s: %s is silent, closing it in %" PRIu64 " ms unless it moves",
+		    c->route->conf->name, sl_addr_format(&c->client, client), timeouts(c)->idle);
+	sl_conn_rearm(c);
+}
+
+/* A drained connection in the middle of an exchange is left alone until the final deadline. */
+static void drain_if_silent(struct sl_conn *c, uint64_t now_ms)
+{
+	if (now_ms - c->active_ms >= DRAIN_SILENCE_MS && undelivered(c) == 0) {
+		sl_conn_end(c, SL_REASON_DRAINED, false);
+		return;
+	}
+	c->drain_at_ms = now_ms + DRAIN_RECHECK_MS;
+	sl_conn_rearm(c);
+}
+
+static void on_deadline(struct sl_timer *timer)
+{
+	struct sl_conn *c = SL_CONTAINER_OF(timer, struct sl_conn, timer);
+	struct sl_deadline d = next_deadline(c);
+	uint64_t now_ms = sl_loop_now_ms(c->worker->loop);
+
+	if (now_ms < d.at_ms) { /* there was activity, or it is time for the warning */
+		c->outq_seen = 0;
+		if (now_ms >= warn_at(c, d))
+			warn_of_inactivity(c);
+		else
+			sl_conn_rearm(c);
+	} else if (d.reason == SL_REASON_DRAINED) {
+		drain_if_silent(c, now_ms);
+	} else if (d.reason == SL_REASON_CONNECTION_TIMEOUT) {
+		sl_connect_failed(c, SL_REASON_CONNECTION_TIMEOUT);
+	} else if (d.reason == SL_REASON_FIRST_DATA_TIMEOUT ||
+		   d.reason == SL_REASON_PROXY_HEADER_TIMEOUT) {
+		sl_conn_fail(c, SL_CLIENT, d.reason);
+	} else if (d.reason != SL_REASON_MAX_LIFETIME && d.reason != SL_REASON_SHUTDOWN &&
+		   kernel_is_delivering(c)) {
+		sl_conn_rearm(c);
+	} else {
+		sl_conn_end(c, d.reason, false);
+	}
+}
+
+void sl_conn_drain(struct sl_conn *c, uint64_t now_ms)
+{
+	uint64_t limit_ms;
+
+	if (c->state == SL_CONN_CLOSED || !c->route || c->drain_final_ms != SL_NEVER)
+		return;
+	limit_ms = timeouts(c)->drain;
+	c->drain_final_ms = now_ms + limit_ms;
+	c->drain_at_ms = now_ms + limit_ms / 2 + sl_rand_below(&c->worker->rand, limit_ms / 2 + 1);
+	sl_conn_rearm(c);
+}
+
+/* ---- life cycle ---- */
+
+static void count_end(struct sl_conn *c)
+{
+	struct sl_worker *w = c->worker;
+
+	for (int i = 0; i < SL_SIDE_COUNT_; i++) {
+		enum sl_reason reason = c->side[i].reason;
+
+		if (reason == SL_REASON_NONE)
+			continue;
+		sl_count_add(&w->counts.ended[i][reason], 1);
+		if (c->route)
+			sl_route_count_end(c->route->route, w->index, c->engine_id, (enum sl_side)i,
+					   reason);
+	}
+}
+
+static void leave_limits(struct sl_conn *c)
+{
+	if (c->counted_route)
+		sl_limits_leave_route(c->worker->limits, c->route->route, &c->client, c->counted_ip,
+				      sl_loop_now_ms(c->worker->loop) * 1000);
+	if (c->counted)
+		sl_limits_leave(c->worker->limits);
+	c->counted_route = false;
+	c->counted = false;
+}
+
+/* Everything a connection holds is given back here; each line is safe when there is nothing. */
+static void release(struct sl_conn *c)
+{
+	struct sl_worker *w = c->worker;
+
+	if (c->engine)
+		c->engine->stop(c);
+	sl_timer_stop(&c->timer);
+	sl_task_cancel(&c->again);
+	for (int i = 0; i < SL_SIDE_COUNT_; i++)
+		drop_held(&c->flow[i]);
+	close_side(c, SL_BACKEND);
+	close_side(c, SL_CLIENT);
+	sl_hist_add(&w->counts.duration, sl_loop_now_us(w->loop) - c->accepted_us);
+	count_end(c);
+	if (c->engine) {
+		struct sl_route_counts *counts = &c->route->route->counts[w->index];
+
+		sl_count_add(&counts->active[c->engine_id], (uint64_t)-1);
+		sl_count_add(&w->counts.engine_active[c->engine_id], (uint64_t)-1);
+	}
+	leave_limits(c);
+	sl_access_line(c);
+	if (c->target_active)
+		__atomic_fetch_sub(&c->target->active, 1, __ATOMIC_RELAXED);
+	sl_target_unref(c->target);
+	sl_generation_unref(c->gen);
+	sl_worker_retire_conn(w, c);
+}
+
+static void start_engine(struct sl_conn *c)
+{
+	struct sl_worker *w = c->worker;
+	struct sl_route_counts *counts = &c->route->route->counts[w->index];
+
+	c->engine = &sl_engine_relay;
+	sl_count_add(&counts->active[c->engine_id], 1);
+	sl_count_add(&counts->total[c->engine_id], 1);
+	sl_count_add(&w->counts.engine_active[c->engine_id], 1);
+	sl_count_add(&w->counts.engine_total[c->engine_id], 1);
+	sl_count_add(&w->counts.engine_why[c->engine_id][c->engine_reason], 1);
+	sl_hist_add(&w->counts.connect, c->connect_us);
+	(void)c->engine->start(c); /* the relay takes every flow */
+}
+
+static void enter(struct sl_conn *c, enum sl_conn_state state)
+{
+	uint64_t now_us;
+
+	if (state == c->state)
+		return;
+	now_us = sl_loop_now_us(c->worker->loop);
+	sl_hist_add(&c->worker->counts.in_state[c->state], now_us - c->entered_us);
+	c->entered_us = now_us;
+	c->state = state;
+	if (state != SL_CONN_CLOSED && state != SL_CONN_CONNECTING)
+		sl_conn_rearm(c); /* connecting: armed with each attempt */
+}
+
+void sl_conn_event(struct sl_conn *c, enum sl_conn_event event)
+{
+	struct sl_conn_step step = sl_conn_fsm_step(c->state, event, sl_connect_can_retry(c));
+
+	enter(c, step.next);
+	switch (step.action) {
+	case SL_ACT_NONE:
+		break;
+	case SL_ACT_CONNECT:
+		sl_connect_next(c);
+		break;
+	case SL_ACT_START_ENGINE:
+		start_engine(c);
+		break;
+	case SL_ACT_RELEASE:
+		release(c);
+		break;
+	case SL_ACT_READ_FIRST_BYTES:
+	case SL_ACT_HANDSHAKE:
+	case SL_ACT_BUG:
+	case SL_CONN_ACTION_COUNT_:
+		sl_count_add(&c->worker->counts.fsm_bugs, 1);
+		sl_log_conn(SL_LOG_ERROR, c->id, "impossible event %d in state %s, closing", event,
+			    sl_conn_state_name(c->state));
+		c->reset = true;
+		release(c);
+		break;
+	}
+}
+
+void sl_conn_end(struct sl_conn *c, enum sl_reason reason, bool reset)
+{
+	if (c->state == SL_CONN_CLOSED)
+		return;
+	for (int i = 0; i < SL_SIDE_COUNT_; i++)
+		if (c->side[i].reason == SL_REASON_NONE && c->side[i].io.fd >= 0)
+			c->side[i].reason = reason;
+	c->reset = reset;
+	sl_conn_event(c, SL_EV_ABORT);
+}
+
+void sl_conn_fail(struct sl_conn *c, enum sl_side side, enum sl_reason reason)
+{
+	enum sl_side other = side == SL_CLIENT ? SL_BACKEND : SL_CLIENT;
+
+	if (c->state == SL_CONN_CLOSED)
+		return;
+	c->side[side].reason = reason;
+	if (c->side[other].reason == SL_REASON_NONE && c->side[other].io.fd >= 0)
+		c->side[other].reason = SL_REASON_NORMAL;
+	c->reset = true;
+	sl_conn_event(c, SL_EV_ABORT);
+}
+
+void sl_conn_finished(struct sl_conn *c, enum sl_side side)
+{
+	bool is_first = c->state == SL_CONN_ESTABLISHED;
+
+	c->side[side].reason = SL_REASON_NORMAL;
+	sl_conn_event(c, is_first ? SL_EV_ONE_FINISHED : SL_EV_BOTH_FINISHED);
+}
+
+/* ---- events of the sockets ---- */
+
+static void on_socket(struct sl_conn *c, enum sl_side side, uint32_t events)
+{
+	struct sl_side_io *s = &c->side[side];
+
+	if (events & (SL_IO_RDHUP | SL_IO_HUP))
+		s->hung_up = true;
+	if (events & (SL_IO_ERR | SL_IO_HUP | SL_IO_PRI))
+		s->read_to_end = true;
+	if (c->state == SL_CONN_CONNECTING) {
+		c->missed_events = true;
+		sl_connect_on_socket(c, side, events);
+	} else {
+		c->engine->on_socket(c, side, events);
+	}
+}
+
+static void on_client(struct sl_io *io, uint32_t events)
+{
+	on_socket(SL_CONTAINER_OF(io, struct sl_conn, side[SL_CLIENT].io), SL_CLIENT, events);
+}
+
+static void on_backend(struct sl_io *io, uint32_t events)
+{
+	on_socket(SL_CONTAINER_OF(io, struct sl_conn, side[SL_BACKEND].io), SL_BACKEND, events);
+}
+
+/* ---- accept ---- */
+
+/* Refused before anything was sent to or taken from a backend. */
+static void refuse(struct sl_conn *c, enum sl_reason why)
+{
+	struct sl_worker *w = c->worker;
+
+	sl_count_add(&w->counts.rejected, 1);
+	if (c->route)
+		sl_count_add(&c->route->route->counts[w->index].rejected[why], 1);
+	else
+		sl_count_add(&w->counts.no_route_rejected[why], 1);
+	sl_conn_end(c, why, true);
+}
+
+/* The route of a port that needs no bytes to decide, and its admission. */
+static enum sl_reason route_conn(struct sl_conn *c, const struct sl_addr *local)
+{
+	struct sl_worker *w = c->worker;
+	uint32_t i = sl_route_table_find(&w->gen->table, local, c->port);
+	enum sl_reason why;
+
+	if (i == SL_NO_ROUTE)
+		return SL_REASON_NO_ROUTE;
+	c->gen = sl_generation_ref(w->gen);
+	c->route = &c->gen->routes[i];
+	c->engine_id = SL_ENGINE_RELAY; /* in charge from the start, whatever takes over later */
+	c->engine_reason = sl_engine_reason_for(c->route->conf);
+	why = sl_limits_enter_route(w->limits, c->route->route, c->route->conf, &c->client,
+				    c->accepted_us, &c->counted_ip);
+	c->counted_route = why == SL_REASON_NONE;
+	return why;
+}
+
+/*
+ * Reads at once what has come with the connection, so that it can travel with
+ * the backend's handshake. False: the connection has ended.
+ */
+static bool read_early(struct sl_conn *c)
+{
+	ssize_t n = recv(c->side[SL_CLIENT].io.fd, c->worker->scratch, SL_READ_SIZE, 0);
+
+	if (n > 0) {
+		c->early = c->worker->scratch;
+		c->early_len = (uint32_t)n;
+		c->got_data = true;
+	} else if (n == 0 && !c->route->conf->half_open) {
+		sl_conn_end(c, SL_REASON_CLOSED_BEFORE_DATA, false);
+		return false;
+	} else if (n == 0) {
+		c->side[SL_CLIENT].hung_up = true;
+	} else if (errno != EAGAIN && errno != EINTR) {
+		sl_conn_fail(c, SL_CLIENT, sl_reason_from_errno(errno));
+		return false;
+	}
+	return true;
+}
+
+void sl_conn_open(struct sl_worker *w, int fd, const struct sl_addr *client, uint16_t port,
+		  const struct sl_addr *local)
+{
+	struct sl_conn *c = sl_worker_new_conn(w);
+	enum sl_reason why;
+
+	sl_count_add(&w->counts.accepted, 1);
+	if (!c) {
+		sl_count_add(&w->counts.rejected, 1);
+		(void)close(fd);
+		return;
+	}
+	c->side[SL_CLIENT].io.fd = fd;
+	c->client = *client;
+	c->port = port;
+	c->accepted_us = sl_loop_now_us(w->loop);
+	c->entered_us = c->accepted_us;
+	c->active_ms = c->accepted_us / 1000;
+	why = sl_limits_enter(w->limits);
+	c->counted = why == SL_REASON_NONE;
+	if (why == SL_REASON_NONE)
+		why = route_conn(c, local);
+	if (why != SL_REASON_NONE)
+		refuse(c, why);
+	else if (read_early(c))
+		sl_conn_event(c, SL_EV_ROUTED);
+}

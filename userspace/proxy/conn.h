@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_PROXY_CONN_H
+#define SL_PROXY_CONN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/addr.h"
+#include "base/list.h"
+#include "core/conn_fsm.h"
+#include "core/deadline.h"
+#include "core/reason.h"
+#include "io/loop.h"
+#include "io/pipe.h"
+#include "proxy/generation.h"
+
+struct sl_worker;
+struct sl_engine;
+
+/*
+ * A connection: the one record, owned by its worker's registry from accept to
+ * the end of the turn in which it closed. Nothing else allocates or frees it,
+ * and only sl_conn_event() changes its state. After sl_conn_event(),
+ * sl_conn_end() or sl_conn_fail() the caller must not touch the record: make
+ * the call the last statement.
+ */
+
+/* One of the two sockets. */
+struct sl_side_io {
+	struct sl_io io;       /* io.fd -1: no socket; owned by the connection */
+	enum sl_reason reason; /* NONE: not ended */
+	bool hung_up;          /* its FIN has come; the edge is reported once, so it is kept */
+	bool read_to_end; /* a short read does not prove that nothing is left (RST, urgent data) */
+	bool wants_out;   /* EPOLLOUT is registered */
+};
+
+/* The bytes on their way from one side to the other; used by the relay engine. */
+struct sl_flow {
+	char *held; /* read but not yet sent; NULL mostly */
+	uint32_t held_at;
+	uint32_t held_len;
+	uint8_t full_reads; /* in a row: tells bulk from messages */
+	bool splicing;
+	bool shut;           /* the FIN has been passed on */
+	struct sl_pipe pipe; /* rd -1: none */
+	uint64_t bytes;      /* handed to the receiving socket */
+};
+
+/* Flow i carries what side i sent. */
+#define SL_UP SL_CLIENT
+#define SL_DOWN SL_BACKEND
+
+struct sl_conn {
+	struct sl_list node; /* in the registry */
+	bool is_cursor;      /* a survey's place in the list, not a connection */
+
+	struct sl_worker *worker;
+	uint64_t id;
+	enum sl_conn_state state;
+	struct sl_timer timer;
+	struct sl_task again; /* the engine's budget ran out */
+	struct sl_task reap;
+
+	struct sl_generation *gen;        /* reference; NULL before routing */
+	const struct sl_gen_route *route; /* inside gen */
+	struct sl_target *target;         /* reference, while one is in use */
+	const struct sl_engine *engine;   /* set once established */
+	enum sl_engine_id engine_id;
+	enum sl_engine_reason engine_reason;
+
+	struct sl_side_io side[SL_SIDE_COUNT_];
+	struct sl_flow flow[SL_SIDE_COUNT_];
+	const char *early; /* first bytes, in the worker's scratch during the accepting call */
+	uint32_t early_len;
+
+	struct sl_addr client;
+	struct sl_addr backend;
+	uint16_t port; /* the client connected to */
+	uint8_t attempts;
+	uint32_t first_target; /* where round robin stood for this connection */
+	bool counted;          /* in the limits: all, */
+	bool counted_route;    /* its route, */
+	bool counted_ip;       /* its address */
+	bool target_active;
+	bool reset;         /* close with RST */
+	bool got_data;      /* the client has sent at least one byte */
+	bool missed_events; /* edges came while connecting: the engine must look for itself */
+	bool warned;        /* of an end by inactivity; cleared by activity */
+
+	uint64_t accepted_us;
+	uint64_t entered_us; /* the state was entered */
+	uint64_t attempt_us;
+	uint64_t connect_us; /* how long the connect that succeeded took */
+	uint64_t active_ms;
+	uint64_t drain_at_ms; /* SL_NEVER: not draining */
+	uint64_t drain_final_ms;
+	uint64_t outq_seen; /* undelivered bytes in the kernel at the last deadline check */
+};
+
+/* Takes an accepted socket over (ownership passes in every case). */
+void sl_conn_open(struct sl_worker *w, int fd, const struct sl_addr *client, uint16_t port,
+		  const struct sl_addr *local);
+
+/* One step of the life cycle; the only function that stores a state. */
+void sl_conn_event(struct sl_conn *c, enum sl_conn_event event);
+
+/*
+ * Ends the connection as a whole: `reason` goes to every side that exists and
+ * has not ended. With `reset` both sockets send a RST, else what was handed to
+ * the kernel is still delivered.
+ */
+void sl_conn_end(struct sl_conn *c, enum sl_reason reason, bool reset);
+
+/* One side failed: its reason is `reason`, the other is reset and did nothing wrong. */
+void sl_conn_fail(struct sl_conn *c, enum sl_side side, enum sl_reason reason);
+
+/* A side's FIN has been read and passed on. */
+void sl_conn_finished(struct sl_conn *c, enum sl_side side);
+
+/* The worker is draining: see sl_proxy_drain(). */
+void sl_conn_drain(struct sl_conn *c, uint64_t now_ms);
+
+/* Bytes moved; cheap, called by engines. */
+void sl_conn_moved(struct sl_conn *c, enum sl_side from, uint64_t bytes);
+
+/* Recomputes the deadline after something it depends on has changed. */
+void sl_conn_rearm(struct sl_conn *c);
+
+/* Watches a side's socket for everything but writability, edge-triggered. */
+SL_MUST_CHECK int sl_conn_watch(struct sl_conn *c, enum sl_side side, bool want_out);
+void sl_conn_want_out(struct sl_conn *c, enum sl_side side);
+
+/* Copies the unsent rest of what was read from `side`; false: out of memory. */
+SL_MUST_CHECK bool sl_conn_hold(struct sl_conn *c, enum sl_side from, const char *bytes, size_t n);
+
+#endif

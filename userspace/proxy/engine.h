@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_PROXY_ENGINE_H
+#define SL_PROXY_ENGINE_H
+
+#include <stdint.h>
+
+#include "core/reason.h"
+
+struct sl_conn;
+
+/*
+ * A way to move bytes between the two sides of an established connection.
+ * start() either takes over the I/O of both sockets and returns 0, or returns
+ * -errno and leaves the connection exactly as it was, so that the next engine
+ * may be tried. After that the engine reports through sl_conn_moved(),
+ * sl_conn_finished(), sl_conn_fail() and nothing else. stop() is idempotent and
+ * never blocks; it gives back what the engine holds and leaves the sockets to
+ * the connection, which closes or resets them.
+ */
+struct sl_engine {
+	enum sl_engine_id id;
+	int (*start)(struct sl_conn *c);
+	void (*on_socket)(struct sl_conn *c, enum sl_side side, uint32_t events);
+	void (*stop)(struct sl_conn *c);
+};
+
+extern const struct sl_engine sl_engine_relay;
+
+#endif

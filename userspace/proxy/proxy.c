@@ -1,0 +1,561 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "proxy/proxy.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/count.h"
+#include "base/log.h"
+#include "proxy/access.h"
+#include "proxy/generation.h"
+#include "proxy/limits.h"
+#include "proxy/listener.h"
+#include "proxy/survey.h"
+#include "proxy/worker.h"
+
+/* How long a new generation waits for the first answers of its names. */
+#define RESOLVE_WAIT_MS 2000
+#define RESOLVE_POLL_MS 10
+
+struct sl_proxy {
+	struct sl_loop *control; /* borrowed */
+	struct sl_limits *limits;
+	struct sl_access *access;
+	struct sl_dns *dns;
+	struct sl_worker **workers;
+	unsigned n_workers;
+	struct sl_generation *gen; /* reference to the current one */
+	struct sl_listen_socket **sockets;
+	size_t n_sockets;
+	uint32_t next_scope;
+	bool draining;
+};
+
+/* Something every worker does once; the last one reports to the control loop. */
+struct round {
+	struct sl_proxy *proxy;
+	void (*fn)(struct sl_worker *w, struct round *r);
+	sl_proxy_fn done;
+	void *arg;
+	struct sl_task report;
+	struct sl_timer timer; /* of the control loop, before the round begins */
+	uint64_t give_up_ms;
+	unsigned n_waiting; /* atomic */
+
+	struct sl_generation *gen;       /* reference */
+	struct sl_listen_socket **added; /* references */
+	size_t n_added;
+	uint64_t *removed;
+	size_t n_removed;
+	bool accept_queued;
+	struct round_part {
+		struct round *round;
+		struct sl_worker *worker;
+		struct sl_task task;
+	} parts[];
+};
+
+/* ---- rounds ---- */
+
+static void free_round(struct round *r)
+{
+	for (size_t i = 0; r->added && i < r->n_added; i++)
+		sl_listen_socket_unref(r->added[i]);
+	free(r->added);
+	free(r->removed);
+	sl_generation_unref(r->gen);
+	free(r);
+}
+
+static void report_round(struct sl_task *task)
+{
+	struct round *r = SL_CONTAINER_OF(task, struct round, report);
+	sl_proxy_fn done = r->done;
+	void *arg = r->arg;
+
+	free_round(r);
+	if (done)
+		done(arg);
+}
+
+static void part_done(struct round *r)
+{
+	if (__atomic_sub_fetch(&r->n_waiting, 1, __ATOMIC_ACQ_REL) == 0)
+		(void)sl_loop_post(r->proxy->control, &r->report, report_round);
+}
+
+static struct round *new_round(struct sl_proxy *p, void (*fn)(struct sl_worker *, struct round *),
+			       sl_proxy_fn done, void *arg)
+{
+	struct round *r = calloc(1, sizeof(*r) + p->n_workers * sizeof(r->parts[0]));
+
+	if (!r)
+		return NULL;
+	r->proxy = p;
+	r->fn = fn;
+	r->done = done;
+	r->arg = arg;
+	r->n_waiting = p->n_workers;
+	return r;
+}
+
+static void run_part(struct sl_task *task)
+{
+	struct round_part *part = SL_CONTAINER_OF(task, struct round_part, task);
+
+	part->round->fn(part->worker, part->round);
+}
+
+static void start_round(struct round *r)
+{
+	for (unsigned i = 0; i < r->proxy->n_workers; i++) {
+		r->parts[i].round = r;
+		r->parts[i].worker = r->proxy->workers[i];
+		if (!sl_loop_post(r->proxy->workers[i]->loop, &r->parts[i].task, run_part))
+			part_done(r);
+	}
+}
+
+/* ---- start and end ---- */
+
+/* The range the kernel takes source ports from, while /proc can still be read. */
+static void read_port_range(uint32_t *ret_min, uint32_t *ret_max)
+{
+	FILE *f = fopen("/proc/sys/net/ipv4/ip_local_port_range", "re");
+	unsigned min = 0;
+	unsigned max = 0;
+
+	if (f && fscanf(f, "%u %u", &min, &max) == 2 && min > 0 && max > min && max < 65536) {
+		*ret_min = min;
+		*ret_max = max;
+	}
+	if (f)
+		(void)fclose(f);
+}
+
+static int start_workers(struct sl_proxy *p, const struct sl_proxy_options *options)
+{
+	struct sl_worker_options wo = { .n_workers = options->n_workers,
+					.first_conn_id = options->first_conn_id,
+					.limits = p->limits,
+					.access = p->access };
+	int r = 0;
+
+	read_port_range(&wo.port_min, &wo.port_max);
+	p->workers = calloc(options->n_workers, sizeof(struct sl_worker *));
+	if (!p->workers)
+		return -ENOMEM;
+	for (; p->n_workers < options->n_workers && r == 0; p->n_workers++) {
+		wo.index = p->n_workers;
+		r = sl_worker_new(&wo, &p->workers[p->n_workers]);
+	}
+	for (unsigned i = 0; i < p->n_workers && r == 0; i++)
+		r = sl_worker_start(p->workers[i]);
+	return r;
+}
+
+int sl_proxy_new(const struct sl_proxy_options *options, struct sl_proxy **ret)
+{
+	_cleanup_(sl_proxy_freep) struct sl_proxy *p = NULL;
+	int r;
+
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return -ENOMEM;
+	p->control = options->control;
+	p->next_scope = 1;
+	r = sl_access_new(options->access_fd, &p->access);
+	if (r == 0)
+		r = sl_limits_new(&p->limits);
+	if (r == 0)
+		r = sl_dns_new(p->control, &options->dns, &p->dns);
+	if (r == 0)
+		r = start_workers(p, options);
+	if (r < 0)
+		return r;
+	*ret = SL_TAKE_PTR(p);
+	return 0;
+}
+
+void sl_proxy_free(struct sl_proxy *p)
+{
+	if (!p)
+		return;
+	for (unsigned i = 0; i < p->n_workers; i++)
+		sl_worker_free(p->workers[i]);
+	free(p->workers);
+	for (size_t i = 0; i < p->n_sockets; i++)
+		sl_listen_socket_unref(p->sockets[i]);
+	free(p->sockets);
+	sl_generation_unwatch(p->gen);
+	sl_generation_unref(p->gen);
+	sl_dns_free(p->dns);
+	sl_access_free(p->access);
+	sl_limits_free(p->limits);
+	free(p);
+}
+
+/* ---- a new generation ---- */
+
+static void apply_to_worker(struct sl_worker *w, struct round *r)
+{
+	/* Connections queued on a listener that goes belong to the generation that had it. */
+	for (size_t i = 0; i < r->n_removed; i++)
+		sl_listener_remove(w, r->removed[i], true);
+	sl_worker_use_generation(w, r->gen);
+	for (size_t i = 0; i < r->n_added; i++) {
+		int e = sl_listener_add(w, r->added[i]);
+
+		if (e < 0)
+			(void)sl_err(e,
+				     "worker %u: cannot watch the listener of port %u, others do",
+				     w->index, r->added[i]->conf.from);
+	}
+	part_done(r);
+}
+
+static bool is_resolved(const struct sl_generation *g)
+{
+	for (size_t i = 0; i < g->conf->n_routes; i++)
+		for (size_t t = 0; t < g->conf->routes[i].n_targets; t++)
+			if (!sl_target_has_answer(g->routes[i].targets[t]))
+				return false;
+	return true;
+}
+
+static void wait_for_names(struct sl_timer *timer)
+{
+	struct round *r = SL_CONTAINER_OF(timer, struct round, timer);
+	uint64_t now_ms = sl_loop_now_ms(r->proxy->control);
+
+	if (now_ms >= r->give_up_ms || is_resolved(r->gen))
+		start_round(r);
+	else
+		sl_timer_start(r->proxy->control, timer, now_ms + RESOLVE_POLL_MS, wait_for_names);
+}
+
+static void forget_sockets(struct sl_proxy *p, const uint64_t *ids, size_t n)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < p->n_sockets; i++) {
+		bool goes = false;
+
+		for (size_t k = 0; k < n; k++)
+			goes = goes || p->sockets[i]->conf.id == ids[k];
+		if (goes)
+			sl_listen_socket_unref(p->sockets[i]);
+		else
+			p->sockets[kept++] = p->sockets[i];
+	}
+	p->n_sockets = kept;
+}
+
+/* Every descriptor of `added` has an owner afterwards, or is closed. */
+static int add_sockets(struct sl_proxy *p, struct round *r, const struct sl_proxy_listener *added,
+		       size_t n)
+{
+	struct sl_listen_socket **all =
+		reallocarray(p->sockets, p->n_sockets + n + 1, sizeof(struct sl_listen_socket *));
+
+	if (all)
+		p->sockets = all;
+	r->added = calloc(n + 1, sizeof(struct sl_listen_socket *));
+	for (size_t i = 0; i < n; i++) {
+		struct sl_listen_socket *s = NULL;
+
+		if (!all || !r->added || sl_listen_socket_new(&added[i], &s) < 0) {
+			(void)close(added[i].fd);
+			continue;
+		}
+		p->sockets[p->n_sockets++] = s;
+		r->added[r->n_added++] = sl_listen_socket_ref(s);
+	}
+	return r->n_added == n ? 0 : -ENOMEM;
+}
+
+static int prepare_round(struct sl_proxy *p, struct round *r, struct sl_generation *g,
+			 const struct sl_proxy_listener *added, size_t n_added,
+			 const uint64_t *removed, size_t n_removed)
+{
+	int e = add_sockets(p, r, added, n_added);
+
+	if (e < 0)
+		return e;
+	r->removed = calloc(n_removed + 1, sizeof(*removed));
+	if (!r->removed)
+		return -ENOMEM;
+	if (n_removed)
+		memcpy(r->removed, removed, n_removed * sizeof(*removed));
+	r->n_removed = n_removed;
+	r->gen = sl_generation_ref(g);
+	e = sl_limits_configure(p->limits, &g->conf->global);
+	if (e < 0)
+		return e;
+	return sl_generation_watch(g, p->gen, p->dns);
+}
+
+int sl_proxy_apply(struct sl_proxy *p, struct sl_conf *conf, uint64_t generation,
+		   const struct sl_proxy_listener *added, size_t n_added, const uint64_t *removed,
+		   size_t n_removed, sl_proxy_fn done, void *arg)
+{
+	_cleanup_(sl_generation_unrefp) struct sl_generation *g = NULL;
+	struct round *r;
+	int e;
+
+	e = sl_generation_new(conf, generation, p->n_workers, p->gen, &p->next_scope, &g);
+	r = e < 0 ? NULL : new_round(p, apply_to_worker, done, arg);
+	if (!r) {
+		for (size_t i = 0; i < n_added; i++)
+			(void)close(added[i].fd);
+		return e < 0 ? e : -ENOMEM;
+	}
+	e = prepare_round(p, r, g, added, n_added, removed, n_removed);
+	if (e < 0) {
+		free_round(r);
+		return e;
+	}
+	forget_sockets(p, removed, n_removed);
+	sl_generation_unref(p->gen);
+	p->gen = SL_TAKE_PTR(g);
+	r->give_up_ms = sl_loop_now_ms(p->control) + RESOLVE_WAIT_MS;
+	wait_for_names(&r->timer);
+	return 0;
+}
+
+void sl_proxy_set_access_fd(struct sl_proxy *p, int fd)
+{
+	sl_access_set_fd(p->access, fd);
+}
+
+int sl_proxy_set_dns_files(struct sl_proxy *p, const struct sl_dns_files *files)
+{
+	return sl_dns_set_files(p->dns, files);
+}
+
+/* ---- drain ---- */
+
+static void drained(struct sl_task *task)
+{
+	struct sl_worker *w = SL_CONTAINER_OF(task, struct sl_worker, empty_task);
+
+	w->draining = false; /* reports once */
+	part_done(w->on_empty_arg);
+}
+
+static void drain_worker(struct sl_worker *w, struct round *r)
+{
+	uint64_t now_ms = sl_loop_now_ms(w->loop);
+	struct sl_list *pos;
+
+	sl_listener_remove_all(w, r->accept_queued);
+	sl_list_for_each (pos, &w->conns) {
+		struct sl_conn *c = SL_CONTAINER_OF(pos, struct sl_conn, node);
+
+		if (!c->is_cursor)
+			sl_conn_drain(c, now_ms);
+	}
+	w->draining = true;
+	w->on_empty = drained;
+	w->on_empty_arg = r;
+	if (w->n_conns == 0)
+		sl_loop_defer(w->loop, &w->empty_task, drained);
+}
+
+void sl_proxy_drain(struct sl_proxy *p, bool accept_queued, sl_proxy_fn done, void *arg)
+{
+	struct round *r;
+
+	if (p->draining)
+		return;
+	r = new_round(p, drain_worker, done, arg);
+	if (!r) {
+		(void)sl_err(-ENOMEM, "cannot drain, stopping at once");
+		done(arg);
+		return;
+	}
+	p->draining = true;
+	r->accept_queued = accept_queued;
+	start_round(r);
+}
+
+bool sl_proxy_is_draining(const struct sl_proxy *p)
+{
+	return p->draining;
+}
+
+static void stop_worker(struct sl_worker *w, struct round *r)
+{
+	struct sl_list *pos;
+	struct sl_list *tmp;
+
+	sl_list_for_each_safe (pos, tmp, &w->conns) {
+		struct sl_conn *c = SL_CONTAINER_OF(pos, struct sl_conn, node);
+
+		if (!c->is_cursor)
+			sl_conn_end(c, SL_REASON_SHUTDOWN, false);
+	}
+	part_done(r);
+}
+
+void sl_proxy_stop_now(struct sl_proxy *p)
+{
+	struct round *r = new_round(p, stop_worker, NULL, NULL);
+
+	if (r)
+		start_round(r);
+}
+
+/* ---- views ---- */
+
+int sl_proxy_survey(struct sl_proxy *p, const struct sl_conn_filter *filter, sl_survey_fn fn,
+		    void *arg)
+{
+	return sl_survey_start(p->control, p->workers, p->n_workers, filter, fn, arg);
+}
+
+static void add_all(uint64_t *to, const uint64_t *from, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		to[i] += sl_count_get(&from[i]);
+}
+
+static void add_worker(struct sl_proxy_totals *t, const struct sl_worker_counts *c)
+{
+	t->accepted += sl_count_get(&c->accepted);
+	t->rejected += sl_count_get(&c->rejected);
+	t->accept_errors += sl_count_get(&c->accept_errors);
+	t->fsm_bugs += sl_count_get(&c->fsm_bugs);
+	add_all(t->engine_active, c->engine_active, SL_ENGINE_COUNT_);
+	add_all(t->engine_total, c->engine_total, SL_ENGINE_COUNT_);
+	add_all(t->no_route_rejected, c->no_route_rejected, SL_REASON_COUNT_);
+	for (int e = 0; e < SL_ENGINE_COUNT_; e++)
+		add_all(t->engine_why[e], c->engine_why[e], SL_WHY_COUNT_);
+	for (int s = 0; s < SL_SIDE_COUNT_; s++)
+		add_all(t->ended[s], c->ended[s], SL_REASON_COUNT_);
+	sl_hist_merge(&t->connect, &c->connect);
+	sl_hist_merge(&t->duration, &c->duration);
+	for (int s = 0; s < SL_CONN_STATE_COUNT_; s++)
+		sl_hist_merge(&t->in_state[s], &c->in_state[s]);
+}
+
+void sl_proxy_totals(const struct sl_proxy *p, struct sl_proxy_totals *ret)
+{
+	*ret = (struct sl_proxy_totals){ .active = sl_limits_active(p->limits),
+					 .overloaded = sl_limits_is_overloaded(p->limits),
+					 .dns = sl_dns_stats(p->dns) };
+	for (unsigned i = 0; i < p->n_workers; i++)
+		add_worker(ret, &p->workers[i]->counts);
+}
+
+const char *sl_target_state_name(enum sl_target_state state)
+{
+	return state == SL_TARGET_UP ? "up" : "unresolved";
+}
+
+static void view_target(struct sl_target_view *v, struct sl_target *t)
+{
+	v->address = t->address;
+	v->active = __atomic_load_n(&t->active, __ATOMIC_RELAXED);
+	v->total = __atomic_load_n(&t->n_total, __ATOMIC_RELAXED);
+	v->failed = __atomic_load_n(&t->n_failed, __ATOMIC_RELAXED);
+	v->n_addrs = sl_target_addrs(t, v->addrs);
+	v->state = v->n_addrs ? SL_TARGET_UP : SL_TARGET_UNRESOLVED;
+}
+
+static void view_counts(struct sl_route_view *v, const struct sl_route_counts *c)
+{
+	add_all(v->engine_active, c->active, SL_ENGINE_COUNT_);
+	add_all(v->engine_total, c->total, SL_ENGINE_COUNT_);
+	add_all(v->engine_bytes_up, c->bytes_up, SL_ENGINE_COUNT_);
+	add_all(v->engine_bytes_down, c->bytes_down, SL_ENGINE_COUNT_);
+	add_all(v->rejected, c->rejected, SL_REASON_COUNT_);
+	for (int e = 0; e < SL_ENGINE_COUNT_; e++) {
+		const struct sl_ended *ended = __atomic_load_n(&c->ended[e], __ATOMIC_ACQUIRE);
+
+		for (int s = 0; ended && s < SL_SIDE_COUNT_; s++)
+			add_all(v->ended[e][s], ended->n[s], SL_REASON_COUNT_);
+	}
+}
+
+static void view_route(const struct sl_gen_route *gr, struct sl_target_view *targets,
+		       sl_route_fn fn, void *arg)
+{
+	struct sl_route_view v = { .conf = gr->conf,
+				   .targets = targets,
+				   .n_targets = gr->conf->n_targets,
+				   .active =
+					   __atomic_load_n(&gr->route->active, __ATOMIC_RELAXED) };
+
+	for (unsigned i = 0; i < gr->route->n_workers; i++)
+		view_counts(&v, &gr->route->counts[i]);
+	for (int e = 0; e < SL_ENGINE_COUNT_; e++) {
+		v.total += v.engine_total[e];
+		v.bytes_up += v.engine_bytes_up[e];
+		v.bytes_down += v.engine_bytes_down[e];
+	}
+	for (size_t i = 0; i < v.n_targets; i++)
+		view_target(&targets[i], gr->targets[i]);
+	fn(arg, &v);
+}
+
+void sl_proxy_each_route(struct sl_proxy *p, sl_route_fn fn, void *arg)
+{
+	for (size_t i = 0; p->gen && i < p->gen->conf->n_routes; i++) {
+		const struct sl_gen_route *gr = &p->gen->routes[i];
+		_cleanup_free_ struct sl_target_view *targets =
+			calloc(gr->conf->n_targets, sizeof(*targets));
+
+		if (!targets)
+			return;
+		view_route(gr, targets, fn, arg);
+	}
+}
+
+const struct sl_conf *sl_proxy_conf(const struct sl_proxy *p)
+{
+	return p->gen ? p->gen->conf : NULL;
+}
+
+uint64_t sl_proxy_generation(const struct sl_proxy *p)
+{
+	return p->gen ? p->gen->number : 0;
+}
+
+static bool is_listening(const struct sl_proxy *p, const struct sl_addr *local, uint16_t port)
+{
+	for (size_t i = 0; i < p->n_sockets; i++) {
+		const struct sl_proxy_listener *l = &p->sockets[i]->conf;
+
+		if (port >= l->from && port <= l->to &&
+		    (sl_addr_family(&l->ip) == AF_UNSPEC || sl_addr_family(local) == AF_UNSPEC ||
+		     sl_addr_same_ip(&l->ip, local)))
+			return true;
+	}
+	return false;
+}
+
+struct sl_explanation sl_proxy_explain(struct sl_proxy *p, const struct sl_addr *local,
+				       uint16_t port, const struct sl_addr *client)
+{
+	struct sl_explanation x = { .engine = SL_ENGINE_NONE,
+				    .is_listening = is_listening(p, local, port) };
+	const struct sl_gen_route *gr;
+	uint32_t i;
+
+	(void)client; /* no list of this build looks at it */
+	i = p->gen ? sl_route_table_find(&p->gen->table, local, port) : SL_NO_ROUTE;
+	if (i == SL_NO_ROUTE) {
+		x.verdict = SL_REASON_NO_ROUTE;
+		return x;
+	}
+	gr = &p->gen->routes[i];
+	x.route = gr->conf;
+	x.engine = SL_ENGINE_RELAY;
+	x.engine_reason = sl_engine_reason_for(gr->conf);
+	x.target = gr->targets[__atomic_load_n(&gr->route->next_target, __ATOMIC_RELAXED) %
+			       gr->conf->n_targets]
+			   ->address;
+	return x;
+}

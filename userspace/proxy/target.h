@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_PROXY_TARGET_H
+#define SL_PROXY_TARGET_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/addr.h"
+#include "conf/conf.h"
+#include "io/dns.h"
+
+/*
+ * The run-time side of a target: what its name stands for now, and how many
+ * connections use it. Kept across reloads while its route keeps the address;
+ * referenced by generations and connections, from any thread.
+ */
+struct sl_target {
+	uint32_t refs;     /* atomic */
+	uint32_t active;   /* atomic */
+	uint64_t n_total;  /* atomic: connections established */
+	uint64_t n_failed; /* atomic: connect attempts that failed */
+	char *address;     /* as written */
+	uint16_t port;     /* 0: the port the client connected to */
+	bool is_name;
+	pthread_mutex_t lock; /* guards what follows where `is_name`; else immutable */
+	struct sl_addr addrs[SL_DNS_MAX_ADDRS];
+	size_t n_addrs;       /* 0: never resolved */
+	uint32_t next_addr;   /* rotates through addrs */
+	char last_error[128]; /* of the resolver */
+	/* control thread only: */
+	struct sl_dns_name *watch;
+	bool is_stale; /* mark of sl_generation_watch() */
+};
+
+SL_MUST_CHECK int sl_target_new(const struct sl_conf_target *conf, struct sl_target **ret);
+struct sl_target *sl_target_ref(struct sl_target *t);
+void sl_target_unref(struct sl_target *t); /* accepts NULL */
+
+/* Control thread: begins and ends the resolution of a name; no-ops for literals. */
+SL_MUST_CHECK int sl_target_watch(struct sl_target *t, struct sl_dns *dns, const char *host);
+void sl_target_unwatch(struct sl_target *t);
+
+/*
+ * An address to connect to, port included; names with several are used in
+ * turn. False while the name has never been resolved.
+ */
+bool sl_target_pick_addr(struct sl_target *t, uint16_t listener_port, struct sl_addr *ret);
+/* The resolver has answered at least once, or never will be asked. */
+bool sl_target_has_answer(struct sl_target *t);
+size_t sl_target_addrs(struct sl_target *t, struct sl_addr ret[SL_DNS_MAX_ADDRS]);
+
+#endif

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_PROXY_WORKER_H
+#define SL_PROXY_WORKER_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/rand.h"
+#include "base/str.h"
+#include "io/loop.h"
+#include "io/pipe.h"
+#include "proxy/access.h"
+#include "proxy/conn.h"
+#include "proxy/generation.h"
+#include "proxy/limits.h"
+#include "proxy/proxy.h"
+
+/* One read's worth; bulk reads use all of it, first reads SL_READ_SIZE. */
+#define SL_SCRATCH_SIZE (256u << 10)
+#define SL_READ_SIZE (64u << 10)
+
+/* Written by one worker, read by the control thread. */
+struct sl_worker_counts {
+	uint64_t accepted;
+	uint64_t rejected;
+	uint64_t engine_active[SL_ENGINE_COUNT_];
+	uint64_t engine_total[SL_ENGINE_COUNT_];
+	uint64_t engine_why[SL_ENGINE_COUNT_][SL_WHY_COUNT_];
+	uint64_t ended[SL_SIDE_COUNT_][SL_REASON_COUNT_];
+	uint64_t no_route_rejected[SL_REASON_COUNT_];
+	uint64_t accept_errors;
+	uint64_t fsm_bugs;
+	struct sl_hist connect;
+	struct sl_hist duration;
+	struct sl_hist in_state[SL_CONN_STATE_COUNT_];
+};
+
+/*
+ * One event loop and all it owns. Everything but `loop` (for posting) and
+ * `counts` belongs to the worker's own thread.
+ */
+struct sl_worker {
+	unsigned index;
+	struct sl_loop *loop;
+	pthread_t thread;
+	bool is_running;
+
+	/* shared with the other workers, borrowed from the proxy */
+	struct sl_limits *limits;
+	struct sl_access *access;
+
+	struct sl_generation *gen; /* reference to the current one */
+	struct sl_list conns;      /* the registry */
+	size_t n_conns;
+	uint64_t next_id;
+	uint64_t id_step;
+	struct sl_list spare; /* closed records for reuse, at most MAX_SPARE */
+	size_t n_spare;
+	struct sl_pipe_pool *pipes;
+	char *scratch;
+	struct sl_rand rand;
+	/* own choice of source ports, see proxy/connect.c; port_min 0: the kernel chooses */
+	uint32_t port_min;
+	uint32_t port_max;
+	uint32_t port_step;
+	uint32_t next_port;
+	struct sl_str access_lines;
+	struct sl_task access_flush;
+	struct sl_log_limit connect_log;
+	struct sl_log_limit accept_log;
+
+	struct sl_list listeners; /* of struct sl_listener */
+	struct sl_timer accept_pause;
+	bool accept_paused;
+
+	bool draining;
+	sl_task_fn on_empty; /* runs (deferred) when draining and no connection is left */
+	struct sl_task empty_task;
+	void *on_empty_arg;
+
+	struct sl_worker_counts counts;
+};
+
+struct sl_worker_options {
+	unsigned index;
+	unsigned n_workers;
+	uint64_t first_conn_id;
+	struct sl_limits *limits;
+	struct sl_access *access;
+	uint32_t port_min; /* of the network namespace's ephemeral range; 0: unknown */
+	uint32_t port_max;
+};
+
+int sl_worker_new(const struct sl_worker_options *options, struct sl_worker **ret);
+SL_MUST_CHECK int sl_worker_start(struct sl_worker *w); /* its thread runs from here on */
+/* Quits the loop, joins the thread, closes what is left. Accepts NULL. */
+void sl_worker_free(struct sl_worker *w);
+
+/* ---- on the worker's own thread ---- */
+
+struct sl_conn *sl_worker_new_conn(struct sl_worker *w); /* NULL: out of memory */
+/* The record goes back at the end of the turn. */
+void sl_worker_retire_conn(struct sl_worker *w, struct sl_conn *c);
+void sl_worker_use_generation(struct sl_worker *w,
+			      struct sl_generation *gen); /* takes a reference */
+void sl_worker_flush_access_later(struct sl_worker *w);   /* access_lines, at the end of the turn */
+
+#endif
