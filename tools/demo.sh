@@ -171,7 +171,8 @@ heading "A configuration"
 say "Port 8080 goes to two targets in turn; everything else is default." ""
 indent <"$config"
 
-on $proxy "$O/sluiced" -c "$config" >"$tmp/daemon.log" 2>&1 &
+# Not through on(): the shell's child must be the daemon itself.
+ip netns exec $proxy "$O/sluiced" -c "$config" >"$tmp/daemon.log" 2>&1 &
 daemon=$!
 wait_for 50 on $client curl -sf -m 2 -o "$tmp/hello" $url/hello.txt || fail "no answer through the proxy"
 
