@@ -115,7 +115,7 @@ $O/unit/%: tests/unit/%.c $(LIB)
 		$(call wrap,$<) $< $(LIB) -lcmocka $(LDLIBS) -o $@
 
 # Programs the end-to-end tests and benchmarks drive; plain, also when the daemon is sanitized.
-$O/testlib/%: tests/lib/%.c
+$O/testlib/%: tests/lib/%.c $(wildcard tests/lib/*.h)
 	$(call say,TOOL,$@)
 	@mkdir -p $(@D)
 	$Q$(CC) -std=gnu11 -D_GNU_SOURCE -pthread -O2 -g $(WARN) -Iuserspace $< -o $@ -lm

@@ -1,0 +1,31 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Targets that refuse or cannot be reached: the client is reset at once, with the target's reason.
+. "$(dirname "$0")/../lib/netlab.sh"
+
+ip -n "$LAB-p" route add unreachable 10.99.0.0/16
+start_sluice "routes:
+$(route refused 8080 "\"$BACKEND_IP:1\"")
+$(route nonet 8081 '"10.255.255.1:80"')
+$(route nohost 8082 '"10.99.0.1:80"')"
+baseline
+
+for r in refused:8080:econnrefused nonet:8081:enetunreach nohost:8082:ehostunreach; do
+	IFS=: read -r name port reason <<<"$r"
+	for i in 1 2; do
+		shot to=$PROXY_IP:"$port"
+		assert_eq "$name: the client's end" "$(of end)" reset
+		assert_between "$name: time" "$(of end_ms)" 0 $((100 * SLOW))
+		assert_ended "$name" $i normal "$reason"
+	done
+done
+assert_back_to_baseline
+
+
+say "20 retries, 50 ms apart: the count stays at 0"
+for i in {1..20}; do
+	shot to=$PROXY_IP:8080
+	assert_eq "end $i" "$(of end)" reset
+	sleep 0.05
+	assert_eq "active after retry $i" "$(jqs .connections.active)" 0
+done

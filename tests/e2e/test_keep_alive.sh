@@ -1,0 +1,33 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# keep_alive: standard ends after idle, extended after six times idle, immortal never.
+. "$(dirname "$0")/../lib/netlab.sh"
+
+server h hold 8001
+server e echo 8002
+start_sluice "defaults: { timeouts: { idle: 300ms } }
+routes:
+$(route standard 8081 "\"$BACKEND_IP:8001\"" 'keep_alive: standard')
+$(route extended 8082 "\"$BACKEND_IP:8001\"" 'keep_alive: extended')
+$(route immortal 8083 "\"$BACKEND_IP:8002\"" 'keep_alive: immortal')
+$(route default 8084 "\"$BACKEND_IP:8001\"")"
+baseline
+
+client_bg extended shot to=$PROXY_IP:8082 timeout=20
+client_bg immortal hold to=$PROXY_IP:8083 n=3 ping=1 timeout=20
+for name in standard:8081 default:8084; do
+	shot to=$PROXY_IP:"${name#*:}"
+	assert_eq "$name: the client's end" "$(of end)" eof
+	assert_between "$name: after ms" "$(of end_ms)" 299 $((400 * SLOW))
+	assert_ended "${name%:*}" 1 inactivity inactivity
+done
+join_shot extended
+assert_eq "extended: the client's end" "$(of end)" eof
+assert_between "extended: after ms" "$(of end_ms)" 1799 $((1950 * SLOW))
+assert_ended extended 1 inactivity inactivity
+assert_eq "immortal: still open after six times idle" "$(jqs .connections.active)" 3
+sleep 0.6 # two more idle times, in which immortal must not end
+assert_eq "immortal: still open" "$(jqs .connections.active)" 3
+stop_peer immortal
+assert_eq "immortal: client" "$RC" 0
+assert_back_to_baseline

@@ -1,0 +1,68 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Several targets: round robin, and the next one when a connect fails before any byte was sent.
+. "$(dirname "$0")/../lib/netlab.sh"
+
+for i in 1 2 3; do server "s$i" identify 800$i; done
+server silent silent 8009
+T=$BACKEND_IP
+start_sluice "routes:
+$(route rr 8080 "[\"$T:8001\", \"$T:8002\", \"$T:8003\"]")
+$(route skip 8081 "[\"$T:1\", \"$T:8002\", \"$T:2\"]")
+$(route few 8082 "{ targets: [ { address: \"$T:1\" }, { address: \"$T:2\" }, { address: \"$T:3\" }, { address: \"$T:8001\" } ], retries: 1 }")
+$(route none 8083 "{ targets: [ { address: \"$T:1\" }, { address: \"$T:8001\" } ], retries: 0 }")
+$(route dead 8084 "[\"$T:1\", \"$T:2\"]")
+$(route slow 8085 "[\"$T:8009\", \"$T:8003\"]" 'timeouts: { connect: 300ms }')"
+baseline
+
+say "round robin: 30 connections, 10 each"
+for _ in {1..30}; do
+	shot to=$PROXY_IP:8080
+	of text | cut -d' ' -f1
+done | sort | uniq -c | awk '{ print $2 "=" $1 }' >"$LAB_DIR/spread"
+assert_eq "spread" "$(xargs <"$LAB_DIR/spread")" "s1=10 s2=10 s3=10"
+assert_eq "targets counted" "$(jqs '[.routes[0].targets[].active] | add')" 0
+
+say "two of three refuse: every connection is served"
+for i in {1..12}; do
+	shot to=$PROXY_IP:8081
+	assert_match "connection $i" "$(of text)" "^s2 "
+done
+wait_access skip 12
+assert_eq "the access line names the target that served" "$(access skip backend) $(access skip backend_reason)" "$T:8002 normal"
+
+say "retries: 1 is two attempts, retries: 0 one"
+served=0
+for _ in {1..8}; do
+	shot to=$PROXY_IP:8082
+	if [ "$(of end)" = eof ]; then served=$((served + 1)); fi
+done
+assert_between "served of 8 with one retry and one good target of four" $served 3 5
+served=0
+for _ in {1..8}; do
+	shot to=$PROXY_IP:8083
+	if [ "$(of end)" = eof ]; then served=$((served + 1)); fi
+done
+assert_eq "served of 8 without retry" $served 4
+
+say "all refuse"
+shot to=$PROXY_IP:8084
+assert_eq "the client's end" "$(of end)" reset
+assert_ended dead 1 normal econnrefused
+
+say "a silent target: the next one after the connect deadline"
+for _ in 1 2; do
+	shot to=$PROXY_IP:8085 send=x
+	assert_match "served" "$(of text)" "^s3 "
+	assert_between "time" "$(of end_ms)" 0 $((400 * SLOW))
+done
+
+say "bytes that came before the backend was there are not lost over a retry"
+server e echo 8010
+reload "routes:
+$(route echo 8086 "[\"$T:1\", \"$T:8010\"]")"
+for _ in 1 2 3 4; do
+	shot to=$PROXY_IP:8086 up=100000 fin=1
+	assert_eq "echoed" "$(of got) $(of hash_in)" "100000 $(of hash_out)"
+done
+assert_back_to_baseline

@@ -1,0 +1,643 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_TESTS_PEER_H
+#define SL_TESTS_PEER_H
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+/*
+ * What the test client and the test server share: arguments, addresses, a
+ * small epoll loop, the generated streams and the checked transfer. The code
+ * is independent of the product on purpose: a peer must not repeat its bugs.
+ */
+
+/* ---- arguments: key=value, the last one wins ---- */
+
+struct args {
+	int n;
+	char **v;
+};
+
+__attribute__((noreturn, format(printf, 1, 2))) static inline void die(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	fprintf(stderr, "peer: ");
+	vfprintf(stderr, fmt, ap);
+	fputc('\n', stderr);
+	va_end(ap);
+	exit(2);
+}
+
+static inline const char *arg_next(const struct args *a, const char *key, int *pos)
+{
+	size_t len = strlen(key);
+
+	for (; *pos < a->n; (*pos)++) {
+		const char *s = a->v[*pos];
+
+		if (!strncmp(s, key, len) && s[len] == '=') {
+			(*pos)++;
+			return s + len + 1;
+		}
+	}
+	return NULL;
+}
+
+static inline const char *arg_str(const struct args *a, const char *key, const char *fallback)
+{
+	const char *found = fallback;
+	const char *s;
+	int pos = 0;
+
+	while ((s = arg_next(a, key, &pos)))
+		found = s;
+	return found;
+}
+
+static inline uint64_t arg_u64(const struct args *a, const char *key, uint64_t fallback)
+{
+	const char *s = arg_str(a, key, NULL);
+	unsigned long long value;
+	char *end;
+
+	if (!s)
+		return fallback;
+	value = strtoull(s, &end, 0);
+	if (*end || !*s)
+		die("%s=%s is not a number", key, s);
+	return value;
+}
+
+/* A typing error in a test must not become a default. */
+static inline void args_check(const struct args *a, const char *const *known)
+{
+	for (int i = 0; i < a->n; i++) {
+		size_t len = strcspn(a->v[i], "=");
+		const char *const *k = known;
+
+		while (*k && (strlen(*k) != len || strncmp(*k, a->v[i], len)))
+			k++;
+		if (!*k || a->v[i][len] != '=')
+			die("unknown argument '%s'", a->v[i]);
+	}
+}
+
+/* ---- time ---- */
+
+static inline uint64_t now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+/* ---- addresses: 10.0.0.1:80, [fd91::1]:80 ---- */
+
+struct addr {
+	struct sockaddr_storage sa;
+	socklen_t len;
+};
+
+static inline struct addr addr_parse(const char *text)
+{
+	struct addr ret = { .len = 0 };
+	struct sockaddr_in *v4 = (struct sockaddr_in *)&ret.sa;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&ret.sa;
+	const char *colon = strrchr(text, ':');
+	char host[128];
+	size_t len;
+	uint16_t port;
+
+	if (!colon || (len = (size_t)(colon - text)) >= sizeof(host))
+		die("'%s' is not ADDRESS:PORT", text);
+	port = htons((uint16_t)atoi(colon + 1));
+	memcpy(host, text, len);
+	host[len] = 0;
+	if (host[0] == '[' && len > 2) {
+		host[len - 1] = 0;
+		v6->sin6_family = AF_INET6;
+		v6->sin6_port = port;
+		ret.len = sizeof(*v6);
+		if (inet_pton(AF_INET6, host + 1, &v6->sin6_addr) == 1)
+			return ret;
+	} else {
+		v4->sin_family = AF_INET;
+		v4->sin_port = port;
+		ret.len = sizeof(*v4);
+		if (inet_pton(AF_INET, host, &v4->sin_addr) == 1)
+			return ret;
+	}
+	die("'%s' is not ADDRESS:PORT", text);
+}
+
+static inline const char *addr_text(const struct sockaddr_storage *sa, char *buf, size_t size)
+{
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)sa;
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)sa;
+	char host[INET6_ADDRSTRLEN] = "?";
+
+	if (sa->ss_family == AF_INET6) {
+		inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof(host));
+		snprintf(buf, size, "[%s]:%u", host, ntohs(v6->sin6_port));
+	} else {
+		inet_ntop(AF_INET, &v4->sin_addr, host, sizeof(host));
+		snprintf(buf, size, "%s:%u", host, ntohs(v4->sin_port));
+	}
+	return buf;
+}
+
+static inline void close_with_rst(int fd)
+{
+	struct linger hard = { .l_onoff = 1, .l_linger = 0 };
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+	close(fd);
+}
+
+static inline void raise_file_limit(void)
+{
+	struct rlimit r;
+
+	getrlimit(RLIMIT_NOFILE, &r);
+	r.rlim_cur = r.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &r);
+}
+
+/* ---- random numbers and generated streams ---- */
+
+static inline uint64_t mix64(uint64_t z)
+{
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+	return z ^ (z >> 31);
+}
+
+static inline uint64_t rng_next(uint64_t *state)
+{
+	*state += 0x9e3779b97f4a7c15ull;
+	return mix64(*state);
+}
+
+/* Uniform in [0, n). */
+static inline uint64_t rng_below(uint64_t *state, uint64_t n)
+{
+	return n ? rng_next(state) % n : 0;
+}
+
+/* Logarithmically uniform in [1, max]. */
+static inline uint64_t rng_log(uint64_t *state, uint64_t max)
+{
+	double u = (double)(rng_next(state) >> 11) / 9007199254740992.0;
+	uint64_t v = (uint64_t)exp(u * log((double)max + 1));
+
+	return v < 1 ? 1 : v > max ? max : v;
+}
+
+/* Byte i of the stream `seed`, for any i: both ends can make and check every byte. */
+static inline void stream_bytes(uint64_t seed, uint64_t off, uint8_t *buf, size_t n)
+{
+	size_t i = 0;
+
+	while (i < n) {
+		uint64_t word = mix64(seed + (off / 8) * 0x9e3779b97f4a7c15ull);
+		size_t skip = off % 8;
+		size_t take = 8 - skip < n - i ? 8 - skip : n - i;
+
+		memcpy(buf + i, (const uint8_t *)&word + skip, take);
+		i += take;
+		off += take;
+	}
+}
+
+#define HASH_START 0xcbf29ce484222325ull
+
+/* Running hash of a byte stream; the same whatever the pieces. */
+struct hash {
+	uint64_t value;
+	uint64_t word;
+	unsigned fill;
+};
+
+static inline void hash_add(struct hash *h, const uint8_t *p, size_t n)
+{
+	for (size_t i = 0; i < n;) {
+		if (!h->fill && n - i >= 8) {
+			uint64_t w;
+
+			memcpy(&w, p + i, 8);
+			h->value = (h->value ^ w) * 0x100000001b3ull;
+			h->value ^= h->value >> 29;
+			i += 8;
+			continue;
+		}
+		h->word |= (uint64_t)p[i++] << (8 * h->fill);
+		if (++h->fill == 8) {
+			h->value = (h->value ^ h->word) * 0x100000001b3ull;
+			h->value ^= h->value >> 29;
+			h->word = 0;
+			h->fill = 0;
+		}
+	}
+}
+
+static inline uint64_t hash_end(const struct hash *h)
+{
+	return mix64(h->value ^ h->word ^ ((uint64_t)h->fill << 56));
+}
+
+/* ---- loop: one conn per descriptor, stepped on events and when its time comes ---- */
+
+struct conn;
+typedef void (*step_fn)(struct conn *c, uint32_t events);
+
+enum phase {
+	PHASE_CONNECTING = 0,
+	PHASE_HEADER,
+	PHASE_RUN,
+	PHASE_DRAIN,
+};
+
+/* One direction of a checked transfer knows nothing of the other but `eof`. */
+struct xfer {
+	uint64_t rng;
+	uint64_t seed_out, len_out, sent;
+	uint64_t seed_in, len_in, got;
+	uint64_t hold_at; /* sending waits here for the other side's EOF */
+	bool fin_after_eof;
+	bool eof, fin_sent;
+	uint64_t chunk_max;
+	unsigned pauses; /* left */
+	uint64_t write_wake, read_wake;
+};
+
+struct conn {
+	int fd;
+	int tag; /* which target or listener */
+	uint32_t interest;
+	uint64_t wake; /* 0: none */
+	step_fn step;
+	enum phase phase;
+	uint64_t began, progress;
+	struct xfer x;
+	uint8_t head[64];
+	size_t head_len;
+	char *out; /* bytes to send, owned */
+	size_t out_len, out_off;
+	size_t out_cap;
+	uint64_t bytes;
+	uint64_t limit; /* mode's own */
+	uint64_t count; /* mode's own */
+	bool eof, flag;
+	struct hash hash;
+	struct sockaddr_storage peer;
+};
+
+struct loop {
+	int epoll;
+	struct conn **by_fd;
+	int cap;
+	int n;
+	uint64_t next_wake;
+	bool stop;
+};
+
+static struct loop loop;
+static volatile sig_atomic_t got_term, got_usr1, got_usr2;
+
+static inline void on_signal(int sig)
+{
+	if (sig == SIGUSR1)
+		got_usr1 = 1;
+	else if (sig == SIGUSR2)
+		got_usr2 = 1;
+	else
+		got_term = 1;
+}
+
+static inline void loop_init(void)
+{
+	struct sigaction sa = { .sa_handler = on_signal };
+
+	sigaction(SIGTERM, &sa, NULL);
+	sigaction(SIGINT, &sa, NULL);
+	sigaction(SIGUSR1, &sa, NULL);
+	sigaction(SIGUSR2, &sa, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	raise_file_limit();
+	loop.epoll = epoll_create1(EPOLL_CLOEXEC);
+	loop.next_wake = UINT64_MAX;
+}
+
+static inline struct conn *conn_new(int fd, step_fn step)
+{
+	struct conn *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		die("no memory");
+	if (fd >= loop.cap) {
+		int cap = fd * 2 + 64;
+
+		loop.by_fd = realloc(loop.by_fd, (size_t)cap * sizeof(*loop.by_fd));
+		if (!loop.by_fd)
+			die("no memory");
+		memset(loop.by_fd + loop.cap, 0, (size_t)(cap - loop.cap) * sizeof(*loop.by_fd));
+		loop.cap = cap;
+	}
+	c->fd = fd;
+	c->step = step;
+	c->began = c->progress = now_us();
+	loop.by_fd[fd] = c;
+	loop.n++;
+	return c;
+}
+
+static inline void conn_want(struct conn *c, uint32_t events)
+{
+	struct epoll_event ev = { .events = events, .data.fd = c->fd };
+
+	if (c->interest == (events | 1u << 31))
+		return;
+	if (epoll_ctl(loop.epoll, c->interest ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, c->fd, &ev))
+		die("epoll_ctl: %s", strerror(errno));
+	c->interest = events | 1u << 31; /* the top bit: it is in the set */
+}
+
+/* To be stepped at `when` at the latest, events or not. */
+static inline void conn_wake(struct conn *c, uint64_t when)
+{
+	c->wake = when;
+	if (when && when < loop.next_wake)
+		loop.next_wake = when;
+}
+
+static inline void conn_end(struct conn *c, bool rst)
+{
+	loop.by_fd[c->fd] = NULL;
+	loop.n--;
+	if (rst)
+		close_with_rst(c->fd);
+	else
+		close(c->fd);
+	free(c->out);
+	free(c);
+}
+
+static inline int conn_error(const struct conn *c)
+{
+	socklen_t len = sizeof(int);
+	int err = 0;
+
+	getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len);
+	return err;
+}
+
+static inline void loop_wakes(uint64_t now)
+{
+	loop.next_wake = UINT64_MAX;
+	for (int fd = 0; fd < loop.cap; fd++) {
+		struct conn *c = loop.by_fd[fd];
+
+		if (!c || !c->wake)
+			continue;
+		if (c->wake <= now) {
+			c->wake = 0;
+			c->step(c, 0);
+			c = loop.by_fd[fd];
+		}
+		if (c && c->wake && c->wake < loop.next_wake)
+			loop.next_wake = c->wake;
+	}
+}
+
+/* Until `loop.stop` or the time `until`; `tick` runs after each round. */
+static inline void loop_run(uint64_t until, void (*tick)(uint64_t now))
+{
+	struct epoll_event ev[256];
+
+	while (!loop.stop) {
+		uint64_t now = now_us();
+		uint64_t to = loop.next_wake < until ? loop.next_wake : until;
+		int ms = to <= now ? 0
+				   : (int)((to - now + 999) / 1000 > 100 ? 100
+									 : (to - now + 999) / 1000);
+		int n;
+
+		if (now >= until)
+			return;
+		n = epoll_wait(loop.epoll, ev, 256, ms);
+		for (int i = 0; i < n; i++) {
+			struct conn *c = loop.by_fd[ev[i].data.fd];
+
+			if (c)
+				c->step(c, ev[i].events);
+		}
+		now = now_us();
+		if (now >= loop.next_wake)
+			loop_wakes(now);
+		tick(now);
+	}
+}
+
+/* ---- the checked transfer ---- */
+
+#define XFER_MAGIC 0x534c5646u
+enum xfer_order {
+	XFER_BOTH = 0,     /* each end closes when it has sent everything */
+	XFER_CLIENT_FIRST, /* the server's last bytes and FIN come after the client's FIN */
+	XFER_SERVER_FIRST,
+	XFER_ORDER_COUNT_,
+};
+
+/* First bytes on the wire, in the order of the machine: both ends run on it. */
+struct xfer_header {
+	uint32_t magic;
+	uint32_t order;
+	uint64_t seed_up, seed_down;
+	uint64_t len_up, len_down;
+};
+
+enum xfer_result {
+	XFER_RUNNING = 0,
+	XFER_DONE,
+	XFER_BAD,
+};
+
+/* Fewer, larger pieces for large totals, so that every transfer takes bounded time. */
+static inline void xfer_pace(struct xfer *x, uint64_t rng, unsigned max_pauses)
+{
+	x->rng = rng;
+	x->chunk_max = rng_log(&x->rng, 256 * 1024);
+	if (x->chunk_max < (x->len_out + x->len_in) / 512)
+		x->chunk_max = (x->len_out + x->len_in) / 512;
+	x->pauses = (unsigned)rng_below(&x->rng, max_pauses + 1);
+}
+
+static inline uint64_t xfer_maybe_pause(struct xfer *x, uint64_t now)
+{
+	if (!x->pauses || rng_below(&x->rng, 4))
+		return 0;
+	x->pauses--;
+	return now + rng_below(&x->rng, 20000);
+}
+
+static inline size_t xfer_chunk(struct xfer *x)
+{
+	uint64_t n = rng_log(&x->rng, x->chunk_max);
+
+	return (size_t)(n > 262144 ? 262144 : n);
+}
+
+static uint8_t xfer_buf[262144], xfer_want[262144];
+
+static inline enum xfer_result xfer_write(struct conn *c, uint64_t now, const char **why)
+{
+	struct xfer *x = &c->x;
+	uint64_t stop = x->eof || x->hold_at > x->len_out ? x->len_out : x->hold_at;
+
+	for (int burst = 0; burst < 8 && x->sent < stop && x->write_wake <= now; burst++) {
+		size_t n = xfer_chunk(x);
+		ssize_t r;
+
+		if (n > stop - x->sent)
+			n = (size_t)(stop - x->sent);
+		stream_bytes(x->seed_out, x->sent, xfer_buf, n);
+		r = send(c->fd, xfer_buf, n, 0);
+		if (r < 0 && errno == EAGAIN)
+			break;
+		if (r < 0) {
+			*why = strerror(errno);
+			return XFER_BAD;
+		}
+		x->sent += (uint64_t)r;
+		c->progress = now;
+		x->write_wake = xfer_maybe_pause(x, now);
+	}
+	if (x->sent == x->len_out && !x->fin_sent && (x->eof || !x->fin_after_eof)) {
+		if (shutdown(c->fd, SHUT_WR) < 0) {
+			*why = strerror(errno);
+			return XFER_BAD;
+		}
+		x->fin_sent = true;
+		c->progress = now;
+	}
+	return XFER_RUNNING;
+}
+
+static inline enum xfer_result xfer_read(struct conn *c, uint64_t now, const char **why)
+{
+	struct xfer *x = &c->x;
+
+	for (int burst = 0; burst < 8 && !x->eof && x->read_wake <= now; burst++) {
+		ssize_t r = recv(c->fd, xfer_buf, xfer_chunk(x), 0);
+
+		if (r < 0 && errno == EAGAIN)
+			break;
+		if (r < 0) {
+			*why = errno == ECONNRESET ? "RST in place of EOF" : strerror(errno);
+			return XFER_BAD;
+		}
+		c->progress = now;
+		if (r == 0) {
+			x->eof = true;
+			break;
+		}
+		if ((uint64_t)r > x->len_in - x->got) {
+			*why = "more bytes than were sent";
+			return XFER_BAD;
+		}
+		stream_bytes(x->seed_in, x->got, xfer_want, (size_t)r);
+		if (memcmp(xfer_buf, xfer_want, (size_t)r) != 0) {
+			*why = "wrong bytes";
+			return XFER_BAD;
+		}
+		x->got += (uint64_t)r;
+		x->read_wake = xfer_maybe_pause(x, now);
+	}
+	if (x->eof && x->got != x->len_in) {
+		*why = "EOF before the last byte";
+		return XFER_BAD;
+	}
+	return XFER_RUNNING;
+}
+
+/* Moves what can be moved now and arms events and wake-up for the rest. */
+static inline enum xfer_result xfer_step(struct conn *c, uint32_t events, const char **why)
+{
+	struct xfer *x = &c->x;
+	uint64_t now = now_us();
+	uint32_t want = 0;
+	uint64_t wake = 0;
+
+	if (events & EPOLLHUP) /* nothing more to wait for, and polling would spin */
+		x->read_wake = 0;
+	if (xfer_read(c, now, why) == XFER_BAD || xfer_write(c, now, why) == XFER_BAD)
+		return XFER_BAD;
+	if (x->eof && x->fin_sent)
+		return XFER_DONE;
+	if (!x->eof) {
+		if (x->read_wake > now)
+			wake = x->read_wake;
+		else
+			want |= EPOLLIN;
+	}
+	if (x->sent < x->len_out && (x->eof || x->sent < x->hold_at)) {
+		if (x->write_wake <= now)
+			want |= EPOLLOUT;
+		else if (!wake || x->write_wake < wake)
+			wake = x->write_wake;
+	}
+	conn_want(c, want);
+	conn_wake(c, wake ? wake : now + 100000);
+	return XFER_RUNNING;
+}
+
+static inline bool xfer_stalled(const struct conn *c, uint64_t now, uint64_t limit_us)
+{
+	const struct xfer *x = &c->x;
+	uint64_t since = c->progress;
+
+	if (x->read_wake > since)
+		since = x->read_wake;
+	if (x->write_wake > since)
+		since = x->write_wake;
+	return now > since && now - since > limit_us;
+}
+
+static inline void json_text(const char *p, size_t n)
+{
+	putchar('"');
+	for (size_t i = 0; i < n; i++) {
+		unsigned char ch = (unsigned char)p[i];
+
+		if (ch == '"' || ch == '\\')
+			printf("\\%c", ch);
+		else if (ch == '\n')
+			printf("\\n");
+		else if (ch < 0x20 || ch > 0x7e)
+			printf("\\u%04x", ch);
+		else
+			putchar(ch);
+	}
+	putchar('"');
+}
+
+#endif
