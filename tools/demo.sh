@@ -9,7 +9,7 @@ O=$(realpath "${O:-build}")
 	echo "tools/demo.sh: needs root (network namespaces)" >&2
 	exit 1
 }
-for tool in ip curl "$O/sluiced" "$O/sluice"; do
+for tool in ip curl jq column "$O/sluiced" "$O/sluice"; do
 	command -v "$tool" >/dev/null || {
 		echo "tools/demo.sh: $tool is missing" >&2
 		exit 1
@@ -99,7 +99,7 @@ network() {
 start_servers() {
 	local nginx port
 	mkdir "$web" && echo "Hello from the server behind Sluice." >"$web/hello.txt" || return 1
-	head -c 40000000 /dev/urandom >"$web/download" || return 1
+	head -c 60000000 /dev/urandom >"$web/download" || return 1
 	nginx=$(PATH=$PATH:/usr/sbin command -v nginx)
 	if [ -n "$nginx" ]; then
 		cat >"$tmp/nginx.conf" <<-END
@@ -185,23 +185,46 @@ wait_for 20 has_line || fail "no access line was written"
 tail -n 1 "$tmp/access.log" | fold -s -w 92 | indent
 
 heading "Connections moving"
-say "The client starts $downloads downloads of 40 MB, each limited to 8 MB/s." ""
+say "The client starts $downloads downloads of 60 MB, each limited to 10 MB/s." ""
 pids=()
 for ((i = 0; i < downloads; i++)); do
-	on $client curl -sf -m 30 --limit-rate 8M -o "$tmp/download.$i" $url/download &
+	on $client curl -sf -m 30 --limit-rate 10M -o "$tmp/download.$i" $url/download &
 	pids+=($!)
 done
-for i in 1 2 3; do
-	sleep 1
-	shown "sluice conns"
-	sluice conns >"$tmp/table" || fail "sluice conns"
-	cut -c 1-110 "$tmp/table" | indent
-	say ""
-done
+# The columns that fit an ordinary terminal; drawn in place on one, thrice otherwise.
+table() {
+	sluice conns --json >"$tmp/conns" || fail "sluice conns"
+	{
+		echo "ROUTE STATE ENGINE CLIENT BACKEND AGE UP DOWN"
+		jq -r 'if type == "array" then . else .connections end | sort_by(.client)[] |
+			"\(.route) \(.state) \(.engine)/\(.engine_reason) \(.client) \(.backend) \(.age_s * 10 | round / 10)s \(.bytes_up)B \(.bytes_down / 1e5 | round / 10)MB"' "$tmp/conns"
+	} | column -t | indent
+}
+shown "sluice conns        (some of its columns)"
+if [ -t 1 ]; then
+	table >"$tmp/table"
+	cat "$tmp/table"
+	for ((i = 0; i < 8; i++)); do
+		sleep 0.4
+		printf '\e[%dA\e[J' "$(wc -l <"$tmp/table")"
+		table >"$tmp/table"
+		cat "$tmp/table"
+	done
+else
+	for i in 1 2 3; do
+		sleep 1
+		table
+		[ $i = 3 ] || say "    a second later:"
+	done
+fi
 
 heading "The daemon at a glance"
 shown sluice status
-sluice status | cut -c 1-110 | indent || fail "sluice status"
+sluice status >"$tmp/status" || fail "sluice status"
+fold -s -w 96 "$tmp/status" | indent
+say ""
+shown "curl http://127.0.0.1:9180/metrics | grep bytes_total"
+on $proxy curl -sf -m 5 http://127.0.0.1:9180/metrics | grep '^sluice_bytes_total' | indent
 bad=0
 for pid in "${pids[@]}"; do wait "$pid" || bad=$((bad + 1)); done
 for ((i = 0; i < downloads; i++)); do
@@ -217,7 +240,7 @@ sed 's/ports: 8080/ports: 80800/; s/connect: 3s/conect: 3s/' "$config" >"$tmp/br
 shown sluice check broken.yaml
 (cd "$tmp" && "$O/sluice" check broken.yaml) >"$tmp/check" 2>&1
 rc=$?
-indent <"$tmp/check"
+fold -s -w 96 "$tmp/check" | indent
 [ $rc = 78 ] || fail "sluice check ended with $rc instead of 78"
 say "" "Exit code $rc: a service manager knows not to restart on that."
 
@@ -237,7 +260,7 @@ requests() { # NUMBER: one curl per request, until the file `load` is gone
 }
 export -f requests
 export tmp url
-on $client curl -sf -m 30 --limit-rate 10M -o "$tmp/long" $url/download &
+on $client curl -sf -m 30 --limit-rate 15M -o "$tmp/long" $url/download &
 long=$!
 pids=()
 for i in 1 2 3 4; do

@@ -29,7 +29,7 @@ say "clients that leave while the backend is silent"
 churn 8081 $((N * 2 / 10)) 9,0,1,2 ms=100
 assert_back_to_baseline
 say "targets that refuse"
-churn 8082 $((N / 10)) 1,2
+churn 8082 $((N / 10)) 1,2 reset_ok=1
 assert_back_to_baseline
 growth=$(($(rss_kib "$BASE_PID") - rss))
 echo "RSS grew by $growth KiB"

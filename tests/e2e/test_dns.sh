@@ -45,7 +45,7 @@ say "a name that was never known: backend_down"
 shot to=$PROXY_IP:8082
 assert_eq "the client's end" "$(of end)" reset
 wait_access never
-assert_eq "reasons" "$(access never client_reason) $(access never backend_reason)" "normal backend_down"
+assert_eq "reasons" "$(access never client_reason) $(access never backend_reason)" "backend_down -"
 assert_eq "target state" "$(jqs '.routes[] | select(.name == "never").targets[0].state')" unresolved
 
 say "the name moves: followed within its TTL of 1 s"

@@ -3,7 +3,7 @@
 # keep_alive: standard ends after idle, extended after six times idle, immortal never.
 . "$(dirname "$0")/../lib/netlab.sh"
 
-server h hold 8001
+server h echo 8001
 server e echo 8002
 start_sluice "defaults: { timeouts: { idle: 300ms } }
 routes:

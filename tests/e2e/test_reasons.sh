@@ -46,7 +46,7 @@ assert_ended ehostunreach 1 normal ehostunreach
 assert_ended enetunreach 1 normal enetunreach
 assert_ended econnreset 1 normal econnreset
 assert_ended connection_timeout 1 normal connection_timeout
-assert_ended backend_down 1 normal backend_down
+assert_ended backend_down 1 backend_down -
 assert_ended client_rst 1 econnreset normal
 
 say "ends of the whole connection"

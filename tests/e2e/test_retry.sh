@@ -18,7 +18,7 @@ baseline
 say "round robin: 30 connections, 10 each"
 for _ in {1..30}; do
 	shot to=$PROXY_IP:8080
-	of text | cut -d' ' -f1
+	of text | head -n 1 | cut -d' ' -f1
 done | sort | uniq -c | awk '{ print $2 "=" $1 }' >"$LAB_DIR/spread"
 assert_eq "spread" "$(xargs <"$LAB_DIR/spread")" "s1=10 s2=10 s3=10"
 assert_eq "targets counted" "$(jqs '[.routes[0].targets[].active] | add')" 0

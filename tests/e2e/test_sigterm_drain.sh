@@ -20,7 +20,7 @@ wait_for eval '[ "$(jqs .connections.active)" = 22 ]'
 kill -TERM "$SLUICE_PID"
 began=$(now_ms)
 refused() {
-	shot to=$PROXY_IP:8082
+	shot to=$PROXY_IP:8082 close_ms=20
 	[ "$(of connect)" = refused ]
 }
 wait_until 300 refused || fail "still accepts after SIGTERM"

@@ -49,6 +49,5 @@ assert_eq "backend reason" "$(access open backend_reason)" connection_timeout
 say "a request and FIN: the connect goes on for close_grace"
 shot to=$PROXY_IP:8086 send=question fin=1
 assert_between "end" "$(of end_ms)" 399 $((500 * SLOW))
-wait_access grace
-assert_eq "backend reason" "$(access grace backend_reason)" close_grace
+assert_ended grace 1 closed_during_connect closed_during_connect
 assert_back_to_baseline

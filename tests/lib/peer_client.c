@@ -7,7 +7,8 @@
  *
  *   verify   n= transfers with c= at a time against `peer_server verify`: every byte checked both
  *            ways, random sizes up to max=, chunks, pauses and orders of closing; seed=
- *   churn    n= connections, c= at a time, given up in every phase= (list of numbers, below)
+ *   churn    n= connections, c= at a time, given up in every phase= (list of numbers, below);
+ *            reset_ok=1: the other side may reset first
  *   rate     for t= seconds c= clients connect, request, read to EOF, close; pause=MS between
  *   hold     n= idle connections until SIGTERM; ping=1: each gets one byte echoed first
  *   trickle  c= connections, each has a line echoed every ms= until SIGTERM or t= seconds
@@ -42,6 +43,7 @@ static struct {
 	uint64_t started, done;
 	uint64_t count[OUT_COUNT_];
 	uint64_t stalled, bytes;
+	bool reset_ok;
 	uint64_t end_us;
 	const char *request;
 	size_t request_len;
@@ -289,6 +291,8 @@ static void step_churn(struct conn *c, uint32_t events);
 
 static void churn_end(struct conn *c, bool rst, enum outcome how)
 {
+	if (how == OUT_RESET && cl.reset_ok)
+		how = OUT_OK;
 	cl.count[how]++;
 	cl.done++;
 	conn_end(c, rst);
@@ -855,7 +859,10 @@ static void step_shot(struct conn *c, uint32_t events)
 	}
 	conn_wake(c, now_us() + 2000);
 	if (connecting(c, events, &err)) {
-		if (err) {
+		if (err == ECONNRESET) { /* accepted, then reset before we looked */
+			shot.connect = "ok";
+			shot_end(c, "reset", true);
+		} else if (err) {
 			shot.connect = outcome_names[outcome_of(err)];
 			shot_end(c, "none", true);
 		}
@@ -975,6 +982,7 @@ static void parse_common(void)
 	cl.stall_us = arg_u64(&cl.args, "stall", 2000) * 1000;
 	cl.limit_us = arg_u64(&cl.args, "limit", 5000) * 1000;
 	cl.pause_us = arg_u64(&cl.args, "pause", 0) * 1000;
+	cl.reset_ok = arg_u64(&cl.args, "reset_ok", 0);
 	cl.expect = arg_u64(&cl.args, "expect", 0);
 	cl.request = arg_str(&cl.args, "send", "");
 	cl.request_len = strlen(cl.request);
@@ -982,11 +990,12 @@ static void parse_common(void)
 
 int main(int argc, char **argv)
 {
-	static const char *const known[] = {
-		"to",    "timeout", "src",    "seed",   "n",        "c",    "ms",   "max", "stall",
-		"limit", "pause",   "expect", "send",   "phase",    "t",    "ping", "rst", "up",
-		"fin",   "hold",    "fin_ms", "rst_ms", "close_ms", "stop", "v",    NULL
-	};
+	static const char *const known[] = { "to",       "timeout", "src",      "seed",  "n",
+					     "c",        "ms",      "max",      "stall", "limit",
+					     "pause",    "expect",  "send",     "phase", "t",
+					     "ping",     "rst",     "up",       "fin",   "hold",
+					     "fin_ms",   "rst_ms",  "close_ms", "stop",  "v",
+					     "reset_ok", NULL };
 	uint64_t timeout;
 
 	if (argc < 2)

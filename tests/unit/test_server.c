@@ -315,12 +315,14 @@ static void running_out_of_descriptors_neither_spins_nor_hurts(void **state)
 	struct lab *lab = *state;
 	_cleanup_fd_ int first = dial(lab);
 	_cleanup_fd_ int second = -1;
+	char byte;
 
 	wait_clients(lab, 1);
 	fail_accepts = 1;
 	second = dial(lab);
 	wait_count(lab, &failed_accepts, 1);
 	assert_int_equal(sl_server_n_clients(lab->server), 0); /* the idle one made room */
+	assert_int_equal(recv(first, &byte, 1, 0), 0);
 	for (int i = 0; i < 10; i++)
 		assert_int_equal(sl_loop_turn(lab->loop, 0), 0);
 	assert_int_equal(failed_accepts, 1);
