@@ -40,8 +40,7 @@ static void the_reference_has_every_key(void **state)
 	static const char *const lines[] = {
 		"*version*: ",
 		"*global.log.level*: error | warn | info | debug; default info\n",
-		"*routes[].match.ports*: port, range, address:port or address:range, or a list; "
-		"required",
+		"*routes[].match.ports*: port, range, address:port",
 		"*routes[].timeouts.idle*: duration, 1ms to 366d, 0: off; default 4h\n",
 		"*routes[].engine*: auto | relay | packet (not supported by this build)",
 		"*routes[].http.paths[].forward.targets[].address*: host:port; required\n",
