@@ -406,7 +406,7 @@ static int run_schema(struct cli *cli)
 
 	(void)cli;
 	sl_conf_schema(&out);
-	(void)fputs(sl_str_text(&out), stdout);
+	(void)printf("%s%s", sl_str_text(&out), out.len && out.p[out.len - 1] == '\n' ? "" : "\n");
 	return EXIT_GOOD;
 }
 
