@@ -342,8 +342,9 @@ static int post(struct cli *cli, const char *target, const char *done)
 	text = json_string_value(json_object_get(doc, "text"));
 	if (text && text[0])
 		(void)printf("%s%s", text, text[strlen(text) - 1] == '\n' ? "" : "\n");
-	(void)printf("%s, generation %" PRIu64 "\n", done,
-		     (uint64_t)json_integer_value(json_object_get(doc, "generation")));
+	else
+		(void)printf("%s, generation %" PRIu64 "\n", done,
+			     (uint64_t)json_integer_value(json_object_get(doc, "generation")));
 	return EXIT_GOOD;
 }
 
