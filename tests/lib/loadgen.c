@@ -71,12 +71,15 @@ static void sleep_ms(uint64_t ms)
 		;
 }
 
+/* As far as we may; a limit that is too low shows when it is reached. */
 static void raise_fd_limit(void)
 {
-	struct rlimit want = { .rlim_cur = 200000, .rlim_max = 200000 };
+	struct rlimit limit = { .rlim_cur = 200000, .rlim_max = 200000 };
 
-	if (setrlimit(RLIMIT_NOFILE, &want) != 0)
-		perror("loadgen: setrlimit");
+	if (setrlimit(RLIMIT_NOFILE, &limit) == 0 || getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 /* ---- backend ------------------------------------------------------------ */

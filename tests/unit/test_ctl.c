@@ -645,6 +645,7 @@ static void after_stop_accepting_clients_are_answered_and_none_comes(void **stat
 	_cleanup_free_ char *before = ask(lab, fd, "GET", "/healthz");
 	_cleanup_free_ char *answer = NULL;
 
+	assert_int_equal(status_of(before), 200);
 	sl_ctl_stop_accepting(lab->ctl);
 	sl_ctl_stop_accepting(lab->ctl);
 	answer = ask(lab, fd, "GET", "/healthz");

@@ -577,15 +577,18 @@ static void bad_names_are_refused(void **state)
 /* What the sandbox allows: no file, and sockets of the Internet only. */
 static bool forbid_files(void)
 {
+	static const struct scmp_arg_cmp families[] = {
+		{ .arg = 0, .op = SCMP_CMP_EQ, .datum_a = AF_UNIX },
+		{ .arg = 0, .op = SCMP_CMP_EQ, .datum_a = AF_NETLINK },
+	};
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
 	bool ok = filter != NULL;
 
 	ok = ok && seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, SCMP_SYS(openat), 0) == 0;
 	ok = ok && seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, SCMP_SYS(open), 0) == 0;
-	ok = ok && seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, SCMP_SYS(socket), 1,
-				    SCMP_A0(SCMP_CMP_EQ, AF_UNIX)) == 0;
-	ok = ok && seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, SCMP_SYS(socket), 1,
-				    SCMP_A0(SCMP_CMP_EQ, AF_NETLINK)) == 0;
+	for (size_t i = 0; i < SL_ARRAY_LEN(families); i++)
+		ok = ok && seccomp_rule_add_array(filter, SCMP_ACT_KILL_PROCESS, SCMP_SYS(socket),
+						  1, &families[i]) == 0;
 	ok = ok && seccomp_load(filter) == 0;
 	seccomp_release(filter);
 	return ok;

@@ -294,6 +294,47 @@ static void freeing_the_loop_stops_timers(void **state)
 	sl_loop_free(NULL);
 }
 
+/* A turn waits for the caller's limit or the next timer, whichever is shorter. */
+static void waits_no_longer_than_asked(void **state)
+{
+	static const struct {
+		int max_ms;
+		uint64_t timer_ms; /* from now; 0: none */
+		unsigned at_least_ms;
+		const char *why;
+	} rows[] = {
+		{ 20, 0, 19, "no timer" },
+		{ 20, 3600000, 19, "the limit comes first" },
+		{ 20, UINT64_C(1) << 40, 19, "a timer beyond what epoll_wait() can express" },
+		{ 2000, 20, 20, "the timer comes first" },
+		{ 0, 20, 0, "not at all" },
+	};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(rows); i++) {
+		struct ticker t = { 0 };
+		unsigned turns = 0;
+		unsigned fired;
+		uint64_t start_ms;
+		uint64_t waited_ms;
+
+		assert_int_equal(sl_loop_turn(f->loop, 0), 0);
+		start_ms = sl_loop_now_ms(f->loop);
+		if (rows[i].timer_ms)
+			sl_timer_start(f->loop, &t.timer, start_ms + rows[i].timer_ms, on_timer);
+		/* The wheel may wake the loop on the way, once for each of its levels. */
+		do {
+			assert_int_equal(sl_loop_turn(f->loop, rows[i].max_ms), 0);
+			waited_ms = sl_loop_now_ms(f->loop) - start_ms;
+		} while (++turns < 12 && waited_ms < rows[i].at_least_ms);
+		fired = t.calls;
+		sl_timer_stop(&t.timer);
+		if (waited_ms < rows[i].at_least_ms || waited_ms > 1500)
+			fail_msg("%s: %llu ms", rows[i].why, (unsigned long long)waited_ms);
+		assert_int_equal(fired, rows[i].timer_ms == 20 && rows[i].max_ms > 20);
+	}
+}
+
 struct job {
 	struct sl_task task;
 	struct sl_loop *loop;
@@ -518,6 +559,7 @@ int main(void)
 		TEST(timers_fire_never_early),
 		TEST(timer_in_the_past_fires_next_turn),
 		TEST(timer_stopped_by_one_due_with_it),
+		TEST(waits_no_longer_than_asked),
 		cmocka_unit_test(freeing_the_loop_stops_timers),
 		TEST(deferred_runs_in_this_turn_once),
 		TEST(endless_deferral_does_not_hang_the_loop),

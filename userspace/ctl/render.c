@@ -43,7 +43,7 @@ bool sl_render_is_degraded(const json_t *status)
 
 /* ---- pieces ---- */
 
-#define LABEL "%-15s"
+#define LABEL "%-17s"
 
 static void line(const struct sl_render *r, const char *label, const char *fmt, ...)
 	SL_PRINTF(3, 4);
@@ -170,6 +170,14 @@ static void print_engines(const struct sl_render *r, const json_t *doc)
 	line(r, "engines", "%s (active of total)", sl_str_text(&text));
 }
 
+static void print_protection(const struct sl_render *r, const json_t *doc)
+{
+	line(r, "protection", "system call filter %s, %s; port ranges by %s",
+	     is_true_at(doc, "sandboxed") ? "on" : "off",
+	     is_true_at(doc, "privileged_uid") ? "runs as root" : "runs without privileges",
+	     text_at(doc, "steering"));
+}
+
 void sl_render_status(const struct sl_render *r, const json_t *doc)
 {
 	_cleanup_(sl_str_done) struct sl_str client = { 0 };
@@ -185,6 +193,7 @@ void sl_render_status(const struct sl_render *r, const json_t *doc)
 	     is_true_at(doc, "overloaded") ? coloured(r, RED, ", overloaded: refusing new", word)
 					   : "");
 	print_engines(r, doc);
+	print_protection(r, doc);
 	add_counts(&client, json_object_get(ends, "client"));
 	add_counts(&backend, json_object_get(ends, "backend"));
 	line(r, "ends, client", "%s", sl_str_text(&client));

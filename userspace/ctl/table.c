@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "ctl/table.h"
 
+#include <assert.h>
 #include <string.h>
 
 void sl_table_init(struct sl_table *t, const struct sl_table_column *column, size_t n_columns)
 {
+	assert(n_columns > 0 && n_columns <= SL_TABLE_MAX_COLUMNS);
 	*t = (struct sl_table){ .column = column, .n_columns = n_columns };
 }
 

@@ -1,0 +1,528 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The command line as a whole, in a child process, against a control interface in this one. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#define main sluice_main
+#include "../../tools/sluice.c"
+#undef main
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#include "base/clock.h"
+#include "ctl/ctl.h"
+#include "fake_proxy.h"
+
+#define PATIENCE_MS 10000
+#define MAX_ARGS 16
+
+struct lab {
+	struct sl_loop *loop;
+	struct sl_proxy proxy;
+	struct sl_ctl *ctl;
+	struct sl_ctl_facts facts;
+	char dir[64];
+	char socket[96];
+	char config[96];
+	bool reply_ok;
+	const char *reply_text;
+	/* of the last command */
+	int code;
+	char *out;
+	char *err;
+};
+
+static void on_request(void *arg, enum sl_ctl_request what, sl_ctl_reply_fn reply, void *reply_arg)
+{
+	struct lab *lab = arg;
+
+	(void)what;
+	reply(reply_arg, lab->reply_ok, lab->reply_text);
+}
+
+static int listen_at(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	strcpy(addr.sun_path, path);
+	assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	assert_int_equal(listen(fd, 16), 0);
+	return fd;
+}
+
+static void write_config(struct lab *lab, const char *routes)
+{
+	FILE *f = fopen(lab->config, "w");
+
+	assert_non_null(f);
+	(void)fprintf(f, "version: 1\nglobal: { runtime_dir: %s }\n%s", lab->dir, routes);
+	assert_int_equal(fclose(f), 0);
+}
+
+#define GOOD_ROUTES "routes:\n  - { name: a, match: { ports: 8080 }, forward: \"127.0.0.1:80\" }\n"
+
+static int setup(void **state)
+{
+	struct lab *lab = calloc(1, sizeof(*lab));
+	struct sl_ctl_options options;
+
+	assert_non_null(lab);
+	assert_int_equal(sl_loop_new(&lab->loop), 0);
+	fake_init(&lab->proxy, lab->loop);
+	strcpy(lab->dir, "/tmp/sluice-test-XXXXXX");
+	assert_non_null(mkdtemp(lab->dir));
+	(void)snprintf(lab->socket, sizeof(lab->socket), "%s/control.sock", lab->dir);
+	(void)snprintf(lab->config, sizeof(lab->config), "%s/sluice.yaml", lab->dir);
+	write_config(lab, GOOD_ROUTES);
+	lab->facts = (struct sl_ctl_facts){ .pid = 4711,
+					    .started_ms = sl_clock_ms() - 125000,
+					    .config_path = "/etc/sluice/sluice.yaml",
+					    .last_reload_ok = true,
+					    .ready = true };
+	options = (struct sl_ctl_options){ .loop = lab->loop,
+					   .proxy = &lab->proxy,
+					   .control_fd = listen_at(lab->socket),
+					   .http_fd = -1,
+					   .facts = &lab->facts,
+					   .request = on_request,
+					   .request_arg = lab };
+	assert_int_equal(sl_ctl_new(&options, &lab->ctl), 0);
+	*state = lab;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct lab *lab = *state;
+
+	sl_ctl_free(lab->ctl);
+	(void)sl_loop_turn(lab->loop, 0);
+	sl_loop_free(lab->loop);
+	(void)unlink(lab->socket);
+	(void)unlink(lab->config);
+	assert_int_equal(rmdir(lab->dir), 0);
+	free(lab->out);
+	free(lab->err);
+	free(lab);
+	return 0;
+}
+
+static char *slurp(FILE *f)
+{
+	struct sl_str text = { 0 };
+	char chunk[4096];
+	size_t n;
+
+	rewind(f);
+	while ((n = fread(chunk, 1, sizeof(chunk), f)) > 0)
+		sl_str_add(&text, chunk, n);
+	(void)fclose(f);
+	return sl_str_take(&text);
+}
+
+/* Runs "sluice ARGS..." in a child while this process is the daemon. */
+static void run_args(struct lab *lab, char **argv)
+{
+	uint64_t until = sl_clock_ms() + PATIENCE_MS;
+	FILE *out = tmpfile();
+	FILE *err = tmpfile();
+	int status;
+	pid_t pid;
+
+	assert_true(out && err);
+	(void)fflush(NULL);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		(void)dup2(fileno(out), STDOUT_FILENO);
+		(void)dup2(fileno(err), STDERR_FILENO);
+		exit(sluice_main(0, argv));
+	}
+	while (waitpid(pid, &status, WNOHANG) == 0) {
+		assert_int_equal(sl_loop_turn(lab->loop, 1), 0);
+		if (sl_clock_ms() > until) {
+			(void)kill(pid, SIGKILL);
+			(void)waitpid(pid, &status, 0);
+			fail_msg("the command did not end");
+		}
+	}
+	assert_true(WIFEXITED(status));
+	lab->code = WEXITSTATUS(status);
+	free(lab->out);
+	free(lab->err);
+	lab->out = slurp(out);
+	lab->err = slurp(err);
+}
+
+#define RUN(lab, ...)                                                                    \
+	run_args((lab), (char *[]){ (char *)"sluice", (char *)"--socket", (lab)->socket, \
+				    __VA_ARGS__, NULL })
+
+static void expect(struct lab *lab, int code, const char *in_out, const char *in_err)
+{
+	if (lab->code != code || (in_out && !strstr(lab->out, in_out)) ||
+	    (in_err && !strstr(lab->err, in_err)))
+		fail_msg("expected %d, '%s', '%s'; got %d\n--- out\n%s--- err\n%s", code,
+			 in_out ? in_out : "", in_err ? in_err : "", lab->code, lab->out, lab->err);
+	assert_null(strchr(lab->out, '\033')); /* not a terminal */
+}
+
+static json_t *out_json(const struct lab *lab)
+{
+	json_error_t error;
+	json_t *doc = json_loads(lab->out, 0, &error);
+
+	if (!doc)
+		fail_msg("not JSON: %s", lab->out);
+	return doc;
+}
+
+/* ---- looking ---- */
+
+static void status_is_an_overview(void **state)
+{
+	struct lab *lab = *state;
+
+	RUN(lab, "status");
+	expect(lab, 0, "running, pid 4711", "");
+	assert_non_null(strstr(lab->out, "up 2m 0"));
+	assert_non_null(strstr(lab->out, "generation 3"));
+	assert_non_null(strstr(lab->out, "3 active, 10 accepted, 2 rejected"));
+	assert_non_null(strstr(lab->out, "normal 4, econnreset 1"));
+	assert_non_null(strstr(lab->out, "10.0.1.11:443 up (2)"));
+	assert_non_null(strstr(lab->out, "4.0 KiB"));
+	assert_string_equal(lab->err, "");
+}
+
+static void status_tells_a_degraded_daemon_by_exit_code(void **state)
+{
+	struct lab *lab = *state;
+
+	lab->proxy.draining = true;
+	RUN(lab, "status");
+	expect(lab, EXIT_DEGRADED, "draining", NULL);
+	lab->proxy.draining = false;
+	lab->facts.ready = false;
+	RUN(lab, "status");
+	expect(lab, EXIT_DEGRADED, "starting", NULL);
+	lab->facts.ready = true;
+	lab->facts.last_reload_unix = 1.7e9;
+	lab->facts.last_reload_ok = false;
+	RUN(lab, "--json", "status");
+	expect(lab, EXIT_DEGRADED, "\"ok\":false", NULL);
+	RUN(lab, "status");
+	expect(lab, EXIT_DEGRADED, "the last reload was refused", NULL);
+}
+
+static void json_is_what_the_daemon_said(void **state)
+{
+	static const char *const verb[] = { "status",  "routes",  "conns",  "flows",
+					    "engines", "reasons", "version" };
+	static const char *const key[] = { "state",   "routes",       "connections", "flows",
+					   "engines", "terminations", "version" };
+	struct lab *lab = *state;
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(verb); i++) {
+		json_t *doc;
+
+		RUN(lab, (char *)verb[i], "--json");
+		expect(lab, 0, NULL, NULL);
+		doc = out_json(lab);
+		assert_non_null(json_object_get(doc, key[i]));
+		json_decref(doc);
+		assert_string_equal(lab->err, "");
+	}
+}
+
+static void connections_are_a_table(void **state)
+{
+	struct lab *lab = *state;
+
+	RUN(lab, "conns");
+	expect(lab, 0, "ID  ROUTE  STATE", NULL);
+	assert_non_null(strstr(lab->out, " 7  shop   established  relay   eligible"));
+	assert_non_null(strstr(lab->out, "1m 01s"));
+	assert_non_null(strstr(lab->out, " 9  -      accepted     -       -"));
+	assert_int_equal(lab->proxy.survey[0].filter.max_rows, 1000);
+	RUN(lab, "conns", "--json");
+	assert_int_equal(lab->proxy.survey[1].filter.max_rows, 0);
+	RUN(lab, "conns", "--route", "shop", "--limit=1");
+	expect(lab, 0, "1 more", NULL);
+	RUN(lab, "conns", "8");
+	assert_null(strstr(lab->out, " 7  shop"));
+	RUN(lab, "conns", "x");
+	expect(lab, EXIT_FAILED, "", "'id' is not a number");
+}
+
+static void the_other_views_are_readable(void **state)
+{
+	struct lab *lab = *state;
+
+	RUN(lab, "routes");
+	expect(lab, 0, "443, [::1]:8000-8100", NULL);
+	assert_non_null(strstr(lab->out, "limit_ip 1"));
+	RUN(lab, "engines");
+	expect(lab, 0, "not in this build", NULL);
+	RUN(lab, "flows");
+	expect(lab, 0, "0 flows in the kernel (", NULL);
+	RUN(lab, "reasons");
+	expect(lab, 0, "connection_timeout", NULL);
+	assert_non_null(strstr(lab->out, "needs_tls"));
+	RUN(lab, "explain", "443", "a.b", "/x", "--client", "192.0.2.9");
+	expect(lab, 0, "shop", NULL);
+	assert_non_null(strstr(lab->out, "accepted"));
+	assert_int_equal(lab->proxy.asked_port, 443);
+	RUN(lab, "explain", "443", "--client", "nobody");
+	expect(lab, EXIT_FAILED, "", "not an address");
+}
+
+/* ---- acting ---- */
+
+static void kill_says_how_many(void **state)
+{
+	struct lab *lab = *state;
+
+	RUN(lab, "kill", "7", "8");
+	expect(lab, 0, "2 connections closed", NULL);
+	RUN(lab, "kill", "7", "99");
+	expect(lab, EXIT_FAILED, "1 connection closed", "no connection has the id 99");
+	RUN(lab, "kill", "--route", "shop", "--json");
+	expect(lab, 0, "{\"killed\":2}", NULL);
+	RUN(lab, "kill", "--all");
+	expect(lab, 0, "3 connections closed", NULL);
+	assert_int_equal(lab->proxy.killed, 8);
+	RUN(lab, "kill");
+	expect(lab, EXIT_USAGE, "", "kill ID... |");
+	RUN(lab, "kill", "7", "--all");
+	expect(lab, EXIT_USAGE, "", "kill ID... |");
+	assert_int_equal(lab->proxy.killed, 8);
+}
+
+static void reload_prints_diagnostics_as_they_are(void **state)
+{
+	static const char diagnostics[] = "a.yaml:3:1: error: unknown key 'x'\n    3 | x: 1\n";
+	struct lab *lab = *state;
+
+	lab->reply_ok = true;
+	lab->reply_text = "";
+	RUN(lab, "reload");
+	expect(lab, 0, "reloaded, generation 3", "");
+	lab->reply_ok = false;
+	lab->reply_text = diagnostics;
+	RUN(lab, "reload");
+	expect(lab, EXIT_BAD_CONFIG, "", diagnostics);
+	RUN(lab, "reload", "--json");
+	expect(lab, EXIT_BAD_CONFIG, "\"reason\":\"config\"", diagnostics);
+	lab->reply_text = "no new process could be started";
+	RUN(lab, "upgrade");
+	expect(lab, EXIT_FAILED, "", "no new process could be started\n");
+}
+
+/* ---- arguments ---- */
+
+static void misuse_is_refused_with_code_2(void **state)
+{
+	static char *const cases[][4] = {
+		{ "nosuch" },
+		{ "status", "extra" },
+		{ "--nosuch", "status" },
+		{ "status", "--route", "x" },
+		{ "status", "-x" },
+		{ "explain" },
+		{ "conns", "--limit" },
+		{ "conns", "--limit=" },
+		{ "status", "-c" },
+		{ "reload", "--all" },
+		{ "help", "nosuch" },
+		{ "forward", "8080" },
+	};
+	struct lab *lab = *state;
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(cases); i++) {
+		RUN(lab, cases[i][0], cases[i][1], cases[i][2]);
+		expect(lab, EXIT_USAGE, "", "sluice: ");
+	}
+	run_args(lab, (char *[]){ (char *)"sluice", NULL });
+	expect(lab, EXIT_USAGE, "", "usage: sluice");
+	assert_int_equal(lab->proxy.killed, 0);
+}
+
+static void verbs_of_later_builds_say_so(void **state)
+{
+	static const char *const verb[] = { "drain", "undrain", "diff", "cert", "top" };
+	struct lab *lab = *state;
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(verb); i++) {
+		RUN(lab, (char *)verb[i], "anything");
+		expect(lab, EXIT_FAILED, "", "not supported by this build");
+	}
+	RUN(lab, "demo");
+	expect(lab, EXIT_FAILED, "", "make demo");
+	RUN(lab, "bench");
+	expect(lab, EXIT_FAILED, "", "make bench");
+}
+
+static void help_and_version_need_no_daemon(void **state)
+{
+	struct lab *lab = *state;
+
+	run_args(lab, (char *[]){ (char *)"sluice", (char *)"-h", NULL });
+	expect(lab, 0, "exit codes", "");
+	run_args(lab, (char *[]){ (char *)"sluice", (char *)"kill", (char *)"--help", NULL });
+	expect(lab, 0, "--route NAME", "");
+	run_args(lab, (char *[]){ (char *)"sluice", (char *)"help", (char *)"top", NULL });
+	expect(lab, 0, "not supported", "");
+	run_args(lab, (char *[]){ (char *)"sluice", (char *)"version", NULL });
+	expect(lab, 0, "sluice " SL_VERSION "\n", "");
+	run_args(lab, (char *[]){ (char *)"sluice", (char *)"schema", NULL });
+	expect(lab, 0, "$schema", "");
+}
+
+/* ---- the socket ---- */
+
+static void the_socket_is_found_through_the_configuration(void **state)
+{
+	struct lab *lab = *state;
+
+	run_args(lab,
+		 (char *[]){ (char *)"sluice", (char *)"-c", lab->config, (char *)"status", NULL });
+	expect(lab, 0, "pid 4711", "");
+	run_args(lab,
+		 (char *[]){ (char *)"sluice", (char *)"status", (char *)"-c", lab->config, NULL });
+	expect(lab, 0, "pid 4711", "");
+}
+
+static void an_absent_daemon_is_explained(void **state)
+{
+	struct lab *lab = *state;
+
+	run_args(lab, (char *[]){ (char *)"sluice", (char *)"--socket=/nonexistent/s",
+				  (char *)"status", NULL });
+	expect(lab, EXIT_UNREACHABLE, "", "/nonexistent/s: No such file or directory");
+	assert_non_null(strstr(lab->err, "is sluiced running?"));
+	sl_ctl_stop_accepting(lab->ctl);
+	RUN(lab, "kill", "--all");
+	expect(lab, EXIT_UNREACHABLE, "", "Connection refused");
+	assert_int_equal(lab->proxy.killed, 0);
+}
+
+/* Something else listens there. */
+static void an_answer_that_is_not_http_is_explained(void **state)
+{
+	static const char *const answers[] = {
+		"",
+		"hello\r\n\r\n",
+		"HTTP/1.1 200 OK\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort",
+		"HTTP/1.1 abc\r\nContent-Length: 0\r\n\r\n",
+	};
+	struct lab *lab = *state;
+	char other[128];
+
+	(void)snprintf(other, sizeof(other), "%s/other.sock", lab->dir);
+	for (size_t i = 0; i < SL_ARRAY_LEN(answers); i++) {
+		int fd = listen_at(other);
+		pid_t pid = fork();
+		int status;
+
+		assert_true(pid >= 0);
+		if (pid == 0) {
+			char request[1024];
+			int peer;
+
+			(void)fcntl(fd, F_SETFL, 0);
+			peer = accept(fd, NULL, NULL);
+			_exit(peer < 0 || read(peer, request, sizeof(request)) <= 0 ||
+			      write(peer, answers[i], strlen(answers[i])) < 0);
+		}
+		(void)close(fd);
+		run_args(lab, (char *[]){ (char *)"sluice", (char *)"--socket", other,
+					  (char *)"status", NULL });
+		expect(lab, EXIT_UNREACHABLE, "", "no proper answer");
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_int_equal(status, 0);
+		assert_int_equal(unlink(other), 0);
+	}
+}
+
+/* ---- configuration ---- */
+
+static void check_tells_good_from_bad(void **state)
+{
+	struct lab *lab = *state;
+	char line[128];
+	json_t *doc;
+
+	(void)snprintf(line, sizeof(line), "%s: ok (1 routes, 1 listeners)\n", lab->config);
+	run_args(lab,
+		 (char *[]){ (char *)"sluice", (char *)"check", (char *)"-c", lab->config, NULL });
+	expect(lab, 0, line, NULL);
+	run_args(lab, (char *[]){ (char *)"sluice", (char *)"check", lab->config, (char *)"--json",
+				  NULL });
+	expect(lab, 0, NULL, NULL);
+	doc = out_json(lab);
+	assert_true(json_is_true(json_object_get(doc, "ok")));
+	json_decref(doc);
+
+	write_config(lab, "nonsense: 1\n");
+	run_args(lab,
+		 (char *[]){ (char *)"sluice", (char *)"check", (char *)"-c", lab->config, NULL });
+	expect(lab, EXIT_BAD_CONFIG, "", ": error: ");
+	run_args(lab, (char *[]){ (char *)"sluice", (char *)"check", (char *)"--json", lab->config,
+				  NULL });
+	expect(lab, EXIT_BAD_CONFIG, NULL, NULL);
+	doc = out_json(lab);
+	assert_true(json_is_false(json_object_get(doc, "ok")));
+	assert_true(json_integer_value(json_object_get(doc, "errors")) > 0);
+	json_decref(doc);
+	run_args(lab, (char *[]){ (char *)"sluice", (char *)"check", (char *)"/nonexistent.yaml",
+				  NULL });
+	expect(lab, EXIT_BAD_CONFIG, "", "/nonexistent.yaml");
+}
+
+static void forward_refuses_bad_arguments_itself(void **state)
+{
+	struct lab *lab = *state;
+
+	RUN(lab, "forward", "80x", "127.0.0.1:80");
+	expect(lab, EXIT_BAD_CONFIG, "", ": error: ");
+	RUN(lab, "forward", "8080", "127.0.0.1");
+	expect(lab, EXIT_BAD_CONFIG, "", ": error: ");
+	RUN(lab, "forward", "8080", "127.0.0.1:80\"\n  evil: \"1");
+	expect(lab, EXIT_BAD_CONFIG, "", ": error: ");
+	RUN(lab, "forward", "8080", "127.0.0.1:80", "--engine", "warp");
+	expect(lab, EXIT_BAD_CONFIG, "", ": error: ");
+}
+
+int main(void)
+{
+#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		T(status_is_an_overview),
+		T(status_tells_a_degraded_daemon_by_exit_code),
+		T(json_is_what_the_daemon_said),
+		T(connections_are_a_table),
+		T(the_other_views_are_readable),
+		T(kill_says_how_many),
+		T(reload_prints_diagnostics_as_they_are),
+		T(misuse_is_refused_with_code_2),
+		T(verbs_of_later_builds_say_so),
+		T(help_and_version_need_no_daemon),
+		T(the_socket_is_found_through_the_configuration),
+		T(an_absent_daemon_is_explained),
+		T(an_answer_that_is_not_http_is_explained),
+		T(check_tells_good_from_bad),
+		T(forward_refuses_bad_arguments_itself),
+	};
+
+	return cmocka_run_group_tests_name("cli", tests, NULL, NULL);
+}

@@ -1,0 +1,298 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Shows Sluice at work: a real server, a real client and the daemon between them, in network
+# namespaces of their own. Leaves nothing behind. Run by `make demo`; O is the build directory.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+O=$(realpath "${O:-build}")
+[ "$(id -u)" = 0 ] || {
+	echo "tools/demo.sh: needs root (network namespaces)" >&2
+	exit 1
+}
+for tool in ip curl jq column "$O/sluiced" "$O/sluice"; do
+	command -v "$tool" >/dev/null || {
+		echo "tools/demo.sh: $tool is missing" >&2
+		exit 1
+	}
+done
+
+bold='' plain=''
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
+id=$$
+client=sluice-demo-$id-client proxy=sluice-demo-$id-proxy server=sluice-demo-$id-server
+tmp=$(mktemp -d /tmp/sluice-demo.XXXXXX) || exit 1
+web=$tmp/www
+config=$tmp/sluice.yaml
+url=http://10.98.1.1:8080
+daemon=
+downloads=8
+
+# Everything we start lives in our namespaces, so what is in them is ours to end.
+cleanup() {
+	local ns i
+	trap - EXIT
+	trap '' INT TERM HUP
+	exec 2>/dev/null
+	for i in TERM TERM KILL KILL; do
+		for ns in $client $proxy $server; do
+			ip netns pids $ns | while read -r pid; do kill -$i "$pid"; done
+		done
+		wait_for 10 namespaces_empty && break
+	done
+	for ns in $client $proxy $server; do ip netns del $ns; done
+	rmdir "/sys/fs/bpf/sluice-demo-$id"
+	rm -rf "$tmp"
+}
+namespaces_empty() {
+	local ns
+	for ns in $client $proxy $server; do
+		[ -z "$(ip netns pids $ns)" ] || return 1
+	done
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+wait_for() { # TENTHS_OF_A_SECOND COMMAND...: until the command succeeds
+	local i n=$1
+	shift
+	for ((i = 0; i < n; i++)); do
+		! "$@" || return 0
+		sleep 0.1
+	done
+	return 1
+}
+
+step=0
+heading() {
+	step=$((step + 1))
+	printf '\n%s%d. %s%s\n\n' "$bold" $step "$1" "$plain"
+}
+say() { printf '%s\n' "$@"; }
+indent() { sed 's/^/    /'; }
+shown() { printf '  %s$ %s%s\n' "$bold" "$*" "$plain"; }
+fail() {
+	printf '\nThe demo failed: %s\n' "$*" >&2
+	[ ! -s "$tmp/daemon.log" ] || tail -n 15 "$tmp/daemon.log" | indent >&2
+	exit 1
+}
+on() { # NAMESPACE COMMAND...
+	local ns=$1
+	shift
+	ip netns exec "$ns" "$@"
+}
+sluice() { "$O/sluice" --socket "$tmp/run/control.sock" "$@"; }
+
+network() {
+	local ns
+	for ns in $client $proxy $server; do
+		ip netns add $ns && ip -n $ns link set lo up || return 1
+	done
+	ip -n $client link add eth0 type veth peer name client netns $proxy &&
+		ip -n $server link add eth0 type veth peer name server netns $proxy &&
+		ip -n $client addr add 10.98.1.2/24 dev eth0 && ip -n $client link set eth0 up &&
+		ip -n $proxy addr add 10.98.1.1/24 dev client && ip -n $proxy link set client up &&
+		ip -n $proxy addr add 10.98.2.1/24 dev server && ip -n $proxy link set server up &&
+		ip -n $server addr add 10.98.2.2/24 dev eth0 && ip -n $server link set eth0 up
+}
+
+start_servers() {
+	local nginx port
+	mkdir "$web" && echo "Hello from the server behind Sluice." >"$web/hello.txt" || return 1
+	head -c 60000000 /dev/urandom >"$web/download" || return 1
+	nginx=$(PATH=$PATH:/usr/sbin command -v nginx)
+	if [ -n "$nginx" ]; then
+		cat >"$tmp/nginx.conf" <<-END
+			daemon off;
+			user root;
+			worker_processes 1;
+			pid $tmp/nginx.pid;
+			error_log $tmp/nginx.log;
+			events { }
+			http {
+			  access_log off;
+			  client_body_temp_path $tmp/nginx-body;
+			  proxy_temp_path $tmp/nginx-proxy;
+			  fastcgi_temp_path $tmp/nginx-fastcgi;
+			  uwsgi_temp_path $tmp/nginx-uwsgi;
+			  scgi_temp_path $tmp/nginx-scgi;
+			  server { listen 8081; listen 8082; root $web; }
+			}
+		END
+		on $server "$nginx" -p "$tmp" -c "$tmp/nginx.conf" -e "$tmp/nginx.log" >/dev/null 2>&1 &
+		server_name="nginx"
+	else
+		for port in 8081 8082; do
+			on $server /usr/bin/python3 -m http.server -d "$web" $port >/dev/null 2>&1 &
+		done
+		server_name="python3's http.server"
+	fi
+	for port in 8081 8082; do
+		wait_for 50 on $server curl -sf -o /dev/null "http://127.0.0.1:$port/hello.txt" || return 1
+	done
+}
+
+# The second form has one more route, so that every other reload changes something.
+write_config() { # [more]
+	cat >"$config.new" <<-END
+		version: 1
+		global:
+		  runtime_dir: $tmp/run
+		  state_dir: $tmp/state
+		  bpf_dir: /sys/fs/bpf/sluice-demo-$id
+		  http: 127.0.0.1:9180
+		  log: { access: $tmp/access.log }
+		routes:
+		  - name: web
+		    match: { ports: 8080 }
+		    forward: ["10.98.2.2:8081", "10.98.2.2:8082"]
+		    timeouts: { connect: 3s }
+	END
+	if [ "${1:-}" = more ]; then
+		cat >>"$config.new" <<-END
+			  - name: second
+			    match: { ports: 8090 }
+			    forward: "10.98.2.2:8082"
+		END
+	fi
+	mv "$config.new" "$config"
+}
+
+# ---- the show ---------------------------------------------------------------
+
+network || fail "could not make the network namespaces"
+start_servers || fail "the server did not start"
+write_config
+
+say "Three network namespaces: client (curl), proxy (Sluice), server ($server_name)." \
+	"The client cannot reach the server but through the proxy."
+
+heading "A configuration"
+say "Port 8080 goes to two targets in turn; everything else is default." ""
+indent <"$config"
+
+# Not through on(): the shell's child must be the daemon itself.
+ip netns exec $proxy "$O/sluiced" -c "$config" >"$tmp/daemon.log" 2>&1 &
+daemon=$!
+wait_for 50 on $client curl -sf -m 2 -o "$tmp/hello" $url/hello.txt || fail "no answer through the proxy"
+
+heading "A request through it"
+shown curl $url/hello.txt
+on $client curl -sf -m 5 $url/hello.txt | indent
+say "" "One line per connection tells what became of it (log: access):"
+has_line() { [ -s "$tmp/access.log" ]; }
+wait_for 20 has_line || fail "no access line was written"
+tail -n 1 "$tmp/access.log" | fold -s -w 92 | indent
+
+heading "Connections moving"
+say "The client starts $downloads downloads of 60 MB, each limited to 10 MB/s." ""
+pids=()
+for ((i = 0; i < downloads; i++)); do
+	on $client curl -sf -m 30 --limit-rate 10M -o "$tmp/download.$i" $url/download &
+	pids+=($!)
+done
+# The columns that fit an ordinary terminal; drawn in place on one, thrice otherwise.
+table() {
+	sluice conns --json >"$tmp/conns" || fail "sluice conns"
+	{
+		echo "ROUTE STATE ENGINE CLIENT BACKEND AGE UP DOWN"
+		jq -r 'if type == "array" then . else .connections end | sort_by(.client)[] |
+			"\(.route) \(.state) \(.engine)/\(.engine_reason) \(.client) \(.backend) \(.age_s * 10 | round / 10)s \(.bytes_up)B \(.bytes_down / 1e5 | round / 10)MB"' "$tmp/conns"
+	} | column -t | indent
+}
+shown "sluice conns        (some of its columns)"
+if [ -t 1 ]; then
+	table >"$tmp/table"
+	cat "$tmp/table"
+	for ((i = 0; i < 8; i++)); do
+		sleep 0.4
+		printf '\e[%dA\e[J' "$(wc -l <"$tmp/table")"
+		table >"$tmp/table"
+		cat "$tmp/table"
+	done
+else
+	for i in 1 2 3; do
+		sleep 1
+		table
+		[ $i = 3 ] || say "    a second later:"
+	done
+fi
+
+heading "The daemon at a glance"
+shown sluice status
+sluice status >"$tmp/status" || fail "sluice status"
+fold -s -w 96 "$tmp/status" | indent
+say ""
+shown "curl http://127.0.0.1:9180/metrics | grep bytes_total"
+on $proxy curl -sf -m 5 http://127.0.0.1:9180/metrics | grep '^sluice_bytes_total' | indent
+bad=0
+for pid in "${pids[@]}"; do wait "$pid" || bad=$((bad + 1)); done
+for ((i = 0; i < downloads; i++)); do
+	cmp -s "$web/download" "$tmp/download.$i" || bad=$((bad + 1))
+	rm -f "$tmp/download.$i"
+done
+[ $bad = 0 ] || fail "$bad downloads are damaged"
+say "" "Meanwhile all $downloads downloads arrived; each is equal to the original, byte for byte."
+
+heading "A mistake in the configuration"
+say "A port that does not exist and a misspelt key, found before anything is touched:" ""
+sed 's/ports: 8080/ports: 80800/; s/connect: 3s/conect: 3s/' "$config" >"$tmp/broken.yaml"
+shown sluice check broken.yaml
+(cd "$tmp" && "$O/sluice" check broken.yaml) >"$tmp/check" 2>&1
+rc=$?
+fold -s -w 96 "$tmp/check" | indent
+[ $rc = 78 ] || fail "sluice check ended with $rc instead of 78"
+say "" "Exit code $rc: a service manager knows not to restart on that."
+
+heading "Ten reloads under load"
+say "Four clients ask without a pause, one long download runs, the configuration changes ten times." ""
+touch "$tmp/load"
+requests() { # NUMBER: one curl per request, until the file `load` is gone
+	local ok=0 bad=0
+	while [ -e "$tmp/load" ]; do
+		if [ "$(curl -sf -m 5 $url/hello.txt)" = "Hello from the server behind Sluice." ]; then
+			ok=$((ok + 1))
+		else
+			bad=$((bad + 1))
+		fi
+	done
+	echo $ok $bad >"$tmp/requests.$1"
+}
+export -f requests
+export tmp url
+on $client curl -sf -m 30 --limit-rate 15M -o "$tmp/long" $url/download &
+long=$!
+pids=()
+for i in 1 2 3 4; do
+	on $client bash -c "requests $i" &
+	pids+=($!)
+done
+for ((i = 1; i <= 10; i++)); do
+	if [ $((i % 2)) = 1 ]; then write_config more; else write_config; fi
+	sluice reload >"$tmp/reload" 2>&1 || {
+		cat "$tmp/reload" >&2
+		fail "reload $i"
+	}
+	sleep 0.2
+done
+rm "$tmp/load"
+for pid in "${pids[@]}"; do wait "$pid"; done
+wait $long && cmp -s "$web/download" "$tmp/long" || fail "the long download did not survive the reloads"
+read -r ok bad < <(cat "$tmp"/requests.* | awk '{ ok += $1; bad += $2 } END { print ok, bad }')
+say "    reloads            10" "    requests answered  $ok" "    requests failed    $bad" \
+	"    long download      complete and unchanged"
+[ "$bad" = 0 ] && [ "$ok" -gt 0 ] || fail "$bad requests failed during the reloads"
+
+heading "The end"
+say "SIGTERM lets connections finish and ends with exit code 0."
+kill -TERM $daemon
+wait $daemon
+rc=$?
+daemon=
+[ $rc = 0 ] || fail "sluiced ended with $rc"
+
+say "" "${bold}Where to look next${plain}" \
+	"  README.md                  a first configuration for your own host" \
+	"  docs/operations.md         signals, reload, upgrade, logs, metrics, reasons" \
+	"  $(realpath --relative-to=. "$O")/sluice help          what can be asked of a running daemon" \
+	"  make check                 all tests;  make bench: figures against other proxies"

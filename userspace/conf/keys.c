@@ -1,0 +1,619 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "conf/keys.h"
+
+#include <ctype.h>
+#include <string.h>
+
+#define SECOND UINT64_C(1000)
+#define HOUR (3600 * SECOND)
+#define DAY (24 * HOUR)
+#define YEAR (366 * DAY)
+#define MAX_COUNT UINT64_C(1000000000)
+
+/* ---- formats ---- */
+
+static bool is_made_of(const char *text, const char *more, size_t min, size_t max)
+{
+	size_t n = strlen(text);
+
+	for (size_t i = 0; i < n; i++)
+		if (!isalnum((unsigned char)text[i]) && !strchr(more, text[i]))
+			return false;
+	return n >= min && n <= max;
+}
+
+static bool is_plain(const char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+			return false;
+	return true;
+}
+
+static bool is_name(const char *text)
+{
+	return is_made_of(text, "._-", 1, 64);
+}
+
+static bool is_account(const char *text)
+{
+	return is_made_of(text, "_-", 1, 32) && !isdigit((unsigned char)*text) && *text != '-';
+}
+
+static bool is_table(const char *text)
+{
+	return is_made_of(text, "_-", 1, 64) && isalpha((unsigned char)*text);
+}
+
+static bool is_path(const char *text)
+{
+	return text[0] == '/' && is_plain(text) && strlen(text) < 4096;
+}
+
+static bool is_log_target(const char *text)
+{
+	return strcmp(text, "stderr") == 0 || is_path(text);
+}
+
+static bool is_text(const char *text)
+{
+	return *text && is_plain(text) && strlen(text) < 8192;
+}
+
+static bool is_url_path(const char *text)
+{
+	return text[0] == '/' && is_text(text) && !strpbrk(text, " \t");
+}
+
+static bool is_domain(const char *text)
+{
+	size_t stars = 0;
+
+	for (const char *p = text; *p; p++) {
+		stars += *p == '*';
+		if (*p == '.' && (p[1] == '.' || p == text))
+			return false;
+		if (*p == '*' && !(p == text || (p > text && p[-1] == '.' && !p[1])))
+			return false;
+	}
+	return is_made_of(text, "._-*", 1, 253) && stars <= 1;
+}
+
+static bool is_port_range(const char *text)
+{
+	struct sl_port_spec p;
+	char why[SL_WHY_LEN];
+
+	return sl_ports_parse(text, &p, why) == 0 && sl_addr_family(&p.ip) == AF_UNSPEC;
+}
+
+/* An address, with "/N" or, for IPv4, with a last part of "*". */
+static bool is_network(const char *text)
+{
+	char ip[SL_ADDR_TEXT];
+	size_t n = strcspn(text, "/");
+	struct sl_addr a;
+	char *star;
+	long bits;
+
+	if (n >= sizeof(ip))
+		return false;
+	memcpy(ip, text, n);
+	ip[n] = '\0';
+	star = strchr(ip, '*');
+	if (star && text[n] == '\0' && star > ip && star[-1] == '.' && star[1] == '\0')
+		*star = '0';
+	if (sl_addr_parse_ip(ip, &a) < 0)
+		return false;
+	if (text[n] == '\0')
+		return true;
+	if (!isdigit((unsigned char)text[n + 1]) || strlen(text + n + 1) > 3)
+		return false;
+	bits = strtol(text + n + 1, &star, 10);
+	return *star == '\0' && bits <= (sl_addr_family(&a) == AF_INET ? 32 : 128);
+}
+
+static bool is_url(const char *text)
+{
+	return strncmp(text, "https://", 8) == 0 && text[8] && is_text(text);
+}
+
+static bool is_email(const char *text)
+{
+	const char *at = strchr(text, '@');
+
+	return at && at > text && at[1] && !strchr(at + 1, '@') && is_text(text) &&
+	       !strpbrk(text, " \t");
+}
+
+static const struct sl_format name_format = { "a name of 1 to 64 letters, digits, '.', '_' and '-'",
+					      "shop-1", "^[A-Za-z0-9._-]{1,64}$", is_name };
+static const struct sl_format account_format = { "an account", "sluice",
+						 "^[A-Za-z_][A-Za-z0-9_-]{0,31}$", is_account };
+static const struct sl_format table_format = { "a name of an nftables table", "sluice",
+					       "^[A-Za-z][A-Za-z0-9_-]{0,63}$", is_table };
+static const struct sl_format path_format = { "an absolute path", "/run/sluice", "^/", is_path };
+static const struct sl_format log_format = { "stderr, none or an absolute path",
+					     "/var/log/sluice/access.log", "^(stderr$|/)",
+					     is_log_target };
+static const struct sl_format text_format = { "a text without control characters", "text", "^.",
+					      is_text };
+static const struct sl_format url_path_format = { "a path that begins with '/'", "/api/*", "^/",
+						  is_url_path };
+static const struct sl_format domain_format = { "a domain", "\"*.example.com\"",
+						"^[A-Za-z0-9._*-]{1,253}$", is_domain };
+static const struct sl_format port_range_format = { "a range of ports", "40000-59999",
+						    "^[0-9]+(-[0-9]+)?$", is_port_range };
+static const struct sl_format network_format = { "an address or network", "10.0.0.0/8",
+						 "^[0-9A-Fa-f.:*]+(/[0-9]+)?$", is_network };
+static const struct sl_format url_format = { "a URL that begins with https://",
+					     "https://acme.example.com/directory", "^https://.",
+					     is_url };
+static const struct sl_format email_format = { "a mail address", "ops@example.com", "^[^@]+@[^@]+$",
+					       is_email };
+
+/* ---- words ---- */
+
+static const struct sl_word auto_words[] = { { "auto", 0, false }, { NULL, 0, false } };
+static const struct sl_word none_words[] = { { "none", 0, false }, { NULL, 0, false } };
+static const struct sl_word level_words[] = { { "error", SL_LOG_ERROR, false },
+					      { "warn", SL_LOG_WARN, false },
+					      { "info", SL_LOG_INFO, false },
+					      { "debug", SL_LOG_DEBUG, false },
+					      { NULL, 0, false } };
+static const struct sl_word format_words[] = { { "text", 0, false },
+					       { "json", 1, false },
+					       { NULL, 0, false } };
+static const struct sl_word hook_words[] = { { "auto", 0, false },
+					     { "tc", 1, false },
+					     { "xdp", 2, false },
+					     { "off", 3, false },
+					     { NULL, 0, false } };
+static const struct sl_word enforce_words[] = { { "kernel", 0, false },
+						{ "userspace", 1, false },
+						{ NULL, 0, false } };
+static const struct sl_word challenge_words[] = { { "http-01", 0, false },
+						  { "tls-alpn-01", 1, false },
+						  { NULL, 0, false } };
+static const struct sl_word protocol_words[] = { { "tcp", 0, false },
+						 { "udp", 1, true },
+						 { NULL, 0, false } };
+static const struct sl_word version_words[] = { { "1.2", 0, false },
+						{ "1.3", 1, false },
+						{ NULL, 0, false } };
+static const struct sl_word engine_words[] = {
+	{ "auto", SL_CHOICE_AUTO, false },        { "relay", SL_CHOICE_RELAY, false },
+	{ "packet", SL_CHOICE_PACKET, true },     { "sockmap", SL_CHOICE_SOCKMAP, true },
+	{ "nftables", SL_CHOICE_NFTABLES, true }, { NULL, 0, false }
+};
+static const struct sl_word tls_words[] = { { "passthrough", 0, false },
+					    { "acme", 1, true },
+					    { NULL, 0, false } };
+static const struct sl_word preserve_words[] = { { "null", 0, false },
+						 { "preserve", 1, false },
+						 { NULL, 0, false } };
+static const struct sl_word balance_words[] = {
+	{ "round_robin", 0, false }, { "least_conn", 1, true }, { "random", 2, true },
+	{ "source_hash", 3, true },  { "maglev", 4, true },     { NULL, 0, false }
+};
+static const struct sl_word proxy_words[] = {
+	{ "none", 0, false }, { "v1", 1, true }, { "v2", 2, true }, { NULL, 0, false }
+};
+static const struct sl_word keep_alive_words[] = { { "standard", SL_KEEP_ALIVE_STANDARD, false },
+						   { "extended", SL_KEEP_ALIVE_EXTENDED, false },
+						   { "immortal", SL_KEEP_ALIVE_IMMORTAL, false },
+						   { NULL, 0, false } };
+static const struct sl_word http_words[] = { { "h1", 0, false },
+					     { "h2", 1, false },
+					     { NULL, 0, false } };
+static const struct sl_word reject_words[] = {
+	{ "reset", 0, false }, { "close", 1, false }, { "drop", 2, false }, { NULL, 0, false }
+};
+
+/* ---- shapes of values ---- */
+
+#define AT(type, field) .offset = offsetof(type, field), .size = sizeof(((type *)NULL)->field)
+#define IN_GLOBAL(field) AT(struct sl_conf_global, field)
+#define IN_ROUTE(field) AT(struct sl_conf_route, field)
+#define END                  \
+	{                    \
+		.name = NULL \
+	}
+
+#define BOOL(n, f, d) .name = n, .type = SL_KEY_BOOL, .flags = (f), .def = d
+#define INT(n, f, d, lo, hi) \
+	.name = n, .type = SL_KEY_INT, .flags = (f), .def = d, .min = (lo), .max = (hi)
+#define DURATION(n, f, d, lo, hi) \
+	.name = n, .type = SL_KEY_DURATION, .flags = (f), .def = d, .min = (lo), .max = (hi)
+#define SIZE(n, f, d, lo, hi) \
+	.name = n, .type = SL_KEY_SIZE, .flags = (f), .def = d, .min = (lo), .max = (hi)
+#define ENUM(n, f, d, w) .name = n, .type = SL_KEY_ENUM, .flags = (f), .def = d, .words = (w)
+#define TEXT(n, f, d, fmt) .name = n, .type = SL_KEY_TEXT, .flags = (f), .def = d, .format = &(fmt)
+#define OBJECT(n, f, k) .name = n, .type = SL_KEY_OBJECT, .flags = (f), .keys = (k)
+#define LIST(n, f, i) .name = n, .type = SL_KEY_LIST, .flags = (f), .item = &(i)
+#define ONE_OR_LIST(n, f, i) .name = n, .type = SL_KEY_ONE_OR_LIST, .flags = (f), .item = &(i)
+#define MAP(n, f, i) .name = n, .type = SL_KEY_MAP, .flags = (f), .item = &(i)
+#define LATER SL_KEY_LATER
+#define REQUIRED SL_KEY_REQUIRED
+#define OFF SL_KEY_OFF_IS_ZERO
+
+static const struct sl_key text_item = { TEXT("text", 0, NULL, text_format) };
+static const struct sl_key network_item = { TEXT("network", 0, NULL, network_format) };
+static const struct sl_key domain_item = { TEXT("domain", 0, NULL, domain_format) };
+static const struct sl_key version_item = { ENUM("version", 0, NULL, version_words) };
+static const struct sl_key http_item = { ENUM("version", 0, NULL, http_words) };
+static const struct sl_key ports_item = { .name = "ports", .type = SL_KEY_PORTS };
+
+/* ---- global ---- */
+
+static const struct sl_key overload_keys[] = {
+	{ .name = "refuse_above",
+	  .type = SL_KEY_PERCENT,
+	  .def = "95%",
+	  .min = 1,
+	  .max = 100,
+	  IN_GLOBAL(refuse_above_percent),
+	  .help = "Share of max_connections above which new connections are refused." },
+	{ .name = "resume_below",
+	  .type = SL_KEY_PERCENT,
+	  .def = "85%",
+	  .min = 0,
+	  .max = 100,
+	  IN_GLOBAL(resume_below_percent),
+	  .help = "Share below which connections are accepted again." },
+	END
+};
+
+static const struct sl_key log_keys[] = {
+	{ ENUM("level", 0, "info", level_words), IN_GLOBAL(log_level),
+	  .help = "Least important messages that are written." },
+	{ ENUM("format", 0, "text", format_words), IN_GLOBAL(log_json),
+	  .help = "Form of messages and access lines." },
+	{ TEXT("access", 0, "stderr", log_format), .words = none_words, IN_GLOBAL(access_log),
+	  .help = "Where the line about each finished connection goes: stderr, a file, or none." },
+	END
+};
+
+static const struct sl_key packet_keys[] = {
+	{ ENUM("hook", LATER, "auto", hook_words), .help = "Where packets are rewritten." },
+	{ ONE_OR_LIST("interfaces", LATER, text_item), .def = "auto",
+	  .help = "Interfaces whose packets may be rewritten." },
+	{ TEXT("ports", LATER, "40000-59999", port_range_format),
+	  .help = "Source ports used towards targets." },
+	{ INT("max_flows", LATER, "262144", 1, 16777216), .help = "Size of the flow table." },
+	{ SIZE("after_bytes", LATER, "64KiB", 0, UINT64_C(1) << 40),
+	  .help = "A connection is handed to the kernel once it has carried so much," },
+	{ DURATION("after_age", LATER | OFF, "1s", 1, DAY), .help = "or has lived so long." },
+	END
+};
+
+static const struct sl_key sockmap_keys[] = {
+	{ SIZE("backlog", LATER, "1MiB", 4096, UINT64_C(1) << 30),
+	  .help = "Bytes that may wait for a slow receiver." },
+	END
+};
+
+static const struct sl_key nftables_keys[] = {
+	{ BOOL("keep_on_exit", LATER, "false"), .help = "Leave the rules when the daemon stops." },
+	{ INT("mark_base", LATER, "0", 0, UINT32_MAX), .help = "First packet mark used." },
+	{ LIST("flow_offload", LATER, text_item), .help = "Interfaces with flow offload." },
+	END
+};
+
+static const struct sl_key global_security_keys[] = {
+	{ LIST("allow", LATER, network_item), .help = "Clients that may connect; empty: all." },
+	{ LIST("deny", LATER, network_item), .help = "Clients that may not; wins over allow." },
+	{ TEXT("deny_file", LATER, NULL, path_format), .help = "File with more to deny." },
+	{ ENUM("enforce", LATER, "kernel", enforce_words), .help = "Where refusals happen." },
+	END
+};
+
+static const struct sl_key global_keys[] = {
+	{ INT("workers", 0, "auto", 1, 1024), .words = auto_words, IN_GLOBAL(workers),
+	  .help = "Number of event-loop threads; auto: one for each CPU." },
+	{ TEXT("user", 0, "auto", account_format), .words = auto_words, IN_GLOBAL(user),
+	  .help = "Identity of the proxy process; auto: 'sluice' if that account exists." },
+	{ INT("max_connections", 0, "100000", 1, MAX_COUNT), IN_GLOBAL(max_connections),
+	  .help = "Connections at one time, all routes together." },
+	{ OBJECT("overload", 0, overload_keys), .help = "The circuit breaker." },
+	{ TEXT("runtime_dir", 0, "/run/sluice", path_format), IN_GLOBAL(runtime_dir),
+	  .help = "Directory of the control socket and the pid file." },
+	{ TEXT("state_dir", 0, "/var/lib/sluice", path_format), IN_GLOBAL(state_dir),
+	  .help = "Directory of what is kept over restarts." },
+	{ TEXT("bpf_dir", 0, "/sys/fs/bpf/sluice", path_format), IN_GLOBAL(bpf_dir),
+	  .help = "Directory of pinned kernel objects." },
+	{ TEXT("nft_table", 0, "sluice", table_format), IN_GLOBAL(nft_table),
+	  .help = "Name of the nftables table (family inet)." },
+	{ .name = "http",
+	  .type = SL_KEY_ADDR,
+	  .def = "127.0.0.1:9180",
+	  .words = none_words,
+	  IN_GLOBAL(http),
+	  .help = "Address of /metrics, /healthz and /readyz; none: off." },
+	{ OBJECT("log", 0, log_keys), .help = "Messages and access lines." },
+	{ OBJECT("packet", 0, packet_keys), .help = "The packet engine." },
+	{ OBJECT("sockmap", 0, sockmap_keys), .help = "The sockmap engine." },
+	{ OBJECT("nftables", 0, nftables_keys), .help = "The nftables engine." },
+	{ OBJECT("security", 0, global_security_keys), .help = "Rules for every route." },
+	END
+};
+
+/* ---- listeners ---- */
+
+static const struct sl_key accept_proxy_keys[] = {
+	{ LIST("from", REQUIRED, network_item), .help = "Senders that are trusted." },
+	{ BOOL("required", 0, "true"), .help = "Refuse connections without the header." },
+	END
+};
+
+static const struct sl_key listener_keys[] = {
+	{ ONE_OR_LIST("ports", REQUIRED, ports_item),
+	  .help = "Ports of routes that need more than the defaults." },
+	{ OBJECT("accept_proxy", LATER, accept_proxy_keys), .help = "PROXY protocol." },
+	{ INT("backlog", 0, "4096", 1, 65535), .help = "Connections that may wait to be accepted "
+						       "(also bounded by net.core.somaxconn)." },
+	END
+};
+static const struct sl_key listener_item = { OBJECT("listener", 0, listener_keys) };
+
+/* ---- what routes have ---- */
+
+static const struct sl_key timeouts_keys[] = {
+	{ DURATION("proxy_header", OFF, "5s", 1, DAY), IN_ROUTE(timeouts.proxy_header),
+	  .help = "Until the PROXY header is complete." },
+	{ DURATION("first_data", OFF, "10s", 1, DAY), IN_ROUTE(timeouts.first_data),
+	  .help = "Until the bytes that choose the route have come." },
+	{ DURATION("handshake", OFF, "10s", 1, DAY), IN_ROUTE(timeouts.handshake),
+	  .help = "For a TLS handshake." },
+	{ DURATION("connect", 0, "30s", 1, DAY), IN_ROUTE(timeouts.connect),
+	  .help = "For each attempt to connect to a target." },
+	{ DURATION("idle", OFF, "4h", 1, YEAR), IN_ROUTE(timeouts.idle),
+	  .help = "Silence in both directions after which a connection is closed." },
+	{ DURATION("max_lifetime", OFF, "0", 1, YEAR), IN_ROUTE(timeouts.max_lifetime),
+	  .help = "Age at which a connection is closed." },
+	{ DURATION("close_grace", OFF, "5s", 1, DAY), IN_ROUTE(timeouts.close_grace),
+	  .help = "Silence after one side has closed (half_open: false)." },
+	{ DURATION("half_closed", OFF, "30m", 1, YEAR), IN_ROUTE(timeouts.half_closed),
+	  .help = "Time one direction may stay open alone (half_open: true)," },
+	{ DURATION("half_closed_idle", OFF, "10m", 1, YEAR), IN_ROUTE(timeouts.half_closed_idle),
+	  .help = "and the silence that must follow before it is closed." },
+	{ DURATION("drain", OFF, "30s", 1, DAY), IN_ROUTE(timeouts.drain),
+	  .help = "Time connections get to end by themselves when the daemon stops." },
+	{ DURATION("request_header", LATER | OFF, "10s", 1, DAY), IN_ROUTE(timeouts.request_header),
+	  .help = "For the head of an HTTP request." },
+	{ DURATION("request_body", LATER | OFF, "60s", 1, DAY), IN_ROUTE(timeouts.request_body),
+	  .help = "Silence inside a request body." },
+	{ DURATION("http_keep_alive", LATER | OFF, "75s", 1, DAY),
+	  IN_ROUTE(timeouts.http_keep_alive), .help = "Silence between two requests." },
+	END
+};
+
+static const struct sl_key basic_auth_keys[] = {
+	{ TEXT("realm", 0, NULL, text_format), .help = "Shown to the user." },
+	{ TEXT("users_file", REQUIRED, NULL, path_format), .help = "Names and password hashes." },
+	END
+};
+
+static const struct sl_key security_keys[] = {
+	{ LIST("allow", LATER, network_item), .help = "Clients that may connect; empty: all." },
+	{ LIST("deny", LATER, network_item), .help = "Clients that may not; wins over allow." },
+	{ INT("max_connections", 0, "0", 0, MAX_COUNT), IN_ROUTE(max_connections),
+	  .help = "Connections at one time; 0: no limit." },
+	{ INT("max_connections_per_ip", 0, "0", 0, MAX_COUNT), IN_ROUTE(max_connections_per_ip),
+	  .help = "Connections at one time of one client address; 0: no limit." },
+	{ .name = "new_connections_per_ip",
+	  .type = SL_KEY_RATE,
+	  .def = "0",
+	  .offset = offsetof(struct sl_conf_route, new_per_ip_per_minute),
+	  .size = 2 * sizeof(uint64_t),
+	  .help = "New connections of one client address, like 50/s or 600/m; 0: no limit." },
+	{ OBJECT("basic_auth", LATER, basic_auth_keys), .help = "HTTP basic authentication." },
+	END
+};
+/* A rate is stored as two numbers. */
+_Static_assert(offsetof(struct sl_conf_route, new_per_ip_burst) ==
+		       offsetof(struct sl_conf_route, new_per_ip_per_minute) + sizeof(uint64_t),
+	       "rate and burst stand side by side");
+
+static const struct sl_key tls_acme_keys[] = {
+	{ TEXT("email", 0, NULL, email_format), .help = "Contact given to the authority." },
+	{ TEXT("directory", 0, NULL, url_format), .help = "The authority." },
+	{ ENUM("challenge", 0, NULL, challenge_words), .help = "How control is proved." },
+	{ DURATION("renew_before", 0, NULL, HOUR, YEAR), .help = "When to renew." },
+	END
+};
+
+static const struct sl_key tls_keys[] = {
+	{ TEXT("cert", 0, NULL, path_format), .help = "Certificate chain (PEM)." },
+	{ TEXT("key", 0, NULL, path_format), .help = "Private key (PEM)." },
+	{ TEXT("client_ca", 0, NULL, path_format), .help = "Authorities of client certificates." },
+	{ ENUM("min_version", 0, NULL, version_words), .help = "Oldest TLS version." },
+	{ LIST("alpn", 0, text_item), .help = "Protocols offered." },
+	{ TEXT("ciphers", 0, NULL, text_format), .help = "Cipher list." },
+	{ OBJECT("acme", 0, tls_acme_keys), .help = "Certificate by ACME." },
+	END
+};
+static const struct sl_key tls_short = { ENUM("tls", 0, NULL, tls_words) };
+
+static const struct sl_key health_keys[] = {
+	{ DURATION("every", 0, "2s", 1, DAY), .help = "Between two checks." },
+	{ DURATION("timeout", 0, "1s", 1, DAY), .help = "For one check." },
+	{ INT("fall", 0, "3", 1, 1000), .help = "Failures until a target counts as down." },
+	{ INT("rise", 0, "2", 1, 1000), .help = "Successes until it counts as up." },
+	{ TEXT("path", 0, NULL, url_path_format), .help = "HTTP path asked for; null: connect." },
+	{ BOOL("tls", 0, "false"), .help = "Check through TLS." },
+	{ DURATION("slow_start", OFF, "0s", 1, DAY), .help = "Time until a full share." },
+	END
+};
+
+static const struct sl_key forward_tls_keys[] = {
+	{ TEXT("verify", 0, "system", text_format), .help = "system, none or a file." },
+	{ TEXT("server_name", 0, NULL, text_format), .help = "Name asked for and verified." },
+	{ TEXT("cert", 0, NULL, path_format), .help = "Own certificate." },
+	{ TEXT("key", 0, NULL, path_format), .help = "Its key." },
+	END
+};
+
+static const struct sl_key target_keys[] = {
+	{ .name = "address",
+	  .type = SL_KEY_TARGET,
+	  .flags = REQUIRED,
+	  .help = "host:port; the host is a name or an address." },
+	{ INT("weight", LATER, "1", 0, 1000), .help = "Share among the targets." },
+	{ BOOL("backup", LATER, "false"), .help = "Only used when no other target is left." },
+	END
+};
+static const struct sl_key target_short = { .name = "target", .type = SL_KEY_TARGET };
+static const struct sl_key target_item = { OBJECT("target", 0, target_keys),
+					   .item = &target_short };
+static const struct sl_key targets_short = { ONE_OR_LIST("targets", 0, target_item) };
+
+#define FORWARD_OPTIONS                                                                            \
+	{ ENUM("port", 0, "null", preserve_words),                                                 \
+	  .help = "preserve: connect to the port the client connected to." },                      \
+		{ ENUM("balance", 0, "round_robin", balance_words),                                \
+		  .help = "How a target is chosen." },                                             \
+		{ OBJECT("health", LATER, health_keys), .help = "Active checks." },                \
+		{ ENUM("send_proxy", 0, "none", proxy_words),                                      \
+		  .help = "PROXY header to the target." },                                         \
+		{ OBJECT("tls", LATER, forward_tls_keys), .help = "Encrypt towards the target." }, \
+		{ BOOL("preserve_source", LATER, "false"),                                         \
+		  .help = "Connect from the client's address." },                                  \
+	{                                                                                          \
+		INT("retries", 0, "2", 0, 10), IN_ROUTE(retries),                                  \
+			.help = "Further attempts after a failed connect, on the next target."     \
+	}
+
+static const struct sl_key forward_keys[] = { { ONE_OR_LIST("targets", REQUIRED, target_item),
+						.help = "Where connections go; host:port each." },
+					      FORWARD_OPTIONS,
+					      END };
+static const struct sl_key forward_defaults_keys[] = { FORWARD_OPTIONS, END };
+
+/* ---- actions of later builds ---- */
+
+static const struct sl_key redirect_keys[] = {
+	{ TEXT("to", REQUIRED, NULL, text_format), .help = "URL; {host}, {uri} are filled in." },
+	{ INT("status", 0, "308", 300, 399), .help = "HTTP status." },
+	END
+};
+
+static const struct sl_key respond_keys[] = {
+	{ INT("status", 0, "200", 200, 599), .help = "HTTP status." },
+	{ TEXT("body", 0, NULL, text_format), .help = "Text of the answer." },
+	{ MAP("headers", 0, text_item), .help = "Headers of the answer." },
+	END
+};
+
+static const struct sl_key path_headers_keys[] = {
+	{ MAP("set", 0, text_item), .help = "Headers set." },
+	{ LIST("remove", 0, text_item), .help = "Headers removed." },
+	END
+};
+
+static const struct sl_key http_path_keys[] = {
+	{ TEXT("path", REQUIRED, NULL, url_path_format), .help = "Path; * and :param." },
+	{ TEXT("strip_prefix", 0, NULL, url_path_format), .help = "Removed before forwarding." },
+	{ BOOL("websocket", 0, "false"), .help = "Allow WebSocket upgrades." },
+	{ OBJECT("headers", 0, path_headers_keys), .help = "Changes to headers." },
+	{ OBJECT("forward", REQUIRED, forward_keys), .item = &targets_short,
+	  .help = "Where requests go." },
+	END
+};
+static const struct sl_key http_path_item = { OBJECT("path", 0, http_path_keys) };
+
+static const struct sl_key http_keys[] = {
+	{ LIST("versions", 0, http_item), .help = "HTTP versions." },
+	{ BOOL("gzip", 0, "false"), .help = "Compress answers." },
+	{ LIST("paths", REQUIRED, http_path_item), .help = "What is served, by path." },
+	END
+};
+
+/* ---- routes ---- */
+
+static const struct sl_key match_tls_keys[] = {
+	{ LIST("versions", 0, version_item), .help = "TLS versions." },
+	{ LIST("alpn", 0, text_item), .help = "Protocols offered by the client." },
+	END
+};
+
+static const struct sl_key match_keys[] = {
+	{ ONE_OR_LIST("ports", REQUIRED, ports_item),
+	  .help = "Number, \"from-to\", \"address:port\", \"address:from-to\", or a list of "
+		  "these." },
+	{ ENUM("protocol", 0, "tcp", protocol_words), .help = "Transport protocol." },
+	{ ONE_OR_LIST("domains", LATER, domain_item), .help = "Names (SNI or Host)." },
+	{ TEXT("path", LATER, NULL, url_path_format), .help = "HTTP path; * and :param." },
+	{ ONE_OR_LIST("clients", LATER, network_item), .help = "Client addresses." },
+	{ MAP("headers", LATER, text_item), .help = "HTTP headers and their values." },
+	{ OBJECT("tls", LATER, match_tls_keys), .help = "Properties of the ClientHello." },
+	END
+};
+
+#define ROUTE_OPTIONS(forward_flags, forward_item, forward_list)                                   \
+	{ BOOL("enabled", 0, "true"), IN_ROUTE(enabled),                                           \
+	  .help = "false: as if it were not here." },                                              \
+		{ INT("priority", LATER, "0", 0, 1000000),                                         \
+		  .help = "Higher wins before specificity." },                                     \
+		{ ENUM("engine", 0, "auto", engine_words), IN_ROUTE(engine),                       \
+		  .help = "What moves the bytes; auto: the best for each connection." },           \
+		{ OBJECT("tls", SL_KEY_LATER_OBJECT, tls_keys), .item = &tls_short,                \
+		  .def = "passthrough", .help = "passthrough: TLS is not touched." },              \
+		{ OBJECT("forward", forward_flags, forward_list), .item = (forward_item),          \
+		  .help = "Where connections go: \"host:port\", a list of these, or a mapping." }, \
+		{ OBJECT("security", 0, security_keys),                                            \
+		  .help = "Who may connect, and how much." },                                      \
+		{ ENUM("keep_alive", 0, "standard", keep_alive_words), IN_ROUTE(keep_alive),       \
+		  .help = "standard: timeouts.idle; extended: six times that; immortal: none." },  \
+		{ BOOL("half_open", 0, "false"), IN_ROUTE(half_open),                              \
+		  .help = "Keep one direction open for long after the other has closed." },        \
+	{                                                                                          \
+		OBJECT("timeouts", 0, timeouts_keys), .help = "Limits of time."                    \
+	}
+
+static const struct sl_key route_keys[] = {
+	{ TEXT("name", REQUIRED, NULL, name_format), IN_ROUTE(name),
+	  .help = "Unique; identifies the route in output and over reloads." },
+	{ OBJECT("match", REQUIRED, match_keys), .help = "Which connections." },
+	ROUTE_OPTIONS(0, &targets_short, forward_keys),
+	{ OBJECT("redirect", LATER, redirect_keys), .help = "Answer with another URL." },
+	{ OBJECT("respond", LATER, respond_keys), .help = "Answer with a fixed text." },
+	{ ENUM("reject", LATER, NULL, reject_words), .help = "Refuse connections." },
+	{ OBJECT("http", LATER, http_keys), .help = "Serve HTTP by path." },
+	END
+};
+static const struct sl_key route_item = { OBJECT("route", 0, route_keys) };
+
+static const struct sl_key defaults_keys[] = { ROUTE_OPTIONS(0, NULL, forward_defaults_keys), END };
+
+/* ---- the file ---- */
+
+static const struct sl_key acme_keys[] = {
+	{ TEXT("email", LATER, NULL, email_format), .help = "Contact given to the authority." },
+	{ TEXT("directory", LATER, "https://acme-v02.api.letsencrypt.org/directory", url_format),
+	  .help = "The authority." },
+	{ ENUM("challenge", LATER, "http-01", challenge_words), .help = "How control is proved." },
+	{ DURATION("renew_before", LATER, "30d", HOUR, YEAR), .help = "When to renew." },
+	END
+};
+
+static const struct sl_key root_keys[] = {
+	{ INT("version", 0, NULL, 1, 1), .help = "Version of this format: 1." },
+	{ OBJECT("global", 0, global_keys), .help = "The daemon as a whole." },
+	{ LIST("listeners", 0, listener_item), .help = "Ports that need more than the defaults; "
+						       "the ports themselves come from routes." },
+	{ OBJECT("defaults", 0, defaults_keys), .help = "Values for keys that routes leave out." },
+	{ OBJECT("acme", 0, acme_keys), .help = "Automatic certificates." },
+	{ LIST("routes", 0, route_item), .help = "What is forwarded, and where to." },
+	END
+};
+
+const struct sl_key sl_key_root = { OBJECT("configuration", 0, root_keys) };
+
+const struct sl_key *sl_key_find(const struct sl_key *keys, const char *name)
+{
+	for (; keys && keys->name; keys++)
+		if (strcmp(keys->name, name) == 0)
+			return keys;
+	return NULL;
+}

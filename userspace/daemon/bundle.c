@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "daemon/bundle.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/str.h"
+
+#define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+
+static int write_all(int fd, const char *p, size_t n)
+{
+	while (n > 0) {
+		ssize_t w = write(fd, p, n);
+
+		if (w < 0 && errno == EINTR)
+			continue;
+		if (w < 0)
+			return -errno;
+		p += w;
+		n -= (size_t)w;
+	}
+	return 0;
+}
+
+int sl_memfd_new(const char *name, const void *bytes, size_t n, int *ret_fd)
+{
+	_cleanup_fd_ int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	r = write_all(fd, bytes, n);
+	if (r < 0)
+		return r;
+	if (fcntl(fd, F_ADD_SEALS, SEALS) < 0)
+		return -errno;
+	*ret_fd = SL_TAKE_FD(fd);
+	return 0;
+}
+
+static int read_at(int fd, char *p, size_t n)
+{
+	size_t done = 0;
+
+	while (done < n) {
+		ssize_t r = pread(fd, p + done, n - done, (off_t)done);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return -errno;
+		if (r == 0)
+			return -EBADMSG;
+		done += (size_t)r;
+	}
+	return 0;
+}
+
+int sl_memfd_read(int fd, size_t max, char **ret, size_t *ret_len)
+{
+	_cleanup_free_ char *p = NULL;
+	struct stat st;
+	int seals = fcntl(fd, F_GET_SEALS);
+	int r;
+
+	if (seals < 0 || (seals & SEALS) != SEALS)
+		return -EPERM;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if ((uint64_t)st.st_size > max)
+		return -EFBIG;
+	p = malloc((size_t)st.st_size + 1);
+	if (!p)
+		return -ENOMEM;
+	r = read_at(fd, p, (size_t)st.st_size);
+	if (r < 0)
+		return r;
+	p[st.st_size] = '\0';
+	*ret = SL_TAKE_PTR(p);
+	*ret_len = (size_t)st.st_size;
+	return 0;
+}
+
+/* The bundle: records of { kind, name length, text length } name text, each field 8 bytes. */
+enum record_kind {
+	RECORD_SOURCE = 1,
+	RECORD_RESOLV_CONF,
+	RECORD_HOSTS,
+};
+
+static void add_record(struct sl_str *s, enum record_kind kind, const char *name, const char *text,
+		       size_t len)
+{
+	uint64_t head[3] = { kind, strlen(name), len };
+
+	sl_str_add(s, head, sizeof(head));
+	sl_str_adds(s, name);
+	sl_str_add(s, text, len);
+}
+
+int sl_bundle_pack(const struct sl_bundle *b, int *ret_fd)
+{
+	_cleanup_(sl_str_done) struct sl_str s = { 0 };
+
+	for (size_t i = 0; i < b->sources.n; i++)
+		add_record(&s, RECORD_SOURCE, b->sources.item[i].name, b->sources.item[i].text,
+			   b->sources.item[i].len);
+	if (b->resolv_conf)
+		add_record(&s, RECORD_RESOLV_CONF, "", b->resolv_conf, b->resolv_conf_len);
+	if (b->hosts)
+		add_record(&s, RECORD_HOSTS, "", b->hosts, b->hosts_len);
+	if (s.oom)
+		return -ENOMEM;
+	return sl_memfd_new("sluice-config", sl_str_text(&s), s.len, ret_fd);
+}
+
+void sl_bundle_done(struct sl_bundle *b)
+{
+	sl_conf_sources_done(&b->sources);
+	free(b->resolv_conf);
+	free(b->hosts);
+	*b = (struct sl_bundle){ 0 };
+}
+
+static char *copy_text(const char *p, size_t n)
+{
+	char *c = malloc(n + 1);
+
+	if (!c)
+		return NULL;
+	memcpy(c, p, n);
+	c[n] = '\0';
+	return c;
+}
+
+static int add_source(struct sl_conf_sources *s, const char *name, size_t name_len,
+		      const char *text, size_t len)
+{
+	struct sl_conf_source *item = realloc(s->item, (s->n + 1) * sizeof(*item));
+
+	if (!item)
+		return -ENOMEM;
+	s->item = item;
+	item[s->n] = (struct sl_conf_source){ .name = copy_text(name, name_len),
+					      .text = copy_text(text, len),
+					      .len = len };
+	s->n++;
+	return item[s->n - 1].name && item[s->n - 1].text ? 0 : -ENOMEM;
+}
+
+static int take_text(char **slot, size_t *slot_len, const char *text, size_t len)
+{
+	if (*slot)
+		return -EBADMSG;
+	*slot = copy_text(text, len);
+	*slot_len = len;
+	return *slot ? 0 : -ENOMEM;
+}
+
+static int unpack_records(const char *p, size_t n, struct sl_bundle *b)
+{
+	while (n > 0) {
+		uint64_t head[3];
+		const char *text;
+		int r = -EBADMSG;
+
+		if (n < sizeof(head))
+			return -EBADMSG;
+		memcpy(head, p, sizeof(head));
+		p += sizeof(head);
+		n -= sizeof(head);
+		if (head[1] > n || head[2] > n - head[1])
+			return -EBADMSG;
+		text = p + head[1];
+		if (head[0] == RECORD_SOURCE)
+			r = add_source(&b->sources, p, head[1], text, head[2]);
+		else if (head[0] == RECORD_RESOLV_CONF)
+			r = take_text(&b->resolv_conf, &b->resolv_conf_len, text, head[2]);
+		else if (head[0] == RECORD_HOSTS)
+			r = take_text(&b->hosts, &b->hosts_len, text, head[2]);
+		if (r < 0)
+			return r;
+		p = text + head[2];
+		n -= head[1] + head[2];
+	}
+	return 0;
+}
+
+int sl_bundle_unpack(int fd, struct sl_bundle *ret)
+{
+	_cleanup_(sl_bundle_done) struct sl_bundle b = { 0 };
+	_cleanup_free_ char *p = NULL;
+	size_t n;
+	int r = sl_memfd_read(fd, SL_BUNDLE_MAX, &p, &n);
+
+	if (r < 0)
+		return r;
+	r = unpack_records(p, n, &b);
+	if (r < 0)
+		return r;
+	*ret = b;
+	b = (struct sl_bundle){ 0 };
+	return 0;
+}
+
+char *sl_bundle_read_file(const char *path, size_t *ret_len)
+{
+	_cleanup_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	_cleanup_free_ char *p = NULL;
+	size_t len = 0;
+
+	if (fd < 0)
+		return NULL;
+	p = malloc(SL_TEXT_MAX + 1);
+	if (!p)
+		return NULL;
+	while (len <= SL_TEXT_MAX) {
+		ssize_t r = read(fd, p + len, SL_TEXT_MAX + 1 - len);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return NULL;
+		if (r == 0)
+			break;
+		len += (size_t)r;
+	}
+	if (len > SL_TEXT_MAX)
+		return NULL;
+	*ret_len = len;
+	return copy_text(p, len);
+}

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "daemon/child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "daemon/proxy_role.h"
+
+#define EXIT_NOT_EXECUTED 127
+
+static void report_end(struct sl_child *c, const struct sl_child_end *end)
+{
+	sl_io_stop(&c->pid_io);
+	sl_timer_stop(&c->deadline);
+	c->events->ended(c->events->arg, c, end);
+}
+
+static void describe(const siginfo_t *si, struct sl_child_end *ret)
+{
+	*ret = (struct sl_child_end){ 0 };
+	if (si->si_code == CLD_EXITED && si->si_status == 0) {
+		ret->is_clean = true;
+		(void)snprintf(ret->text, sizeof(ret->text), "ended");
+	} else if (si->si_code == CLD_EXITED && si->si_status == EXIT_NOT_EXECUTED) {
+		(void)snprintf(ret->text, sizeof(ret->text), "could not be executed");
+	} else if (si->si_code == CLD_EXITED) {
+		(void)snprintf(ret->text, sizeof(ret->text), "exited with code %d", si->si_status);
+	} else {
+		(void)snprintf(ret->text, sizeof(ret->text), "was killed by signal %d (%s)%s",
+			       si->si_status, sigdescr_np(si->si_status),
+			       si->si_status == SIGSYS ? ", a system call outside its filter" : "");
+	}
+}
+
+static void on_pidfd(struct sl_io *io, uint32_t events)
+{
+	struct sl_child *c = SL_CONTAINER_OF(io, struct sl_child, pid_io);
+	struct sl_child_end end;
+	siginfo_t si = { 0 };
+
+	(void)events;
+	if (waitid(P_PIDFD, (id_t)c->pidfd, &si, WEXITED | WNOHANG) < 0 || si.si_pid == 0)
+		return;
+	describe(&si, &end);
+	report_end(c, &end);
+}
+
+static void end_thread(struct sl_child *c)
+{
+	struct sl_child_end end = { 0 };
+
+	(void)pthread_join(c->thread, NULL);
+	end.is_clean = c->thread_code == 0;
+	(void)snprintf(end.text, sizeof(end.text), end.is_clean ? "ended" : "failed");
+	report_end(c, &end);
+}
+
+static void on_channel(void *arg, int err, const struct sl_msg *msg, int fd)
+{
+	struct sl_child *c = arg;
+
+	(void)fd; /* messages of the proxy carry none */
+	if (!err) {
+		c->events->message(c->events->arg, c, msg);
+		return;
+	}
+	if (c->pid == 0) {
+		end_thread(c);
+		return;
+	}
+	/* A process that closed its channel is about to end; one that breaks the protocol must. */
+	if (err != -EPIPE) {
+		sl_err(err, "proxy process %d sent what no proxy sends, killing it", (int)c->pid);
+		sl_child_kill(c);
+	}
+}
+
+static int child_new(struct sl_loop *loop, const struct sl_child_events *events, int channel_fd,
+		     struct sl_child **ret)
+{
+	_cleanup_fd_ int fd = channel_fd;
+	_cleanup_free_ struct sl_child *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c)
+		return -ENOMEM;
+	*c = (struct sl_child){ .loop = loop, .events = events, .pidfd = -1, .thread_fd = -1 };
+	sl_list_init(&c->node);
+	r = sl_channel_new(loop, SL_TAKE_FD(fd), true, on_channel, c, &c->channel);
+	if (r < 0)
+		return r;
+	*ret = SL_TAKE_PTR(c);
+	return 0;
+}
+
+int sl_child_adopt(struct sl_loop *loop, pid_t pid, int pidfd, int channel_fd,
+		   const struct sl_child_events *events, struct sl_child **ret)
+{
+	_cleanup_fd_ int owned = pidfd;
+	struct sl_child *c = NULL;
+	int r = child_new(loop, events, channel_fd, &c);
+
+	if (r < 0)
+		return r;
+	c->pid = pid;
+	c->pidfd = SL_TAKE_FD(owned);
+	r = sl_io_start(loop, &c->pid_io, c->pidfd, SL_IO_IN, on_pidfd);
+	if (r < 0) {
+		sl_child_free(c);
+		return r;
+	}
+	*ret = c;
+	return 0;
+}
+
+/* Between fork and exec: only what is safe there. */
+static void become(const char *exe, int fd)
+{
+	char name[] = SL_PROXY_ARGV0;
+	char *argv[] = { name, NULL };
+	sigset_t none;
+
+	(void)sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	if (fd == SL_PROXY_CHANNEL_FD ? fcntl(fd, F_SETFD, 0) < 0
+				      : dup2(fd, SL_PROXY_CHANNEL_FD) < 0)
+		_exit(EXIT_NOT_EXECUTED);
+	(void)execv(exe, argv);
+	_exit(EXIT_NOT_EXECUTED);
+}
+
+int sl_child_spawn(struct sl_loop *loop, const char *exe, const struct sl_child_events *events,
+		   struct sl_child **ret)
+{
+	_cleanup_fd_ int ours = -1;
+	_cleanup_fd_ int theirs = -1;
+	_cleanup_fd_ int pidfd = -1;
+	int pair[2];
+	pid_t pid;
+	int r = sl_channel_pair(pair);
+
+	if (r < 0)
+		return r;
+	ours = pair[0];
+	theirs = pair[1];
+	pid = fork();
+	if (pid < 0)
+		return -errno;
+	if (pid == 0)
+		become(exe, theirs);
+	pidfd = pidfd_open(pid, 0);
+	r = pidfd < 0 ? -errno
+		      : sl_child_adopt(loop, pid, SL_TAKE_FD(pidfd), SL_TAKE_FD(ours), events, ret);
+	if (r < 0) {
+		(void)kill(pid, SIGKILL);
+		(void)waitpid(pid, NULL, 0);
+	}
+	return r;
+}
+
+static void *run_thread(void *arg)
+{
+	struct sl_child *c = arg;
+
+	c->thread_code = sl_proxy_role_run(SL_TAKE_FD(c->thread_fd));
+	return NULL;
+}
+
+int sl_child_spawn_thread(struct sl_loop *loop, const struct sl_child_events *events,
+			  struct sl_child **ret)
+{
+	struct sl_child *c = NULL;
+	int pair[2];
+	int r = sl_channel_pair(pair);
+
+	if (r < 0)
+		return r;
+	r = child_new(loop, events, pair[0], &c);
+	if (r < 0) {
+		(void)close(pair[1]);
+		return r;
+	}
+	c->thread_fd = pair[1];
+	r = -pthread_create(&c->thread, NULL, run_thread, c);
+	if (r < 0) {
+		sl_closep(&c->thread_fd);
+		sl_child_free(c);
+		return r;
+	}
+	*ret = c;
+	return 0;
+}
+
+void sl_child_send(struct sl_child *c, const struct sl_msg *msg, int fd)
+{
+	int r = sl_channel_send(c->channel, msg, fd);
+
+	/* Its end is reported by other means; a message lost for want of memory cannot be. */
+	if (r < 0 && r != -EPIPE) {
+		sl_err(r, "cannot talk to proxy process %d, killing it", (int)c->pid);
+		sl_child_kill(c);
+	}
+}
+
+void sl_child_send_owned(struct sl_child *c, const struct sl_msg *msg, int fd)
+{
+	int r = sl_channel_send_owned(c->channel, msg, fd);
+
+	if (r < 0 && r != -EPIPE) {
+		sl_err(r, "cannot talk to proxy process %d, killing it", (int)c->pid);
+		sl_child_kill(c);
+	}
+}
+
+void sl_child_kill(struct sl_child *c)
+{
+	if (c->pid > 0)
+		(void)pidfd_send_signal(c->pidfd, SIGKILL, NULL, 0);
+}
+
+static void free_late(struct sl_task *task)
+{
+	free(SL_CONTAINER_OF(task, struct sl_child, free_task));
+}
+
+void sl_child_free(struct sl_child *c)
+{
+	if (!c)
+		return;
+	sl_list_remove(&c->node);
+	sl_timer_stop(&c->deadline);
+	sl_io_stop(&c->pid_io);
+	sl_channel_free(c->channel);
+	c->channel = NULL;
+	sl_closep(&c->pidfd);
+	sl_loop_defer(c->loop, &c->free_task, free_late);
+}

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/num.h"
+#include "conf/conf.h"
+#include "daemon/proxy_role.h"
+#include "daemon/supervisor.h"
+
+#define DEFAULT_CONFIG "/etc/sluice/sluice.yaml"
+#define EXIT_USAGE 2
+
+static const char usage[] =
+	"usage: sluiced [-c FILE] [-t] [--single]\n"
+	"\n"
+	"  -c, --config FILE  configuration (default " DEFAULT_CONFIG ", with conf.d/ beside it)\n"
+	"  -t, --test         check the configuration and exit: 0 good, 78 bad\n"
+	"      --single       all roles in one process, for debuggers\n"
+	"      --version      print the version\n"
+	"      --help         print this text\n"
+	"\n"
+	"Runs in the foreground. SIGHUP reloads, SIGUSR1 reopens log files, SIGTERM ends when the\n"
+	"connections have ended, a second SIGTERM at once.\n";
+
+enum action {
+	ACTION_RUN = 0,
+	ACTION_TEST,
+	ACTION_VERSION,
+	ACTION_HELP,
+};
+
+enum {
+	OPTION_SINGLE = 256,
+	OPTION_VERSION,
+	OPTION_HELP,
+	OPTION_RESUME,
+};
+
+static int parse(int argc, char **argv, struct sl_daemon_options *ret, enum action *ret_action)
+{
+	static const struct option options[] = {
+		{ "config", required_argument, NULL, 'c' },
+		{ "test", no_argument, NULL, 't' },
+		{ "single", no_argument, NULL, OPTION_SINGLE },
+		{ "version", no_argument, NULL, OPTION_VERSION },
+		{ "help", no_argument, NULL, OPTION_HELP },
+		{ "resume", required_argument, NULL, OPTION_RESUME }, /* internal: an upgrade */
+		{ 0 },
+	};
+	uint64_t fd;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "c:th", options, NULL)) != -1) {
+		if (c == 'c')
+			ret->config_path = optarg;
+		else if (c == 't')
+			*ret_action = ACTION_TEST;
+		else if (c == OPTION_SINGLE)
+			ret->is_single = true;
+		else if (c == OPTION_VERSION)
+			*ret_action = ACTION_VERSION;
+		else if (c == OPTION_HELP || c == 'h')
+			*ret_action = ACTION_HELP;
+		else if (c == OPTION_RESUME && sl_num_parse(optarg, 3, 1u << 30, &fd) == 0)
+			ret->resume_fd = (int)fd;
+		else
+			return -EINVAL;
+	}
+	return optind == argc ? 0 : -EINVAL;
+}
+
+static int test_config(const char *path)
+{
+	_cleanup_(sl_conf_freep) struct sl_conf *conf = NULL;
+	struct sl_conf_sources sources = { 0 };
+	struct sl_diags diags = { 0 };
+	int r = sl_conf_sources_load(path, &sources, &diags);
+
+	if (r == 0)
+		r = sl_conf_build(&sources, &conf, &diags);
+	if (diags.text.len > 0)
+		(void)fwrite(diags.text.p, 1, diags.text.len, stderr);
+	if (r == 0)
+		(void)printf("%s: %zu routes, no errors\n", path, conf->n_routes);
+	sl_conf_sources_done(&sources);
+	sl_diags_done(&diags);
+	return r < 0 ? SL_EXIT_CONFIG : 0;
+}
+
+static int run(int argc, char **argv)
+{
+	struct sl_daemon_options options = { .config_path = DEFAULT_CONFIG, .resume_fd = -1 };
+	enum action action = ACTION_RUN;
+
+	options.program = argc > 0 ? argv[0] : "sluiced";
+	if (parse(argc, argv, &options, &action) < 0) {
+		(void)fputs(usage, stderr);
+		return EXIT_USAGE;
+	}
+	switch (action) {
+	case ACTION_TEST:
+		return test_config(options.config_path);
+	case ACTION_VERSION:
+		(void)puts("sluiced " SL_VERSION);
+		return 0;
+	case ACTION_HELP:
+		(void)fputs(usage, stdout);
+		return 0;
+	case ACTION_RUN:
+		break;
+	}
+	return sl_supervisor_run(&options);
+}
+
+/* Descriptors 0 to 2 must be something, or the first sockets would take their place. */
+static int fill_standard_fds(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd < 0)
+		return -errno;
+	(void)close(fd);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	int code;
+
+	if (argc > 0 && strcmp(argv[0], SL_PROXY_ARGV0) == 0)
+		code = sl_proxy_role_run(SL_PROXY_CHANNEL_FD);
+	else if (fill_standard_fds() < 0)
+		code = 1;
+	else
+		code = run(argc, argv);
+	exit(code);
+}

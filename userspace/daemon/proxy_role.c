@@ -1,0 +1,560 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "daemon/proxy_role.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "ctl/ctl.h"
+#include "daemon/bundle.h"
+#include "daemon/channel.h"
+#include "daemon/privs.h"
+#include "daemon/resume.h"
+#include "daemon/sandbox.h"
+#include "proxy/proxy.h"
+
+#define MAX_REQUESTS 64
+#define OPTIONS_WAIT_MS 10000
+/* After a drain: long enough for the last replies of the control interface to leave. */
+#define LINGER_MS 50
+
+/* What CONFIG opened and COMMIT or ABORT ends. */
+struct change {
+	bool is_open;
+	bool is_prepared;
+	uint64_t generation;
+	struct sl_bundle bundle;
+	struct sl_conf *conf;
+	struct sl_proxy_listener *added;
+	size_t n_added;
+	uint64_t *removed;
+	size_t n_removed;
+	bool has_http;
+	int http_fd;
+};
+
+struct request {
+	uint64_t id; /* 0: free */
+	sl_ctl_reply_fn reply;
+	void *arg;
+};
+
+struct role {
+	struct sl_loop *loop;
+	struct sl_channel *channel;
+	struct sl_msg_options options;
+	struct sl_proxy *proxy; /* NULL before the first generation */
+	struct sl_ctl *ctl;
+	struct sl_ctl_facts facts;
+	char steering[sizeof(((struct sl_msg_facts *)0)->steering)];
+	char *config_path;
+	struct change change;
+	bool is_applying;
+	int control_fd;
+	int access_fd;
+	struct request requests[MAX_REQUESTS];
+	uint64_t last_request;
+	struct sl_timer linger;
+	int exit_code;
+};
+
+static void change_done(struct change *c)
+{
+	sl_bundle_done(&c->bundle);
+	sl_conf_free(c->conf);
+	for (size_t i = 0; i < c->n_added; i++)
+		sl_closep(&c->added[i].fd);
+	free(c->added);
+	free(c->removed);
+	sl_closep(&c->http_fd);
+	*c = (struct change){ .http_fd = -1 };
+}
+
+static void say(struct role *role, enum sl_msg_type type)
+{
+	struct sl_msg msg = { .type = type };
+
+	if (type == SL_MSG_READY) {
+		msg.ready.state_version = SL_STATE_VERSION;
+		(void)snprintf(msg.ready.version, sizeof(msg.ready.version), "%s", SL_VERSION);
+	}
+	(void)sl_channel_send(role->channel, &msg, -1); /* its end is reported to us anyway */
+}
+
+static void say_failed(struct role *role, int err, const char *text)
+{
+	struct sl_msg msg = { .type = SL_MSG_FAILED };
+	char name[128];
+
+	(void)snprintf(msg.text, sizeof(msg.text), "%s%s%s", text, err ? ": " : "",
+		       err ? strerror_r(-err, name, sizeof(name)) : "");
+	(void)sl_channel_send(role->channel, &msg, -1);
+	change_done(&role->change);
+}
+
+/* ---- requests to the supervisor ---- */
+
+static void on_request(void *arg, enum sl_ctl_request what, sl_ctl_reply_fn reply, void *reply_arg)
+{
+	struct role *role = arg;
+	struct sl_msg msg = { .type = SL_MSG_REQUEST, .flag = what };
+
+	for (size_t i = 0; i < MAX_REQUESTS; i++) {
+		struct request *slot = &role->requests[i];
+
+		if (slot->id)
+			continue;
+		msg.id = ++role->last_request;
+		if (sl_channel_send(role->channel, &msg, -1) < 0)
+			break;
+		*slot = (struct request){ .id = msg.id, .reply = reply, .arg = reply_arg };
+		return;
+	}
+	reply(reply_arg, false, "too many requests are waiting, try again later\n");
+}
+
+static void on_reply(struct role *role, const struct sl_msg *msg, int fd)
+{
+	_cleanup_free_ char *text = NULL;
+	size_t len;
+
+	if (sl_memfd_read(fd, SL_TEXT_MAX, &text, &len) < 0)
+		text = NULL;
+	for (size_t i = 0; i < MAX_REQUESTS; i++) {
+		struct request hit = role->requests[i];
+
+		if (hit.id != msg->id)
+			continue;
+		role->requests[i] = (struct request){ 0 };
+		hit.reply(hit.arg, msg->flag, text ? text : "");
+		return;
+	}
+}
+
+/* ---- configuration ---- */
+
+static void open_change(struct role *role, const struct sl_msg *msg, int fd)
+{
+	int r;
+
+	change_done(&role->change);
+	role->change.is_open = true;
+	role->change.generation = msg->id;
+	r = sl_bundle_unpack(fd, &role->change.bundle);
+	if (r < 0)
+		sl_warn(r, "cannot read the configuration the supervisor sent");
+}
+
+static void add_listener(struct role *role, const struct sl_msg *msg, int fd)
+{
+	struct change *c = &role->change;
+	struct sl_proxy_listener *added = NULL;
+
+	if (c->is_open)
+		added = realloc(c->added, (c->n_added + 1) * sizeof(*added));
+	if (!added) {
+		/* Noticed at the end: the counts do not fit. */
+		c->is_open = false;
+		sl_closep(&fd);
+		return;
+	}
+	c->added = added;
+	added[c->n_added++] = (struct sl_proxy_listener){ .id = msg->id,
+							  .ip = msg->listener.ip,
+							  .from = msg->listener.from,
+							  .to = msg->listener.to,
+							  .fd = fd };
+}
+
+static void add_removed(struct role *role, uint64_t id)
+{
+	struct change *c = &role->change;
+	uint64_t *removed = NULL;
+
+	if (c->is_open)
+		removed = realloc(c->removed, (c->n_removed + 1) * sizeof(*removed));
+	if (!removed) {
+		c->is_open = false;
+		return;
+	}
+	c->removed = removed;
+	removed[c->n_removed++] = id;
+}
+
+static void set_http(struct role *role, int fd)
+{
+	sl_closep(&role->change.http_fd);
+	role->change.has_http = true;
+	role->change.http_fd = fd;
+}
+
+/* The supervisor has found no error in the same bytes, so there is none to show in detail. */
+static int prepare(struct role *role)
+{
+	struct change *c = &role->change;
+	struct sl_diags diags = { 0 };
+	int r;
+
+	if (!c->is_open)
+		return -ENOMEM;
+	if (c->is_prepared)
+		return 0;
+	r = sl_conf_build(&c->bundle.sources, &c->conf, &diags);
+	if (r < 0)
+		sl_log(SL_LOG_ERROR, "the proxy refuses what the supervisor accepted:\n%s",
+		       sl_str_text(&diags.text));
+	sl_diags_done(&diags);
+	c->is_prepared = r == 0;
+	return r;
+}
+
+static struct sl_dns_files dns_files(const struct sl_bundle *b)
+{
+	return (struct sl_dns_files){ .resolv_conf = b->resolv_conf,
+				      .resolv_conf_len = b->resolv_conf_len,
+				      .hosts = b->hosts,
+				      .hosts_len = b->hosts_len };
+}
+
+static int start_proxy(struct role *role)
+{
+	const struct change *c = &role->change;
+	const struct sl_proxy_options options = { .control = role->loop,
+						  .n_workers = role->options.n_workers,
+						  .first_conn_id = role->options.first_conn_id,
+						  .access_fd = -1,
+						  .dns = dns_files(&c->bundle) };
+	int r = sl_proxy_new(&options, &role->proxy);
+
+	if (r < 0)
+		return r;
+	if (role->access_fd >= 0)
+		sl_proxy_set_access_fd(role->proxy, SL_TAKE_FD(role->access_fd));
+	if (c->bundle.sources.n > 0)
+		role->config_path = strdup(c->bundle.sources.item[0].name);
+	role->facts.config_path = role->config_path ? role->config_path : "";
+	return 0;
+}
+
+static int start_ctl(struct role *role)
+{
+	struct sl_ctl_options options = { .loop = role->loop,
+					  .proxy = role->proxy,
+					  .facts = &role->facts,
+					  .request = on_request,
+					  .request_arg = role };
+
+	options.control_fd = SL_TAKE_FD(role->control_fd);
+	options.http_fd = SL_TAKE_FD(role->change.http_fd);
+	role->change.has_http = false;
+	return sl_ctl_new(&options, &role->ctl);
+}
+
+static void set_log(const struct sl_conf *conf)
+{
+	sl_log_setup(conf->global.log_level, conf->global.log_json, STDERR_FILENO);
+}
+
+static void on_applied(void *arg)
+{
+	struct role *role = arg;
+	bool is_first = !role->facts.ready;
+
+	role->is_applying = false;
+	role->facts.ready = true;
+	say(role, is_first ? SL_MSG_READY : SL_MSG_APPLIED);
+}
+
+static int apply(struct role *role)
+{
+	struct change *c = &role->change;
+	struct sl_dns_files files = dns_files(&c->bundle);
+	size_t n_added = c->n_added;
+	int r;
+
+	if (role->facts.ready)
+		(void)sl_proxy_set_dns_files(role->proxy,
+					     &files); /* on failure the old ones stay */
+	if (c->has_http)
+		sl_ctl_set_http_fd(role->ctl, SL_TAKE_FD(c->http_fd));
+	set_log(c->conf);
+	c->n_added = 0; /* the descriptors belong to the proxy now */
+	role->is_applying = true;
+	r = sl_proxy_apply(role->proxy, SL_TAKE_PTR(c->conf), c->generation, c->added, n_added,
+			   c->removed, c->n_removed, on_applied, role);
+	if (r < 0)
+		role->is_applying = false;
+	return r;
+}
+
+static void commit(struct role *role)
+{
+	const char *what = "cannot build the configuration";
+	int r = prepare(role);
+
+	if (r == 0 && !role->proxy) {
+		what = "cannot start the workers";
+		r = start_proxy(role);
+	}
+	if (r == 0 && !role->ctl) {
+		what = "cannot start the control interface";
+		r = start_ctl(role);
+	}
+	if (r == 0) {
+		what = "cannot apply the configuration";
+		r = apply(role);
+	}
+	if (r < 0)
+		say_failed(role, r, what);
+	change_done(&role->change);
+}
+
+/* ---- the end ---- */
+
+static void on_linger(struct sl_timer *timer)
+{
+	struct role *role = SL_CONTAINER_OF(timer, struct role, linger);
+
+	sl_loop_quit(role->loop);
+}
+
+static void on_drained(void *arg)
+{
+	struct role *role = arg;
+
+	sl_timer_start(role->loop, &role->linger, sl_loop_now_ms(role->loop) + LINGER_MS,
+		       on_linger);
+}
+
+static void drain(struct role *role, bool accept_queued)
+{
+	if (!role->proxy) {
+		sl_loop_quit(role->loop);
+		return;
+	}
+	if (sl_proxy_is_draining(role->proxy))
+		return;
+	/* At an upgrade the next generation answers new control clients. */
+	if (!accept_queued && role->ctl)
+		sl_ctl_stop_accepting(role->ctl);
+	sl_proxy_drain(role->proxy, accept_queued, on_drained, role);
+}
+
+static void stop(struct role *role)
+{
+	drain(role, false);
+	if (role->proxy)
+		sl_proxy_stop_now(role->proxy);
+}
+
+/* ---- the channel ---- */
+
+static void set_facts(struct role *role, const struct sl_msg_facts *facts)
+{
+	role->facts.last_reload_ok = facts->last_reload_ok;
+	role->facts.last_reload_unix = facts->last_reload_unix;
+	(void)snprintf(role->steering, sizeof(role->steering), "%.*s",
+		       (int)sizeof(facts->steering) - 1, facts->steering);
+	role->facts.steering = role->steering;
+}
+
+static void set_access(struct role *role, int fd)
+{
+	if (role->proxy) {
+		sl_proxy_set_access_fd(role->proxy, fd);
+		return;
+	}
+	sl_closep(&role->access_fd);
+	role->access_fd = fd;
+}
+
+static void on_prepare(struct role *role)
+{
+	int r = prepare(role);
+
+	if (r < 0)
+		say_failed(role, r, "cannot build the configuration");
+	else
+		say(role, SL_MSG_PREPARED);
+}
+
+/* Takes `*fd` where the message has one. */
+static void dispatch(struct role *role, const struct sl_msg *msg, int *fd)
+{
+	switch ((enum sl_msg_type)msg->type) {
+	case SL_MSG_FACTS:
+		set_facts(role, &msg->facts);
+		break;
+	case SL_MSG_CONFIG:
+		open_change(role, msg, *fd);
+		break;
+	case SL_MSG_LISTENER:
+		add_listener(role, msg, SL_TAKE_FD(*fd));
+		break;
+	case SL_MSG_REMOVE:
+		add_removed(role, msg->id);
+		break;
+	case SL_MSG_HTTP:
+	case SL_MSG_NO_HTTP:
+		set_http(role, SL_TAKE_FD(*fd));
+		break;
+	case SL_MSG_CONTROL:
+		sl_closep(&role->control_fd);
+		role->control_fd = SL_TAKE_FD(*fd);
+		break;
+	case SL_MSG_ACCESS:
+	case SL_MSG_NO_ACCESS:
+		set_access(role, SL_TAKE_FD(*fd));
+		break;
+	case SL_MSG_PREPARE:
+		on_prepare(role);
+		break;
+	case SL_MSG_ABORT:
+		change_done(&role->change);
+		break;
+	case SL_MSG_COMMIT:
+		commit(role);
+		break;
+	case SL_MSG_REPLY:
+		on_reply(role, msg, *fd);
+		break;
+	case SL_MSG_DRAIN:
+		drain(role, msg->flag);
+		break;
+	case SL_MSG_STOP:
+		stop(role);
+		break;
+	case SL_MSG_OPTIONS:
+	case SL_MSG_READY:
+	case SL_MSG_PREPARED:
+	case SL_MSG_APPLIED:
+	case SL_MSG_FAILED:
+	case SL_MSG_REQUEST:
+	case SL_MSG_COUNT_:
+		break;
+	}
+}
+
+static void on_channel(void *arg, int err, const struct sl_msg *msg, int fd)
+{
+	struct role *role = arg;
+
+	if (err) {
+		sl_log(SL_LOG_ERROR, "lost the supervisor, ending");
+		role->exit_code = 1;
+		stop(role);
+		return;
+	}
+	dispatch(role, msg, &fd);
+	sl_closep(&fd);
+}
+
+/* ---- start ---- */
+
+static int wait_options(int fd, struct sl_msg_options *ret)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	struct sl_msg msg;
+	int none = -1;
+	int r;
+
+	do
+		r = poll(&p, 1, OPTIONS_WAIT_MS);
+	while (r < 0 && errno == EINTR);
+	if (r <= 0)
+		return r < 0 ? -errno : -ETIMEDOUT;
+	r = sl_msg_recv(fd, &msg, &none);
+	if (r < 0)
+		return r;
+	if (msg.type != SL_MSG_OPTIONS) {
+		sl_closep(&none);
+		return -EBADMSG;
+	}
+	*ret = msg.options;
+	return 0;
+}
+
+/* The supervisor decides about life and death; a signal to the whole group is its business. */
+static void ignore_signals(void)
+{
+	static const int ignored[] = {
+		SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGPIPE
+	};
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(ignored); i++)
+		(void)signal(ignored[i], SIG_IGN);
+}
+
+static int become_unprivileged(struct role *role)
+{
+	const struct sl_msg_options *o = &role->options;
+	int r;
+
+	(void)prctl(PR_SET_NAME, SL_PROXY_ARGV0, 0, 0, 0);
+	sl_log_set_role("proxy");
+	ignore_signals();
+	r = sl_privs_drop(o->uid, o->gid, o->supervisor);
+	if (r < 0)
+		return r == -ESRCH ? r : sl_err(r, "cannot give up privileges, not starting");
+	r = sl_sandbox_enter(&role->facts.sandboxed);
+	return r < 0 ? sl_err(r, "cannot install the system call filter, not starting") : 0;
+}
+
+static void role_done(struct role *role)
+{
+	sl_ctl_free(role->ctl);
+	sl_proxy_free(role->proxy);
+	change_done(&role->change);
+	if (role->loop)
+		sl_timer_stop(&role->linger);
+	sl_channel_free(role->channel);
+	sl_loop_free(role->loop);
+	sl_closep(&role->control_fd);
+	sl_closep(&role->access_fd);
+	free(role->config_path);
+}
+
+static int start(struct role *role, int channel_fd)
+{
+	_cleanup_fd_ int fd = channel_fd;
+	int r = wait_options(fd, &role->options);
+
+	if (r < 0)
+		return sl_err(r, "no options from the supervisor");
+	if (!role->options.is_single)
+		r = become_unprivileged(role);
+	if (r == 0)
+		r = sl_loop_new(&role->loop);
+	if (r == 0)
+		r = sl_channel_new(role->loop, SL_TAKE_FD(fd), false, on_channel, role,
+				   &role->channel);
+	if (r < 0)
+		return r;
+	role->facts.pid = role->options.supervisor;
+	role->facts.started_ms = role->options.started_ms;
+	role->facts.privileged_uid = geteuid() == 0;
+	if (role->options.protocol != SL_PROTOCOL)
+		say_failed(role, 0, "this program speaks another version of the protocol");
+	return 0;
+}
+
+int sl_proxy_role_run(int channel_fd)
+{
+	struct role role = { .control_fd = -1, .access_fd = -1, .change = { .http_fd = -1 } };
+	int r;
+
+	role.facts.steering = role.steering;
+	r = start(&role, channel_fd);
+	if (r == 0)
+		r = sl_loop_run(role.loop);
+	if (r < 0)
+		role.exit_code = 1;
+	role_done(&role);
+	return role.exit_code;
+}

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_DAEMON_STATE_H
+#define SL_DAEMON_STATE_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/str.h"
+#include "conf/conf.h"
+#include "ctl/ctl.h"
+#include "daemon/bundle.h"
+#include "daemon/child.h"
+#include "daemon/listeners.h"
+#include "daemon/privs.h"
+#include "daemon/runtime.h"
+#include "daemon/supervisor.h"
+#include "io/loop.h"
+
+/*
+ * The supervisor's state, shared by the files that are its parts: supervisor.c (start,
+ * signals, children, stop), reload.c, upgrade.c, resume.c. One thread, one loop.
+ */
+
+/* What is in force: everything a new proxy process is given. */
+struct sl_setup {
+	struct sl_conf *conf;
+	int bundle_fd; /* the sources of `conf` */
+	struct sl_listeners listeners;
+	int http_fd; /* -1: off */
+	uint64_t generation;
+};
+void sl_setup_done(struct sl_setup *setup);
+
+/* Who waits for the answer to a request. */
+struct sl_waiter {
+	uint64_t child; /* serial; 0: a signal, answered by the log alone */
+	uint64_t request;
+};
+
+struct sl_waiters {
+	struct sl_waiter item[64];
+	size_t n;
+};
+
+/* Reloads and upgrades happen one at a time; what comes meanwhile waits for the next one. */
+enum sl_job {
+	SL_JOB_NONE = 0,
+	SL_JOB_PREPARE, /* reload: the proxy looks at it */
+	SL_JOB_COMMIT,  /* reload: the proxy changes over */
+	SL_JOB_UPGRADE, /* a proxy of the installed program gets ready */
+	SL_JOB_EXEC,    /* the last messages leave, then this program is replaced */
+};
+
+enum sl_stopping {
+	SL_NOT_STOPPING = 0,
+	SL_STOP_DRAIN,
+	SL_STOP_NOW,
+};
+
+struct sl_supervisor {
+	const struct sl_daemon_options *options;
+	struct sl_loop *loop;
+	char *exe; /* path of the installed program */
+	uint64_t started_ms;
+	struct sl_runtime runtime;
+	struct sl_identity identity;
+	struct sl_setup now;
+	struct sl_steering steering;
+	int control_fd;
+	int access_fd; /* -1: none */
+
+	sigset_t old_signals;
+	int signal_fd;
+	struct sl_io signal_io;
+
+	struct sl_child_events events;
+	struct sl_list children;
+	struct sl_child *current;   /* gets new connections; NULL between death and restart */
+	struct sl_child *candidate; /* of an upgrade */
+	uint64_t last_serial;
+	uint64_t next_listener_id;
+	uint64_t last_conn_id; /* where the last proxy's connection ids began */
+
+	uint64_t deaths_ms[6]; /* of the last proxies that failed, oldest overwritten */
+	size_t n_deaths;
+	uint64_t restart_wait_ms;
+	struct sl_timer restart;
+
+	enum sl_job job;
+	struct sl_timer job_deadline;
+	uint64_t exec_until_ms;
+	struct sl_setup next; /* of a reload under way */
+	bool http_changes;
+	struct sl_str report;                             /* of the job under way */
+	struct sl_waiters asked[SL_CTL_REQUEST_COUNT_];   /* for the job under way */
+	struct sl_waiters waiting[SL_CTL_REQUEST_COUNT_]; /* for the next one */
+	bool wants[SL_CTL_REQUEST_COUNT_];
+	bool last_reload_ok;
+	double last_reload_unix;
+	bool has_been_ready;
+	struct sl_task job_task;
+
+	enum sl_stopping stopping;
+	struct sl_timer stop_deadline;
+	int exit_code;
+};
+
+/* ---- supervisor.c ---- */
+
+/* Everything between fork() and READY; the child is in s->children. */
+SL_MUST_CHECK int sl_supervisor_start_proxy(struct sl_supervisor *s, const char *exe,
+					    struct sl_child **ret);
+void sl_supervisor_drain(struct sl_supervisor *s, struct sl_child *child, bool accept_queued);
+void sl_supervisor_set_drain_deadline(struct sl_supervisor *s, struct sl_child *child,
+				      uint64_t wait_ms);
+void sl_supervisor_send_facts(struct sl_supervisor *s);
+/* Starts what is wanted, at the end of this turn and if nothing else is going on. */
+void sl_supervisor_next_job(struct sl_supervisor *s);
+/* Ends the job: answers who asked with s->report. The next one starts at the end of the turn. */
+void sl_supervisor_finish_job(struct sl_supervisor *s, enum sl_ctl_request what, bool ok);
+/* (Re)opens the access log of the configuration; on failure the old one stays in use. */
+int sl_supervisor_open_access(struct sl_supervisor *s, const struct sl_conf *conf);
+void sl_supervisor_send_access(struct sl_supervisor *s);
+void sl_supervisor_set_log(const struct sl_conf *conf);
+
+/* ---- reload.c ---- */
+
+/* Reads and builds; diagnostics and warnings go to `report`. */
+SL_MUST_CHECK int sl_setup_read(const char *path, struct sl_bundle *ret, struct sl_conf **ret_conf,
+				struct sl_str *report);
+/* Binds listeners and global.http beside those of `old`; on failure nothing is left. */
+SL_MUST_CHECK int sl_setup_bind(struct sl_supervisor *s, const struct sl_setup *old,
+				const struct sl_conf_sources *sources, struct sl_setup *setup,
+				struct sl_str *report);
+void sl_send_listener(struct sl_child *child, const struct sl_listener *l);
+void sl_send_http(struct sl_child *child, int fd);
+
+void sl_reload_start(struct sl_supervisor *s);
+void sl_reload_on_message(struct sl_supervisor *s, const struct sl_msg *msg);
+void sl_reload_on_death(struct sl_supervisor *s); /* of the current proxy */
+
+/* ---- upgrade.c ---- */
+
+void sl_upgrade_start(struct sl_supervisor *s);
+void sl_upgrade_on_message(struct sl_supervisor *s, const struct sl_msg *msg);
+void sl_upgrade_on_death(struct sl_supervisor *s, const struct sl_child_end *end);
+
+#endif

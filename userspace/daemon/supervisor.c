@@ -1,0 +1,747 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "daemon/supervisor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "daemon/bind.h"
+#include "daemon/notify.h"
+#include "daemon/resume.h"
+#include "daemon/state.h"
+
+#define CRASH_WINDOW_MS 10000
+#define RESTART_WAIT_MS 1000
+#define RESTART_WAIT_MAX_MS 10000
+#define DRAIN_SLACK_MS 5000
+#define STOP_NOW_MS 2000
+#define START_WAIT_MS 30000
+/* Connection ids count from the seconds since this moment, so that no two proxies share one. */
+#define ID_EPOCH 1767225600u /* 2026-01-01 */
+#define ID_SHIFT 20
+
+static struct sl_child *child_of(struct sl_list *node)
+{
+	return SL_CONTAINER_OF(node, struct sl_child, node);
+}
+
+/* ---- what a proxy is given ---- */
+
+static uint64_t next_conn_id(struct sl_supervisor *s)
+{
+	uint64_t step = UINT64_C(1) << ID_SHIFT;
+	time_t now = time(NULL);
+	uint64_t id = now > ID_EPOCH ? ((uint64_t)now - ID_EPOCH) << ID_SHIFT : step;
+
+	if (id < s->last_conn_id + step)
+		id = s->last_conn_id + step;
+	s->last_conn_id = id;
+	return id;
+}
+
+static unsigned n_workers(const struct sl_conf *conf)
+{
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (conf->global.workers)
+		return conf->global.workers;
+	return n > 0 ? (unsigned)n : 1;
+}
+
+static void send_options(struct sl_supervisor *s, struct sl_child *c)
+{
+	const struct sl_msg msg = { .type = SL_MSG_OPTIONS,
+				    .options = { .protocol = SL_PROTOCOL,
+						 .supervisor = getpid(),
+						 .n_workers = n_workers(s->now.conf),
+						 .uid = s->identity.uid,
+						 .gid = s->identity.gid,
+						 .is_single = s->options->is_single,
+						 .first_conn_id = next_conn_id(s),
+						 .started_ms = s->started_ms } };
+
+	sl_child_send(c, &msg, -1);
+}
+
+static void send_facts(const struct sl_supervisor *s, struct sl_child *c)
+{
+	struct sl_msg msg = { .type = SL_MSG_FACTS,
+			      .facts = { .last_reload_unix = s->last_reload_unix,
+					 .last_reload_ok = s->last_reload_ok } };
+
+	(void)snprintf(msg.facts.steering, sizeof(msg.facts.steering), "%s",
+		       s->steering.text[0] ? s->steering.text : "not needed");
+	sl_child_send(c, &msg, -1);
+}
+
+void sl_supervisor_send_facts(struct sl_supervisor *s)
+{
+	if (s->current)
+		send_facts(s, s->current);
+}
+
+static void send_access(const struct sl_supervisor *s, struct sl_child *c)
+{
+	const struct sl_msg msg = { .type = s->access_fd >= 0 ? SL_MSG_ACCESS : SL_MSG_NO_ACCESS };
+
+	sl_child_send(c, &msg, s->access_fd);
+}
+
+void sl_supervisor_send_access(struct sl_supervisor *s)
+{
+	struct sl_list *pos;
+
+	sl_list_for_each (pos, &s->children)
+		send_access(s, child_of(pos));
+}
+
+static void send_setup(struct sl_supervisor *s, struct sl_child *c)
+{
+	const struct sl_msg control = { .type = SL_MSG_CONTROL };
+	const struct sl_msg config = { .type = SL_MSG_CONFIG, .id = s->now.generation };
+	const struct sl_msg commit = { .type = SL_MSG_COMMIT };
+
+	send_options(s, c);
+	send_facts(s, c);
+	send_access(s, c);
+	sl_child_send(c, &control, s->control_fd);
+	sl_child_send(c, &config, s->now.bundle_fd);
+	for (size_t i = 0; i < s->now.listeners.n; i++)
+		sl_send_listener(c, &s->now.listeners.item[i]);
+	sl_send_http(c, s->now.http_fd);
+	sl_child_send(c, &commit, -1);
+}
+
+int sl_supervisor_start_proxy(struct sl_supervisor *s, const char *exe, struct sl_child **ret)
+{
+	struct sl_child *c = NULL;
+	int r;
+
+	if (s->options->is_single)
+		r = sl_child_spawn_thread(s->loop, &s->events, &c);
+	else
+		r = sl_child_spawn(s->loop, exe, &s->events, &c);
+	if (r < 0)
+		return r;
+	c->serial = ++s->last_serial;
+	sl_list_add(&s->children, &c->node);
+	*ret = c; /* before the first message, whose failure is reported as an end */
+	send_setup(s, c);
+	return 0;
+}
+
+/* ---- the current proxy ---- */
+
+static void start_current(struct sl_supervisor *s);
+
+static void on_restart(struct sl_timer *timer)
+{
+	start_current(SL_CONTAINER_OF(timer, struct sl_supervisor, restart));
+}
+
+static void on_start_deadline(struct sl_timer *timer)
+{
+	struct sl_child *c = SL_CONTAINER_OF(timer, struct sl_child, deadline);
+
+	sl_log(SL_LOG_ERROR, "proxy process %d is not ready after %d s, killing it", (int)c->pid,
+	       START_WAIT_MS / 1000);
+	sl_child_kill(c);
+}
+
+static void wait_restart(struct sl_supervisor *s)
+{
+	if (s->restart_wait_ms == 0)
+		s->restart_wait_ms = RESTART_WAIT_MS;
+	else if (s->restart_wait_ms < RESTART_WAIT_MAX_MS)
+		s->restart_wait_ms *= 2;
+	if (s->restart_wait_ms > RESTART_WAIT_MAX_MS)
+		s->restart_wait_ms = RESTART_WAIT_MAX_MS;
+	sl_log(SL_LOG_ERROR,
+	       "the proxy process keeps failing, next start in %" PRIu64
+	       " s; connections wait in the queues of the listeners",
+	       s->restart_wait_ms / 1000);
+	sl_timer_start(s->loop, &s->restart, sl_loop_now_ms(s->loop) + s->restart_wait_ms,
+		       on_restart);
+}
+
+static void start_current(struct sl_supervisor *s)
+{
+	int r = sl_supervisor_start_proxy(s, "/proc/self/exe", &s->current);
+
+	if (r < 0) {
+		(void)sl_err(r, "cannot start a proxy process");
+		wait_restart(s);
+		return;
+	}
+	sl_timer_start(s->loop, &s->current->deadline, sl_loop_now_ms(s->loop) + START_WAIT_MS,
+		       on_start_deadline);
+}
+
+/* More than five deaths in ten seconds are a loop that must not take the host with it. */
+static bool is_crash_loop(struct sl_supervisor *s)
+{
+	size_t n = SL_ARRAY_LEN(s->deaths_ms);
+	uint64_t now_ms = sl_loop_now_ms(s->loop);
+	uint64_t oldest_ms = s->deaths_ms[s->n_deaths % n];
+
+	s->deaths_ms[s->n_deaths++ % n] = now_ms;
+	if (s->n_deaths < n || now_ms - oldest_ms > CRASH_WINDOW_MS) {
+		if (s->restart_wait_ms == 0 || now_ms - oldest_ms > 6 * CRASH_WINDOW_MS) {
+			s->restart_wait_ms = 0;
+			return false;
+		}
+	}
+	return true;
+}
+
+static void on_current_death(struct sl_supervisor *s, const struct sl_child *c,
+			     const struct sl_child_end *end)
+{
+	s->current = NULL;
+	if (s->stopping) {
+		sl_info("proxy process %d %s", (int)c->pid, end->text);
+		return;
+	}
+	sl_log(SL_LOG_ERROR, "proxy process %d %s; its connections are lost", (int)c->pid,
+	       end->text);
+	if (!s->has_been_ready || s->options->is_single) {
+		s->exit_code = 1;
+		sl_loop_quit(s->loop);
+		return;
+	}
+	if (s->job == SL_JOB_PREPARE || s->job == SL_JOB_COMMIT)
+		sl_reload_on_death(s);
+	if (is_crash_loop(s))
+		wait_restart(s);
+	else
+		start_current(s);
+}
+
+static void on_ready(struct sl_supervisor *s, struct sl_child *c)
+{
+	if (c->state != SL_CHILD_STARTING)
+		return;
+	sl_timer_stop(&c->deadline);
+	c->state = SL_CHILD_RUNNING;
+	sl_info("ready: proxy process %d, generation %" PRIu64 ", %zu listeners", (int)c->pid,
+		s->now.generation, s->now.listeners.n);
+	if (!s->has_been_ready)
+		sl_notify("READY=1");
+	s->has_been_ready = true;
+	sl_supervisor_next_job(s);
+}
+
+/* ---- requests ---- */
+
+static void add_waiter(struct sl_waiters *w, struct sl_waiter waiter)
+{
+	if (w->n < SL_ARRAY_LEN(w->item))
+		w->item[w->n++] = waiter;
+}
+
+static void ask(struct sl_supervisor *s, enum sl_ctl_request what, struct sl_waiter waiter)
+{
+	s->wants[what] = true;
+	add_waiter(&s->waiting[what], waiter);
+	sl_supervisor_next_job(s);
+}
+
+static void reply(struct sl_supervisor *s, const struct sl_waiter *waiter, bool ok)
+{
+	const struct sl_msg msg = { .type = SL_MSG_REPLY, .flag = ok, .id = waiter->request };
+	struct sl_list *pos;
+	int fd = -1;
+
+	sl_list_for_each (pos, &s->children) {
+		struct sl_child *c = child_of(pos);
+
+		if (c->serial != waiter->child)
+			continue;
+		if (sl_memfd_new("sluice-reply", sl_str_text(&s->report), s->report.len, &fd) == 0)
+			sl_child_send_owned(c, &msg, fd);
+		return;
+	}
+}
+
+static void log_report(const struct sl_supervisor *s, enum sl_ctl_request what, bool ok)
+{
+	const char *verb = what == SL_CTL_RELOAD ? "reload" : "upgrade";
+	size_t len = s->report.len;
+
+	while (len > 0 && s->report.p[len - 1] == '\n')
+		len--;
+	sl_log(ok ? SL_LOG_INFO : SL_LOG_ERROR, "%s %s:\n%.*s", verb, ok ? "done" : "refused",
+	       (int)len, sl_str_text(&s->report));
+}
+
+void sl_supervisor_finish_job(struct sl_supervisor *s, enum sl_ctl_request what, bool ok)
+{
+	log_report(s, what, ok);
+	for (size_t i = 0; i < s->asked[what].n; i++)
+		reply(s, &s->asked[what].item[i], ok);
+	s->asked[what].n = 0;
+	sl_str_done(&s->report);
+	s->job = SL_JOB_NONE;
+	if (what == SL_CTL_RELOAD)
+		sl_notify("READY=1");
+	sl_supervisor_next_job(s);
+}
+
+static void begin_job(struct sl_supervisor *s, enum sl_ctl_request what)
+{
+	s->wants[what] = false;
+	s->asked[what] = s->waiting[what];
+	s->waiting[what].n = 0;
+	if (what == SL_CTL_RELOAD) {
+		sl_notify_reloading();
+		sl_reload_start(s);
+	} else {
+		sl_upgrade_start(s);
+	}
+}
+
+static void on_job_task(struct sl_task *task)
+{
+	struct sl_supervisor *s = SL_CONTAINER_OF(task, struct sl_supervisor, job_task);
+
+	if (s->job != SL_JOB_NONE || s->stopping || !s->current ||
+	    s->current->state != SL_CHILD_RUNNING)
+		return;
+	if (s->wants[SL_CTL_RELOAD])
+		begin_job(s, SL_CTL_RELOAD);
+	else if (s->wants[SL_CTL_UPGRADE])
+		begin_job(s, SL_CTL_UPGRADE);
+}
+
+void sl_supervisor_next_job(struct sl_supervisor *s)
+{
+	sl_loop_again(s->loop, &s->job_task, on_job_task);
+}
+
+static void on_request(struct sl_supervisor *s, const struct sl_child *c, const struct sl_msg *msg)
+{
+	if (msg->flag < SL_CTL_REQUEST_COUNT_)
+		ask(s, (enum sl_ctl_request)msg->flag,
+		    (struct sl_waiter){ .child = c->serial, .request = msg->id });
+}
+
+static void on_message(void *arg, struct sl_child *c, const struct sl_msg *msg)
+{
+	struct sl_supervisor *s = arg;
+
+	if (msg->type == SL_MSG_REQUEST) {
+		on_request(s, c, msg);
+	} else if (c == s->candidate) {
+		sl_upgrade_on_message(s, msg);
+	} else if (c == s->current && msg->type == SL_MSG_READY) {
+		on_ready(s, c);
+	} else if (c == s->current && s->job != SL_JOB_NONE) {
+		sl_reload_on_message(s, msg);
+	} else if (c == s->current && msg->type == SL_MSG_FAILED) {
+		sl_log(SL_LOG_ERROR, "proxy process %d cannot start: %s", (int)c->pid, msg->text);
+		sl_child_kill(c);
+	}
+}
+
+/* ---- access log ---- */
+
+int sl_supervisor_open_access(struct sl_supervisor *s, const struct sl_conf *conf)
+{
+	const char *path = conf->global.access_log;
+	_cleanup_fd_ int fd = -1;
+
+	if (path) {
+		if (strcmp(path, "stderr") == 0)
+			fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+		else
+			/* Non-blocking: a pipe nobody reads must not stop the proxy. */
+			fd = open(path,
+				  O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
+				  0640);
+		if (fd < 0)
+			return sl_err(-errno, "cannot open the access log %s", path);
+	}
+	sl_closep(&s->access_fd);
+	s->access_fd = SL_TAKE_FD(fd);
+	return 0;
+}
+
+static void reopen_logs(struct sl_supervisor *s)
+{
+	if (sl_supervisor_open_access(s, s->now.conf) < 0)
+		return;
+	sl_supervisor_send_access(s);
+	sl_info("log files reopened");
+}
+
+void sl_supervisor_set_log(const struct sl_conf *conf)
+{
+	sl_log_setup(conf->global.log_level, conf->global.log_json, STDERR_FILENO);
+}
+
+/* ---- the end ---- */
+
+static uint64_t longest_drain_ms(const struct sl_conf *conf)
+{
+	uint64_t longest = 0;
+
+	for (size_t i = 0; i < conf->n_routes; i++)
+		if (conf->routes[i].timeouts.drain > longest)
+			longest = conf->routes[i].timeouts.drain;
+	return longest;
+}
+
+static void on_drain_deadline(struct sl_timer *timer)
+{
+	struct sl_child *c = SL_CONTAINER_OF(timer, struct sl_child, deadline);
+
+	sl_log(SL_LOG_ERROR, "proxy process %d has not ended after its drain, killing it",
+	       (int)c->pid);
+	sl_child_kill(c);
+}
+
+void sl_supervisor_set_drain_deadline(struct sl_supervisor *s, struct sl_child *c, uint64_t wait_ms)
+{
+	sl_timer_start(s->loop, &c->deadline, sl_loop_now_ms(s->loop) + wait_ms, on_drain_deadline);
+}
+
+void sl_supervisor_drain(struct sl_supervisor *s, struct sl_child *c, bool accept_queued)
+{
+	const struct sl_msg msg = { .type = SL_MSG_DRAIN, .flag = accept_queued };
+
+	c->state = SL_CHILD_DRAINING;
+	sl_supervisor_set_drain_deadline(s, c, longest_drain_ms(s->now.conf) + DRAIN_SLACK_MS);
+	sl_child_send(c, &msg, -1);
+}
+
+static void quit_when_empty(struct sl_supervisor *s)
+{
+	if (s->stopping && sl_list_is_empty(&s->children))
+		sl_loop_quit(s->loop);
+}
+
+static void cancel_job(struct sl_supervisor *s)
+{
+	sl_timer_stop(&s->job_deadline);
+	if (s->job == SL_JOB_PREPARE) {
+		sl_listeners_cancel(&s->next.listeners, &s->now.listeners);
+		sl_setup_done(&s->next);
+	}
+	if (s->candidate) {
+		sl_child_kill(s->candidate);
+		s->candidate = NULL;
+	}
+	s->job = SL_JOB_NONE;
+}
+
+static void stop_drain(struct sl_supervisor *s)
+{
+	s->stopping = SL_STOP_DRAIN;
+	sl_info("stopping: waiting for connections, a second signal ends at once");
+	sl_notify("STOPPING=1");
+	cancel_job(s);
+	sl_timer_stop(&s->restart);
+	/* The proxy's copies are the last ones: it accepts what is queued, then closes them. */
+	sl_steering_done(&s->steering);
+	sl_listeners_done(&s->now.listeners);
+	if (s->current)
+		sl_supervisor_drain(s, s->current, true);
+	quit_when_empty(s);
+}
+
+static void on_stop_deadline(struct sl_timer *timer)
+{
+	struct sl_supervisor *s = SL_CONTAINER_OF(timer, struct sl_supervisor, stop_deadline);
+	struct sl_list *pos;
+
+	sl_list_for_each (pos, &s->children)
+		sl_child_kill(child_of(pos));
+}
+
+static void stop_now(struct sl_supervisor *s)
+{
+	const struct sl_msg msg = { .type = SL_MSG_STOP };
+	struct sl_list *pos;
+
+	s->stopping = SL_STOP_NOW;
+	sl_info("stopping at once");
+	sl_list_for_each (pos, &s->children)
+		sl_child_send(child_of(pos), &msg, -1);
+	sl_timer_start(s->loop, &s->stop_deadline, sl_loop_now_ms(s->loop) + STOP_NOW_MS,
+		       on_stop_deadline);
+}
+
+static void on_ended(void *arg, struct sl_child *c, const struct sl_child_end *end)
+{
+	struct sl_supervisor *s = arg;
+
+	if (c == s->current)
+		on_current_death(s, c, end);
+	else if (c == s->candidate)
+		sl_upgrade_on_death(s, end);
+	else
+		sl_info("drained proxy process %d %s", (int)c->pid, end->text);
+	sl_child_free(c);
+	quit_when_empty(s);
+}
+
+/* ---- signals ---- */
+
+static void on_signal(struct sl_supervisor *s, uint32_t number)
+{
+	static const struct sl_waiter nobody = { 0 };
+
+	switch (number) {
+	case SIGHUP:
+		ask(s, SL_CTL_RELOAD, nobody);
+		break;
+	case SIGUSR1:
+		reopen_logs(s);
+		break;
+	case SIGTERM:
+	case SIGQUIT:
+	case SIGINT:
+		if (s->stopping == SL_NOT_STOPPING)
+			stop_drain(s);
+		else if (s->stopping == SL_STOP_DRAIN)
+			stop_now(s);
+		break;
+	default:
+		break;
+	}
+}
+
+static void on_signal_fd(struct sl_io *io, uint32_t events)
+{
+	struct sl_supervisor *s = SL_CONTAINER_OF(io, struct sl_supervisor, signal_io);
+	struct signalfd_siginfo si;
+
+	(void)events;
+	while (read(s->signal_fd, &si, sizeof(si)) == sizeof(si))
+		on_signal(s, si.ssi_signo);
+}
+
+static int take_signals(struct sl_supervisor *s)
+{
+	static const int taken[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1 };
+	sigset_t set;
+
+	(void)sigemptyset(&set);
+	for (size_t i = 0; i < SL_ARRAY_LEN(taken); i++)
+		(void)sigaddset(&set, taken[i]);
+	(void)signal(SIGPIPE, SIG_IGN);
+	/* Threads of --single are started later and inherit the mask. */
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return -errno;
+	s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (s->signal_fd < 0)
+		return -errno;
+	return sl_io_start(s->loop, &s->signal_io, s->signal_fd, SL_IO_IN, on_signal_fd);
+}
+
+/* ---- the start ---- */
+
+/* Messages about the configuration are for eyes and editors: as they are, without a log prefix. */
+static void print_report(struct sl_str *report)
+{
+	if (report->len > 0)
+		(void)fwrite(report->p, 1, report->len, stderr);
+	sl_str_clear(report);
+}
+
+static int find_exe(struct sl_supervisor *s)
+{
+	static const char deleted[] = " (deleted)";
+	char path[4096];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+	size_t tail = sizeof(deleted) - 1;
+
+	if (n < 0)
+		return -errno;
+	path[n] = '\0';
+	if ((size_t)n > tail && strcmp(path + n - tail, deleted) == 0)
+		path[(size_t)n - tail] = '\0';
+	s->exe = strdup(path);
+	return s->exe ? 0 : -ENOMEM;
+}
+
+static int find_identity(struct sl_supervisor *s)
+{
+	_cleanup_(sl_str_done) struct sl_str note = { 0 };
+	const char *user = s->now.conf->global.user;
+	int r = sl_privs_find(user, &s->identity, &note);
+
+	if (r < 0)
+		return sl_err(r, "global.user: there is no account '%s'", user ? user : "");
+	if (note.len > 0)
+		sl_log(SL_LOG_WARN, "%s", sl_str_text(&note));
+	return 0;
+}
+
+static void raise_files(const struct sl_conf *conf)
+{
+	uint64_t n_listeners = 0;
+	uint64_t needed;
+	uint64_t got;
+
+	for (size_t i = 0; i < conf->n_listens; i++)
+		n_listeners += (uint64_t)conf->listens[i].to - conf->listens[i].from + 1;
+	got = sl_privs_raise_files(conf->global.max_connections, n_listeners, &needed);
+	if (got < needed)
+		sl_log(SL_LOG_WARN,
+		       "at most %" PRIu64 " open files, but global.max_connections %" PRIu64
+		       " needs %" PRIu64 ": beyond about %" PRIu64
+		       " connections clients will have to wait (LimitNOFILE=, ulimit -n)",
+		       got, conf->global.max_connections, needed,
+		       got > needed - 2 * conf->global.max_connections
+			       ? (got - (needed - 2 * conf->global.max_connections)) / 2
+			       : 0);
+}
+
+static int bind_control(struct sl_supervisor *s)
+{
+	int r = sl_bind_control(s->runtime.control_path, s->identity.socket_gid, &s->control_fd);
+
+	if (r < 0)
+		return sl_err(r, "cannot create the control socket %s", s->runtime.control_path);
+	return 0;
+}
+
+static int bind_all(struct sl_supervisor *s, const struct sl_conf_sources *sources)
+{
+	const struct sl_setup nothing = { .bundle_fd = -1, .http_fd = -1 };
+	int r = sl_setup_bind(s, &nothing, sources, &s->now, &s->report);
+
+	print_report(&s->report);
+	if (r < 0)
+		return sl_err(r, "cannot listen, not starting");
+	r = sl_steering_set(&s->steering, &s->now.listeners);
+	return r < 0 ? sl_err(r, "cannot steer port ranges, not starting") : 0;
+}
+
+static int launch(struct sl_supervisor *s, const struct sl_bundle *bundle)
+{
+	int r = sl_privs_trim_supervisor();
+
+	if (r < 0)
+		return sl_err(r, "cannot give up capabilities, not starting");
+	r = sl_bundle_pack(bundle, &s->now.bundle_fd);
+	if (r == 0)
+		r = sl_supervisor_start_proxy(s, "/proc/self/exe", &s->current);
+	if (r < 0)
+		return sl_err(r, "cannot start the proxy process");
+	sl_timer_start(s->loop, &s->current->deadline, sl_loop_now_ms(s->loop) + START_WAIT_MS,
+		       on_start_deadline);
+	return 0;
+}
+
+/* In the order that leaves nothing behind when a step fails; each step says what failed. */
+static int start_fresh(struct sl_supervisor *s)
+{
+	_cleanup_(sl_bundle_done) struct sl_bundle bundle = { 0 };
+	const struct sl_conf_global *global;
+	int r = sl_setup_read(s->options->config_path, &bundle, &s->now.conf, &s->report);
+
+	print_report(&s->report);
+	if (r < 0) {
+		s->exit_code = SL_EXIT_CONFIG;
+		return r;
+	}
+	s->now.generation = 1;
+	s->last_reload_ok = true;
+	global = &s->now.conf->global;
+	sl_supervisor_set_log(s->now.conf);
+	r = sl_runtime_enter(global->runtime_dir, global->state_dir, &s->runtime);
+	if (r == 0)
+		r = find_identity(s);
+	if (r < 0)
+		return r;
+	raise_files(s->now.conf);
+	r = bind_all(s, &bundle.sources);
+	if (r == 0)
+		r = bind_control(s);
+	if (r == 0)
+		r = sl_supervisor_open_access(s, s->now.conf);
+	return r < 0 ? r : launch(s, &bundle);
+}
+
+static void supervisor_done(struct sl_supervisor *s)
+{
+	if (!s->loop)
+		return;
+	sl_timer_stop(&s->restart);
+	sl_timer_stop(&s->job_deadline);
+	sl_timer_stop(&s->stop_deadline);
+	sl_task_cancel(&s->job_task);
+	while (!sl_list_is_empty(&s->children)) {
+		struct sl_child *c = child_of(s->children.next);
+
+		sl_child_kill(c);
+		sl_child_free(c);
+	}
+	sl_io_stop(&s->signal_io);
+	sl_closep(&s->signal_fd);
+	sl_setup_done(&s->now);
+	sl_setup_done(&s->next);
+	sl_steering_done(&s->steering);
+	sl_closep(&s->control_fd);
+	sl_closep(&s->access_fd);
+	sl_runtime_leave(&s->runtime);
+	sl_str_done(&s->report);
+	sl_loop_free(s->loop);
+	free(s->exe);
+}
+
+static int start(struct sl_supervisor *s)
+{
+	int r = sl_loop_new(&s->loop);
+
+	if (r == 0)
+		r = find_exe(s);
+	if (r == 0)
+		r = take_signals(s);
+	if (r < 0)
+		return sl_err(r, "cannot start");
+	if (s->options->resume_fd >= 0)
+		return sl_resume_load(s, s->options->resume_fd);
+	return start_fresh(s);
+}
+
+int sl_supervisor_run(const struct sl_daemon_options *options)
+{
+	struct sl_supervisor s = { .options = options,
+				   .signal_fd = -1,
+				   .control_fd = -1,
+				   .access_fd = -1,
+				   .runtime = { .pid_fd = -1 },
+				   .now = { .bundle_fd = -1, .http_fd = -1 },
+				   .next = { .bundle_fd = -1, .http_fd = -1 },
+				   .next_listener_id = 1 };
+	int r;
+
+	s.events = (struct sl_child_events){ .message = on_message, .ended = on_ended, .arg = &s };
+	s.started_ms = sl_clock_ms();
+	sl_list_init(&s.children);
+	sl_log_set_role(options->is_single ? "single" : "supervisor");
+	r = start(&s);
+	if (r == 0) {
+		r = sl_loop_run(s.loop);
+		if (r < 0)
+			(void)sl_err(r, "the event loop failed");
+	}
+	if (r < 0 && s.exit_code == 0)
+		s.exit_code = 1;
+	if (s.stopping)
+		sl_info("stopped");
+	supervisor_done(&s);
+	return s.exit_code;
+}
