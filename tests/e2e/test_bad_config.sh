@@ -90,7 +90,7 @@ routes:
   - name: web
     match: { ports: 8080 }
     forward: \"10.0.0.1:80\"
-    tls: passthrough
+    tls: acme
 "
 bad '3:[0-9]+' 'log|level' "version: 1
 global:
@@ -152,11 +152,11 @@ assert_between "ms" $took 0 $((1000 * SLOW))
 
 say "the daemon does not start on a bad file"
 printf 'version: 1\nroutes: 7\n' >"$file"
-run in_ns proxy "$SLUICED" -c "$file"
+run ip netns exec "$LAB-p" "$SLUICED" -c "$file"
 assert_eq "exit code" "$CODE" 78
 say "or on an address it does not have"
 printf 'version: 1\nglobal: { runtime_dir: %s, state_dir: %s, bpf_dir: %s, http: none }\n%s' "$LAB_DIR" "$LAB_DIR" "$LAB_DIR" "${good#version: 1
 }" | sed 's/ports: 8080/ports: "10.1.2.3:8080"/' >"$file"
-run in_ns proxy "$SLUICED" -c "$file"
+run ip netns exec "$LAB-p" "$SLUICED" -c "$file"
 if [ "$CODE" = 0 ] || [ "$CODE" = 124 ]; then fail "started: $(cat "$LAB_DIR/out")"; fi
 grep -q '10.1.2.3' "$LAB_DIR/out" || fail "no address in: $(cat "$LAB_DIR/out")"

@@ -18,8 +18,8 @@ where = sys.argv[1]
 def connect():
     if where.startswith("/"):
         s = socket.socket(socket.AF_UNIX)
+        s.connect(where)  # blocking: waits while the queue is full
         s.settimeout(5)
-        s.connect(where)
     else:
         host, port = where.split(":")
         s = socket.create_connection((host, int(port)), timeout=5)

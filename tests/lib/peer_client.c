@@ -603,8 +603,11 @@ static void step_hold(struct conn *c, uint32_t events)
 		if (!cl.ms) {
 			cl.done++;
 			held++;
-		} else if (send(c->fd, "x", 1, 0) != 1) {
-			die("hold: send: %s", strerror(errno));
+		} else if (send(c->fd, "x", 1, 0) != 1) { /* refused meanwhile */
+			cl.count[outcome_of(errno)]++;
+			cl.done++;
+			conn_end(c, true);
+			return;
 		}
 		conn_want(c, EPOLLIN);
 		return;
