@@ -96,11 +96,13 @@ static void on_channel(void *arg, int err, const struct sl_msg *msg, int fd)
 		end_thread(c);
 		return;
 	}
-	/* A process that closed its channel is about to end; one that breaks the protocol must. */
-	if (err != -EPIPE) {
+	if (err != -EPIPE)
 		sl_err(err, "proxy process %d sent what no proxy sends, killing it", (int)c->pid);
-		sl_child_kill(c);
-	}
+	else if (c->state == SL_CHILD_DRAINING)
+		return;
+	sl_child_kill(c); /* nobody can talk to it any more */
+	c->state = SL_CHILD_LOST;
+	c->events->lost(c->events->arg, c);
 }
 
 static int child_new(struct sl_loop *loop, const struct sl_child_events *events, int channel_fd,
