@@ -36,7 +36,7 @@ endif
 
 # Exactly what the kernel's user headers need; no BTF of this host is read at build time.
 BPF_CFLAGS := -g -O2 -mcpu=v3 -target bpf -Wall -Wextra -Werror \
-	-idirafter /usr/include/$(shell $(CC) -print-multiarch) -Ibpf
+	-idirafter /usr/include/$(shell $(CC) -print-multiarch 2>/dev/null) -Ibpf
 
 SRC   := $(wildcard userspace/*/*.c)
 MAIN  := userspace/daemon/main.c

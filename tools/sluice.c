@@ -342,8 +342,9 @@ static int post(struct cli *cli, const char *target, const char *done)
 	text = json_string_value(json_object_get(doc, "text"));
 	if (text && text[0])
 		(void)printf("%s%s", text, text[strlen(text) - 1] == '\n' ? "" : "\n");
-	(void)printf("%s, generation %" PRIu64 "\n", done,
-		     (uint64_t)json_integer_value(json_object_get(doc, "generation")));
+	else
+		(void)printf("%s, generation %" PRIu64 "\n", done,
+			     (uint64_t)json_integer_value(json_object_get(doc, "generation")));
 	return EXIT_GOOD;
 }
 
@@ -406,7 +407,7 @@ static int run_schema(struct cli *cli)
 
 	(void)cli;
 	sl_conf_schema(&out);
-	(void)fputs(sl_str_text(&out), stdout);
+	(void)printf("%s%s", sl_str_text(&out), out.len && out.p[out.len - 1] == '\n' ? "" : "\n");
 	return EXIT_GOOD;
 }
 

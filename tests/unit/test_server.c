@@ -67,7 +67,7 @@ static void on_call(void *arg, struct sl_call *call)
 	sl_call_reply(call, 200, SL_TYPE_TEXT, &body);
 }
 
-static int setup(void **state)
+static int setup_with(void **state, uint64_t idle_ms)
 {
 	struct lab *lab = calloc(1, sizeof(*lab));
 	struct sl_server_options options;
@@ -86,13 +86,24 @@ static int setup(void **state)
 					      .fd = fd,
 					      .handle = on_call,
 					      .arg = lab,
-					      .idle_ms = IDLE_MS,
+					      .idle_ms = idle_ms,
 					      .head_ms = HEAD_MS,
 					      .max_clients = 4 };
 	assert_int_equal(sl_server_new(&options, &lab->server), 0);
 	fail_accepts = failed_accepts = 0;
 	*state = lab;
 	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_with(state, IDLE_MS);
+}
+
+/* For tests in which nobody is to be given up for being slow. */
+static int setup_patient(void **state)
+{
+	return setup_with(state, 60000);
 }
 
 static int teardown(void **state)
@@ -170,7 +181,7 @@ static void an_idle_client_is_closed_in_silence(void **state)
 	uint64_t ended = read_all(lab, fd, &got);
 
 	assert_int_equal(got.len, 0);
-	assert_in_range(ended - began, IDLE_MS - 2, IDLE_MS + 500);
+	assert_in_range(ended - began, IDLE_MS - 2, IDLE_MS + 3000);
 	wait_clients(lab, 0);
 }
 
@@ -196,7 +207,7 @@ static void half_a_head_has_a_deadline_of_its_own(void **state)
 		assert_true(sl_clock_ms() < until);
 	}
 	assert_non_null(strstr(got.p, "HTTP/1.1 408 "));
-	assert_in_range(sl_clock_ms() - began, HEAD_MS - 2, HEAD_MS + 500);
+	assert_in_range(sl_clock_ms() - began, HEAD_MS - 2, HEAD_MS + 3000);
 	assert_int_equal(shutdown(fd, SHUT_WR), 0);
 	wait_clients(lab, 0);
 }
@@ -207,12 +218,11 @@ static void keep_alive_waits_for_the_idle_time(void **state)
 	struct lab *lab = *state;
 	_cleanup_(sl_str_done) struct sl_str got = { 0 };
 	_cleanup_fd_ int fd = dial(lab);
-	uint64_t began;
+	uint64_t began = sl_clock_ms();
 
 	put(fd, GET);
 	wait_count(lab, &lab->n_calls, 1);
-	began = sl_clock_ms();
-	assert_in_range(read_all(lab, fd, &got) - began, IDLE_MS - 2, IDLE_MS + 500);
+	assert_in_range(read_all(lab, fd, &got) - began, IDLE_MS - 2, IDLE_MS + 3000);
 	assert_non_null(strstr(got.p, "\r\n\r\nxx"));
 }
 
@@ -276,13 +286,13 @@ static void the_longest_inactive_client_makes_room(void **state)
 		fd[i] = dial(lab);
 		wait_clients(lab, (unsigned)i + 1);
 	}
-	put(fd[0], "G"); /* now the second is the longest inactive */
-	assert_int_equal(sl_loop_turn(lab->loop, 1), 0);
+	put(fd[0], GET); /* now the second is the longest inactive */
+	wait_count(lab, &lab->n_calls, 1);
 	fd[4] = dial(lab);
 	(void)read_all(lab, fd[1], &got);
 	assert_int_equal(sl_server_n_clients(lab->server), 4);
 	put(fd[4], GET);
-	wait_count(lab, &lab->n_calls, 1);
+	wait_count(lab, &lab->n_calls, 2);
 	for (int i = 0; i < 5; i++)
 		(void)close(fd[i]);
 }
@@ -333,16 +343,17 @@ static void running_out_of_descriptors_neither_spins_nor_hurts(void **state)
 int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define PATIENT(fn) cmocka_unit_test_setup_teardown(fn, setup_patient, teardown)
 	const struct CMUnitTest tests[] = {
 		T(an_idle_client_is_closed_in_silence),
 		T(half_a_head_has_a_deadline_of_its_own),
 		T(keep_alive_waits_for_the_idle_time),
 		T(an_unread_answer_is_given_up),
-		T(a_slow_reader_gets_everything),
-		T(unread_answers_are_bounded_together),
-		T(the_longest_inactive_client_makes_room),
-		T(a_waiting_client_is_dropped_last),
-		T(running_out_of_descriptors_neither_spins_nor_hurts),
+		PATIENT(a_slow_reader_gets_everything),
+		PATIENT(unread_answers_are_bounded_together),
+		PATIENT(the_longest_inactive_client_makes_room),
+		PATIENT(a_waiting_client_is_dropped_last),
+		PATIENT(running_out_of_descriptors_neither_spins_nor_hurts),
 	};
 
 	return cmocka_run_group_tests_name("server", tests, NULL, NULL);

@@ -85,9 +85,10 @@ static int build_target(struct sl_build *b, const struct sl_node *n, bool preser
 		bool v6 = sl_addr_family(&parts.addr) == AF_INET6;
 
 		sl_report_error(&b->report, n->at, path,
-				"%s has no port: write %s%.253s%s:PORT, or 'port: preserve' beside "
+				"%s has no port: write %s%.253s%s, or 'port: preserve' beside "
 				"'targets' to keep the port the client connected to",
-				sl_quote(n->text, buf), v6 ? "\"[" : "", parts.host, v6 ? "]" : "");
+				sl_quote(n->text, buf), v6 ? "\"[" : "", parts.host,
+				v6 ? "]:PORT\"" : ":PORT");
 		return -EINVAL;
 	}
 	if (preserve && parts.port)

@@ -308,7 +308,8 @@ int sl_conf_check(struct sl_build *b)
 
 	for (size_t i = 0; r == 0 && i < b->conf->n_routes; i++)
 		r = check_targets(b, &b->conf->routes[i]);
-	if (r == 0)
+	/* with errors elsewhere, what routes match is not known completely */
+	if (r == 0 && b->report.n_errors == 0)
 		r = check_reachable(b);
 	check_overload(b);
 	check_http(b);

@@ -68,7 +68,8 @@ enum sl_engine_choice {
 
 /* "443", "8000-8100", "10.0.0.1:443", "[::1]:8000-8100". */
 struct sl_port_spec {
-	struct sl_addr ip; /* AF_UNSPEC: every local address */
+	/* AF_UNSPEC: every local address; 0.0.0.0 or ::, if written: every one of that family */
+	struct sl_addr ip;
 	uint16_t from;
 	uint16_t to; /* inclusive */
 	struct sl_mark mark;

@@ -10,21 +10,11 @@
 
 #define QUOTE_CHARS 60
 #define TAB 8
+#define PATH_PART 100
 /* Lines whose caret stands beyond the first are shown from a little before the caret on. */
 #define WINDOW_FROM 90
 #define WINDOW_BEFORE 60
 #define WINDOW_CHARS 110
-
-static void add_path(struct sl_str *s, const struct sl_path *path)
-{
-	if (!path || !path->up)
-		return;
-	add_path(s, path->up);
-	if (!path->name)
-		sl_str_addf(s, "[%zu]", path->index);
-	else
-		sl_str_addf(s, "%s%s", path->up->up ? "." : "", path->name);
-}
 
 /* One character as a terminal may show it; the columns it takes. */
 static unsigned add_char(struct sl_str *s, const char *p, size_t len, uint32_t c)
@@ -42,6 +32,27 @@ static unsigned add_char(struct sl_str *s, const char *p, size_t len, uint32_t c
 		return sl_utf8_width(c);
 	}
 	return (unsigned)(s->len - before);
+}
+
+/* Names come from the file where a mapping may have any keys. */
+static void add_path(struct sl_str *s, const struct sl_path *path)
+{
+	size_t n, len;
+	uint32_t c;
+
+	if (!path || !path->up)
+		return;
+	add_path(s, path->up);
+	if (!path->name) {
+		sl_str_addf(s, "[%zu]", path->index);
+		return;
+	}
+	sl_str_adds(s, path->up->up ? "." : "");
+	n = strnlen(path->name, PATH_PART);
+	for (size_t i = 0; i < n; i += len) {
+		len = sl_utf8_decode(path->name + i, n - i, &c);
+		(void)add_char(s, path->name + i, len, c);
+	}
 }
 
 const char *sl_quote(const char *text, char buf[SL_QUOTE_LEN])

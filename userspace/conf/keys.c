@@ -466,7 +466,7 @@ static const struct sl_key target_keys[] = {
 static const struct sl_key target_short = { .name = "target", .type = SL_KEY_TARGET };
 static const struct sl_key target_item = { OBJECT("target", 0, target_keys),
 					   .item = &target_short };
-static const struct sl_key targets_short = { ONE_OR_LIST("targets", 0, target_item) };
+static const struct sl_key targets_short = { ONE_OR_LIST("targets", REQUIRED, target_item) };
 
 #define FORWARD_OPTIONS                                                                            \
 	{ ENUM("port", 0, "null", preserve_words),                                                 \

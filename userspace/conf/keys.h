@@ -32,10 +32,9 @@ enum sl_key_type {
 
 enum sl_key_flags {
 	SL_KEY_REQUIRED = 1,
-	SL_KEY_LATER = 2,         /* known, not supported by this build: only its default */
-	SL_KEY_LATER_OBJECT = 4,  /* as LATER, but only the mapping form */
-	SL_KEY_OFF_IS_ZERO = 8,   /* 0 is allowed beside min..max and switches it off */
-	SL_KEY_HAS_DEFAULTS = 16, /* of a route: may stand under `defaults` (for hints) */
+	SL_KEY_LATER = 2,        /* known, not supported by this build: only its default */
+	SL_KEY_LATER_OBJECT = 4, /* as LATER, but only the mapping form */
+	SL_KEY_OFF_IS_ZERO = 8,  /* 0 is allowed beside min..max and switches it off */
 };
 
 struct sl_word {

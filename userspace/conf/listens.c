@@ -103,6 +103,8 @@ static struct spans spans_of(const struct spans *s, const struct sl_addr *ip)
 {
 	struct spans part = { .item = s->item };
 
+	if (s->n == 0)
+		return part;
 	while (part.item < s->item + s->n && sl_compare_ip(&part.item->ip, ip) < 0)
 		part.item++;
 	while (part.item + part.n < s->item + s->n && sl_compare_ip(&part.item[part.n].ip, ip) == 0)
@@ -246,6 +248,8 @@ static struct entries entries_of(struct sl_build *b, const struct sl_addr *ip)
 		else
 			hi = mid;
 	}
+	if (lo == b->n_listeners)
+		return part;
 	part.item = b->listeners + lo;
 	while (lo + part.n < b->n_listeners && sl_compare_ip(&part.item[part.n].ports.ip, ip) == 0)
 		part.n++;

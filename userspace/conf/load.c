@@ -122,6 +122,18 @@ static int compare_names(const struct dirent **a, const struct dirent **b)
 	return strcmp((*a)->d_name, (*b)->d_name);
 }
 
+/* The main file may be a pipe; one that lies in the directory would only block. */
+static int add_neighbour(struct sl_conf_sources *s, const char *path, struct sl_diags *diags)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return cannot_read(diags, path, errno);
+	if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+		return cannot_read(diags, path, ENXIO);
+	return add_file(s, path, diags);
+}
+
 /* All of them are tried, so that every unreadable one is named. */
 static int add_found(struct sl_conf_sources *s, const char *dir, struct dirent **found, int n,
 		     struct sl_diags *diags)
@@ -132,7 +144,7 @@ static int add_found(struct sl_conf_sources *s, const char *dir, struct dirent *
 		_cleanup_(sl_str_done) struct sl_str path = { 0 };
 
 		sl_str_addf(&path, "%s/%s", dir, found[i]->d_name);
-		one = path.oom ? cannot_read(diags, dir, ENOMEM) : add_file(s, path.p, diags);
+		one = path.oom ? cannot_read(diags, dir, ENOMEM) : add_neighbour(s, path.p, diags);
 		if (one < 0 && r == 0)
 			r = one;
 	}

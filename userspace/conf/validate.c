@@ -149,6 +149,50 @@ static void refuse_unknown(struct scope *s, const struct sl_key *key, struct sl_
 
 /* ---- objects ---- */
 
+static int compare_keys(const void *a, const void *b)
+{
+	const struct sl_node *x = *(const struct sl_node *const *)a;
+	const struct sl_node *y = *(const struct sl_node *const *)b;
+	int c = strcmp(x->key, y->key);
+
+	if (c)
+		return c;
+	if (x->key_at.line != y->key_at.line)
+		return x->key_at.line < y->key_at.line ? -1 : 1;
+	return (x->key_at.column > y->key_at.column) - (x->key_at.column < y->key_at.column);
+}
+
+static void refuse_duplicates(struct scope *s, const struct sl_node *mapping,
+			      const struct sl_path *path)
+{
+	_cleanup_free_ struct sl_node **sorted = NULL;
+	char place[SL_PLACE_LEN], key[SL_QUOTE_LEN];
+	size_t n = 0, first = 0;
+
+	if (mapping->n < 2)
+		return;
+	sorted = calloc(mapping->n, sizeof(struct sl_node *));
+	if (!sorted) {
+		s->report->oom = true;
+		return;
+	}
+	for (struct sl_node *c = mapping->first; c; c = c->next)
+		if (!c->key_bad)
+			sorted[n++] = c;
+	qsort(sorted, n, sizeof(struct sl_node *), compare_keys);
+	for (size_t i = 1; i < n; i++) {
+		if (strcmp(sorted[first]->key, sorted[i]->key) != 0) {
+			first = i;
+			continue;
+		}
+		sl_report_error(s->report, sorted[i]->key_at, path,
+				"duplicate key %s, first given at %s",
+				sl_quote(sorted[first]->key, key),
+				sl_report_place(s->report, sorted[first]->key_at, place));
+		sorted[i]->key_bad = true;
+	}
+}
+
 static bool was_misspelt(const struct sl_node *mapping, const char *name)
 {
 	for (const struct sl_node *n = mapping->first; n; n = n->next) {
@@ -208,6 +252,7 @@ static void check_member(struct scope *s, const struct sl_key *key, struct sl_no
 static void check_object(struct scope *s, const struct sl_key *key, struct sl_node *node,
 			 const struct sl_path *path)
 {
+	refuse_duplicates(s, node, path);
 	for (struct sl_node *n = node->first; n; n = n->next) {
 		struct sl_path here = { .up = path, .name = n->key };
 		const struct sl_key *k;
@@ -266,6 +311,7 @@ static void check_items(struct scope *s, const struct sl_key *key, struct sl_nod
 static void check_map(struct scope *s, const struct sl_key *key, struct sl_node *node,
 		      const struct sl_path *path)
 {
+	refuse_duplicates(s, node, path);
 	for (struct sl_node *n = node->first; n; n = n->next) {
 		struct sl_path here = { .up = path, .name = n->key };
 

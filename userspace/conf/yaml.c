@@ -15,10 +15,12 @@
 #define MAX_REPAIRS 20
 #define MAX_REPAIR_BYTES ((size_t)64 << 20)
 
-/* A place of the private copy that was changed so that reading could go on. */
+#define MAX_SPOTS 64
+
+/* A word of the private copy that was changed so that reading could go on. */
 struct repair {
 	struct sl_mark at;
-	uint32_t to_column; /* exclusive */
+	struct sl_str why; /* reported after the last start */
 };
 
 struct frame {
@@ -33,8 +35,9 @@ struct reader {
 	uint32_t source;
 	struct sl_str text; /* the private copy that libyaml reads */
 	struct repair repairs[MAX_REPAIRS];
-	struct sl_str why[MAX_REPAIRS]; /* reported after the last start */
 	size_t n_repairs;
+	struct sl_mark spots[MAX_SPOTS]; /* of changes: values that hold one say nothing more */
+	size_t n_spots;
 	size_t bytes_left;
 	size_t seen; /* at_mark()'s last answer: places are asked for in their order, mostly */
 	struct sl_mark seen_at;
@@ -70,6 +73,12 @@ static struct sl_mark mark_of(const struct reader *rd, const yaml_mark_t *m)
 
 /* ---- the private copy ---- */
 
+static void add_spot(struct reader *rd, struct sl_mark m)
+{
+	if (rd->n_spots < MAX_SPOTS)
+		rd->spots[rd->n_spots++] = m;
+}
+
 /* Copies the source; what no YAML text may hold is reported and replaced, one for one. */
 static void copy_text(struct reader *rd)
 {
@@ -103,6 +112,7 @@ static void copy_text(struct reader *rd)
 				sl_report_error(rd->report, at, NULL,
 						"control character U+%04X in the text", c);
 			sl_str_addc(&rd->text, '?');
+			add_spot(rd, at);
 		}
 		at.column++;
 	}
@@ -161,26 +171,22 @@ static bool SL_PRINTF(5, 6)
 	if (rd->n_repairs == MAX_REPAIRS || rd->bytes_left < rd->text.len)
 		return false;
 	rd->bytes_left -= rd->text.len;
-	memset(p, 'x', n);
-	rd->repairs[rd->n_repairs] =
-		(struct repair){ .at = m, .to_column = m.column + (uint32_t)n };
+	rd->repairs[rd->n_repairs].at = m;
 	va_start(ap, fmt);
-	sl_str_addv(&rd->why[rd->n_repairs], fmt, ap);
+	sl_str_addv(&rd->repairs[rd->n_repairs].why, fmt, ap);
 	va_end(ap);
+	memset(p, 'x', n); /* may be what the text was made of */
+	add_spot(rd, m);
 	rd->n_repairs++;
 	rd->again = true;
 	return true;
 }
 
-static bool is_repaired(const struct reader *rd, struct sl_mark from, struct sl_mark to)
+static bool has_spot(const struct reader *rd, struct sl_mark from, struct sl_mark to)
 {
-	for (size_t i = 0; i < rd->n_repairs; i++) {
-		const struct repair *r = &rd->repairs[i];
-
-		if (r->at.line == from.line && r->at.column >= from.column &&
-		    (to.line > from.line || r->at.column < to.column))
+	for (size_t i = 0; i < rd->n_spots; i++)
+		if (!is_before(rd->spots[i], from) && is_before(rd->spots[i], to))
 			return true;
-	}
 	return false;
 }
 
@@ -255,17 +261,21 @@ static void add_child(struct sl_node *parent, struct sl_node *child)
 	parent->n++;
 }
 
-static void check_key(struct reader *rd, struct sl_node *key)
+static void check_key(struct reader *rd, struct sl_node *mapping, struct sl_node *key)
 {
-	if (key->kind != SL_NODE_SCALAR) {
+	if (mapping->bad) {
+		key->bad = true; /* all of it has been reported */
+	} else if (key->kind != SL_NODE_SCALAR) {
 		const char *p = at_mark(rd, key->at);
+		bool inner = p && p > rd->text.p && p[-1] == '{' && *p == '{';
 
 		sl_report_error(
 			rd->report, key->at, NULL, "%s",
-			p && strncmp(p, "{{", 2) == 0
+			inner || (p && strncmp(p, "{{", 2) == 0)
 				? "this looks like a template that was not filled in: put text "
 				  "with braces in quotes"
 				: "a key must be plain text, as in 'name: value'");
+		mapping->bad = inner;
 		key->bad = true;
 	} else if (!key->quoted && strcmp(key->text, "<<") == 0) {
 		sl_report_error(rd->report, key->at, NULL,
@@ -284,7 +294,7 @@ static void place(struct reader *rd, struct sl_node *n)
 	} else if (f->node->kind == SL_NODE_LIST) {
 		add_child(f->node, n);
 	} else if (!f->key) {
-		check_key(rd, n);
+		check_key(rd, f->node, n);
 		f->key = n;
 	} else {
 		n->key = f->key->text;
@@ -295,57 +305,15 @@ static void place(struct reader *rd, struct sl_node *n)
 	}
 }
 
-static int compare_keys(const void *a, const void *b)
-{
-	const struct sl_node *x = *(const struct sl_node *const *)a;
-	const struct sl_node *y = *(const struct sl_node *const *)b;
-	int c = strcmp(x->key, y->key);
-
-	if (c)
-		return c;
-	if (x->key_at.line != y->key_at.line)
-		return x->key_at.line < y->key_at.line ? -1 : 1;
-	return (x->key_at.column > y->key_at.column) - (x->key_at.column < y->key_at.column);
-}
-
-static void check_duplicate_keys(struct reader *rd, const struct sl_node *mapping)
-{
-	struct sl_node **sorted = sl_arena_alloc(rd->arena, mapping->n * sizeof(struct sl_node *));
-	char place_buf[SL_PLACE_LEN], key[SL_QUOTE_LEN];
-	const struct sl_node *first = NULL;
-	size_t n = 0;
-
-	if (!sorted) {
-		rd->report->oom = true;
-		return;
-	}
-	for (struct sl_node *c = mapping->first; c; c = c->next)
-		if (!c->key_bad)
-			sorted[n++] = c;
-	if (n > 1)
-		qsort(sorted, n, sizeof(struct sl_node *), compare_keys);
-	for (size_t i = 0; i < n; i++) {
-		if (!first || strcmp(first->key, sorted[i]->key) != 0) {
-			first = sorted[i];
-			continue;
-		}
-		sl_report_error(rd->report, sorted[i]->key_at, NULL,
-				"duplicate key %s, first given at %s", sl_quote(first->key, key),
-				sl_report_place(rd->report, first->key_at, place_buf));
-		sorted[i]->key_bad = true;
-	}
-}
-
 static void refuse_decoration(struct reader *rd, const yaml_event_t *e, const yaml_char_t *anchor,
 			      const yaml_char_t *tag)
 {
 	char buf[SL_QUOTE_LEN];
 
 	if (anchor)
-		sl_report_error(
-			rd->report, mark_of(rd, &e->start_mark), NULL,
-			"anchors (&%s) are not read: write the value out where it is needed",
-			(const char *)anchor);
+		sl_report_error(rd->report, mark_of(rd, &e->start_mark), NULL,
+				"anchors (%s) are not read: write the value out where it is needed",
+				sl_quote((const char *)anchor, buf));
 	if (tag)
 		sl_report_error(rd->report, mark_of(rd, &e->start_mark), NULL,
 				"tags (%s) are not read: remove it",
@@ -370,7 +338,7 @@ static bool add_scalar(struct reader *rd, const yaml_event_t *e)
 		sl_report_error(rd->report, n->at, NULL, "a NUL byte in the text");
 		n->bad = true;
 	}
-	if (rd->n_repairs && is_repaired(rd, n->at, mark_of(rd, &e->end_mark)))
+	if (has_spot(rd, n->at, mark_of(rd, &e->end_mark)))
 		n->bad = true;
 	place(rd, n);
 	return true;
@@ -380,15 +348,18 @@ static bool add_alias(struct reader *rd, const yaml_event_t *e)
 {
 	struct sl_mark at = mark_of(rd, &e->start_mark);
 	const char *name = (const char *)e->data.alias.anchor;
+	const struct frame *f = rd->depth ? &rd->stack[rd->depth - 1] : NULL;
 	struct sl_node *n = new_node(rd, SL_NODE_SCALAR, e);
+	char buf[SL_QUOTE_LEN];
 
 	if (!n)
 		return false;
-	sl_report_error(
-		rd->report, at, NULL,
-		"aliases are not read: write the value out, or, if the text '*%s' is meant, "
-		"put it in quotes",
-		name);
+	if (!f || !f->key || !f->key->bad)
+		sl_report_error(
+			rd->report, at, NULL,
+			"aliases (%s) are not read: write the value out, or put it in quotes "
+			"if this text is meant",
+			sl_quote(name, buf));
 	n->bad = true;
 	place(rd, n);
 	return true;
@@ -417,14 +388,6 @@ static bool open_node(struct reader *rd, const yaml_event_t *e, enum sl_node_kin
 	return true;
 }
 
-static void close_node(struct reader *rd)
-{
-	struct sl_node *n = rd->stack[--rd->depth].node;
-
-	if (n->kind == SL_NODE_MAPPING && n->n > 1)
-		check_duplicate_keys(rd, n);
-}
-
 /* True to go on. */
 static bool on_event(struct reader *rd, const yaml_event_t *e)
 {
@@ -439,7 +402,7 @@ static bool on_event(struct reader *rd, const yaml_event_t *e)
 		return open_node(rd, e, SL_NODE_MAPPING);
 	case YAML_SEQUENCE_END_EVENT:
 	case YAML_MAPPING_END_EVENT:
-		close_node(rd);
+		rd->depth--;
 		return true;
 	case YAML_DOCUMENT_START_EVENT:
 		if (!rd->root)
@@ -480,8 +443,6 @@ static const struct phrase phrases[] = {
 	  false },
 	{ "did not find expected ',' or ']'", "',' or ']' expected", true },
 	{ "did not find expected ',' or '}'", "',' or '}' expected", true },
-	{ "found unexpected end of stream", "the closing quote is missing", true },
-	{ "found unexpected document indicator", "the closing quote is missing", true },
 	{ "did not find expected '-' indicator",
 	  "this does not fit the list around it: check the indentation and the '-'", true },
 	{ "block sequence entries are not allowed in this context",
@@ -515,7 +476,17 @@ static void report_syntax(struct reader *rd, const yaml_parser_t *p, struct sl_m
 	char place_buf[SL_PLACE_LEN];
 	const char *c = at_mark(rd, at);
 
-	if (strcmp(problem, "found character that cannot start any token") == 0 && c)
+	if (p->error == YAML_SCANNER_ERROR && p->context &&
+	    strcmp(p->context, "while scanning a quoted scalar") == 0 &&
+	    strncmp(problem, "found unexpected", 16) == 0)
+		sl_report_error(rd->report, around, NULL, "the closing quote is missing");
+	else if (!c && rd->depth && p->error == YAML_PARSER_ERROR)
+		sl_report_error(rd->report, rd->stack[rd->depth - 1].node->at, NULL,
+				"the end of this %s is missing",
+				rd->stack[rd->depth - 1].node->kind == SL_NODE_LIST
+					? "list (])"
+					: "mapping (})");
+	else if (strcmp(problem, "found character that cannot start any token") == 0 && c)
 		sl_report_error(rd->report, at, NULL, "%s",
 				*c == '\t' ? "a tab cannot indent: use spaces (JSON may use tabs)"
 					   : "this character cannot begin a value: put the text in "
@@ -546,21 +517,20 @@ static void on_syntax_error(struct reader *rd, const yaml_parser_t *p)
 
 /* ---- one file ---- */
 
+/* Whatever was open or had just ended when reading stopped may have been meant to go on. */
 static void mark_partial(struct reader *rd)
 {
-	while (rd->depth) {
-		struct sl_node *n = rd->stack[rd->depth - 1].node;
-
+	for (struct sl_node *n = rd->root; n; n = n->last)
 		n->partial = true;
-		close_node(rd);
-	}
+	while (rd->depth)
+		rd->stack[--rd->depth].node->partial = true;
 }
 
 static int read_once(struct reader *rd)
 {
 	yaml_parser_t parser;
 	yaml_event_t event;
-	bool more = true;
+	bool complete = false, more = true;
 
 	if (!yaml_parser_initialize(&parser))
 		return -ENOMEM;
@@ -576,10 +546,12 @@ static int read_once(struct reader *rd)
 			break;
 		}
 		more = on_event(rd, &event);
+		complete = event.type == YAML_STREAM_END_EVENT;
 		yaml_event_delete(&event);
 	}
 	yaml_parser_delete(&parser);
-	mark_partial(rd);
+	if (!complete)
+		mark_partial(rd);
 	return rd->report->oom ? -ENOMEM : 0;
 }
 
@@ -593,7 +565,7 @@ static int read_repairing(struct reader *rd)
 	} while (r == 0 && rd->again);
 	for (size_t i = 0; i < rd->n_repairs; i++)
 		sl_report_error(rd->report, rd->repairs[i].at, NULL, "%s",
-				sl_str_text(&rd->why[i]));
+				sl_str_text(&rd->repairs[i].why));
 	return r;
 }
 
@@ -609,9 +581,9 @@ int sl_yaml_parse(struct sl_arena *arena, struct sl_report *report, uint32_t sou
 	rd.fresh = *report;
 	r = rd.text.oom ? -ENOMEM : read_repairing(&rd);
 	for (size_t i = 0; i < rd.n_repairs; i++) {
-		if (rd.why[i].oom)
+		if (rd.repairs[i].why.oom)
 			r = -ENOMEM;
-		sl_str_done(&rd.why[i]);
+		sl_str_done(&rd.repairs[i].why);
 	}
 	sl_str_done(&rd.text);
 	if (r == 0)

@@ -172,9 +172,9 @@ static void print_engines(const struct sl_render *r, const json_t *doc)
 
 static void print_protection(const struct sl_render *r, const json_t *doc)
 {
-	line(r, "protection", "system call filter %s, %s; port ranges by %s",
+	line(r, "protection", "system call filter %s, runs as %s; port ranges: %s",
 	     is_true_at(doc, "sandboxed") ? "on" : "off",
-	     is_true_at(doc, "privileged_uid") ? "runs as root" : "runs without privileges",
+	     is_true_at(doc, "privileged_uid") ? "root" : "a user of its own",
 	     text_at(doc, "steering"));
 }
 

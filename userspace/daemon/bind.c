@@ -10,6 +10,9 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+/* A Unix socket with a full queue refuses at once; a crowd of idle clients must not do that. */
+#define CONTROL_BACKLOG 1024
+
 static int set_opt(int fd, int level, int name, int value)
 {
 	return setsockopt(fd, level, name, &value, sizeof(value)) < 0 ? -errno : 0;
@@ -163,7 +166,7 @@ int sl_bind_control(const char *path, gid_t gid, int *ret_fd)
 		return r;
 	if (gid != (gid_t)-1 && lchown(path, (uid_t)-1, gid) < 0)
 		return -errno;
-	if (listen(fd, 128) < 0)
+	if (listen(fd, CONTROL_BACKLOG) < 0)
 		return -errno;
 	*ret_fd = SL_TAKE_FD(fd);
 	return 0;

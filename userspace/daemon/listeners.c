@@ -242,20 +242,23 @@ static bool can_steer(struct builder *b)
 		(void)snprintf(s->text, sizeof(s->text), "sk_lookup");
 		return true;
 	}
-	(void)snprintf(s->text, sizeof(s->text), "a socket per port (sk_lookup: %s)", strerror(-r));
+	(void)snprintf(s->text, sizeof(s->text), "no sk_lookup (%s)", strerror(-r));
 	return false;
 }
 
 static int add_range(struct builder *b, const struct sl_listen_spec *spec)
 {
+	const char *why = NULL;
 	int r;
 
-	if (b->n_steered == SL_SKLOOKUP_MAX_RANGES || !can_steer(b)) {
+	if (b->n_steered == SL_SKLOOKUP_MAX_RANGES)
+		why = "there are too many ranges for sk_lookup";
+	else if (!can_steer(b))
+		why = b->plan->steering->text;
+	if (why) {
 		add_place(b, spec, "warning: ");
-		sl_str_addf(b->report, "ports %u-%u get a socket each, because %s\n", spec->from,
-			    spec->to,
-			    b->n_steered == SL_SKLOOKUP_MAX_RANGES ? "there are too many ranges"
-								   : "sk_lookup cannot be used");
+		sl_str_addf(b->report, "ports %u-%u get a socket each: %s\n", spec->from, spec->to,
+			    why);
 		return add_plain(b, spec);
 	}
 	r = check_range(b, spec);

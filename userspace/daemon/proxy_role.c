@@ -41,6 +41,7 @@ struct change {
 
 struct request {
 	uint64_t id; /* 0: free */
+	enum sl_ctl_request what;
 	sl_ctl_reply_fn reply;
 	void *arg;
 };
@@ -113,7 +114,9 @@ static void on_request(void *arg, enum sl_ctl_request what, sl_ctl_reply_fn repl
 		msg.id = ++role->last_request;
 		if (sl_channel_send(role->channel, &msg, -1) < 0)
 			break;
-		*slot = (struct request){ .id = msg.id, .reply = reply, .arg = reply_arg };
+		*slot = (struct request){
+			.id = msg.id, .what = what, .reply = reply, .arg = reply_arg
+		};
 		return;
 	}
 	reply(reply_arg, false, "too many requests are waiting, try again later\n");
@@ -132,6 +135,9 @@ static void on_reply(struct role *role, const struct sl_msg *msg, int fd)
 		if (hit.id != msg->id)
 			continue;
 		role->requests[i] = (struct request){ 0 };
+		/* Whoever asks after this answer must be answered by the new generation. */
+		if (hit.what == SL_CTL_UPGRADE && msg->flag)
+			sl_ctl_stop_accepting(role->ctl);
 		hit.reply(hit.arg, msg->flag, text ? text : "");
 		return;
 	}

@@ -145,12 +145,25 @@ static const struct {
 	{ IPPROTO_IPV6, IPV6_TCLASS },
 };
 
+/* The macros of the library leave a field out, which compilers warn about. */
+static struct scmp_arg_cmp arg_is(unsigned arg, scmp_datum_t value)
+{
+	return (struct scmp_arg_cmp){ .arg = arg, .op = SCMP_CMP_EQ, .datum_a = value };
+}
+
+static struct scmp_arg_cmp arg_masked(unsigned arg, scmp_datum_t mask, scmp_datum_t value)
+{
+	return (struct scmp_arg_cmp){
+		.arg = arg, .op = SCMP_CMP_MASKED_EQ, .datum_a = mask, .datum_b = value
+	};
+}
+
 static int allow_sockopts(scmp_filter_ctx ctx)
 {
 	for (size_t i = 0; i < SL_ARRAY_LEN(sockopts); i++) {
 		int r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(setsockopt), 2,
-					 SCMP_A1_32(SCMP_CMP_EQ, (uint32_t)sockopts[i].level),
-					 SCMP_A2_32(SCMP_CMP_EQ, (uint32_t)sockopts[i].name));
+					 arg_is(1, (scmp_datum_t)sockopts[i].level),
+					 arg_is(2, (scmp_datum_t)sockopts[i].name));
 		if (r < 0)
 			return r;
 	}
@@ -165,22 +178,21 @@ static int allow_sockets(scmp_filter_ctx ctx)
 
 	for (size_t i = 0; i < 4; i++) {
 		int r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2,
-					 SCMP_A0_32(SCMP_CMP_EQ, families[i / 2]),
-					 SCMP_A1_32(SCMP_CMP_MASKED_EQ, 0xf, types[i % 2]));
+					 arg_is(0, families[i / 2]),
+					 arg_masked(1, 0xf, types[i % 2]));
 		if (r < 0)
 			return r;
 	}
 	/* Name services and logs of libraries. */
 	return seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
-				SCMP_A0_32(SCMP_CMP_EQ, AF_UNIX));
+				arg_is(0, AF_UNIX));
 }
 
-static int allow_first_or_second(scmp_filter_ctx ctx, int call, unsigned arg,
-				 const uint32_t *values, size_t n)
+static int allow_values(scmp_filter_ctx ctx, int call, unsigned arg, const uint32_t *values,
+			size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
-		int r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, call, 1,
-					 SCMP_CMP32(arg, SCMP_CMP_EQ, values[i]));
+		int r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, call, 1, arg_is(arg, values[i]));
 		if (r < 0)
 			return r;
 	}
@@ -194,10 +206,9 @@ static int allow_fcntl_ioctl(scmp_filter_ctx ctx)
 		F_SETPIPE_SZ, F_GETPIPE_SZ, F_DUPFD_CLOEXEC, F_GET_SEALS
 	};
 	static const uint32_t ioctls[] = { FIONREAD, FIONBIO, SIOCOUTQ, SIOCOUTQNSD };
-	int r = allow_first_or_second(ctx, SCMP_SYS(fcntl), 1, fcntls, SL_ARRAY_LEN(fcntls));
+	int r = allow_values(ctx, SCMP_SYS(fcntl), 1, fcntls, SL_ARRAY_LEN(fcntls));
 
-	return r < 0 ? r
-		     : allow_first_or_second(ctx, SCMP_SYS(ioctl), 1, ioctls, SL_ARRAY_LEN(ioctls));
+	return r < 0 ? r : allow_values(ctx, SCMP_SYS(ioctl), 1, ioctls, SL_ARRAY_LEN(ioctls));
 }
 
 /* No memory is ever writable or mappable as code. */
@@ -207,7 +218,7 @@ static int allow_memory(scmp_filter_ctx ctx)
 
 	for (size_t i = 0; i < SL_ARRAY_LEN(calls); i++) {
 		int r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, calls[i], 1,
-					 SCMP_A2_32(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+					 arg_masked(2, PROT_EXEC, 0));
 		if (r < 0)
 			return r;
 	}
@@ -222,7 +233,7 @@ static int allow_threads(scmp_filter_ctx ctx)
 	const scmp_datum_t never = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |
 				   CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP;
 	int r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
-				 SCMP_A0(SCMP_CMP_MASKED_EQ, must | never, must));
+				 arg_masked(0, must | never, must));
 
 	if (r < 0)
 		return r;
@@ -234,18 +245,17 @@ static int allow_self(scmp_filter_ctx ctx)
 {
 	static const uint32_t prctls[] = { PR_SET_NAME, PR_SET_VMA };
 	int r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
-				 SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)getpid()));
+				 arg_is(0, (scmp_datum_t)getpid()));
 
 	if (r == 0)
-		r = allow_first_or_second(ctx, SCMP_SYS(prctl), 0, prctls, SL_ARRAY_LEN(prctls));
+		r = allow_values(ctx, SCMP_SYS(prctl), 0, prctls, SL_ARRAY_LEN(prctls));
 	if (r == 0)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1,
-				     SCMP_A2(SCMP_CMP_EQ, 0));
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1, arg_is(2, 0));
 	if (r == 0) /* fstat() of newer C libraries */
 		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1,
-				     SCMP_A3_32(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH));
+				     arg_masked(3, AT_EMPTY_PATH, AT_EMPTY_PATH));
 	return r == 0 ? seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOENT), SCMP_SYS(newfstatat), 1,
-					 SCMP_A3_32(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, 0))
+					 arg_masked(3, AT_EMPTY_PATH, 0))
 		      : r;
 }
 

@@ -86,6 +86,7 @@ struct sl_supervisor {
 
 	uint64_t deaths_ms[6]; /* of the last proxies that failed, oldest overwritten */
 	size_t n_deaths;
+	uint64_t current_since_ms; /* start of the current proxy */
 	uint64_t restart_wait_ms;
 	struct sl_timer restart;
 

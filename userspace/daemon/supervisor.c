@@ -177,6 +177,7 @@ static void start_current(struct sl_supervisor *s)
 {
 	int r = sl_supervisor_start_proxy(s, "/proc/self/exe", &s->current);
 
+	s->current_since_ms = sl_loop_now_ms(s->loop);
 	if (r < 0) {
 		(void)sl_err(r, "cannot start a proxy process");
 		wait_restart(s);
@@ -186,21 +187,20 @@ static void start_current(struct sl_supervisor *s)
 		       on_start_deadline);
 }
 
-/* More than five deaths in ten seconds are a loop that must not take the host with it. */
+/*
+ * More than five deaths in ten seconds are a loop that must not take the host with it; it
+ * is over when a proxy has lived that long.
+ */
 static bool is_crash_loop(struct sl_supervisor *s)
 {
 	size_t n = SL_ARRAY_LEN(s->deaths_ms);
 	uint64_t now_ms = sl_loop_now_ms(s->loop);
-	uint64_t oldest_ms = s->deaths_ms[s->n_deaths % n];
 
 	s->deaths_ms[s->n_deaths++ % n] = now_ms;
-	if (s->n_deaths < n || now_ms - oldest_ms > CRASH_WINDOW_MS) {
-		if (s->restart_wait_ms == 0 || now_ms - oldest_ms > 6 * CRASH_WINDOW_MS) {
-			s->restart_wait_ms = 0;
-			return false;
-		}
-	}
-	return true;
+	if (now_ms - s->current_since_ms > CRASH_WINDOW_MS)
+		s->restart_wait_ms = 0;
+	return s->restart_wait_ms > 0 ||
+	       (s->n_deaths >= n && now_ms - s->deaths_ms[s->n_deaths % n] <= CRASH_WINDOW_MS);
 }
 
 static void on_current_death(struct sl_supervisor *s, const struct sl_child *c,

@@ -131,7 +131,7 @@ void sl_upgrade_on_message(struct sl_supervisor *s, const struct sl_msg *msg)
 
 void sl_upgrade_on_death(struct sl_supervisor *s, const struct sl_child_end *end)
 {
-	sl_str_addf(&s->report, "error: %s %s before it was ready\n", s->exe, end->text);
+	sl_str_addf(&s->report, "error: no upgrade to %s: its process %s\n", s->exe, end->text);
 	s->candidate = NULL;
 	fail(s);
 }

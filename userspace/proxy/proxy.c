@@ -378,6 +378,10 @@ void sl_proxy_drain(struct sl_proxy *p, bool accept_queued, sl_proxy_fn done, vo
 	p->draining = true;
 	r->accept_queued = accept_queued;
 	start_round(r);
+	/* Each worker still has its own reference; the last one closes the socket. */
+	for (size_t i = 0; i < p->n_sockets; i++)
+		sl_listen_socket_unref(p->sockets[i]);
+	p->n_sockets = 0;
 }
 
 bool sl_proxy_is_draining(const struct sl_proxy *p)

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef CONF_TEXT_H
+#define CONF_TEXT_H
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "conf/conf.h"
+
+/* The result of one configuration given as text. */
+struct built {
+	int r;
+	struct sl_conf *conf;
+	struct sl_diags diags;
+};
+
+/* `second` is a file of conf.d; NULL: none. */
+static inline struct built build_two(const char *text, size_t len, const char *second)
+{
+	struct sl_conf_source item[2] = { { (char *)"a.yaml", NULL, len },
+					  { (char *)"conf.d/b.yaml", NULL, 0 } };
+	struct sl_conf_sources sources = { item, second ? 2 : 1 };
+	struct built b = { 0 };
+
+	/* on the exact heap size, so that reading beyond is seen */
+	item[0].text = malloc(len + 1);
+	memcpy(item[0].text, text, len);
+	item[0].text[len] = '\0';
+	item[1].text = second ? strdup(second) : NULL;
+	item[1].len = second ? strlen(second) : 0;
+	b.r = sl_conf_build(&sources, &b.conf, &b.diags);
+	free(item[0].text);
+	free(item[1].text);
+	if ((b.r == 0) != (b.conf != NULL) || (b.r == 0) != (b.diags.n_errors == 0))
+		fail_msg("result %d, %zu errors", b.r, b.diags.n_errors);
+	return b;
+}
+
+static inline struct built build_text(const char *text)
+{
+	return build_two(text, strlen(text), NULL);
+}
+
+static inline void built_done(struct built *b)
+{
+	sl_conf_free(b->conf);
+	sl_diags_done(&b->diags);
+}
+
+#define good_conf(name, content)                                           \
+	_cleanup_(built_done) struct built name##_b = build_text(content); \
+	if (name##_b.r < 0)                                                \
+		fail_msg("%s", sl_str_text(&name##_b.diags.text));         \
+	const struct sl_conf *name = name##_b.conf
+
+#endif

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "conf_text.h"
+
+#include <jansson.h>
+
+static const json_t *property(const json_t *object, const char *name)
+{
+	const json_t *p = json_object_get(json_object_get(object, "properties"), name);
+
+	if (!p)
+		fail_msg("no property %s", name);
+	return p;
+}
+
+static void the_schema_is_json(void **state)
+{
+	_cleanup_(sl_str_done) struct sl_str out = { 0 };
+	const json_t *route, *timeouts;
+	json_error_t error;
+	json_t *root;
+
+	(void)state;
+	sl_conf_schema(&out);
+	root = json_loads(sl_str_text(&out), JSON_REJECT_DUPLICATES, &error);
+	if (!root)
+		fail_msg("%s at line %d, column %d", error.text, error.line, error.column);
+	assert_string_equal(json_string_value(json_object_get(root, "$schema")),
+			    "https://json-schema.org/draft/2020-12/schema");
+	assert_true(json_is_false(json_object_get(root, "additionalProperties")));
+	route = json_object_get(property(root, "routes"), "items");
+	timeouts = property(route, "timeouts");
+	assert_string_equal(
+		json_string_value(json_object_get(property(timeouts, "idle"), "default")), "4h");
+	assert_int_equal(json_array_size(json_object_get(route, "required")), 2);
+	json_decref(root);
+}
+
+static void the_reference_has_every_key(void **state)
+{
+	static const char *const lines[] = {
+		"*version*: ",
+		"*global.log.level*: error | warn | info | debug; default info\n",
+		"*routes[].match.ports*: port, range, address:port",
+		"*routes[].timeouts.idle*: duration, 1ms to 366d, 0: off; default 4h\n",
+		"*routes[].engine*: auto | relay | packet (not supported by this build)",
+		"*routes[].http.paths[].forward.targets[].address*: host:port; required\n",
+		"Not supported by this build.",
+	};
+	_cleanup_(sl_str_done) struct sl_str out = { 0 };
+
+	(void)state;
+	sl_conf_reference(&out);
+	for (size_t i = 0; i < SL_ARRAY_LEN(lines); i++)
+		if (!strstr(sl_str_text(&out), lines[i]))
+			fail_msg("%s is missing", lines[i]);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_schema_is_json),
+		cmocka_unit_test(the_reference_has_every_key),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
