@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/json.h"
+#include "base/num.h"
 #include "conf/conf.h"
 #include "ctl/client.h"
 #include "ctl/render.h"
@@ -205,10 +206,18 @@ static int run_routes(struct cli *cli)
 static int run_conns(struct cli *cli)
 {
 	_cleanup_(sl_str_done) struct sl_str target = { 0 };
+	uint64_t n = cli->json ? 0 : 1000; /* a script wants all, a person does not */
+	char limit[32];
 
+	if (cli->limit && sl_num_parse(cli->limit, 0, UINT32_MAX, &n) < 0) {
+		complain("'%s' is no limit: write a number, 0 for all", cli->limit);
+		return EXIT_USAGE;
+	}
+	cli->render.max_rows = n ? n : SIZE_MAX;
+	/* One more than is shown tells whether there are more. */
+	(void)snprintf(limit, sizeof(limit), "%" PRIu64, cli->json || n == 0 ? n : n + 1);
 	sl_str_adds(&target, "/v1/conns");
-	/* A script wants all of them, a person at a terminal does not. */
-	sl_client_add_param(&target, "limit", cli->limit ? cli->limit : cli->json ? "0" : "1000");
+	sl_client_add_param(&target, "limit", limit);
 	if (cli->route)
 		sl_client_add_param(&target, "route", cli->route);
 	if (cli->n_operands)

@@ -35,7 +35,7 @@ grep -q main "$LAB_DIR/out" || fail "explain does not name the route"
 code 0 "${S[@]}" explain 8080 --json
 jq -e . "$LAB_DIR/out" >/dev/null || fail "explain --json is not JSON"
 code 0 "${S[@]}" routes --json
-assert_eq "routes" "$(jq -r '[.routes[].name] | join(" ")' "$LAB_DIR/out")" "main lost"
+assert_eq "routes" "$(jq -r '[.[].name] | join(" ")' "$LAB_DIR/out")" "main lost"
 code 0 "${S[@]}" reasons --json
 for reason in normal econnreset econnrefused connection_timeout inactivity max_lifetime parity_check \
 	close_grace closed_during_connect limit_global limit_route limit_ip rate_ip overload killed \

@@ -47,7 +47,7 @@ say "a connection shows while it is open"
 server raw echo 8001
 client_bg open hold to=$PROXY_IP:8081 n=1 ping=1 timeout=20
 wait_for has_output open
-row=$(sl conns --json | jq -c '.connections[0]')
+row=$(sl conns --json | jq -c '.[0]')
 assert_eq "fields of a connection" \
 	"$(jq -c keys <<<"$row")" \
 	'["age_s","alpn","backend","bytes_down","bytes_up","client","client_via","connect_ms","engine","engine_reason","id","idle_s","route","sni","state","tls"]'

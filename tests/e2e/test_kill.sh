@@ -14,7 +14,7 @@ client_bg one hold to=$PROXY_IP:8081 n=1 ping=1 timeout=20
 wait_for has_output one
 client_bg two hold to=$PROXY_IP:8081 n=1 ping=1 timeout=20
 wait_for has_output two
-id=$(sl conns --json | jq -r '[.connections[].id] | min')
+id=$(sl conns --json | jq -r '[.[].id] | min')
 sl kill "$id"
 ended() { [ "$(grep -c lost "$LAB_DIR/$1.out")" != 0 ]; }
 wait_for eval '[ "$(jqs .connections.active)" = 1 ]'
@@ -29,7 +29,7 @@ client_bg three hold to=$PROXY_IP:8081 n=5 ping=1 timeout=20
 wait_for has_output three
 dialog client to=$PROXY_IP:8082 send:hello expect:world rst &
 dialog_pid=$!
-wait_for eval '[ "$(sl conns --json | jq "[.connections[] | select(.route == \"b\" and .bytes_down == 5)] | length")" = 1 ]'
+wait_for eval '[ "$(sl conns --json | jq "[.[] | select(.route == \"b\" and .bytes_down == 5)] | length")" = 1 ]'
 sl kill --route b
 wait $dialog_pid || fail "the client did not see a reset"
 join_peer s

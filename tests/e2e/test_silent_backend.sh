@@ -30,7 +30,7 @@ for how in close_ms rst_ms; do
 	n=$((n + 1))
 	client_bg leaver$n shot to=$PROXY_IP:8084 $how=400 timeout=10
 	wait_for is_connecting 1
-	assert_eq "state" "$(sl conns --json | jq -r '.connections[0].state')" connecting
+	assert_eq "state" "$(sl conns --json | jq -r '.[0].state')" connecting
 	join_peer leaver$n
 	assert_back_to_baseline
 	assert_ended patient $n closed_during_connect closed_during_connect

@@ -331,10 +331,9 @@ static void a_connection_has_exactly_the_promised_fields(void **state)
 	};
 	struct lab *lab = *state;
 	json_t *j = ask_json(lab, "GET", "/v1/conns", 200);
-	json_t *conns = json_object_get(j, "connections");
-	json_t *c = json_array_get(conns, 0);
+	json_t *c = json_array_get(j, 0);
 
-	assert_int_equal(json_array_size(conns), 3);
+	assert_int_equal(json_array_size(j), 3);
 	assert_int_equal(json_object_size(c), SL_ARRAY_LEN(fields));
 	for (size_t i = 0; i < SL_ARRAY_LEN(fields); i++)
 		assert_non_null(json_object_get(c, fields[i]));
@@ -342,7 +341,7 @@ static void a_connection_has_exactly_the_promised_fields(void **state)
 	assert_true(json_is_null(json_object_get(c, "client_via")));
 	assert_true(json_is_null(json_object_get(c, "sni")));
 	assert_int_equal(json_real_value(json_object_get(c, "connect_ms")) * 10, 15);
-	c = json_array_get(conns, 2); /* nothing is known of it yet */
+	c = json_array_get(j, 2); /* nothing is known of it yet */
 	assert_true(json_is_null(json_object_get(c, "route")));
 	assert_true(json_is_null(json_object_get(c, "engine")));
 	assert_true(json_is_null(json_object_get(c, "backend")));
@@ -355,13 +354,11 @@ static void connections_are_filtered(void **state)
 	struct lab *lab = *state;
 	json_t *j = ask_json(lab, "GET", "/v1/conns?route=shop&limit=1", 200);
 
-	assert_int_equal(number_at(j, "matching"), 2);
-	assert_int_equal(number_at(j, "shown"), 1);
-	assert_int_equal(json_array_size(json_object_get(j, "connections")), 1);
+	assert_int_equal(json_array_size(j), 1);
 	json_decref(j);
 	j = ask_json(lab, "GET", "/v1/conns?id=9", 200);
-	assert_int_equal(number_at(j, "matching"), 1);
-	assert_int_equal(number_at(json_array_get(json_object_get(j, "connections"), 0), "id"), 9);
+	assert_int_equal(json_array_size(j), 1);
+	assert_int_equal(number_at(json_array_get(j, 0), "id"), 9);
 	json_decref(j);
 }
 
@@ -369,7 +366,7 @@ static void the_other_documents_are_there(void **state)
 {
 	struct lab *lab = *state;
 	json_t *j = ask_json(lab, "GET", "/v1/routes", 200);
-	json_t *route = json_array_get(json_object_get(j, "routes"), 0);
+	json_t *route = json_array_get(j, 0);
 
 	assert_string_equal(json_string_value(json_array_get(json_object_get(route, "ports"), 0)),
 			    "443");

@@ -56,6 +56,9 @@ static void rules_by_port_and_address(void **state)
 		{ .ip = ip("2001:db8::1"), .from = 1, .to = 65535, .route = 5 },
 		{ .from = 65535, .to = 65535, .route = 6 },
 		{ .from = 0, .to = 0, .route = 7 },
+		{ .from = 90, .to = 90, .route = 8 },
+		{ .ip = ip("0.0.0.0"), .from = 90, .to = 90, .route = 9 },
+		{ .ip = ip("10.0.0.1"), .from = 90, .to = 90, .route = 10 },
 	};
 	static const struct {
 		const char *why;
@@ -77,6 +80,9 @@ static void rules_by_port_and_address(void **state)
 		{ "the last port", "192.0.2.1", 65535, 6 },
 		{ "the last port with an address", "2001:db8::1", 65535, 5 },
 		{ "port 0", "192.0.2.1", 0, 7 },
+		{ "an address wins over a family", "10.0.0.1", 90, 10 },
+		{ "a family wins over none", "10.0.0.2", 90, 9 },
+		{ "a family is not the other", "2001:db8::2", 90, 8 },
 	};
 	struct built b = build(rules, sizeof(rules) / sizeof(rules[0]));
 

@@ -36,13 +36,28 @@ void sl_route_table_plan(struct sl_route_table *t, const struct sl_route_rule *r
 		t->n_entries += segment_of(t, rules[i].to) - segment_of(t, rules[i].from) + 1;
 }
 
+/* From the most to the least specific; the order of entries in a segment. */
+enum kind {
+	KIND_ADDRESS = 0,
+	KIND_FAMILY,
+	KIND_ANY,
+	KIND_COUNT_,
+};
+
+static enum kind kind_of(const struct sl_route_rule *rule)
+{
+	if (sl_addr_family(&rule->ip) == AF_UNSPEC)
+		return KIND_ANY;
+	return sl_addr_is_any(&rule->ip) ? KIND_FAMILY : KIND_ADDRESS;
+}
+
 /* One pass over the rules of one kind, appending each to its segments. */
-static void append_rules(struct sl_route_table *t, bool with_ip, uint32_t *next)
+static void append_rules(struct sl_route_table *t, enum kind kind, uint32_t *next)
 {
 	for (size_t i = 0; i < t->n_rules; i++) {
 		const struct sl_route_rule *rule = &t->rules[i];
 
-		if ((sl_addr_family(&rule->ip) != AF_UNSPEC) != with_ip)
+		if (kind_of(rule) != kind)
 			continue;
 		for (size_t s = segment_of(t, rule->from); s <= segment_of(t, rule->to); s++)
 			t->entries[next[s + 1]++] = (uint32_t)i;
@@ -71,8 +86,18 @@ void sl_route_table_fill(struct sl_route_table *t, uint32_t *first, uint32_t *en
 		first[s + 1] = sum;
 		sum += count;
 	}
-	append_rules(t, true, first);
-	append_rules(t, false, first);
+	for (int kind = 0; kind < KIND_COUNT_; kind++)
+		append_rules(t, (enum kind)kind, first);
+}
+
+/* 0.0.0.0 and :: stand for every address of their family. */
+static bool matches(const struct sl_route_rule *rule, const struct sl_addr *local)
+{
+	if (sl_addr_family(&rule->ip) == AF_UNSPEC)
+		return true;
+	if (sl_addr_is_any(&rule->ip))
+		return sl_addr_family(&rule->ip) == sl_addr_family(local);
+	return sl_addr_same_ip(&rule->ip, local);
 }
 
 uint32_t sl_route_table_find(const struct sl_route_table *t, const struct sl_addr *local,
@@ -83,7 +108,7 @@ uint32_t sl_route_table_find(const struct sl_route_table *t, const struct sl_add
 	for (uint32_t e = t->first[s]; e < t->first[s + 1]; e++) {
 		const struct sl_route_rule *rule = &t->rules[t->entries[e]];
 
-		if (sl_addr_family(&rule->ip) == AF_UNSPEC || sl_addr_same_ip(&rule->ip, local))
+		if (matches(rule, local))
 			return rule->route;
 	}
 	return SL_NO_ROUTE;

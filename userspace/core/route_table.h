@@ -12,13 +12,13 @@
  * From the address and port a client connected to, to a route, in constant
  * time: the ports are cut into segments at every port where a rule begins or
  * ends; a bitmap with ranks finds the segment, and a segment lists its rules in
- * order of precedence (an address before none, then the order given).
+ * order of precedence (an address before a family before none, then the order given).
  *
  * The table borrows memory from its builder, so that this stays free of
  * allocation: plan, provide the arrays, fill. It is immutable afterwards.
  */
 struct sl_route_rule {
-	struct sl_addr ip; /* AF_UNSPEC: every local address */
+	struct sl_addr ip; /* AF_UNSPEC: every local address; 0.0.0.0, ::: of that family */
 	uint16_t from;
 	uint16_t to; /* inclusive */
 	uint32_t route;

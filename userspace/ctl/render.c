@@ -246,14 +246,12 @@ static void print_route_details(const struct sl_render *r, const json_t *route)
 
 void sl_render_routes(const struct sl_render *r, const json_t *doc)
 {
-	const json_t *routes = json_object_get(doc, "routes");
-
-	for (size_t i = 0; i < json_array_size(routes); i++) {
+	for (size_t i = 0; i < json_array_size(doc); i++) {
 		if (i)
 			(void)fputc('\n', r->to);
-		print_route_details(r, json_array_get(routes, i));
+		print_route_details(r, json_array_get(doc, i));
 	}
-	if (json_array_size(routes) == 0)
+	if (json_array_size(doc) == 0)
 		(void)fputs("no routes\n", r->to);
 }
 
@@ -282,16 +280,15 @@ void sl_render_conns(const struct sl_render *r, const json_t *doc)
 		{ "WHY", false }, { "CLIENT", false }, { "VIA", false },   { "BACKEND", false },
 		{ "AGE", true },  { "IDLE", true },    { "UP", true },     { "DOWN", true },
 	};
-	const json_t *conns = json_object_get(doc, "connections");
 	_cleanup_(sl_table_done) struct sl_table t;
+	size_t n = json_array_size(doc);
 
 	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
-	for (size_t i = 0; i < json_array_size(conns); i++)
-		add_conn(&t, json_array_get(conns, i));
+	for (size_t i = 0; i < n && i < r->max_rows; i++)
+		add_conn(&t, json_array_get(doc, i));
 	sl_table_print(&t, r->to, r->colour);
-	if (count_at(doc, "matching") > count_at(doc, "shown"))
-		(void)fprintf(r->to, "%" PRIu64 " more; --limit N shows them\n",
-			      count_at(doc, "matching") - count_at(doc, "shown"));
+	if (n > r->max_rows)
+		(void)fprintf(r->to, "only the first %zu; --limit N shows more\n", r->max_rows);
 }
 
 void sl_render_flows(const struct sl_render *r, const json_t *doc)

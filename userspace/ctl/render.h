@@ -3,6 +3,7 @@
 #define SL_CTL_RENDER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 
 /*
@@ -14,6 +15,7 @@ struct json_t;
 struct sl_render {
 	FILE *to;
 	bool colour;
+	size_t max_rows; /* of a table of connections */
 };
 
 void sl_render_status(const struct sl_render *r, const struct json_t *doc);

@@ -277,12 +277,10 @@ void sl_view_routes(struct sl_str *out, struct sl_proxy *proxy)
 {
 	struct sl_json j = sl_json_on(out);
 
-	sl_json_obj(&j, NULL);
-	sl_json_u64(&j, "generation", sl_proxy_generation(proxy));
-	sl_json_arr(&j, "routes");
+	sl_json_arr(&j, NULL);
 	sl_proxy_each_route(proxy, add_route, &j);
 	sl_json_arr_end(&j);
-	finish(&j);
+	sl_str_addc(out, '\n');
 }
 
 /* ---- connections ---- */
@@ -318,14 +316,11 @@ void sl_view_conns(struct sl_str *out, const struct sl_conn_survey *survey)
 {
 	struct sl_json j = sl_json_on(out);
 
-	sl_json_obj(&j, NULL);
-	sl_json_u64(&j, "matching", survey->n_matching);
-	sl_json_u64(&j, "shown", survey->n_rows);
-	sl_json_arr(&j, "connections");
+	sl_json_arr(&j, NULL);
 	for (size_t i = 0; i < survey->n_rows; i++)
 		add_conn(&j, &survey->rows[i]);
 	sl_json_arr_end(&j);
-	finish(&j);
+	sl_str_addc(out, '\n');
 }
 
 /* ---- what this build can do ---- */

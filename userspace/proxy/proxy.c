@@ -533,8 +533,8 @@ static bool is_listening(const struct sl_proxy *p, const struct sl_addr *local, 
 		const struct sl_proxy_listener *l = &p->sockets[i]->conf;
 
 		if (port >= l->from && port <= l->to &&
-		    (sl_addr_family(&l->ip) == AF_UNSPEC || sl_addr_family(local) == AF_UNSPEC ||
-		     sl_addr_same_ip(&l->ip, local)))
+		    (sl_addr_family(&l->ip) == AF_UNSPEC || sl_addr_is_any(&l->ip) ||
+		     sl_addr_family(local) == AF_UNSPEC || sl_addr_same_ip(&l->ip, local)))
 			return true;
 	}
 	return false;
