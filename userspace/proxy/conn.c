@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -57,6 +58,23 @@ void sl_conn_want_out(struct sl_conn *c, enum sl_side side)
 		s->wants_out = true;
 }
 
+/*
+ * What close() leaves to the kernel is delivered as long as it moves; a reader
+ * silent for as long as a half-closed connection may be is given up, because a
+ * closed window that is probed and answered would keep the socket for ever.
+ */
+static void bound_delivery(const struct sl_conn *c, int fd)
+{
+	uint64_t limit_ms = !c->route                   ? 0
+			    : c->route->conf->half_open ? timeouts(c)->half_closed_idle
+							: timeouts(c)->close_grace;
+	unsigned ms = limit_ms > INT_MAX ? INT_MAX : (unsigned)limit_ms;
+	int left = 0;
+
+	if (ms != 0 && ioctl(fd, SIOCOUTQ, &left) == 0 && left > 0)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+}
+
 static void close_side(struct sl_conn *c, enum sl_side side)
 {
 	struct sl_side_io *s = &c->side[side];
@@ -66,6 +84,8 @@ static void close_side(struct sl_conn *c, enum sl_side side)
 		return;
 	if (c->reset)
 		(void)setsockopt(s->io.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	else
+		bound_delivery(c, s->io.fd);
 	sl_io_forget(&s->io);
 	sl_closep(&s->io.fd);
 }
