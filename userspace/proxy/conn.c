@@ -19,9 +19,8 @@
 #include "proxy/engine.h"
 #include "proxy/worker.h"
 
-/* Closing a drained connection early needs this much silence. */
+/* Closing a drained connection early needs this much silence, less where the drain is short. */
 #define DRAIN_SILENCE_MS 1000
-#define DRAIN_RECHECK_MS 500
 
 static const struct sl_timeouts *timeouts(const struct sl_conn *c)
 {
@@ -211,11 +210,15 @@ static void warn_of_inactivity(struct sl_conn *c)
 /* A drained connection in the middle of an exchange is left alone until the final deadline. */
 static void drain_if_silent(struct sl_conn *c, uint64_t now_ms)
 {
-	if (now_ms - c->active_ms >= DRAIN_SILENCE_MS && undelivered(c) == 0) {
+	uint64_t silence_ms = timeouts(c)->drain / 4;
+
+	if (silence_ms > DRAIN_SILENCE_MS)
+		silence_ms = DRAIN_SILENCE_MS;
+	if (now_ms - c->active_ms >= silence_ms && undelivered(c) == 0) {
 		sl_conn_end(c, SL_REASON_DRAINED, false);
 		return;
 	}
-	c->drain_at_ms = now_ms + DRAIN_RECHECK_MS;
+	c->drain_at_ms = now_ms + silence_ms / 2 + 1;
 	sl_conn_rearm(c);
 }
 
