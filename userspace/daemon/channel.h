@@ -54,7 +54,8 @@ struct sl_msg_options {
 	uint32_t gid;        /* UINT32_MAX: unchanged */
 	uint32_t is_single;  /* a thread of the supervisor: keep identity, install no filter */
 	uint32_t channel_fd; /* number to move the channel to; 0: leave it */
-	uint32_t pad_;
+	uint16_t log_level;  /* until the configuration says it */
+	uint16_t log_json;
 	uint64_t first_conn_id;
 	uint64_t started_ms; /* of the supervisor, monotonic */
 };

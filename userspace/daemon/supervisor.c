@@ -82,6 +82,9 @@ static void send_options(struct sl_supervisor *s, struct sl_child *c)
 						 .gid = s->identity.gid,
 						 .is_single = s->options->is_single,
 						 .channel_fd = channel_number(s->now.conf),
+						 .log_level =
+							 (uint16_t)s->now.conf->global.log_level,
+						 .log_json = s->now.conf->global.log_json,
 						 .first_conn_id = next_conn_id(s),
 						 .started_ms = s->started_ms } };
 
