@@ -549,6 +549,9 @@ static int start(struct role *role, int channel_fd)
 
 	if (r < 0)
 		return sl_err(r, "no options from the supervisor");
+	if (role->options.log_level < SL_LOG_LEVEL_COUNT_)
+		sl_log_setup((enum sl_log_level)role->options.log_level, role->options.log_json,
+			     STDERR_FILENO);
 	if (!role->options.is_single) {
 		move_to_top(&fd, role->options.channel_fd);
 		r = become_unprivileged(role);
