@@ -323,8 +323,10 @@ static void release(struct sl_conn *c)
 static void start_engine(struct sl_conn *c)
 {
 	struct sl_worker *w = c->worker;
-	struct sl_route_counts *counts = &c->route->route->counts[w->index];
+	struct sl_route_counts *counts;
 
+	assert(c->route); /* the life cycle connects routed connections only */
+	counts = &c->route->route->counts[w->index];
 	c->engine = &sl_engine_relay;
 	sl_count_add(&counts->active[c->engine_id], 1);
 	sl_count_add(&counts->total[c->engine_id], 1);
