@@ -1,7 +1,10 @@
 # One Makefile, no recursion into folders: make sees the whole dependency graph.
 # `make help` lists the targets; variables a user may set stand first.
 O       ?= build
-CC      ?= gcc
+# make presets CC to cc, which ?= would keep
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
 CLANG   ?= clang
 BPFTOOL ?= bpftool
 PREFIX  ?= /usr/local
@@ -88,6 +91,9 @@ $O/userspace/%.o: userspace/%.c $O/flags | $(SKEL)
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$Q$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+# Skeletons come through -isystem, which -MMD leaves out.
+$(filter $O/userspace/accel/%,$(OBJ)): $(SKEL)
 
 $O/tools/%.o: tools/%.c $O/flags
 	$(call say,CC,$<)

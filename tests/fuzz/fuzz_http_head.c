@@ -16,7 +16,7 @@ static void lies_inside(struct sl_slice s, const uint8_t *bytes, size_t n)
 
 static void check_head(const struct sl_http_head *head, const uint8_t *bytes, size_t n)
 {
-	assert(head->len <= n && head->len <= MAX_HEAD && head->len >= 18);
+	assert(head->len <= n && head->len <= MAX_HEAD && head->len >= 16);
 	assert(bytes[head->len - 1] == '\n' && bytes[head->len - 2] == '\r');
 	assert(head->n_headers <= SL_HTTP_MAX_HEADERS && head->minor <= 1);
 	assert(head->method.n > 0 && head->method.n <= SL_HTTP_MAX_METHOD);

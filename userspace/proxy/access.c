@@ -2,6 +2,7 @@
 #include "proxy/access.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <time.h>
@@ -22,29 +23,28 @@ struct sl_access {
 	uint64_t dropped;
 };
 
-/* At the end of the process a reader that does not read must not keep it. */
-static bool can_write(int fd, bool is_last)
-{
-	struct pollfd p = { .fd = fd, .events = POLLOUT };
-
-	return !is_last || poll(&p, 1, 1000) > 0;
-}
-
-static void write_all(int fd, const struct sl_str *s, bool is_last)
+/*
+ * Never blocks for more than a second at a time: a pipe that poll() calls
+ * writable takes PIPE_BUF bytes at once. A reader that does not read must not
+ * keep the process from ending.
+ */
+static void write_all(struct sl_access *a, int fd, const struct sl_str *s)
 {
 	size_t done = 0;
 
-	while (fd >= 0 && done < s->len && can_write(fd, is_last)) {
-		ssize_t n = write(fd, s->p + done, s->len - done);
+	while (fd >= 0 && done < s->len) {
+		struct pollfd p = { .fd = fd, .events = POLLOUT };
+		size_t chunk = s->len - done < PIPE_BUF ? s->len - done : PIPE_BUF;
+		ssize_t n;
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno == EAGAIN) {
-			struct pollfd p = { .fd = fd, .events = POLLOUT };
-
-			(void)poll(&p, 1, 1000);
+		if (poll(&p, 1, 1000) == 0) {
+			if (__atomic_load_n(&a->quit, __ATOMIC_RELAXED))
+				return;
 			continue;
 		}
+		n = write(fd, s->p + done, chunk);
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
+			continue;
 		if (n <= 0)
 			return; /* a full disk: the lines are lost, the service goes on */
 		done += (size_t)n;
@@ -73,7 +73,7 @@ static void *writer(void *arg)
 			a->has_next = false;
 		}
 		(void)pthread_mutex_unlock(&a->lock);
-		write_all(fd, &lines, quit);
+		write_all(a, fd, &lines);
 		sl_str_clear(&lines);
 		batch = lines;
 		sl_closep(&old_fd);
@@ -106,7 +106,7 @@ void sl_access_free(struct sl_access *a)
 	if (!a)
 		return;
 	(void)pthread_mutex_lock(&a->lock);
-	a->quit = true;
+	__atomic_store_n(&a->quit, true, __ATOMIC_RELAXED);
 	(void)pthread_cond_signal(&a->wake);
 	(void)pthread_mutex_unlock(&a->lock);
 	(void)pthread_join(a->thread, NULL);

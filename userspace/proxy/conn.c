@@ -191,8 +191,10 @@ static bool kernel_is_delivering(struct sl_conn *c)
 	bool shrinks = left != 0 && (c->outq_seen == 0 || left < c->outq_seen);
 
 	c->outq_seen = left;
-	if (shrinks)
+	if (shrinks) {
 		c->active_ms = sl_loop_now_ms(c->worker->loop);
+		c->warned = false;
+	}
 	return shrinks;
 }
 
@@ -207,6 +209,15 @@ static void warn_of_inactivity(struct sl_conn *c)
 	sl_conn_rearm(c);
 }
 
+/* Nothing is on its way, neither here nor in the kernel's send queues. */
+static bool is_at_rest(const struct sl_conn *c)
+{
+	for (int i = 0; i < SL_SIDE_COUNT_; i++)
+		if (c->flow[i].held || c->flow[i].pipe.used > 0)
+			return false;
+	return c->state != SL_CONN_CONNECTING && undelivered(c) == 0;
+}
+
 /* A drained connection in the middle of an exchange is left alone until the final deadline. */
 static void drain_if_silent(struct sl_conn *c, uint64_t now_ms)
 {
@@ -214,7 +225,7 @@ static void drain_if_silent(struct sl_conn *c, uint64_t now_ms)
 
 	if (silence_ms > DRAIN_SILENCE_MS)
 		silence_ms = DRAIN_SILENCE_MS;
-	if (now_ms - c->active_ms >= silence_ms && undelivered(c) == 0) {
+	if (now_ms - c->active_ms >= silence_ms && is_at_rest(c)) {
 		sl_conn_end(c, SL_REASON_DRAINED, false);
 		return;
 	}
@@ -229,11 +240,12 @@ static void on_deadline(struct sl_timer *timer)
 	uint64_t now_ms = sl_loop_now_ms(c->worker->loop);
 
 	if (now_ms < d.at_ms) { /* there was activity, or it is time for the warning */
-		c->outq_seen = 0;
-		if (now_ms >= warn_at(c, d))
+		if (now_ms >= warn_at(c, d)) {
 			warn_of_inactivity(c);
-		else
-			sl_conn_rearm(c);
+			return;
+		}
+		c->outq_seen = 0;
+		sl_conn_rearm(c);
 	} else if (d.reason == SL_REASON_DRAINED) {
 		drain_if_silent(c, now_ms);
 	} else if (d.reason == SL_REASON_CONNECTION_TIMEOUT) {

@@ -76,12 +76,14 @@ struct sl_conn {
 
 	struct sl_addr client;
 	struct sl_addr backend;
-	uint16_t port; /* the client connected to */
-	uint8_t attempts;
-	uint32_t first_target; /* where round robin stood for this connection */
-	bool counted;          /* in the limits: all, */
-	bool counted_route;    /* its route, */
-	bool counted_ip;       /* its address */
+	uint16_t port;               /* the client connected to */
+	uint32_t tried;              /* targets looked at, resolved or not */
+	uint32_t attempts;           /* connects begun */
+	enum sl_reason last_failure; /* of a connect */
+	uint32_t first_target;       /* where round robin stood for this connection */
+	bool counted;                /* in the limits: all, */
+	bool counted_route;          /* its route, */
+	bool counted_ip;             /* its address */
 	bool target_active;
 	bool reset;         /* close with RST */
 	bool got_data;      /* the client has sent at least one byte */

@@ -22,7 +22,7 @@
 
 bool sl_connect_can_retry(const struct sl_conn *c)
 {
-	return c->route && c->attempts < c->route->conf->n_targets &&
+	return c->route && c->tried < c->route->conf->n_targets &&
 	       c->attempts <= c->route->conf->retries && c->flow[SL_UP].bytes == 0;
 }
 
@@ -32,16 +32,17 @@ static bool pick_target(struct sl_conn *c)
 	const struct sl_gen_route *route = c->route;
 	size_t n = route->conf->n_targets;
 
-	if (c->attempts == 0)
+	if (c->tried == 0)
 		c->first_target =
 			__atomic_fetch_add(&route->route->next_target, 1, __ATOMIC_RELAXED);
-	while (c->attempts < n) {
-		struct sl_target *t = route->targets[(c->first_target + c->attempts++) % n];
+	while (c->tried < n) {
+		struct sl_target *t = route->targets[(c->first_target + c->tried++) % n];
 
 		if (!sl_target_pick_addr(t, c->port, &c->backend))
 			continue;
 		sl_target_unref(c->target);
 		c->target = sl_target_ref(t);
+		c->attempts++;
 		return true;
 	}
 	return false;
@@ -191,7 +192,10 @@ void sl_connect_next(struct sl_conn *c)
 	int r;
 
 	if (!pick_target(c)) {
-		sl_conn_end(c, SL_REASON_BACKEND_DOWN, true);
+		if (c->attempts > 0)
+			sl_conn_fail(c, SL_BACKEND, c->last_failure);
+		else
+			sl_conn_end(c, SL_REASON_BACKEND_DOWN, true);
 		return;
 	}
 	r = begin(c, &is_connected);
@@ -233,6 +237,7 @@ void sl_connect_failed(struct sl_conn *c, enum sl_reason reason)
 
 	__atomic_fetch_add(&c->target->n_failed, 1, __ATOMIC_RELAXED);
 	log_failure(c, reason);
+	c->last_failure = reason;
 	if (!sl_connect_can_retry(c)) {
 		sl_conn_fail(c, SL_BACKEND, reason);
 		return;

@@ -172,6 +172,24 @@ void sl_generation_unref(struct sl_generation *g)
 	free(g);
 }
 
+static void mark(struct sl_generation *g, bool is_stale)
+{
+	for (size_t i = 0; g && i < g->conf->n_routes; i++)
+		for (size_t t = 0; t < g->routes[i].conf->n_targets; t++)
+			g->routes[i].targets[t]->is_stale = is_stale;
+}
+
+/* Stops resolving what `from` has and `keep` (may be NULL) has not. */
+static void give_up(struct sl_generation *from, struct sl_generation *keep)
+{
+	mark(from, true);
+	mark(keep, false);
+	for (size_t i = 0; from && i < from->conf->n_routes; i++)
+		for (size_t t = 0; t < from->routes[i].conf->n_targets; t++)
+			if (from->routes[i].targets[t]->is_stale)
+				sl_target_unwatch(from->routes[i].targets[t]);
+}
+
 int sl_generation_watch(struct sl_generation *now, struct sl_generation *before, struct sl_dns *dns)
 {
 	int r = 0;
@@ -180,20 +198,11 @@ int sl_generation_watch(struct sl_generation *now, struct sl_generation *before,
 		for (size_t t = 0; t < now->routes[i].conf->n_targets && r == 0; t++)
 			r = sl_target_watch(now->routes[i].targets[t], dns,
 					    now->routes[i].conf->targets[t].host);
-	if (r < 0 || !before)
-		return r;
-	/* Mark what was used, clear what still is: the rest is given up. */
-	for (size_t i = 0; i < before->conf->n_routes; i++)
-		for (size_t t = 0; t < before->routes[i].conf->n_targets; t++)
-			before->routes[i].targets[t]->is_stale = true;
-	for (size_t i = 0; i < now->conf->n_routes; i++)
-		for (size_t t = 0; t < now->routes[i].conf->n_targets; t++)
-			now->routes[i].targets[t]->is_stale = false;
-	for (size_t i = 0; i < before->conf->n_routes; i++)
-		for (size_t t = 0; t < before->routes[i].conf->n_targets; t++)
-			if (before->routes[i].targets[t]->is_stale)
-				sl_target_unwatch(before->routes[i].targets[t]);
-	return 0;
+	if (r < 0)
+		give_up(now, before); /* its targets are about to be freed */
+	else
+		give_up(before, now);
+	return r;
 }
 
 void sl_generation_unwatch(struct sl_generation *g)

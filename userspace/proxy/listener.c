@@ -57,19 +57,36 @@ void sl_listen_socket_unref(struct sl_listen_socket *s)
 
 static int watch(struct sl_listener *l);
 
+static void on_pause_over(struct sl_timer *timer);
+
+static void rest(struct sl_worker *w)
+{
+	w->accept_paused = true;
+	sl_timer_start(w->loop, &w->accept_pause, sl_loop_now_ms(w->loop) + ACCEPT_PAUSE_MS,
+		       on_pause_over);
+}
+
+/* Watches what is not watched; what cannot be for want of memory is tried again. */
 static void on_pause_over(struct sl_timer *timer)
 {
 	struct sl_worker *w = SL_CONTAINER_OF(timer, struct sl_worker, accept_pause);
 	struct sl_list *pos;
+	int failed = 0;
 
 	w->accept_paused = false;
 	sl_list_for_each (pos, &w->listeners) {
 		struct sl_listener *l = SL_CONTAINER_OF(pos, struct sl_listener, node);
-		int r = watch(l);
+		int r = l->io.fn ? 0 : watch(l);
 
 		if (r < 0)
-			(void)sl_err(r, "listener %u: cannot watch it again", l->socket->conf.from);
+			failed = r;
 	}
+	if (failed == 0)
+		return;
+	if (sl_log_allowed(&w->accept_log, sl_loop_now_ms(w->loop), 1, 10000))
+		(void)sl_err(failed, "cannot watch a listener, trying again every %d ms",
+			     ACCEPT_PAUSE_MS);
+	rest(w);
 }
 
 /* A level-triggered listener that cannot accept would spin. */
@@ -87,9 +104,7 @@ void sl_listener_pause(struct sl_worker *w, int err)
 			      ACCEPT_PAUSE_MS);
 	sl_list_for_each (pos, &w->listeners)
 		sl_io_stop(&SL_CONTAINER_OF(pos, struct sl_listener, node)->io);
-	w->accept_paused = true;
-	sl_timer_start(w->loop, &w->accept_pause, sl_loop_now_ms(w->loop) + ACCEPT_PAUSE_MS,
-		       on_pause_over);
+	rest(w);
 }
 
 /* Errors of one connection that is already gone, or of a network going down: accept(2). */
@@ -171,14 +186,13 @@ int sl_listener_add(struct sl_worker *w, struct sl_listen_socket *s)
 		return -ENOMEM;
 	l->worker = w;
 	l->socket = sl_listen_socket_ref(s);
+	sl_list_add(&w->listeners, &l->node);
 	if (!w->accept_paused)
 		r = watch(l);
 	if (r < 0) {
-		sl_listen_socket_unref(l->socket);
-		free(l);
-		return r;
+		(void)sl_err(r, "listener %u: cannot watch it, trying again", s->conf.from);
+		rest(w);
 	}
-	sl_list_add(&w->listeners, &l->node);
 	return 0;
 }
 
@@ -189,14 +203,18 @@ static void free_listener(struct sl_task *task)
 
 static void drop(struct sl_listener *l, bool accept_queued)
 {
-	l->io.fd = l->socket->conf.fd; /* also when paused and not watched */
+	/*
+	 * Not watched any more before the queue is emptied: a wake-up that only
+	 * this worker got, and has not looked at yet, would else be lost.
+	 */
+	sl_io_stop(&l->io);
+	l->io.fd = l->socket->conf.fd;
 	for (int i = 0; accept_queued && i < DRAIN_ACCEPTS; i++) {
 		int r = accept_one(l);
 
 		if (r < 0 && !is_transient(-r))
 			break;
 	}
-	sl_io_stop(&l->io);
 	sl_list_remove(&l->node);
 	sl_listen_socket_unref(l->socket);
 	sl_loop_defer(l->worker->loop, &l->reap, free_listener);

@@ -29,6 +29,7 @@ struct sl_proxy {
 	struct sl_listen_socket **sockets;
 	size_t n_sockets;
 	uint32_t next_scope;
+	struct round *pending; /* the generation that waits for its names; NULL: none */
 	bool draining;
 };
 
@@ -48,7 +49,6 @@ struct round {
 	size_t n_added;
 	uint64_t *removed;
 	size_t n_removed;
-	bool accept_queued;
 	struct round_part {
 		struct round *round;
 		struct sl_worker *worker;
@@ -182,6 +182,10 @@ void sl_proxy_free(struct sl_proxy *p)
 {
 	if (!p)
 		return;
+	if (p->pending) {
+		sl_timer_stop(&p->pending->timer);
+		free_round(p->pending);
+	}
 	for (unsigned i = 0; i < p->n_workers; i++)
 		sl_worker_free(p->workers[i]);
 	free(p->workers);
@@ -224,13 +228,25 @@ static bool is_resolved(const struct sl_generation *g)
 	return true;
 }
 
+/* What comes next must find it on its way: workers take rounds in the order they begin. */
+static void start_pending(struct sl_proxy *p)
+{
+	struct round *r = p->pending;
+
+	if (!r)
+		return;
+	p->pending = NULL;
+	sl_timer_stop(&r->timer);
+	start_round(r);
+}
+
 static void wait_for_names(struct sl_timer *timer)
 {
 	struct round *r = SL_CONTAINER_OF(timer, struct round, timer);
 	uint64_t now_ms = sl_loop_now_ms(r->proxy->control);
 
 	if (now_ms >= r->give_up_ms || is_resolved(r->gen))
-		start_round(r);
+		start_pending(r->proxy);
 	else
 		sl_timer_start(r->proxy->control, timer, now_ms + RESOLVE_POLL_MS, wait_for_names);
 }
@@ -296,6 +312,12 @@ static int prepare_round(struct sl_proxy *p, struct round *r, struct sl_generati
 	return sl_generation_watch(g, p->gen, p->dns);
 }
 
+static void close_all(const struct sl_proxy_listener *added, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		(void)close(added[i].fd);
+}
+
 int sl_proxy_apply(struct sl_proxy *p, struct sl_conf *conf, uint64_t generation,
 		   const struct sl_proxy_listener *added, size_t n_added, const uint64_t *removed,
 		   size_t n_removed, sl_proxy_fn done, void *arg)
@@ -304,15 +326,22 @@ int sl_proxy_apply(struct sl_proxy *p, struct sl_conf *conf, uint64_t generation
 	struct round *r;
 	int e;
 
+	if (p->draining) { /* for good: see sl_proxy_drain() */
+		close_all(added, n_added);
+		sl_conf_free(conf);
+		return -ECANCELED;
+	}
+	start_pending(p);
 	e = sl_generation_new(conf, generation, p->n_workers, p->gen, &p->next_scope, &g);
 	r = e < 0 ? NULL : new_round(p, apply_to_worker, done, arg);
 	if (!r) {
-		for (size_t i = 0; i < n_added; i++)
-			(void)close(added[i].fd);
+		close_all(added, n_added);
 		return e < 0 ? e : -ENOMEM;
 	}
 	e = prepare_round(p, r, g, added, n_added, removed, n_removed);
 	if (e < 0) {
+		for (size_t i = 0; i < r->n_added; i++)
+			sl_listen_socket_unref(p->sockets[--p->n_sockets]);
 		free_round(r);
 		return e;
 	}
@@ -320,6 +349,7 @@ int sl_proxy_apply(struct sl_proxy *p, struct sl_conf *conf, uint64_t generation
 	sl_generation_unref(p->gen);
 	p->gen = SL_TAKE_PTR(g);
 	r->give_up_ms = sl_loop_now_ms(p->control) + RESOLVE_WAIT_MS;
+	p->pending = r;
 	wait_for_names(&r->timer);
 	return 0;
 }
@@ -349,7 +379,7 @@ static void drain_worker(struct sl_worker *w, struct round *r)
 	uint64_t now_ms = sl_loop_now_ms(w->loop);
 	struct sl_list *pos;
 
-	sl_listener_remove_all(w, r->accept_queued);
+	sl_listener_remove_all(w, true);
 	sl_list_for_each (pos, &w->conns) {
 		struct sl_conn *c = SL_CONTAINER_OF(pos, struct sl_conn, node);
 
@@ -363,7 +393,7 @@ static void drain_worker(struct sl_worker *w, struct round *r)
 		sl_loop_defer(w->loop, &w->empty_task, drained);
 }
 
-void sl_proxy_drain(struct sl_proxy *p, bool accept_queued, sl_proxy_fn done, void *arg)
+void sl_proxy_drain(struct sl_proxy *p, sl_proxy_fn done, void *arg)
 {
 	struct round *r;
 
@@ -375,8 +405,8 @@ void sl_proxy_drain(struct sl_proxy *p, bool accept_queued, sl_proxy_fn done, vo
 		done(arg);
 		return;
 	}
+	start_pending(p);
 	p->draining = true;
-	r->accept_queued = accept_queued;
 	start_round(r);
 	/* Each worker still has its own reference; the last one closes the socket. */
 	for (size_t i = 0; i < p->n_sockets; i++)

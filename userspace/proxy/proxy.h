@@ -59,12 +59,13 @@ void sl_proxy_set_access_fd(struct sl_proxy *proxy, int fd); /* ownership passes
 int sl_proxy_set_dns_files(struct sl_proxy *proxy, const struct sl_dns_files *files);
 
 /*
- * Stops accepting for good (listeners are given up, their queues first accepted empty
- * when `accept_queued`: at a stop, not at an upgrade, where the next generation accepts them)
- * and waits for the connections: the silent ones are closed one by one over the
- * second half of the longest timeouts.drain, the rest when it ends. `done` runs when none is left.
+ * Stops accepting for good: listeners are given up after their queues are
+ * accepted empty, also at an upgrade, where a wake-up only this process got
+ * would else be lost. Then waits for the connections: the silent ones are
+ * closed one by one over the second half of timeouts.drain, the rest when it
+ * ends. `done` runs when none is left.
  */
-void sl_proxy_drain(struct sl_proxy *proxy, bool accept_queued, sl_proxy_fn done, void *arg);
+void sl_proxy_drain(struct sl_proxy *proxy, sl_proxy_fn done, void *arg);
 bool sl_proxy_is_draining(const struct sl_proxy *proxy);
 /* As when the drain deadline had passed now. */
 void sl_proxy_stop_now(struct sl_proxy *proxy);

@@ -214,8 +214,10 @@ static enum pump_result splice_through(struct sl_conn *c, enum sl_side from, int
 		}
 		if (n < 0)
 			return fail_errno(c, from);
-		if (n == 0)
-			return pass_fin(c, from);
+		if (n == 0) { /* the end, or an urgent mark in front of more: recv() knows */
+			stop_splicing(c, f);
+			return copy(c, from, budget);
+		}
 		f->pipe.used = (size_t)n;
 		if (!send_piped(c, from, &result))
 			return result;
@@ -236,6 +238,8 @@ static enum pump_result pump(struct sl_conn *c, enum sl_side from)
 		return PUMP_IDLE;
 	if (!send_held(c, from, &result) || !send_piped(c, from, &result))
 		return result;
+	if (f->splicing && c->side[from].read_to_end)
+		stop_splicing(c, f); /* splice() stops at an urgent mark and cannot pass it */
 	if (!f->splicing)
 		result = copy(c, from, &budget);
 	else
@@ -256,7 +260,9 @@ static bool run(struct sl_conn *c, enum sl_side from)
 	case PUMP_IDLE:
 		return true;
 	case PUMP_AGAIN:
-		sl_loop_again(c->worker->loop, &c->again, on_again);
+		/* Queued by the other flow: asking again would put it off. */
+		if (!c->again.is_queued)
+			sl_loop_again(c->worker->loop, &c->again, on_again);
 		return true;
 	case PUMP_FINISHED:
 		stop_splicing(c, &c->flow[from]);

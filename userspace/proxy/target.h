@@ -30,7 +30,7 @@ struct sl_target {
 	char last_error[128]; /* of the resolver */
 	/* control thread only: */
 	struct sl_dns_name *watch;
-	bool is_stale; /* mark of sl_generation_watch() */
+	bool is_stale; /* mark of proxy/generation.c */
 };
 
 SL_MUST_CHECK int sl_target_new(const struct sl_conf_target *conf, struct sl_target **ret);
