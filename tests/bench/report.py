@@ -7,6 +7,7 @@ Ratios are medians of the ratios within each round, because rounds differ more t
 import argparse
 import os
 import statistics
+import textwrap
 
 CONTENDERS = ["direct", "sluice", "haproxy", "nginx"]
 # key, test, value in the raw line, what the reader sees, decimals
@@ -121,6 +122,15 @@ def read_remarks():
     return remarks
 
 
+def plain_expectations(head, rows):
+    """The reason on lines of its own; it is as long as it needs to be."""
+    text = plain(head[:3], [r[:3] for r in rows])
+    for r in rows:
+        if r[3]:
+            text += f"\n\n{r[0]}:\n" + textwrap.fill(r[3], 96, initial_indent="  ", subsequent_indent="  ")
+    return text
+
+
 def plain(head, rows):
     widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
     lines = []
@@ -178,7 +188,7 @@ def main():
     print("\nMedians; ratios are medians of the ratios within each round.\n")
     print(plain(*figure_rows(figures, False)))
     if "sluice" in {c for v in figures.values() for c in v}:
-        print("\n" + plain(*expectation_rows(figures, remarks)))
+        print("\n" + plain_expectations(*expectation_rows(figures, remarks)))
     for t in troubles:
         print("errors in", t)
     if args.write:
