@@ -11,7 +11,6 @@
 #include "abi.h"
 
 #define AF_INET 2
-#define AF_INET6 10
 #define IPPROTO_TCP 6
 
 struct {
@@ -52,43 +51,63 @@ static __always_inline int count(enum sl_steer_outcome outcome)
 	return SK_PASS;
 }
 
-static __always_inline int is_for(const struct sl_steer_range *r, const struct bpf_sk_lookup *ctx)
+/* What a connection asks for, and the slot found for it. */
+struct search {
+	__u32 ip[4];
+	__u32 family;
+	__u32 port;
+	__u32 first; /* slot of the live bank */
+	__u32 slot;  /* SL_STEER_SLOTS: none */
+};
+
+static __always_inline int is_for(const struct sl_steer_range *r, const struct search *s)
 {
-	if (ctx->local_port < r->from || ctx->local_port > r->to)
+	if (s->port < r->from || s->port > r->to)
 		return 0;
 	if (r->family == 0)
 		return 1;
-	if (r->family != ctx->family)
-		return 0;
-	if (r->family == AF_INET)
-		return r->ip[0] == ctx->local_ip4;
-	return r->ip[0] == ctx->local_ip6[0] && r->ip[1] == ctx->local_ip6[1] &&
-	       r->ip[2] == ctx->local_ip6[2] && r->ip[3] == ctx->local_ip6[3];
+	return r->family == s->family && r->ip[0] == s->ip[0] && r->ip[1] == s->ip[1] &&
+	       r->ip[2] == s->ip[2] && r->ip[3] == s->ip[3];
 }
 
-/* The slot of the range for this packet, or SL_STEER_SLOTS. */
+static long visit(__u32 i, struct search *s)
+{
+	__u32 slot = s->first + i;
+	struct sl_steer_range *r = bpf_map_lookup_elem(&steer_ranges, &slot);
+
+	if (!r || !is_for(r, s))
+		return 0;
+	s->slot = slot;
+	return 1;
+}
+
+/*
+ * The slot of the range for this connection, or SL_STEER_SLOTS. A helper does the loop: unrolled
+ * by the verifier it would be too much without CAP_PERFMON, which nothing else needs.
+ */
 static __always_inline __u32 find_slot(const struct bpf_sk_lookup *ctx)
 {
+	struct search s = { .family = ctx->family,
+			    .port = ctx->local_port,
+			    .slot = SL_STEER_SLOTS };
 	__u32 key = 0;
 	struct sl_steer_active *active = bpf_map_lookup_elem(&steer_active, &key);
-	__u32 word, first, n;
+	__u32 word;
 
 	if (!active)
 		return SL_STEER_SLOTS;
 	word = *(volatile __u32 *)&active->bank_and_count;
-	first = (word >> 16) ? SL_STEER_RANGES : 0;
-	n = word & 0xffff;
-	for (__u32 i = 0; i < SL_STEER_RANGES; i++) {
-		struct sl_steer_range *r;
-
-		if (i >= n)
-			break;
-		key = first + i;
-		r = bpf_map_lookup_elem(&steer_ranges, &key);
-		if (r && is_for(r, ctx))
-			return key;
+	s.first = (word >> 16) ? SL_STEER_RANGES : 0;
+	if (s.family == AF_INET) {
+		s.ip[0] = ctx->local_ip4;
+	} else {
+		s.ip[0] = ctx->local_ip6[0];
+		s.ip[1] = ctx->local_ip6[1];
+		s.ip[2] = ctx->local_ip6[2];
+		s.ip[3] = ctx->local_ip6[3];
 	}
-	return SL_STEER_SLOTS;
+	bpf_loop(word & 0xffff, visit, &s, 0);
+	return s.slot;
 }
 
 SEC("sk_lookup")

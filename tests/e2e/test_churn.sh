@@ -31,6 +31,22 @@ assert_back_to_baseline
 say "targets that refuse"
 churn 8082 $((N / 10)) 1,2 reset_ok=1
 assert_back_to_baseline
+say "the same source address and port, again and again, left by reset"
+in_ns client /usr/bin/python3 - "$PROXY_IP" 8080 <<'PY'
+import socket, struct, sys
+for i in range(200):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("10.91.0.2", 1025))
+    s.settimeout(5)
+    s.connect((sys.argv[1], int(sys.argv[2])))
+    s.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    if not s.recv(100).startswith(b"HTTP/1.1 200"):
+        sys.exit(f"round {i}: no answer")
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    s.close()
+PY
+assert_back_to_baseline
 growth=$(($(rss_kib "$BASE_PID") - rss))
 echo "RSS grew by $growth KiB"
 assert_between "RSS growth, KiB" $growth -100000 $((4096 * SLOW))

@@ -22,6 +22,7 @@ for name in standard:8081 default:8084; do
 	assert_ended "${name%:*}" 1 inactivity inactivity
 done
 join_shot extended
+wait_log "route extended: .* is silent, closing it in"
 assert_eq "extended: the client's end" "$(of end)" eof
 assert_between "extended: after ms" "$(of end_ms)" 1799 $((1950 * SLOW))
 assert_ended extended 1 inactivity inactivity

@@ -75,6 +75,9 @@ client_bg b3 hold to=$PROXY_IP:8080 n=8 ping=1 timeout=20
 wait_for has_output b3
 open=$(jqs .connections.active)
 assert_between "open when the breaker opened" "$open" 16 17
+rc=0
+sl status >/dev/null || rc=$?
+assert_eq "status says degraded" $rc 4
 kill -TERM "${PEER_PIDS[b2]}"
 wait_for active_is $((open - 4))
 shot to=$PROXY_IP:8080 send=x stop=1

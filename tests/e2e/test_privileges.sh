@@ -14,7 +14,7 @@ for cap in CapInh CapPrm CapEff CapBnd CapAmb; do
 	assert_eq "$cap of the proxy" "$(field "$pid" $cap)" 0000000000000000
 done
 assert_eq "NoNewPrivs" "$(field "$pid" NoNewPrivs)" 1
-if "$SLUICED" --help 2>&1 | grep -q sanit || nm "$SLUICED" 2>/dev/null | grep -q __asan_init; then
+if has_log 'built with a sanitizer'; then
 	echo "sanitized: no system call filter"
 else
 	assert_eq "Seccomp" "$(field "$pid" Seccomp)" 2

@@ -9,12 +9,13 @@ base="routes:
 $(route web 8080 "\"$BACKEND_IP:8000\"")
 $(route long 8081 "\"$BACKEND_IP:8001\"")"
 start_sluice "$base"
-inodes() { in_ns proxy ss -Hltne 'sport = :8080' | grep -o 'ino:[0-9]*' | sort | xargs; }
+inodes() { in_ns proxy ss -Hltne 'sport = :8080' 2>/dev/null | grep -o 'ino:[0-9]*' | sort | xargs; }
 ino=$(inodes)
 
 client_bg long trickle to=$PROXY_IP:8081 ms=10 c=3 timeout=60
 client_bg load rate to=$PROXY_IP:8080 t=30 c=8 pause=10 expect=2000 timeout=60 v=1
 generation=$(jqs .generation)
+supervisor_fds=$(n_fds "$SLUICE_PID")
 for i in {1..10}; do
 	reload "$base
 $(route extra 8090 "\"$BACKEND_IP:8001\"")"
@@ -25,6 +26,9 @@ $(route extra 8090 "\"$BACKEND_IP:8001\"")"
 	assert_eq "removed route, round $i" "$(of connect)" refused
 done
 assert_eq "generation" "$(jqs .generation)" $((generation + 20))
+if [ -z "${SLUICE_SINGLE:-}" ]; then # whose descriptors are connections, too
+	assert_eq "descriptors of the supervisor" "$(n_fds "$SLUICE_PID")" "$supervisor_fds"
+fi
 assert_eq "the unchanged listeners" "$(inodes)" "$ino"
 
 say "by SIGHUP too"

@@ -11,12 +11,12 @@ cp "$SLUICED" "$LAB_DIR/bin/sluiced"
 chmod 755 "$LAB_DIR/bin"
 server http http 8000 size=2000
 server e echo 8001
-SLUICED=$LAB_DIR/bin/sluiced start_sluice "defaults: { timeouts: { drain: 20s } }
+SLUICED=$LAB_DIR/bin/sluiced start_sluice "defaults: { timeouts: { drain: 60s } }
 routes:
 $(route web 8080 "\"$BACKEND_IP:8000\"")
 $(route long 8081 "\"$BACKEND_IP:8001\"")
 $(route range '"20000-20999"' "\"$BACKEND_IP:8001\"")"
-inodes() { in_ns proxy ss -Hltne 'sport = :8080' | grep -o 'ino:[0-9]*' | sort | xargs; }
+inodes() { in_ns proxy ss -Hltne 'sport = :8080' 2>/dev/null | grep -o 'ino:[0-9]*' | sort | xargs; }
 ino=$(inodes)
 
 client_bg load rate to=$PROXY_IP:8080 t=300 c=8 pause=10 expect=2000 timeout=400 v=1
@@ -32,9 +32,11 @@ for ((i = 1; i <= UPGRADES; i++)); do
 	assert_eq "listening sockets after upgrade $i" "$(inodes)" "$ino"
 done
 
-say "a new binary that ends at once, and one that hangs"
+say "a new binary that ends at once, one that is killed, and (slow) one that hangs"
 pid=$(jqs .pid)
-for script in 'exit 1' 'kill -KILL $$'; do
+scripts=('exit 1' 'kill -KILL $$')
+if [ "$UPGRADES" -gt 10 ]; then scripts+=('exec sleep 60'); fi
+for script in "${scripts[@]}"; do
 	printf '#!/bin/sh\n%s\n' "$script" >"$LAB_DIR/bin/new"
 	chmod 755 "$LAB_DIR/bin/new"
 	mv "$LAB_DIR/bin/new" "$LAB_DIR/bin/sluiced"

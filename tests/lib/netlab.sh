@@ -125,6 +125,8 @@ lab_up() {
 	lab_addr p srv $PROXY_BACK_IP $PROXY_BACK6
 	lab_addr b eth0 $BACKEND_IP $BACKEND6
 	ip -n "$LAB-c" route add local $CLIENT_NET dev lo
+	# by way of one neighbour: the table of neighbours is small
+	ip -n "$LAB-p" route add $CLIENT_NET via $CLIENT_IP
 }
 
 lab_addr() { # NS LINK V4 V6

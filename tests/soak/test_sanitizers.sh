@@ -28,7 +28,7 @@ for kind in ${SANITIZERS:-asan tsan}; do
 		story=${story##*/test_}
 		run "build/$kind" "${story%.sh}" ""
 	done
-	for story in integrity churn connect reload_storm sigterm_drain chain half_close; do
+	for story in integrity churn connect_refused silent_backend reload_storm sigterm_drain chain half_close; do
 		run "build/$kind" "$story" 1
 	done
 done

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -20,6 +21,7 @@
 #include "accel/sklookup.h"
 #include "daemon/bind.h"
 #include "daemon/listeners.h"
+#include "daemon/privs.h"
 
 static const char *why_skipped;
 
@@ -308,6 +310,28 @@ static void test_listeners_with_ranges(void **state)
 	assert_int_equal(close(foreign), 0);
 }
 
+/* A reload may bring the first range when the supervisor has given up most capabilities. */
+static void test_supervisor_may_load(void **state)
+{
+	pid_t pid;
+	int status;
+
+	(void)state;
+	need_kernel();
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		struct sl_sklookup *s = NULL;
+
+		if (sl_privs_trim_supervisor() < 0)
+			_exit(1);
+		_exit(sl_sklookup_new(&s) == 0 ? 0 : 2);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -316,6 +340,7 @@ int main(void)
 		cmocka_unit_test(test_closed_listener),
 		cmocka_unit_test(test_adopt),
 		cmocka_unit_test(test_listeners_with_ranges),
+		cmocka_unit_test(test_supervisor_may_load),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, NULL);

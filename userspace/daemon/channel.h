@@ -47,12 +47,15 @@ enum sl_msg_type {
 
 /* The identity and limits of a new proxy process. */
 struct sl_msg_options {
-	uint32_t protocol;  /* SL_PROTOCOL */
-	int32_t supervisor; /* process id */
-	uint32_t n_workers; /* at least 1 */
-	uint32_t uid;       /* UINT32_MAX: unchanged */
-	uint32_t gid;       /* UINT32_MAX: unchanged */
-	uint32_t is_single; /* a thread of the supervisor: keep identity, install no filter */
+	uint32_t protocol;   /* SL_PROTOCOL */
+	int32_t supervisor;  /* process id */
+	uint32_t n_workers;  /* at least 1 */
+	uint32_t uid;        /* UINT32_MAX: unchanged */
+	uint32_t gid;        /* UINT32_MAX: unchanged */
+	uint32_t is_single;  /* a thread of the supervisor: keep identity, install no filter */
+	uint32_t channel_fd; /* number to move the channel to; 0: leave it */
+	uint16_t log_level;  /* until the configuration says it */
+	uint16_t log_json;
 	uint64_t first_conn_id;
 	uint64_t started_ms; /* of the supervisor, monotonic */
 };

@@ -62,24 +62,47 @@ static void end_thread(struct sl_child *c)
 	report_end(c, &end);
 }
 
+/* The text of a process that may be under foreign control ends up in logs and on terminals. */
+static void make_printable(char *text)
+{
+	for (; *text; text++)
+		if (*text < ' ' || *text > '~')
+			*text = '?';
+}
+
+static void deliver(struct sl_child *c, const struct sl_msg *msg)
+{
+	struct sl_msg clean = *msg;
+
+	if (clean.type == SL_MSG_FAILED)
+		make_printable(clean.text);
+	if (clean.type == SL_MSG_READY) {
+		clean.ready.version[sizeof(clean.ready.version) - 1] = '\0';
+		make_printable(clean.ready.version);
+	}
+	c->events->message(c->events->arg, c, &clean);
+}
+
 static void on_channel(void *arg, int err, const struct sl_msg *msg, int fd)
 {
 	struct sl_child *c = arg;
 
 	(void)fd; /* messages of the proxy carry none */
 	if (!err) {
-		c->events->message(c->events->arg, c, msg);
+		deliver(c, msg);
 		return;
 	}
 	if (c->pid == 0) {
 		end_thread(c);
 		return;
 	}
-	/* A process that closed its channel is about to end; one that breaks the protocol must. */
-	if (err != -EPIPE) {
+	if (err != -EPIPE)
 		sl_err(err, "proxy process %d sent what no proxy sends, killing it", (int)c->pid);
-		sl_child_kill(c);
-	}
+	else if (c->state == SL_CHILD_DRAINING)
+		return;
+	sl_child_kill(c); /* nobody can talk to it any more */
+	c->state = SL_CHILD_LOST;
+	c->events->lost(c->events->arg, c);
 }
 
 static int child_new(struct sl_loop *loop, const struct sl_child_events *events, int channel_fd,

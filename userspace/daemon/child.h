@@ -19,6 +19,7 @@ enum sl_child_state {
 	SL_CHILD_STARTING = 0, /* no READY yet */
 	SL_CHILD_RUNNING,
 	SL_CHILD_DRAINING, /* told to end */
+	SL_CHILD_LOST,     /* closed its channel without being told to; its end will follow */
 };
 
 struct sl_child;
@@ -30,6 +31,11 @@ struct sl_child_end {
 
 struct sl_child_events {
 	void (*message)(void *arg, struct sl_child *child, const struct sl_msg *msg);
+	/*
+	 * The channel of a process is closed although it was not told to end: it is dead or
+	 * about to be killed, but how and when it ends is known later only.
+	 */
+	void (*lost)(void *arg, struct sl_child *child);
 	void (*ended)(void *arg, struct sl_child *child, const struct sl_child_end *end);
 	void *arg;
 };

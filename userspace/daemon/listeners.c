@@ -314,6 +314,10 @@ int sl_steering_set(struct sl_steering *s, const struct sl_listeners *l)
 			.ip = from->ip, .from = from->from, .to = from->to, .fd = from->fd
 		};
 	}
+	if (n == 0) {
+		sl_steering_done(s); /* nothing stays attached that nobody needs */
+		return 0;
+	}
 	return sl_sklookup_set(s->sklookup, range, n);
 }
 

@@ -73,9 +73,14 @@ int sl_privs_find(const char *user, struct sl_identity *ret, struct sl_str *note
 	return 0;
 }
 
+uint64_t sl_privs_files_needed(uint64_t max_connections, uint64_t n_listeners)
+{
+	return max_connections * FILES_PER_CONN + n_listeners + FILES_BESIDE;
+}
+
 uint64_t sl_privs_raise_files(uint64_t max_connections, uint64_t n_listeners, uint64_t *ret_needed)
 {
-	uint64_t needed = max_connections * FILES_PER_CONN + n_listeners + FILES_BESIDE;
+	uint64_t needed = sl_privs_files_needed(max_connections, n_listeners);
 	struct rlimit limit;
 	struct rlimit wanted;
 

@@ -23,6 +23,9 @@ struct sl_identity {
  */
 SL_MUST_CHECK int sl_privs_find(const char *user, struct sl_identity *ret, struct sl_str *note);
 
+/* Descriptors of a process that serves so much. */
+uint64_t sl_privs_files_needed(uint64_t max_connections, uint64_t n_listeners);
+
 /*
  * Raises RLIMIT_NOFILE to what `max_connections` and `n_listeners` need, or as far as
  * allowed; the limit now in force. Processes started afterwards inherit it.

@@ -63,15 +63,25 @@ static int open_http(const struct sl_conf_global *g, int old_fd, int *ret_fd)
 	return r;
 }
 
-static int bind_http(const struct sl_conf_global *g, int old_fd, int *ret_fd, struct sl_str *report)
+/* A range takes all of its ports, also one that global.http could still bind to. */
+static bool is_in_range(const struct sl_listeners *l, uint16_t port)
 {
+	for (size_t i = 0; i < l->n; i++)
+		if (l->item[i].from < port && port <= l->item[i].to)
+			return true;
+	return false;
+}
+
+static int bind_http(const struct sl_setup *setup, int old_fd, int *ret_fd, struct sl_str *report)
+{
+	const struct sl_conf_global *g = &setup->conf->global;
 	uint16_t port = sl_addr_port(&g->http);
 	char name[SL_ADDR_TEXT];
 	int r;
 
 	if (!g->http_enabled)
 		return 0;
-	r = open_http(g, old_fd, ret_fd);
+	r = is_in_range(&setup->listeners, port) ? -EADDRINUSE : open_http(g, old_fd, ret_fd);
 	if (r == 0)
 		return 0;
 	sl_str_addf(report, "%s: global.http: cannot listen on %s: ",
@@ -98,7 +108,7 @@ int sl_setup_bind(struct sl_supervisor *s, const struct sl_setup *old,
 	s->http_changes = !old->conf || !is_same_http(&old->conf->global, &setup->conf->global) ||
 			  (setup->conf->global.http_enabled && old->http_fd < 0);
 	if (s->http_changes)
-		r = bind_http(&setup->conf->global, old->http_fd, &setup->http_fd, report);
+		r = bind_http(setup, old->http_fd, &setup->http_fd, report);
 	if (r < 0)
 		sl_listeners_cancel(&setup->listeners, &old->listeners);
 	return r;

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -57,6 +58,20 @@ static unsigned n_workers(const struct sl_conf *conf)
 	return n > 0 ? (unsigned)n : 1;
 }
 
+/* Above what connections will use, and no higher than the table of descriptors should grow. */
+static uint32_t channel_number(const struct sl_conf *conf)
+{
+	const uint64_t max = 1u << 20;
+	uint64_t wanted = sl_privs_files_needed(conf->global.max_connections, conf->n_listens);
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return 0;
+	if (wanted > limit.rlim_cur)
+		wanted = limit.rlim_cur;
+	return (uint32_t)(wanted < max ? wanted : max) - 1;
+}
+
 static void send_options(struct sl_supervisor *s, struct sl_child *c)
 {
 	const struct sl_msg msg = { .type = SL_MSG_OPTIONS,
@@ -66,6 +81,10 @@ static void send_options(struct sl_supervisor *s, struct sl_child *c)
 						 .uid = s->identity.uid,
 						 .gid = s->identity.gid,
 						 .is_single = s->options->is_single,
+						 .channel_fd = channel_number(s->now.conf),
+						 .log_level =
+							 (uint16_t)s->now.conf->global.log_level,
+						 .log_json = s->now.conf->global.log_json,
 						 .first_conn_id = next_conn_id(s),
 						 .started_ms = s->started_ms } };
 
@@ -203,27 +222,49 @@ static bool is_crash_loop(struct sl_supervisor *s)
 	       (s->n_deaths >= n && now_ms - s->deaths_ms[s->n_deaths % n] <= CRASH_WINDOW_MS);
 }
 
-static void on_current_death(struct sl_supervisor *s, const struct sl_child *c,
-			     const struct sl_child_end *end)
+/* Whatever is left of the process: the next one starts now, with the same sockets. */
+static void replace_current(struct sl_supervisor *s)
 {
 	s->current = NULL;
-	if (s->stopping) {
-		sl_info("proxy process %d %s", (int)c->pid, end->text);
-		return;
-	}
-	sl_log(SL_LOG_ERROR, "proxy process %d %s; its connections are lost", (int)c->pid,
-	       end->text);
-	if (!s->has_been_ready || s->options->is_single) {
-		s->exit_code = 1;
-		sl_loop_quit(s->loop);
-		return;
-	}
 	if (s->job == SL_JOB_PREPARE || s->job == SL_JOB_COMMIT)
 		sl_reload_on_death(s);
 	if (is_crash_loop(s))
 		wait_restart(s);
 	else
 		start_current(s);
+}
+
+static void log_death(const struct sl_child *c, const struct sl_child_end *end)
+{
+	sl_log(SL_LOG_ERROR, "proxy process %d %s; its connections are lost", (int)c->pid,
+	       end->text);
+}
+
+static void on_current_death(struct sl_supervisor *s, const struct sl_child *c,
+			     const struct sl_child_end *end)
+{
+	if (s->stopping) {
+		s->current = NULL;
+		sl_info("proxy process %d %s", (int)c->pid, end->text);
+		return;
+	}
+	log_death(c, end);
+	if (!s->has_been_ready || s->options->is_single) {
+		s->current = NULL;
+		s->exit_code = 1;
+		sl_loop_quit(s->loop);
+		return;
+	}
+	replace_current(s);
+}
+
+/* A process with many connections takes long to die; clients need not wait for that. */
+static void on_lost(void *arg, struct sl_child *c)
+{
+	struct sl_supervisor *s = arg;
+
+	if (c == s->current && s->has_been_ready && !s->stopping)
+		replace_current(s);
 }
 
 static void on_ready(struct sl_supervisor *s, struct sl_child *c)
@@ -488,6 +529,8 @@ static void on_ended(void *arg, struct sl_child *c, const struct sl_child_end *e
 		on_current_death(s, c, end);
 	else if (c == s->candidate)
 		sl_upgrade_on_death(s, end);
+	else if (c->state == SL_CHILD_LOST)
+		log_death(c, end);
 	else
 		sl_info("drained proxy process %d %s", (int)c->pid, end->text);
 	sl_child_free(c);
@@ -728,7 +771,9 @@ int sl_supervisor_run(const struct sl_daemon_options *options)
 				   .next_listener_id = 1 };
 	int r;
 
-	s.events = (struct sl_child_events){ .message = on_message, .ended = on_ended, .arg = &s };
+	s.events = (struct sl_child_events){
+		.message = on_message, .lost = on_lost, .ended = on_ended, .arg = &s
+	};
 	s.started_ms = sl_clock_ms();
 	sl_list_init(&s.children);
 	sl_log_set_role(options->is_single ? "single" : "supervisor");

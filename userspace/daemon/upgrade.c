@@ -99,8 +99,8 @@ static void on_ready(struct sl_supervisor *s, const struct sl_msg_ready *ready)
 	sl_timer_stop(&s->job_deadline);
 	s->current = SL_TAKE_PTR(s->candidate);
 	s->current->state = SL_CHILD_RUNNING;
-	sl_str_addf(&s->report, "upgraded to version %.*s, process %d\n",
-		    (int)sizeof(ready->version) - 1, ready->version, (int)s->current->pid);
+	sl_str_addf(&s->report, "upgraded to version %s, process %d\n", ready->version,
+		    (int)s->current->pid);
 	if (!can_exec)
 		sl_str_adds(&s->report,
 			    "note: the supervisor keeps its old program, because the "

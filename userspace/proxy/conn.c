@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -18,9 +19,8 @@
 #include "proxy/engine.h"
 #include "proxy/worker.h"
 
-/* Closing a drained connection early needs this much silence. */
+/* Closing a drained connection early needs this much silence, less where the drain is short. */
 #define DRAIN_SILENCE_MS 1000
-#define DRAIN_RECHECK_MS 500
 
 static const struct sl_timeouts *timeouts(const struct sl_conn *c)
 {
@@ -57,6 +57,23 @@ void sl_conn_want_out(struct sl_conn *c, enum sl_side side)
 		s->wants_out = true;
 }
 
+/*
+ * What close() leaves to the kernel is delivered as long as it moves; a reader
+ * silent for as long as a half-closed connection may be is given up, because a
+ * closed window that is probed and answered would keep the socket for ever.
+ */
+static void bound_delivery(const struct sl_conn *c, int fd)
+{
+	uint64_t limit_ms = !c->route                   ? 0
+			    : c->route->conf->half_open ? timeouts(c)->half_closed_idle
+							: timeouts(c)->close_grace;
+	unsigned ms = limit_ms > INT_MAX ? INT_MAX : (unsigned)limit_ms;
+	int left = 0;
+
+	if (ms != 0 && ioctl(fd, SIOCOUTQ, &left) == 0 && left > 0)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+}
+
 static void close_side(struct sl_conn *c, enum sl_side side)
 {
 	struct sl_side_io *s = &c->side[side];
@@ -66,6 +83,8 @@ static void close_side(struct sl_conn *c, enum sl_side side)
 		return;
 	if (c->reset)
 		(void)setsockopt(s->io.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	else
+		bound_delivery(c, s->io.fd);
 	sl_io_forget(&s->io);
 	sl_closep(&s->io.fd);
 }
@@ -191,11 +210,15 @@ static void warn_of_inactivity(struct sl_conn *c)
 /* A drained connection in the middle of an exchange is left alone until the final deadline. */
 static void drain_if_silent(struct sl_conn *c, uint64_t now_ms)
 {
-	if (now_ms - c->active_ms >= DRAIN_SILENCE_MS && undelivered(c) == 0) {
+	uint64_t silence_ms = timeouts(c)->drain / 4;
+
+	if (silence_ms > DRAIN_SILENCE_MS)
+		silence_ms = DRAIN_SILENCE_MS;
+	if (now_ms - c->active_ms >= silence_ms && undelivered(c) == 0) {
 		sl_conn_end(c, SL_REASON_DRAINED, false);
 		return;
 	}
-	c->drain_at_ms = now_ms + DRAIN_RECHECK_MS;
+	c->drain_at_ms = now_ms + silence_ms / 2 + 1;
 	sl_conn_rearm(c);
 }
 
@@ -300,8 +323,10 @@ static void release(struct sl_conn *c)
 static void start_engine(struct sl_conn *c)
 {
 	struct sl_worker *w = c->worker;
-	struct sl_route_counts *counts = &c->route->route->counts[w->index];
+	struct sl_route_counts *counts;
 
+	assert(c->route); /* the life cycle connects routed connections only */
+	counts = &c->route->route->counts[w->index];
 	c->engine = &sl_engine_relay;
 	sl_count_add(&counts->active[c->engine_id], 1);
 	sl_count_add(&counts->total[c->engine_id], 1);
