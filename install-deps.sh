@@ -47,7 +47,8 @@ esac
 need="gcc libc6-dev make pkgconf clang llvm libclang-rt-$clang-dev $bpftool
 	libbpf-dev libelf-dev zlib1g-dev libyaml-dev libjansson-dev libc-ares-dev libcap-ng-dev
 	libseccomp-dev libcmocka-dev uthash-dev
-	iproute2 procps util-linux bsdextrautils libcap2-bin ethtool nftables ca-certificates curl jq socat python3 python3-jsonschema python3-yaml nginx
+	iproute2 procps util-linux bsdextrautils libcap2-bin ethtool nftables ca-certificates curl jq
+	socat python3 python3-jsonschema python3-yaml nginx
 	dnsmasq-base prometheus shellcheck git"
 if [ "$bench" = yes ]; then need="$need haproxy libnginx-mod-stream"; fi
 if [ "$dev" = yes ]; then need="$need gcovr clang-tidy"; fi

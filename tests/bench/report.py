@@ -7,6 +7,7 @@ Ratios are medians of the ratios within each round, because rounds differ more t
 import argparse
 import os
 import statistics
+import textwrap
 
 CONTENDERS = ["direct", "sluice", "haproxy", "nginx"]
 # key, test, value in the raw line, what the reader sees, decimals
@@ -121,6 +122,15 @@ def read_remarks():
     return remarks
 
 
+def plain_expectations(head, rows):
+    """The reason on lines of its own; it is as long as it needs to be."""
+    text = plain(head[:3], [r[:3] for r in rows])
+    for r in rows:
+        if r[3]:
+            text += f"\n\n{r[0]}:\n" + textwrap.fill(r[3], 96, initial_indent="  ", subsequent_indent="  ")
+    return text
+
+
 def plain(head, rows):
     widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
     lines = []
@@ -152,7 +162,7 @@ test all contenders run one after the other, and the order rotates. HAProxy: `mo
 Otherwise all run with their defaults. Streams are downloads; the client discards the bytes inside
 the kernel. Requests and replies have 100 bytes; of short connections the client closes first.
 `tcp_tw_reuse=1` and ports 1024-65000 everywhere. Idle: {idle_count} connections that carried one
-request and reply, through a fresh instance.
+request and reply, through a fresh instance{short}.
 
 ## Results: median (minimum - maximum)
 
@@ -178,18 +188,22 @@ def main():
     print("\nMedians; ratios are medians of the ratios within each round.\n")
     print(plain(*figure_rows(figures, False)))
     if "sluice" in {c for v in figures.values() for c in v}:
-        print("\n" + plain(*expectation_rows(figures, remarks)))
+        print("\n" + plain_expectations(*expectation_rows(figures, remarks)))
     for t in troubles:
         print("errors in", t)
     if args.write:
         names = ["date", "system", "kernel", "cpu", "memory", "load_before", "sluice", "haproxy", "nginx"]
         rows = [f"| {n.replace('_', ' ')} | {machine[n]} |" for n in names if n in machine]
         listed = "".join(f"\n- {t}" for t in troubles)
+        short = ""
+        if int(machine["idle_count"]) < 10000:
+            short = " (not 10 000: this machine's limit of open files allows no more, two each)"
         page = PAGE.format(
             machine="\n".join(rows),
             rounds=machine["rounds"],
             seconds=machine["seconds"],
             idle_count=machine["idle_count"],
+            short=short,
             figures=markdown(*figure_rows(figures, True)),
             expected=markdown(*expectation_rows(figures, remarks)),
             troubles=f"\n## Runs with errors\n{listed}\n" if troubles else "",
