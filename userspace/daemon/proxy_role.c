@@ -57,7 +57,6 @@ struct role {
 	char steering[sizeof(((struct sl_msg_facts *)0)->steering)];
 	char *config_path;
 	struct change change;
-	bool is_applying;
 	int control_fd;
 	int access_fd;
 	struct request requests[MAX_REQUESTS];
@@ -273,7 +272,6 @@ static void on_applied(void *arg)
 	struct role *role = arg;
 	bool is_first = !role->facts.ready;
 
-	role->is_applying = false;
 	role->facts.ready = true;
 	say(role, is_first ? SL_MSG_READY : SL_MSG_APPLIED);
 }
@@ -283,7 +281,6 @@ static int apply(struct role *role)
 	struct change *c = &role->change;
 	struct sl_dns_files files = dns_files(&c->bundle);
 	size_t n_added = c->n_added;
-	int r;
 
 	if (role->facts.ready)
 		(void)sl_proxy_set_dns_files(role->proxy,
@@ -292,12 +289,8 @@ static int apply(struct role *role)
 		sl_ctl_set_http_fd(role->ctl, SL_TAKE_FD(c->http_fd));
 	set_log(c->conf);
 	c->n_added = 0; /* the descriptors belong to the proxy now */
-	role->is_applying = true;
-	r = sl_proxy_apply(role->proxy, SL_TAKE_PTR(c->conf), c->generation, c->added, n_added,
-			   c->removed, c->n_removed, on_applied, role);
-	if (r < 0)
-		role->is_applying = false;
-	return r;
+	return sl_proxy_apply(role->proxy, SL_TAKE_PTR(c->conf), c->generation, c->added, n_added,
+			      c->removed, c->n_removed, on_applied, role);
 }
 
 static void commit(struct role *role)
