@@ -27,6 +27,7 @@ static int set_options(int fd, bool is_v6, bool is_dual)
 		{ SOL_SOCKET, SO_REUSEADDR, 1 },    { SOL_SOCKET, SO_KEEPALIVE, 1 },
 		{ IPPROTO_TCP, TCP_NODELAY, 1 },    { IPPROTO_TCP, TCP_KEEPIDLE, 60 },
 		{ IPPROTO_TCP, TCP_KEEPINTVL, 15 }, { IPPROTO_TCP, TCP_KEEPCNT, 5 },
+		{ SOL_SOCKET, SO_OOBINLINE, 1 }, /* urgent bytes stay in the stream */
 	};
 
 	for (size_t i = 0; i < SL_ARRAY_LEN(options); i++) {
