@@ -20,7 +20,7 @@ VERSION := 0.1.0
 Q       := $(if $(filter 1,$V),,@)
 say      = $(if $(filter 1,$V),,@printf '  %-7s %s\n' $(1) $(2))
 
-PKGS := libbpf yaml-0.1 jansson libcares libcap-ng libseccomp
+PKGS := libbpf yaml-0.1 jansson libcares libcap-ng libseccomp libssl libcrypto
 WARN := -Wall -Wextra -Werror -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes \
 	-Wswitch-enum -Wvla -fno-common
 HARD := -fstack-protector-strong -fPIE $(if $(SAN)$(COV),,-D_FORTIFY_SOURCE=2)

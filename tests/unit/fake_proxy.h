@@ -196,13 +196,18 @@ bool sl_proxy_is_draining(const struct sl_proxy *p)
 	return p->draining;
 }
 
-struct sl_explanation sl_proxy_explain(struct sl_proxy *p, const struct sl_addr *local,
-				       uint16_t port, const struct sl_addr *client)
+int sl_proxy_explain(struct sl_proxy *p, const struct sl_question *q, struct sl_explanation *ret)
 {
-	p->asked_local = *local;
-	p->asked_port = port;
-	p->asked_client = *client;
-	return p->explanation;
+	p->asked_local = q->local;
+	p->asked_port = q->port;
+	p->asked_client = q->client;
+	*ret = p->explanation;
+	return 0;
+}
+
+void sl_explanation_done(struct sl_explanation *x)
+{
+	(void)x;
 }
 
 #endif

@@ -38,7 +38,8 @@ struct lab {
 	void *reply_arg;
 };
 
-static void on_request(void *arg, enum sl_ctl_request what, sl_ctl_reply_fn reply, void *reply_arg)
+static void on_request(void *arg, enum sl_ctl_request what, const struct sl_ctl_change *change,
+		       sl_ctl_reply_fn reply, void *reply_arg)
 {
 	struct lab *lab = arg;
 

@@ -10,10 +10,11 @@ allowed() {
 	core) echo 'base core' ;;
 	conf) echo 'base core conf' ;;
 	io) echo 'base core io' ;;
+	tls) echo 'base core tls' ;;
 	accel) echo 'base core accel' ;;
-	proxy) echo 'base core conf io proxy' ;;
+	proxy) echo 'base core conf io tls proxy' ;;
 	ctl) echo 'base core conf io proxy ctl' ;;
-	daemon) echo 'base core conf io accel proxy ctl daemon' ;;
+	daemon) echo 'base core conf io tls accel proxy ctl daemon' ;;
 	*) echo '' ;;
 	esac
 }

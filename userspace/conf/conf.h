@@ -9,7 +9,12 @@
 #include "base/addr.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "core/balance.h"
 #include "core/deadline.h"
+#include "core/health.h"
+#include "core/ip_set.h"
+#include "core/matcher.h"
+#include "core/proxy_header.h"
 
 /*
  * The configuration as plain, immutable data: built completely from the text
@@ -24,15 +29,37 @@ struct sl_mark {
 	uint32_t column;
 };
 
-/* The text of one file, as read once by the only process that may read it. */
+/*
+ * Where a piece of configuration comes from. Beside files there are changes made at run time,
+ * which take effect on top of the files, in the order given: each replaces, adds,
+ * removes, enables or disables one route, or drains one target.
+ */
+enum sl_source_kind {
+	SL_SOURCE_FILE = 0,
+	SL_SOURCE_ROUTE,   /* text: the route `subject`, a mapping as in a list of routes; its
+			      `name` may be left out, and must else be the subject. Takes the place
+			      of a route of that name, or comes last */
+	SL_SOURCE_REMOVE,  /* the route `subject` is gone */
+	SL_SOURCE_ENABLE,  /* as if it said `enabled: true` */
+	SL_SOURCE_DISABLE, /* as if it said `enabled: false` */
+	SL_SOURCE_DRAIN,   /* text: an address, as written, of a target of `subject` ("" as
+			      subject: of every route): no new connections */
+	SL_SOURCE_KIND_COUNT_,
+};
+
+/* One text, as read once by the only process that may read it. */
 struct sl_conf_source {
-	char *name; /* as shown in messages */
+	char *name; /* as shown in messages: a path, or "runtime:NAME" */
 	char *text; /* NUL-terminated; may hold NUL bytes that the reader reports */
 	size_t len;
+	enum sl_source_kind kind;
+	char *subject; /* name of a route; NULL for files */
+	bool keep;     /* written to state_dir, so that it outlives the supervisor */
 };
 
 struct sl_conf_sources {
-	struct sl_conf_source *item; /* the main file, then conf.d/ files in name order */
+	/* the main file, conf.d/ files in name order, then what was changed at run time */
+	struct sl_conf_source *item;
 	size_t n;
 };
 void sl_conf_sources_done(struct sl_conf_sources *s);
@@ -58,6 +85,8 @@ void sl_diags_done(struct sl_diags *d);
 SL_MUST_CHECK int sl_conf_sources_load(const char *path, struct sl_conf_sources *ret,
 				       struct sl_diags *diags);
 
+#define SL_TARGETS_MAX 4096
+
 enum sl_engine_choice {
 	SL_CHOICE_AUTO = 0,
 	SL_CHOICE_RELAY,
@@ -79,8 +108,26 @@ struct sl_conf_target {
 	char *address; /* as written; identifies the target in output and across reloads */
 	char *host;    /* a name to resolve; NULL when `addr` is literal */
 	struct sl_addr addr;
-	uint16_t port; /* 0: the port the client connected to (forward.port: preserve) */
+	uint16_t port;   /* 0: the port the client connected to (forward.port: preserve) */
+	uint32_t weight; /* 0 to 1000; 0: no new connections */
+	bool backup;     /* used when no other target is left */
+	bool drained;    /* by an operator at run time: no new connections */
 	struct sl_mark mark;
+};
+
+/* Who may connect: deny wins; an empty allow list allows everybody. The sets are built and owned.
+ */
+struct sl_conf_access {
+	struct sl_ip_set allow;
+	struct sl_ip_set deny;
+};
+
+struct sl_conf_send_proxy {
+	enum sl_ph_choice version;
+	bool crc32c; /* TLVs of version 2 */
+	bool alpn;
+	bool authority;
+	bool unique_id;
 };
 
 struct sl_conf_route {
@@ -88,9 +135,22 @@ struct sl_conf_route {
 	bool enabled;
 	struct sl_port_spec *ports;
 	size_t n_ports;
+	uint32_t priority;
+	char **domains; /* patterns, lower case, owned */
+	size_t n_domains;
+	char *path; /* pattern; NULL: any */
+	struct sl_ip_set clients;
+	bool has_clients;
+	uint32_t tls_versions; /* SL_TLS_*; 0: any */
+	char **alpn;
+	size_t n_alpn;
+	struct sl_conf_access access;
+	enum sl_balance balance;
+	struct sl_health_conf health;
+	struct sl_conf_send_proxy send_proxy;
 	enum sl_engine_choice engine;
 	struct sl_conf_target *targets;
-	size_t n_targets;                /* at least 1 */
+	size_t n_targets;                /* at least 1, at most SL_TARGETS_MAX */
 	unsigned retries;                /* further connect attempts after the first */
 	uint64_t max_connections;        /* 0: no limit */
 	uint64_t max_connections_per_ip; /* 0: no limit */
@@ -117,6 +177,13 @@ struct sl_listen_spec {
 	struct sl_mark mark; /* of the first route that wants it, for errors of bind() */
 };
 
+/* Ports where connections begin with a PROXY header; a port is in at most one of these. */
+struct sl_conf_accept_proxy {
+	struct sl_port_spec ports;
+	struct sl_ip_set from; /* owned: each entry has its own copy */
+	bool required;
+};
+
 struct sl_conf_global {
 	unsigned workers; /* 0: one per online CPU */
 	char *user;       /* NULL: auto */
@@ -133,6 +200,9 @@ struct sl_conf_global {
 	enum sl_log_level log_level;
 	bool log_json;
 	char *access_log; /* NULL: none; "stderr"; else an absolute path */
+	struct sl_conf_access access;
+	char *deny_file;        /* NULL: none */
+	bool enforce_in_kernel; /* where possible; same result without */
 };
 
 struct sl_conf {
@@ -141,6 +211,9 @@ struct sl_conf {
 	size_t n_routes;
 	struct sl_listen_spec *listens;
 	size_t n_listens;
+	struct sl_conf_accept_proxy *accept_proxies;
+	size_t n_accept_proxies;
+	struct sl_timeouts timeouts; /* of defaults: before a route is known */
 };
 
 /*

@@ -307,7 +307,7 @@ static void ask_supervisor(struct sl_ctl *ctl, struct sl_call *call, enum sl_ctl
 	struct wait *w = start_wait(ctl, call);
 
 	if (w)
-		ctl->options.request(ctl->options.request_arg, what, reply, w);
+		ctl->options.request(ctl->options.request_arg, what, NULL, reply, w);
 }
 
 static void post_reload(struct sl_ctl *ctl, struct sl_call *call)

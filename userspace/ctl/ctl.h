@@ -20,7 +20,18 @@ struct sl_ctl;
 enum sl_ctl_request {
 	SL_CTL_RELOAD = 0,
 	SL_CTL_UPGRADE,
+	SL_CTL_RELOAD_DENY_FILE, /* global.security.deny_file alone */
+	SL_CTL_CHANGE,           /* one change at run time: see struct sl_ctl_change */
 	SL_CTL_REQUEST_COUNT_,
+};
+
+/* A change of the configuration at run time; everything is borrowed during the call. */
+struct sl_ctl_change {
+	enum sl_source_kind kind; /* not FILE */
+	bool undo;                /* DRAIN only: undrain. */
+	bool keep;                /* over restarts of the supervisor */
+	const char *subject;      /* the route; DRAIN: "" for every route */
+	struct sl_slice text;     /* ROUTE: the route; DRAIN: the target's address */
 };
 /*
  * `text`: what to print; valid during the call. A refused configuration is told from other
@@ -47,9 +58,10 @@ struct sl_ctl_options {
 	int control_fd;         /* listening Unix socket, non-blocking; ownership passes */
 	int http_fd;            /* listening TCP socket or -1; ownership passes */
 	const struct sl_ctl_facts *facts; /* borrowed */
-	/* Asks the supervisor; `reply` runs once, later, on the loop. */
-	void (*request)(void *arg, enum sl_ctl_request what, sl_ctl_reply_fn reply,
-			void *reply_arg);
+	/* Asks the supervisor; `reply` runs once, later, on the loop. `change`: NULL except for
+	 * SL_CTL_CHANGE. */
+	void (*request)(void *arg, enum sl_ctl_request what, const struct sl_ctl_change *change,
+			sl_ctl_reply_fn reply, void *reply_arg);
 	void *request_arg;
 };
 

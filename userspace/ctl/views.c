@@ -399,10 +399,14 @@ void sl_view_explain(struct sl_str *out, struct sl_proxy *proxy,
 		     const struct sl_view_question *question)
 {
 	struct sl_json j = sl_json_on(out);
-	struct sl_explanation e;
+	const struct sl_question q = { .local = question->address,
+				       .port = question->port,
+				       .client = question->client };
+	struct sl_explanation e = { 0 };
 	char ip[SL_ADDR_TEXT];
 
-	e = sl_proxy_explain(proxy, &question->address, question->port, &question->client);
+	if (sl_proxy_explain(proxy, &q, &e) < 0)
+		e.verdict = SL_REASON_ERROR;
 
 	sl_json_obj(&j, NULL);
 	sl_json_u64(&j, "port", question->port);

@@ -14,9 +14,9 @@ static const int8_t n_fds_of[] = {
 	[SL_MSG_OPTIONS] = 0, [SL_MSG_FACTS] = 0,     [SL_MSG_CONFIG] = 1,  [SL_MSG_LISTENER] = 1,
 	[SL_MSG_REMOVE] = 0,  [SL_MSG_HTTP] = 1,      [SL_MSG_NO_HTTP] = 0, [SL_MSG_CONTROL] = 1,
 	[SL_MSG_ACCESS] = 1,  [SL_MSG_NO_ACCESS] = 0, [SL_MSG_PREPARE] = 0, [SL_MSG_ABORT] = 0,
-	[SL_MSG_COMMIT] = 0,  [SL_MSG_REPLY] = 1,     [SL_MSG_DRAIN] = 0,   [SL_MSG_STOP] = 0,
-	[SL_MSG_READY] = 0,   [SL_MSG_PREPARED] = 0,  [SL_MSG_APPLIED] = 0, [SL_MSG_FAILED] = 0,
-	[SL_MSG_REQUEST] = 0,
+	[SL_MSG_COMMIT] = 0,  [SL_MSG_REPLY] = 1,     [SL_MSG_DENY] = 1,    [SL_MSG_DENIED] = 1,
+	[SL_MSG_DRAIN] = 0,   [SL_MSG_STOP] = 0,      [SL_MSG_READY] = 0,   [SL_MSG_PREPARED] = 0,
+	[SL_MSG_APPLIED] = 0, [SL_MSG_FAILED] = 0,    [SL_MSG_REQUEST] = 0, [SL_MSG_CHANGE] = 1,
 };
 _Static_assert(SL_ARRAY_LEN(n_fds_of) == SL_MSG_COUNT_, "a number per type");
 

@@ -16,7 +16,7 @@
  * has. A message of another size, type, number of descriptors, or cut short
  * by the kernel is -EBADMSG, and whoever sent it is not talked to any more.
  */
-#define SL_PROTOCOL 1
+#define SL_PROTOCOL 2
 
 enum sl_msg_type {
 	/* from the supervisor */
@@ -34,6 +34,8 @@ enum sl_msg_type {
 	SL_MSG_ABORT,       /* forget the change */
 	SL_MSG_COMMIT,      /* make the change; answer APPLIED (READY the first time) */
 	SL_MSG_REPLY,       /* id: of the REQUEST; flag: it worked; fd: sealed text */
+	SL_MSG_DENY,        /* any time after OPTIONS; fd: sealed set of denied addresses */
+	SL_MSG_DENIED,      /* any time; fd: page of counters of the kernel's drops, read-only */
 	SL_MSG_DRAIN,       /* flag: accept the queues empty first */
 	SL_MSG_STOP,        /* end now */
 	/* from the proxy */
@@ -42,6 +44,7 @@ enum sl_msg_type {
 	SL_MSG_APPLIED,
 	SL_MSG_FAILED,  /* text */
 	SL_MSG_REQUEST, /* id: chosen by the proxy; flag: enum sl_ctl_request */
+	SL_MSG_CHANGE,  /* as REQUEST; fd: sealed sl_overlay_change, see daemon/overlay.h */
 	SL_MSG_COUNT_,
 };
 

@@ -101,10 +101,13 @@ static void say_failed(struct role *role, int err, const char *text)
 
 /* ---- requests to the supervisor ---- */
 
-static void on_request(void *arg, enum sl_ctl_request what, sl_ctl_reply_fn reply, void *reply_arg)
+static void on_request(void *arg, enum sl_ctl_request what, const struct sl_ctl_change *change,
+		       sl_ctl_reply_fn reply, void *reply_arg)
 {
 	struct role *role = arg;
 	struct sl_msg msg = { .type = SL_MSG_REQUEST, .flag = what };
+
+	(void)change;
 
 	for (size_t i = 0; i < MAX_REQUESTS; i++) {
 		struct request *slot = &role->requests[i];
@@ -435,7 +438,10 @@ static void dispatch(struct role *role, const struct sl_msg *msg, int *fd)
 	case SL_MSG_PREPARED:
 	case SL_MSG_APPLIED:
 	case SL_MSG_FAILED:
+	case SL_MSG_DENY:
+	case SL_MSG_DENIED:
 	case SL_MSG_REQUEST:
+	case SL_MSG_CHANGE:
 	case SL_MSG_COUNT_:
 		break;
 	}

@@ -570,19 +570,39 @@ static bool is_listening(const struct sl_proxy *p, const struct sl_addr *local, 
 	return false;
 }
 
-struct sl_explanation sl_proxy_explain(struct sl_proxy *p, const struct sl_addr *local,
-				       uint16_t port, const struct sl_addr *client)
+const char *sl_access_rule_text(enum sl_access_rule rule)
+{
+	static const char *const texts[SL_ACCESS_COUNT_] = {
+		[SL_ACCESS_OPEN] = "no list applies",
+		[SL_ACCESS_ALLOWED] = "allowed by every list that applies",
+		[SL_ACCESS_GLOBAL_DENY] = "denied by global.security.deny",
+		[SL_ACCESS_DENY_FILE] = "denied by global.security.deny_file",
+		[SL_ACCESS_ROUTE_DENY] = "denied by the route's security.deny",
+		[SL_ACCESS_NOT_IN_GLOBAL_ALLOW] = "not in global.security.allow",
+		[SL_ACCESS_NOT_IN_ROUTE_ALLOW] = "not in the route's security.allow",
+	};
+
+	return texts[rule];
+}
+
+void sl_explanation_done(struct sl_explanation *x)
+{
+	free(x->candidates);
+	x->candidates = NULL;
+}
+
+int sl_proxy_explain(struct sl_proxy *p, const struct sl_question *q, struct sl_explanation *ret)
 {
 	struct sl_explanation x = { .engine = SL_ENGINE_NONE,
-				    .is_listening = is_listening(p, local, port) };
+				    .is_listening = is_listening(p, &q->local, q->port) };
 	const struct sl_gen_route *gr;
 	uint32_t i;
 
-	(void)client; /* no list of this build looks at it */
-	i = p->gen ? sl_route_table_find(&p->gen->table, local, port) : SL_NO_ROUTE;
+	i = p->gen ? sl_route_table_find(&p->gen->table, &q->local, q->port) : SL_NO_ROUTE;
 	if (i == SL_NO_ROUTE) {
 		x.verdict = SL_REASON_NO_ROUTE;
-		return x;
+		*ret = x;
+		return 0;
 	}
 	gr = &p->gen->routes[i];
 	x.route = gr->conf;
@@ -591,5 +611,6 @@ struct sl_explanation sl_proxy_explain(struct sl_proxy *p, const struct sl_addr 
 	x.target = gr->targets[__atomic_load_n(&gr->route->next_target, __ATOMIC_RELAXED) %
 			       gr->conf->n_targets]
 			   ->address;
-	return x;
+	*ret = x;
+	return 0;
 }

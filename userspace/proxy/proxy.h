@@ -10,7 +10,9 @@
 #include "conf/conf.h"
 #include "core/conn_fsm.h"
 #include "core/hist.h"
+#include "core/matcher.h"
 #include "core/reason.h"
+#include "core/tls_hello.h"
 #include "io/dns.h"
 #include "io/loop.h"
 
@@ -85,14 +87,19 @@ struct sl_conn_row {
 	uint64_t idle_ms;
 	uint64_t bytes_up; /* from the client, delivered to the backend's socket */
 	uint64_t bytes_down;
-	uint64_t connect_us; /* 0: not connected yet */
+	uint64_t connect_us;       /* 0: not connected yet */
+	char sni[SL_NAME_MAX + 1]; /* "": none seen */
+	char alpn[64];             /* first protocol offered; cut when longer; "": none */
+	uint32_t tls_versions;     /* offered: SL_TLS_*; 0: no ClientHello seen */
 };
 
 struct sl_conn_filter {
-	uint64_t id;       /* 0: any */
-	const char *route; /* NULL: any; borrowed until the answer */
-	size_t max_rows;   /* 0: no limit */
-	bool kill;         /* close what matches (reason killed, RST to both) */
+	uint64_t id;                        /* 0: any */
+	const char *route;                  /* NULL: any; copied */
+	const char *target;                 /* as written in the configuration; NULL: any; copied */
+	const struct sl_ip_pattern *client; /* NULL: any; copied */
+	size_t max_rows;                    /* 0: no limit */
+	bool kill;                          /* close what matches (reason killed, RST to both) */
 };
 
 struct sl_conn_survey {
@@ -132,6 +139,9 @@ void sl_proxy_totals(const struct sl_proxy *proxy, struct sl_proxy_totals *ret);
 enum sl_target_state {
 	SL_TARGET_UP = 0,
 	SL_TARGET_UNRESOLVED, /* a name that has never been resolved */
+	SL_TARGET_DOWN,       /* by health checks */
+	SL_TARGET_DRAINED,    /* by an operator: no new connections */
+	SL_TARGET_FAILING,    /* connects fail: left out for a while where others are left */
 };
 const char *sl_target_state_name(enum sl_target_state state);
 
@@ -140,7 +150,12 @@ struct sl_target_view {
 	enum sl_target_state state;
 	uint64_t active;
 	uint64_t total;
-	uint64_t failed;                        /* connect attempts that failed */
+	uint64_t failed; /* connect attempts that failed */
+	uint64_t checks_ok;
+	uint64_t checks_failed;
+	char check_error[96]; /* of the last check; "": it was good, or there was none */
+	uint32_t weight;
+	bool is_backup;
 	struct sl_addr addrs[SL_DNS_MAX_ADDRS]; /* what the name stands for now; port set */
 	size_t n_addrs;
 };
@@ -168,16 +183,60 @@ void sl_proxy_each_route(struct sl_proxy *proxy, sl_route_fn fn, void *arg);
 const struct sl_conf *sl_proxy_conf(const struct sl_proxy *proxy);
 uint64_t sl_proxy_generation(const struct sl_proxy *proxy);
 
-/* What would happen to a connection to this port (and local address, unless AF_UNSPEC). */
+/*
+ * The deny_file's addresses, read by the supervisor; ownership of the set's arrays passes, also on
+ * failure. They are in force when `done` runs; until the first call nothing is denied by file.
+ */
+SL_MUST_CHECK int sl_proxy_set_deny_file(struct sl_proxy *proxy, struct sl_ip_set *set,
+					 sl_proxy_fn done, void *arg);
+
+/* What would happen to a connection; the answer is found by the code that real ones go through. */
+struct sl_question {
+	struct sl_addr local; /* AF_UNSPEC: any */
+	uint16_t port;
+	struct sl_addr client; /* AF_UNSPEC: in no list */
+	const char *name;      /* SNI, as typed; NULL: none, and not TLS */
+	const char *path;      /* NULL: none */
+	uint32_t tls_versions; /* SL_TLS_*; 0 with a name: 1.2 and 1.3 */
+	const char *alpn;      /* comma-separated; NULL: none */
+};
+
+struct sl_explained_route {
+	const struct sl_conf_route *conf;
+	enum sl_match_verdict verdict;
+};
+
+enum sl_access_rule {
+	SL_ACCESS_OPEN = 0, /* no list says anything */
+	SL_ACCESS_ALLOWED,
+	SL_ACCESS_GLOBAL_DENY,
+	SL_ACCESS_DENY_FILE,
+	SL_ACCESS_ROUTE_DENY,
+	SL_ACCESS_NOT_IN_GLOBAL_ALLOW,
+	SL_ACCESS_NOT_IN_ROUTE_ALLOW,
+	SL_ACCESS_COUNT_,
+};
+const char *sl_access_rule_text(enum sl_access_rule rule); /* "denied by global.security.deny" */
+
 struct sl_explanation {
 	const struct sl_conf_route *route; /* NULL: refused, see `verdict` */
 	enum sl_reason verdict;            /* SL_REASON_NONE: accepted */
+	enum sl_access_rule access;
+	const char *name_error; /* the name is not one; static text; NULL: it is */
 	enum sl_engine_id engine;
 	enum sl_engine_reason engine_reason;
-	const char *target; /* as written; the one the next connection would try first */
-	bool is_listening;  /* a listener for that port is open */
+	const char *target;     /* as written; NULL: none is usable */
+	const char *target_why; /* static text: how it was chosen */
+	bool is_listening;      /* a listener for that port is open */
+	bool needs_hello;       /* the decision waits for a ClientHello */
+	bool wants_proxy;       /* the port has accept_proxy */
+	/* routes that listen on the port, the winner first, then in order of precedence;
+	 * sl_explanation_done() frees it */
+	struct sl_explained_route *candidates;
+	size_t n_candidates;
 };
-struct sl_explanation sl_proxy_explain(struct sl_proxy *proxy, const struct sl_addr *local,
-				       uint16_t port, const struct sl_addr *client);
+SL_MUST_CHECK int sl_proxy_explain(struct sl_proxy *proxy, const struct sl_question *question,
+				   struct sl_explanation *ret);
+void sl_explanation_done(struct sl_explanation *x);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "base/addr.h"
 #include "conf/conf.h"
+#include "core/health.h"
 #include "io/dns.h"
 
 /*
@@ -28,9 +29,19 @@ struct sl_target {
 	size_t n_addrs;       /* 0: never resolved */
 	uint32_t next_addr;   /* rotates through addrs */
 	char last_error[128]; /* of the resolver */
+	/* what checks and traffic have shown; atomic, written by the thread named */
+	uint32_t is_down;         /* control: by active checks */
+	uint64_t up_since_ms;     /* control: went up by a check; 0: never was down */
+	uint64_t n_checks_ok;     /* control */
+	uint64_t n_checks_failed; /* control */
+	uint32_t is_drained;      /* control: by an operator */
+	uint32_t failures;        /* any: connects failed in a row */
+	uint64_t held_until_ms;   /* any: passive marking, see core/health.h */
 	/* control thread only: */
 	struct sl_dns_name *watch;
 	bool is_stale; /* mark of proxy/generation.c */
+	struct sl_health health;
+	char check_error[96];
 };
 
 SL_MUST_CHECK int sl_target_new(const struct sl_conf_target *conf, struct sl_target **ret);
@@ -48,6 +59,16 @@ void sl_target_unwatch(struct sl_target *t);
 bool sl_target_pick_addr(struct sl_target *t, uint16_t listener_port, struct sl_addr *ret);
 /* The resolver has answered at least once, or never will be asked. */
 bool sl_target_has_answer(struct sl_target *t);
+
+/*
+ * What the target is worth to a new connection now: 0, or its weight in SL_SHARE_ONE, less during
+ * slow start. `passive`: targets held back after failed connects count as 0, too.
+ */
+uint32_t sl_target_share(struct sl_target *t, const struct sl_conf_target *conf,
+			 uint64_t slow_start_ms, bool passive, uint64_t now_ms);
+/* A worker's connect succeeded or failed. Returns true when this failure begins a hold. */
+bool sl_target_count_connect(struct sl_target *t, bool ok, uint64_t now_ms);
+
 size_t sl_target_addrs(struct sl_target *t, struct sl_addr ret[SL_DNS_MAX_ADDRS]);
 
 #endif
