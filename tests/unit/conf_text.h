@@ -25,8 +25,8 @@ struct built {
 /* `second` is a file of conf.d; NULL: none. */
 static inline struct built build_two(const char *text, size_t len, const char *second)
 {
-	struct sl_conf_source item[2] = { { (char *)"a.yaml", NULL, len },
-					  { (char *)"conf.d/b.yaml", NULL, 0 } };
+	struct sl_conf_source item[2] = { { .name = (char *)"a.yaml", .len = len },
+					  { .name = (char *)"conf.d/b.yaml" } };
 	struct sl_conf_sources sources = { item, second ? 2 : 1 };
 	struct built b = { 0 };
 

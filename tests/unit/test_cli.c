@@ -46,6 +46,7 @@ static void on_request(void *arg, enum sl_ctl_request what, const struct sl_ctl_
 	struct lab *lab = arg;
 
 	(void)what;
+	(void)change;
 	reply(reply_arg, lab->reply_ok, lab->reply_text);
 }
 

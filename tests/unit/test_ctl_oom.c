@@ -62,8 +62,10 @@ struct lab {
 static void on_request(void *arg, enum sl_ctl_request what, const struct sl_ctl_change *change,
 		       sl_ctl_reply_fn reply, void *reply_arg)
 {
+	(void)change;
 	(void)arg;
 	(void)what;
+	(void)change;
 	reply(reply_arg, false, "a.yaml:1:1: error: no\n");
 }
 
