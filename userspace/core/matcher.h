@@ -109,18 +109,28 @@ enum sl_match_verdict sl_matcher_judge(const struct sl_matcher *m,
 				       const struct sl_match_facts *facts, uint32_t winner,
 				       uint32_t route);
 
-/* Linear time in the length of both, whatever the number of stars. */
+/*
+ * Linear time in the length of both, whatever the number of stars, each of which stands for any
+ * run of characters, also an empty one. An absent text matches nothing.
+ */
 bool sl_glob_match(const char *pattern, struct sl_slice text);
 
 /*
  * Paths: literal segments, ":name" for one non-empty segment, "*" for one inside ("/a/" "*" "/b"),
- * or as the last segment for the rest, which may be empty. A path without a star matches whole.
+ * or as the last segment for the rest, which may be empty ("/a/" "*" matches "/a/", not "/a").
+ * A path without a final star matches whole.
  * Compared as given (percent-encoding is the caller's business), case-sensitive.
  */
 #define SL_PATH_MAX_PARAMS 16
+#define SL_PATH_PATTERN_MAX 4096
 struct sl_path_match {
-	struct sl_slice match;     /* the part that literal segments and parameters cover */
-	struct sl_slice remainder; /* what the final star stands for; absent without one */
+	/*
+	 * The part that literal segments and parameters cover, and what the final star stands
+	 * for (absent without one): together the path. "/api/" "*" splits "/api/a/b" into
+	 * "/api/" and "a/b".
+	 */
+	struct sl_slice match;
+	struct sl_slice remainder;
 	size_t n_params;
 	struct {
 		struct sl_slice name;
@@ -129,6 +139,7 @@ struct sl_path_match {
 };
 /* `ret` may be NULL and is written when it matches. */
 bool sl_path_match(const char *pattern, struct sl_slice path, struct sl_path_match *ret);
+
 /* NULL when the pattern is good, else static text saying what is wrong. */
 const char *sl_path_pattern_check(const char *pattern);
 const char *sl_domain_pattern_check(const char *pattern);
