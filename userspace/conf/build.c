@@ -8,21 +8,7 @@
 
 static const struct sl_path root_path = { 0 };
 
-/* ---- routes ---- */
-
-static int build_routes(struct sl_build *b, const struct sl_node *list)
-{
-	struct sl_path routes = { .up = &root_path, .name = "routes" };
-	struct sl_path path = { .up = &routes };
-	int r = 0;
-
-	for (const struct sl_node *n = sl_node_items(list); r == 0 && n;
-	     n = sl_node_next(list, n), path.index++) {
-		if (!n->bad && n->kind == SL_NODE_MAPPING)
-			r = sl_build_route(b, n, &path, &b->conf->routes[b->conf->n_routes++]);
-	}
-	return r;
-}
+/* ---- sections ---- */
 
 static int build_defaults(struct sl_build *b)
 {
@@ -114,8 +100,8 @@ static int build_listeners(struct sl_build *b, const struct sl_node *list)
 static int build_global(struct sl_build *b, const struct sl_node *node)
 {
 	struct sl_conf_global *g = &b->conf->global;
-	const struct sl_node *http = sl_node_find(node, "http"),
-			     *overload = sl_node_find(node, "overload");
+	const struct sl_node *http = sl_node_find(node, "http");
+	const struct sl_node *overload = sl_node_find(node, "overload");
 	const struct sl_node *resume = sl_node_find(overload, "resume_below");
 	struct sl_path path = { .up = &root_path, .name = "global" };
 	struct sl_path security = { .up = &path, .name = "security" };
@@ -143,7 +129,7 @@ static const struct sl_node *find_single(struct sl_build *b, struct sl_node *con
 	char place[SL_PLACE_LEN];
 
 	for (size_t i = 0; i < n; i++) {
-		const struct sl_node *s = roots[i] ? sl_node_find(roots[i], section) : NULL;
+		const struct sl_node *s = sl_node_find(roots[i], section);
 
 		if (s && found)
 			sl_report_error(&b->report, s->key_at, NULL,
@@ -158,26 +144,19 @@ static const struct sl_node *find_single(struct sl_build *b, struct sl_node *con
 static int build_all(struct sl_build *b, struct sl_node *const *roots, size_t n)
 {
 	const struct sl_node *global = find_single(b, roots, n, "global");
-	size_t n_routes = 0;
 	int r;
 
 	b->defaults = find_single(b, roots, n, "defaults");
 	(void)find_single(b, roots, n, "acme");
-	for (size_t i = 0; i < n; i++)
-		n_routes += roots[i] ? sl_node_count(sl_node_find(roots[i], "routes")) : 0;
-	b->conf->routes = calloc(n_routes + 1, sizeof(*b->conf->routes));
-	if (!b->conf->routes)
-		return -ENOMEM;
 	r = build_global(b, global);
 	if (r == 0)
 		r = build_defaults(b);
-	for (size_t i = 0; r == 0 && i < n; i++) {
-		if (!roots[i])
-			continue;
-		r = build_routes(b, sl_node_find(roots[i], "routes"));
-		if (r == 0)
-			r = build_listeners(b, sl_node_find(roots[i], "listeners"));
-	}
+	if (r == 0)
+		r = sl_build_routes(b, roots);
+	if (r == 0)
+		r = sl_build_drain(b);
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = build_listeners(b, sl_node_find(roots[i], "listeners"));
 	return r;
 }
 
@@ -211,6 +190,8 @@ static int parse_all(struct sl_build *b, const struct sl_conf_sources *sources,
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < sources->n; i++) {
+		if (sources->item[i].kind != SL_SOURCE_FILE)
+			continue; /* see overlay.c */
 		r = sl_yaml_parse(&b->arena, &b->report, (uint32_t)i, &roots[i]);
 		if (r == 0 && roots[i] && i > 0 && sl_node_is_null(roots[i]))
 			roots[i] = NULL;

@@ -44,6 +44,10 @@ SL_MUST_CHECK int sl_build_networks(struct sl_build *b, const struct sl_node *li
 /* Lists that are not written stay as they are. */
 SL_MUST_CHECK int sl_build_access(struct sl_build *b, const struct sl_node *security,
 				  const struct sl_path *path, struct sl_conf_access *access);
+/* All routes: of the files' trees (NULL for what is no file) and of changes made at run time. */
+SL_MUST_CHECK int sl_build_routes(struct sl_build *b, struct sl_node *const *roots);
+/* Marks the targets that are drained at run time. */
+SL_MUST_CHECK int sl_build_drain(struct sl_build *b);
 /* `route` owns what it gets, also on failure: sl_build_route_done() frees all but inherited lists.
  */
 SL_MUST_CHECK int sl_build_route(struct sl_build *b, const struct sl_node *node,
