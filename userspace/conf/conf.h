@@ -209,7 +209,7 @@ struct sl_conf {
 	size_t n_accept_proxies;
 	struct sl_timeouts timeouts; /* of defaults: before a route is known */
 	/* of defaults: routes without lists of their own share this memory */
-	struct sl_conf_access default_access;
+	struct sl_access_lists default_access;
 };
 
 /*
