@@ -53,7 +53,9 @@ static const char bad[] =
 
 static void check(const char *text, int want)
 {
-	struct sl_conf_source item = { .name = (char *)"a.yaml", .text = (char *)(uintptr_t)text, .len = strlen(text) };
+	struct sl_conf_source item = { .name = (char *)"a.yaml",
+				       .text = (char *)(uintptr_t)text,
+				       .len = strlen(text) };
 	struct sl_conf_sources sources = { &item, 1 };
 	int r = -ENOMEM;
 	size_t n;
