@@ -18,7 +18,8 @@ import sys
 MAX = 65536
 VERSIONS = {"1.0": 0x0301, "1.1": 0x0302, "1.2": 0x0303, "1.3": 0x0304}
 GREASE = [0x0A0A + 0x1010 * i for i in range(16)]
-SERVER_NAME, GROUPS, ALPN, PADDING, SUPPORTED_VERSIONS, KEY_SHARE, ECH = 0, 10, 16, 21, 43, 51, 0xFE0D
+SERVER_NAME, GROUPS, SIGNATURES, ALPN, PADDING = 0, 10, 13, 16, 21
+SUPPORTED_VERSIONS, KEY_SHARE, ECH = 43, 51, 0xFE0D
 X25519MLKEM768, X25519 = 0x11EC, 0x1D
 
 
@@ -104,7 +105,9 @@ def build(sni=None, alpn=(), versions=("1.2", "1.3"), ech=False, size=0, record=
     ext = extension(rng.choice(GREASE), b"") if grease else b""
     if sni is not None:
         ext += sni_extension([sni] if isinstance(sni, (str, bytes)) else sni)
-    ext += extension(GROUPS, vec(2, u16(X25519)))
+    groups = [X25519MLKEM768, X25519] if pq else [X25519]
+    ext += extension(GROUPS, vec(2, b"".join(map(u16, groups))))
+    ext += extension(SIGNATURES, vec(2, b"".join(map(u16, (0x0403, 0x0804, 0x0401)))))
     if alpn:
         ext += alpn_extension(alpn)
     if modern:
@@ -374,13 +377,18 @@ def capture(address):
     return raw
 
 
+def arguments(words):
+    """KEY=VALUE of a command line as arguments of build()."""
+    kw = {}
+    for key, value in (w.split("=", 1) for w in words):
+        kw[key] = value.split(",") if key in ("alpn", "versions") else value if key == "sni" else int(value)
+    return kw
+
+
 def main():
     verb, args = sys.argv[1], sys.argv[2:]
     if verb == "build":
-        kw = {}
-        for key, value in (a.split("=", 1) for a in args):
-            kw[key] = value.split(",") if key in ("alpn", "versions") else value if key == "sni" else int(value)
-        sys.stdout.buffer.write(build(**kw))
+        sys.stdout.buffer.write(build(**arguments(args)))
     elif verb == "parse":
         result, hello = parse(sys.stdin.buffer.read())
         if hello:
