@@ -43,6 +43,7 @@ static void on_request(void *arg, enum sl_ctl_request what, const struct sl_ctl_
 {
 	struct lab *lab = arg;
 
+	(void)change;
 	lab->n_requests++;
 	lab->requested = what;
 	lab->reply = reply;

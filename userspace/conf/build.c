@@ -243,7 +243,7 @@ int sl_conf_build(const struct sl_conf_sources *sources, struct sl_conf **ret,
 	return r;
 }
 
-static void access_done(struct sl_conf_access *access)
+static void access_done(struct sl_access_lists *access)
 {
 	sl_ip_list_done(&access->allow);
 	sl_ip_list_done(&access->deny);

@@ -43,7 +43,7 @@ SL_MUST_CHECK int sl_build_networks(struct sl_build *b, const struct sl_node *li
 				    const struct sl_path *path, struct sl_ip_set *ret);
 /* Lists that are not written stay as they are. */
 SL_MUST_CHECK int sl_build_access(struct sl_build *b, const struct sl_node *security,
-				  const struct sl_path *path, struct sl_conf_access *access);
+				  const struct sl_path *path, struct sl_access_lists *access);
 /* All routes: of the files' trees (NULL for what is no file) and of changes made at run time. */
 SL_MUST_CHECK int sl_build_routes(struct sl_build *b, struct sl_node *const *roots);
 /* Marks the targets that are drained at run time. */
@@ -52,7 +52,7 @@ SL_MUST_CHECK int sl_build_drain(struct sl_build *b);
  */
 SL_MUST_CHECK int sl_build_route(struct sl_build *b, const struct sl_node *node,
 				 const struct sl_path *path, struct sl_conf_route *route);
-void sl_build_route_done(struct sl_conf_route *route, const struct sl_conf_access *inherited);
+void sl_build_route_done(struct sl_conf_route *route, const struct sl_access_lists *inherited);
 /* What in `forward` excludes each other; of a route or of `defaults`. */
 void sl_build_check_forward(struct sl_build *b, const struct sl_node *node,
 			    const struct sl_path *path, const struct sl_conf_route *made);

@@ -9,6 +9,7 @@
 #include "base/addr.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "core/access_rule.h"
 #include "core/balance.h"
 #include "core/deadline.h"
 #include "core/health.h"
@@ -115,13 +116,6 @@ struct sl_conf_target {
 	struct sl_mark mark;
 };
 
-/* Who may connect: deny wins; an empty allow list allows everybody. The sets are built and owned.
- */
-struct sl_conf_access {
-	struct sl_ip_set allow;
-	struct sl_ip_set deny;
-};
-
 struct sl_conf_send_proxy {
 	enum sl_ph_choice version;
 	bool crc32c; /* TLVs of version 2 */
@@ -144,7 +138,7 @@ struct sl_conf_route {
 	uint32_t tls_versions; /* SL_TLS_*; 0: any */
 	char **alpn;
 	size_t n_alpn;
-	struct sl_conf_access access;
+	struct sl_access_lists access; /* built and owned */
 	enum sl_balance balance;
 	struct sl_health_conf health;
 	struct sl_conf_send_proxy send_proxy;
@@ -199,10 +193,10 @@ struct sl_conf_global {
 	struct sl_addr http;
 	enum sl_log_level log_level;
 	bool log_json;
-	char *access_log; /* NULL: none; "stderr"; else an absolute path */
-	struct sl_conf_access access;
-	char *deny_file;        /* NULL: none */
-	bool enforce_in_kernel; /* where possible; same result without */
+	char *access_log;              /* NULL: none; "stderr"; else an absolute path */
+	struct sl_access_lists access; /* built and owned */
+	char *deny_file;               /* NULL: none */
+	bool enforce_in_kernel;        /* where possible; same result without */
 };
 
 struct sl_conf {
@@ -215,7 +209,7 @@ struct sl_conf {
 	size_t n_accept_proxies;
 	struct sl_timeouts timeouts; /* of defaults: before a route is known */
 	/* of defaults: routes without lists of their own share this memory */
-	struct sl_conf_access default_access;
+	struct sl_access_lists default_access;
 };
 
 /*

@@ -68,7 +68,7 @@ int sl_build_networks(struct sl_build *b, const struct sl_node *list, const stru
 
 /* A list that is written replaces what is there, which belongs to conf->default_access. */
 int sl_build_access(struct sl_build *b, const struct sl_node *security, const struct sl_path *path,
-		    struct sl_conf_access *access)
+		    struct sl_access_lists *access)
 {
 	struct sl_path allow_path = { .up = path, .name = "allow" };
 	struct sl_path deny_path = { .up = path, .name = "deny" };
@@ -416,7 +416,7 @@ static void own_list_done(struct sl_ip_set *set, const struct sl_ip_set *inherit
 	sl_ip_list_done(set);
 }
 
-void sl_build_route_done(struct sl_conf_route *r, const struct sl_conf_access *inherited)
+void sl_build_route_done(struct sl_conf_route *r, const struct sl_access_lists *inherited)
 {
 	for (size_t i = 0; i < r->n_targets; i++) {
 		free(r->targets[i].address);

@@ -570,21 +570,6 @@ static bool is_listening(const struct sl_proxy *p, const struct sl_addr *local, 
 	return false;
 }
 
-const char *sl_access_rule_text(enum sl_access_rule rule)
-{
-	static const char *const texts[SL_ACCESS_COUNT_] = {
-		[SL_ACCESS_OPEN] = "no list applies",
-		[SL_ACCESS_ALLOWED] = "allowed by every list that applies",
-		[SL_ACCESS_GLOBAL_DENY] = "denied by global.security.deny",
-		[SL_ACCESS_DENY_FILE] = "denied by global.security.deny_file",
-		[SL_ACCESS_ROUTE_DENY] = "denied by the route's security.deny",
-		[SL_ACCESS_NOT_IN_GLOBAL_ALLOW] = "not in global.security.allow",
-		[SL_ACCESS_NOT_IN_ROUTE_ALLOW] = "not in the route's security.allow",
-	};
-
-	return texts[rule];
-}
-
 void sl_explanation_done(struct sl_explanation *x)
 {
 	free(x->candidates);

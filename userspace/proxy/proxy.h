@@ -8,6 +8,7 @@
 
 #include "base/addr.h"
 #include "conf/conf.h"
+#include "core/access_rule.h"
 #include "core/conn_fsm.h"
 #include "core/hist.h"
 #include "core/matcher.h"
@@ -205,18 +206,6 @@ struct sl_explained_route {
 	const struct sl_conf_route *conf;
 	enum sl_match_verdict verdict;
 };
-
-enum sl_access_rule {
-	SL_ACCESS_OPEN = 0, /* no list says anything */
-	SL_ACCESS_ALLOWED,
-	SL_ACCESS_GLOBAL_DENY,
-	SL_ACCESS_DENY_FILE,
-	SL_ACCESS_ROUTE_DENY,
-	SL_ACCESS_NOT_IN_GLOBAL_ALLOW,
-	SL_ACCESS_NOT_IN_ROUTE_ALLOW,
-	SL_ACCESS_COUNT_,
-};
-const char *sl_access_rule_text(enum sl_access_rule rule); /* "denied by global.security.deny" */
 
 struct sl_explanation {
 	const struct sl_conf_route *route; /* NULL: refused, see `verdict` */
