@@ -4,28 +4,64 @@
 
 #include "conf/keys.h"
 
+/* An `accept_proxy` of one listener, for all of its ports. */
+struct sl_proxy_setting {
+	struct sl_proxy_setting *next; /* in sl_build.settings */
+	struct sl_ip_set from;         /* owned */
+	bool required;
+	struct sl_mark mark;
+};
+
 /* A line of `listeners`: what its ports need beyond the defaults. */
 struct sl_listener_entry {
 	struct sl_port_spec ports;
 	int backlog;
-	bool is_used; /* some route listens there */
+	bool is_used;                         /* some route listens there */
+	const struct sl_proxy_setting *proxy; /* NULL: no PROXY header */
+	size_t run; /* the last of the entries that follow on, with this address and setting */
 };
 
 /* A configuration on its way from the tree to the finished structure. */
 struct sl_build {
 	struct sl_arena arena;
 	struct sl_report report;
-	struct sl_conf *conf; /* owned until the end */
+	struct sl_conf *conf;           /* owned until the end */
+	const struct sl_node *defaults; /* NULL: none in the files */
+	/* what routes begin with; its lists are conf->default_access, its texts are owned */
+	struct sl_conf_route fresh;
+	struct sl_proxy_setting *settings; /* in the arena, but for the lists */
 	struct sl_mark overload_at;
 	struct sl_mark http_at;
 	struct sl_listener_entry *listeners; /* owned; in file order until the listen set is made */
 	size_t n_listeners;
 };
 
+/* Parts of a configuration from their nodes. -ENOMEM; what is wrong is reported. */
+SL_MUST_CHECK int sl_build_ports(const struct sl_node *ports, struct sl_port_spec **ret,
+				 size_t *ret_n);
+SL_MUST_CHECK int sl_build_networks(struct sl_build *b, const struct sl_node *list,
+				    const struct sl_path *path, struct sl_ip_set *ret);
+/* Lists that are not written stay as they are. */
+SL_MUST_CHECK int sl_build_access(struct sl_build *b, const struct sl_node *security,
+				  const struct sl_path *path, struct sl_access_lists *access);
+/* All routes: of the files' trees (NULL for what is no file) and of changes made at run time. */
+SL_MUST_CHECK int sl_build_routes(struct sl_build *b, struct sl_node *const *roots);
+/* Marks the targets that are drained at run time. */
+SL_MUST_CHECK int sl_build_drain(struct sl_build *b);
+/* `route` owns what it gets, also on failure: sl_build_route_done() frees all but inherited lists.
+ */
+SL_MUST_CHECK int sl_build_route(struct sl_build *b, const struct sl_node *node,
+				 const struct sl_path *path, struct sl_conf_route *route);
+void sl_build_route_done(struct sl_conf_route *route, const struct sl_access_lists *inherited);
+/* What in `forward` excludes each other; of a route or of `defaults`. */
+void sl_build_check_forward(struct sl_build *b, const struct sl_node *node,
+			    const struct sl_path *path, const struct sl_conf_route *made);
+
 /* What no single value shows: names used twice, routes that can never match, and so on. */
 SL_MUST_CHECK int sl_conf_check(struct sl_build *b);
 
-/* Makes conf->listens of the enabled routes; warns of entries nobody uses. */
+/* Makes conf->listens of the enabled routes and conf->accept_proxies; warns of entries nobody uses.
+ */
 SL_MUST_CHECK int sl_conf_make_listens(struct sl_build *b);
 
 /* Orders addresses: every address, then IPv4, then IPv6, each by value. */

@@ -6,44 +6,6 @@
 
 #define N_PORTS 65536
 
-/* ---- names ---- */
-
-static int compare_names(const void *a, const void *b)
-{
-	const struct sl_conf_route *x = *(const struct sl_conf_route *const *)a;
-	const struct sl_conf_route *y = *(const struct sl_conf_route *const *)b;
-	int c = strcmp(x->name, y->name);
-
-	return c ? c : (x > y) - (x < y); /* one array: file order */
-}
-
-static int check_names(struct sl_build *b)
-{
-	_cleanup_free_ const struct sl_conf_route **sorted =
-		calloc(b->conf->n_routes + 1, sizeof(struct sl_conf_route *));
-	const struct sl_conf_route *first = NULL;
-	char name[SL_QUOTE_LEN], place[SL_PLACE_LEN];
-	size_t n = 0;
-
-	if (!sorted)
-		return -ENOMEM;
-	for (size_t i = 0; i < b->conf->n_routes; i++)
-		if (b->conf->routes[i].name)
-			sorted[n++] = &b->conf->routes[i];
-	if (n > 1)
-		qsort(sorted, n, sizeof(struct sl_conf_route *), compare_names);
-	for (size_t i = 0; i < n; i++) {
-		if (first && strcmp(first->name, sorted[i]->name) == 0)
-			sl_report_error(&b->report, sorted[i]->mark, NULL,
-					"the name %s is already used by the route at %s",
-					sl_quote(first->name, name),
-					sl_report_place(&b->report, first->mark, place));
-		else
-			first = sorted[i];
-	}
-	return 0;
-}
-
 /* ---- targets ---- */
 
 static int compare_targets(const void *a, const void *b)
@@ -304,7 +266,7 @@ static void check_any_route(struct sl_build *b)
 
 int sl_conf_check(struct sl_build *b)
 {
-	int r = check_names(b);
+	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < b->conf->n_routes; i++)
 		r = check_targets(b, &b->conf->routes[i]);

@@ -208,6 +208,8 @@ struct sl_conf {
 	struct sl_conf_accept_proxy *accept_proxies;
 	size_t n_accept_proxies;
 	struct sl_timeouts timeouts; /* of defaults: before a route is known */
+	/* of defaults: routes without lists of their own share this memory */
+	struct sl_access_lists default_access;
 };
 
 /*

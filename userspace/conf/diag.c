@@ -182,6 +182,12 @@ struct cursor {
 	uint32_t column;
 };
 
+/* Of changes made at run time that need none it may be NULL. */
+static const char *text_of(const struct sl_conf_source *s)
+{
+	return s->text ? s->text : "";
+}
+
 static size_t byte_order_mark(const struct sl_conf_source *s)
 {
 	return s->len >= 3 && memcmp(s->text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
@@ -189,7 +195,7 @@ static size_t byte_order_mark(const struct sl_conf_source *s)
 
 static void advance(struct cursor *c, uint32_t line, uint32_t column)
 {
-	const char *text = c->source->text;
+	const char *text = text_of(c->source);
 	size_t n = c->source->len, len;
 	uint32_t ch;
 
@@ -212,7 +218,7 @@ static void advance(struct cursor *c, uint32_t line, uint32_t column)
 static void add_excerpt(struct sl_str *s, struct cursor *c, struct sl_mark at)
 {
 	uint32_t start = at.column > WINDOW_FROM ? at.column - WINDOW_BEFORE : 1;
-	const char *text = c->source->text;
+	const char *text = text_of(c->source);
 	size_t i, n = c->source->len, len;
 	unsigned width = 0, caret = UINT32_MAX;
 	uint32_t column, ch;

@@ -65,18 +65,46 @@ static bool is_url_path(const char *text)
 	return text[0] == '/' && is_text(text) && !strpbrk(text, " \t");
 }
 
-static bool is_domain(const char *text)
+/* What asks for a path as it is, without patterns. */
+static bool is_request_path(const char *text)
 {
-	size_t stars = 0;
+	for (const char *p = text; *p; p++)
+		if (*p <= ' ' || (unsigned char)*p >= 0x7f)
+			return false;
+	return text[0] == '/' && strlen(text) < 4096;
+}
 
-	for (const char *p = text; *p; p++) {
-		stars += *p == '*';
-		if (*p == '.' && (p[1] == '.' || p == text))
-			return false;
-		if (*p == '*' && !(p == text || (p > text && p[-1] == '.' && !p[1])))
-			return false;
-	}
-	return is_made_of(text, "._-*", 1, 253) && stars <= 1;
+static bool is_protocol(const char *text)
+{
+	return is_text(text) && strlen(text) <= 255 && !strpbrk(text, " \t,");
+}
+
+static int explain_path_pattern(const char *text, char why[SL_WHY_LEN])
+{
+	const char *problem = NULL;
+	char buf[SL_QUOTE_LEN];
+
+	if (is_url_path(text))
+		problem = sl_path_pattern_check(text);
+	else
+		problem = "it must begin with '/' and have no blanks";
+	return problem ? sl_refuse(why, "%s is not a path like /api/:version/*: %s",
+				   sl_quote(text, buf), problem)
+		       : 0;
+}
+
+static int explain_domain(const char *text, char why[SL_WHY_LEN])
+{
+	char name[SL_NAME_MAX + 1];
+
+	return sl_domain_parse(text, name, why);
+}
+
+static int explain_network(const char *text, char why[SL_WHY_LEN])
+{
+	struct sl_ip_pattern p;
+
+	return sl_network_parse(text, &p, why);
 }
 
 static bool is_port_range(const char *text)
@@ -85,32 +113,6 @@ static bool is_port_range(const char *text)
 	char why[SL_WHY_LEN];
 
 	return sl_ports_parse(text, &p, why) == 0 && sl_addr_family(&p.ip) == AF_UNSPEC;
-}
-
-/* An address, with "/N" or, for IPv4, with a last part of "*". */
-static bool is_network(const char *text)
-{
-	char ip[SL_ADDR_TEXT];
-	size_t n = strcspn(text, "/");
-	struct sl_addr a;
-	char *star;
-	long bits;
-
-	if (n >= sizeof(ip))
-		return false;
-	memcpy(ip, text, n);
-	ip[n] = '\0';
-	star = strchr(ip, '*');
-	if (star && text[n] == '\0' && star > ip && star[-1] == '.' && star[1] == '\0')
-		*star = '0';
-	if (sl_addr_parse_ip(ip, &a) < 0)
-		return false;
-	if (text[n] == '\0')
-		return true;
-	if (!isdigit((unsigned char)text[n + 1]) || strlen(text + n + 1) > 3)
-		return false;
-	bits = strtol(text + n + 1, &star, 10);
-	return *star == '\0' && bits <= (sl_addr_family(&a) == AF_INET ? 32 : 128);
 }
 
 static bool is_url(const char *text)
@@ -127,30 +129,40 @@ static bool is_email(const char *text)
 }
 
 static const struct sl_format name_format = { "a name of 1 to 64 letters, digits, '.', '_' and '-'",
-					      "shop-1", "^[A-Za-z0-9._-]{1,64}$", is_name };
+					      "shop-1", "^[A-Za-z0-9._-]{1,64}$", is_name, NULL };
 static const struct sl_format account_format = { "an account", "sluice",
-						 "^[A-Za-z_][A-Za-z0-9_-]{0,31}$", is_account };
+						 "^[A-Za-z_][A-Za-z0-9_-]{0,31}$", is_account,
+						 NULL };
 static const struct sl_format table_format = { "a name of an nftables table", "sluice",
-					       "^[A-Za-z][A-Za-z0-9_-]{0,63}$", is_table };
-static const struct sl_format path_format = { "an absolute path", "/run/sluice", "^/", is_path };
+					       "^[A-Za-z][A-Za-z0-9_-]{0,63}$", is_table, NULL };
+static const struct sl_format path_format = { "an absolute path", "/run/sluice", "^/", is_path,
+					      NULL };
 static const struct sl_format log_format = { "stderr, none or an absolute path",
 					     "/var/log/sluice/access.log", "^(stderr$|/)",
-					     is_log_target };
+					     is_log_target, NULL };
 static const struct sl_format text_format = { "a text without control characters", "text", "^.",
-					      is_text };
+					      is_text, NULL };
 static const struct sl_format url_path_format = { "a path that begins with '/'", "/api/*", "^/",
-						  is_url_path };
-static const struct sl_format domain_format = { "a domain", "\"*.example.com\"",
-						"^[A-Za-z0-9._*-]{1,253}$", is_domain };
+						  is_url_path, NULL };
+static const struct sl_format request_path_format = {
+	"a path that begins with '/' and has no blanks", "/health", "^/", is_request_path, NULL
+};
+static const struct sl_format protocol_format = { "a protocol's name of at most 255 characters",
+						  "h2", "^[^ ,]{1,255}$", is_protocol, NULL };
+static const struct sl_format path_pattern_format = { "a path with * and :param", "/api/*", "^/",
+						      NULL, explain_path_pattern };
+static const struct sl_format domain_format = { "a domain, also with *", "\"*.example.com\"",
+						"^[A-Za-z0-9._*-]{1,254}$", NULL, explain_domain };
 static const struct sl_format port_range_format = { "a range of ports", "40000-59999",
-						    "^[0-9]+(-[0-9]+)?$", is_port_range };
-static const struct sl_format network_format = { "an address or network", "10.0.0.0/8",
-						 "^[0-9A-Fa-f.:*]+(/[0-9]+)?$", is_network };
+						    "^[0-9]+(-[0-9]+)?$", is_port_range, NULL };
+static const struct sl_format network_format = { "an address, network, range or pattern",
+						 "10.0.0.0/8", "^[0-9A-Fa-f.:*?/-]+$", NULL,
+						 explain_network };
 static const struct sl_format url_format = { "a URL that begins with https://",
 					     "https://acme.example.com/directory", "^https://.",
-					     is_url };
+					     is_url, NULL };
 static const struct sl_format email_format = { "a mail address", "ops@example.com", "^[^@]+@[^@]+$",
-					       is_email };
+					       is_email, NULL };
 
 /* ---- words ---- */
 
@@ -169,8 +181,8 @@ static const struct sl_word hook_words[] = { { "auto", 0, false },
 					     { "xdp", 2, false },
 					     { "off", 3, false },
 					     { NULL, 0, false } };
-static const struct sl_word enforce_words[] = { { "kernel", 0, false },
-						{ "userspace", 1, false },
+static const struct sl_word enforce_words[] = { { "kernel", 1, false },
+						{ "userspace", 0, false },
 						{ NULL, 0, false } };
 static const struct sl_word challenge_words[] = { { "http-01", 0, false },
 						  { "tls-alpn-01", 1, false },
@@ -180,6 +192,11 @@ static const struct sl_word protocol_words[] = { { "tcp", 0, false },
 						 { NULL, 0, false } };
 static const struct sl_word version_words[] = { { "1.2", 0, false },
 						{ "1.3", 1, false },
+						{ NULL, 0, false } };
+static const struct sl_word offered_words[] = { { "1.0", SL_TLS_1_0, false },
+						{ "1.1", SL_TLS_1_1, false },
+						{ "1.2", SL_TLS_1_2, false },
+						{ "1.3", SL_TLS_1_3, false },
 						{ NULL, 0, false } };
 static const struct sl_word engine_words[] = {
 	{ "auto", SL_CHOICE_AUTO, false },        { "relay", SL_CHOICE_RELAY, false },
@@ -192,13 +209,19 @@ static const struct sl_word tls_words[] = { { "passthrough", 0, false },
 static const struct sl_word preserve_words[] = { { "null", 0, false },
 						 { "preserve", 1, false },
 						 { NULL, 0, false } };
-static const struct sl_word balance_words[] = {
-	{ "round_robin", 0, false }, { "least_conn", 1, true }, { "random", 2, true },
-	{ "source_hash", 3, true },  { "maglev", 4, true },     { NULL, 0, false }
-};
-static const struct sl_word proxy_words[] = {
-	{ "none", 0, false }, { "v1", 1, true }, { "v2", 2, true }, { NULL, 0, false }
-};
+static const struct sl_word balance_words[] = { { "round_robin", SL_BALANCE_ROUND_ROBIN, false },
+						{ "least_conn", SL_BALANCE_LEAST_CONN, false },
+						{ "random", SL_BALANCE_RANDOM, false },
+						{ "source_hash", SL_BALANCE_SOURCE_HASH, false },
+						{ "maglev", SL_BALANCE_MAGLEV, false },
+						{ NULL, 0, false } };
+static const struct sl_word proxy_words[] = { { "none", SL_PH_SEND_NONE, false },
+					      { "v1", SL_PH_SEND_V1, false },
+					      { "v2", SL_PH_SEND_V2, false },
+					      { NULL, 0, false } };
+static const struct sl_word proxy_version_words[] = { { "v1", SL_PH_SEND_V1, false },
+						      { "v2", SL_PH_SEND_V2, false },
+						      { NULL, 0, false } };
 static const struct sl_word keep_alive_words[] = { { "standard", SL_KEEP_ALIVE_STANDARD, false },
 						   { "extended", SL_KEEP_ALIVE_EXTENDED, false },
 						   { "immortal", SL_KEEP_ALIVE_IMMORTAL, false },
@@ -215,6 +238,7 @@ static const struct sl_word reject_words[] = {
 #define AT(type, field) .offset = offsetof(type, field), .size = sizeof(((type *)NULL)->field)
 #define IN_GLOBAL(field) AT(struct sl_conf_global, field)
 #define IN_ROUTE(field) AT(struct sl_conf_route, field)
+#define IN_TARGET(field) AT(struct sl_conf_target, field)
 #define END                  \
 	{                    \
 		.name = NULL \
@@ -235,12 +259,14 @@ static const struct sl_word reject_words[] = {
 #define MAP(n, f, i) .name = n, .type = SL_KEY_MAP, .flags = (f), .item = &(i)
 #define LATER SL_KEY_LATER
 #define REQUIRED SL_KEY_REQUIRED
+#define WHOLE SL_KEY_WHOLE
 #define OFF SL_KEY_OFF_IS_ZERO
 
 static const struct sl_key text_item = { TEXT("text", 0, NULL, text_format) };
 static const struct sl_key network_item = { TEXT("network", 0, NULL, network_format) };
 static const struct sl_key domain_item = { TEXT("domain", 0, NULL, domain_format) };
-static const struct sl_key version_item = { ENUM("version", 0, NULL, version_words) };
+static const struct sl_key offered_item = { ENUM("version", 0, NULL, offered_words) };
+static const struct sl_key protocol_item = { TEXT("protocol", 0, NULL, protocol_format) };
 static const struct sl_key http_item = { ENUM("version", 0, NULL, http_words) };
 static const struct sl_key ports_item = { .name = "ports", .type = SL_KEY_PORTS };
 
@@ -301,10 +327,14 @@ static const struct sl_key nftables_keys[] = {
 };
 
 static const struct sl_key global_security_keys[] = {
-	{ LIST("allow", LATER, network_item), .help = "Clients that may connect; empty: all." },
-	{ LIST("deny", LATER, network_item), .help = "Clients that may not; wins over allow." },
-	{ TEXT("deny_file", LATER, NULL, path_format), .help = "File with more to deny." },
-	{ ENUM("enforce", LATER, "kernel", enforce_words), .help = "Where refusals happen." },
+	{ ONE_OR_LIST("allow", 0, network_item),
+	  .help = "Clients that may connect to any route; empty: all." },
+	{ ONE_OR_LIST("deny", 0, network_item),
+	  .help = "Clients that may not, whatever a route says; wins over allow." },
+	{ TEXT("deny_file", 0, NULL, path_format), IN_GLOBAL(deny_file),
+	  .help = "File with more to deny, one per line, read anew at each reload." },
+	{ ENUM("enforce", 0, "kernel", enforce_words), IN_GLOBAL(enforce_in_kernel),
+	  .help = "kernel: refuse before accept where possible, else as userspace does." },
 	END
 };
 
@@ -341,15 +371,18 @@ static const struct sl_key global_keys[] = {
 /* ---- listeners ---- */
 
 static const struct sl_key accept_proxy_keys[] = {
-	{ LIST("from", REQUIRED, network_item), .help = "Senders that are trusted." },
-	{ BOOL("required", 0, "true"), .help = "Refuse connections without the header." },
+	{ ONE_OR_LIST("from", REQUIRED, network_item),
+	  .help = "Senders whose header is believed." },
+	{ BOOL("required", 0, "true"),
+	  .help = "true: refuse everybody else, and connections without the header." },
 	END
 };
 
 static const struct sl_key listener_keys[] = {
 	{ ONE_OR_LIST("ports", REQUIRED, ports_item),
 	  .help = "Ports of routes that need more than the defaults." },
-	{ OBJECT("accept_proxy", LATER, accept_proxy_keys), .help = "PROXY protocol." },
+	{ OBJECT("accept_proxy", 0, accept_proxy_keys),
+	  .help = "Connections begin with a PROXY header (version 1 or 2)." },
 	{ INT("backlog", 0, "4096", 1, 65535), .help = "Connections that may wait to be accepted "
 						       "(also bounded by net.core.somaxconn)." },
 	END
@@ -395,8 +428,10 @@ static const struct sl_key basic_auth_keys[] = {
 };
 
 static const struct sl_key security_keys[] = {
-	{ LIST("allow", LATER, network_item), .help = "Clients that may connect; empty: all." },
-	{ LIST("deny", LATER, network_item), .help = "Clients that may not; wins over allow." },
+	{ ONE_OR_LIST("allow", 0, network_item),
+	  .help = "Clients that may connect; empty: all. Replaces the list of `defaults`." },
+	{ ONE_OR_LIST("deny", 0, network_item),
+	  .help = "Clients that may not; wins over allow. Replaces the list of `defaults`." },
 	{ INT("max_connections", 0, "0", 0, MAX_COUNT), IN_ROUTE(max_connections),
 	  .help = "Connections at one time; 0: no limit." },
 	{ INT("max_connections_per_ip", 0, "0", 0, MAX_COUNT), IN_ROUTE(max_connections_per_ip),
@@ -436,15 +471,39 @@ static const struct sl_key tls_keys[] = {
 static const struct sl_key tls_short = { ENUM("tls", 0, NULL, tls_words) };
 
 static const struct sl_key health_keys[] = {
-	{ DURATION("every", 0, "2s", 1, DAY), .help = "Between two checks." },
-	{ DURATION("timeout", 0, "1s", 1, DAY), .help = "For one check." },
-	{ INT("fall", 0, "3", 1, 1000), .help = "Failures until a target counts as down." },
-	{ INT("rise", 0, "2", 1, 1000), .help = "Successes until it counts as up." },
-	{ TEXT("path", 0, NULL, url_path_format), .help = "HTTP path asked for; null: connect." },
-	{ BOOL("tls", 0, "false"), .help = "Check through TLS." },
-	{ DURATION("slow_start", OFF, "0s", 1, DAY), .help = "Time until a full share." },
+	{ DURATION("every", 0, "2s", 10, DAY), IN_ROUTE(health.every),
+	  .help = "Between two checks of a target." },
+	{ DURATION("timeout", 0, "1s", 10, DAY), IN_ROUTE(health.timeout),
+	  .help = "For one check." },
+	{ INT("fall", 0, "3", 1, 1000), IN_ROUTE(health.fall),
+	  .help = "Failures in a row until a target counts as down." },
+	{ INT("rise", 0, "2", 1, 1000), IN_ROUTE(health.rise),
+	  .help = "Successes in a row until it counts as up." },
+	{ TEXT("path", 0, NULL, request_path_format), IN_ROUTE(health.path),
+	  .help = "HTTP path asked for (200 to 399 is good); null: connect only." },
+	{ BOOL("tls", 0, "false"), IN_ROUTE(health.tls), .help = "Check through TLS." },
+	{ DURATION("slow_start", OFF, "0s", 1, DAY), IN_ROUTE(health.slow_start),
+	  .help = "Time until a target that came back has its full share." },
 	END
 };
+static const struct sl_word health_words[] = { { "none", 0, false }, { NULL, 0, false } };
+static const struct sl_key health_short = { ENUM("health", 0, NULL, health_words),
+					    IN_ROUTE(health.enabled) };
+
+static const struct sl_key send_proxy_keys[] = {
+	{ ENUM("version", REQUIRED, NULL, proxy_version_words), IN_ROUTE(send_proxy.version),
+	  .help = "Form of the header." },
+	{ BOOL("crc32c", 0, "false"), IN_ROUTE(send_proxy.crc32c), .help = "v2: with a checksum." },
+	{ BOOL("alpn", 0, "false"), IN_ROUTE(send_proxy.alpn),
+	  .help = "v2: with the client's first protocol (ALPN)." },
+	{ BOOL("authority", 0, "false"), IN_ROUTE(send_proxy.authority),
+	  .help = "v2: with the name the client asked for (SNI)." },
+	{ BOOL("unique_id", 0, "false"), IN_ROUTE(send_proxy.unique_id),
+	  .help = "v2: with the connection's id." },
+	END
+};
+static const struct sl_key send_proxy_short = { ENUM("send_proxy", 0, NULL, proxy_words),
+						IN_ROUTE(send_proxy.version) };
 
 static const struct sl_key forward_tls_keys[] = {
 	{ TEXT("verify", 0, "system", text_format), .help = "system, none or a file." },
@@ -459,8 +518,10 @@ static const struct sl_key target_keys[] = {
 	  .type = SL_KEY_TARGET,
 	  .flags = REQUIRED,
 	  .help = "host:port; the host is a name or an address." },
-	{ INT("weight", LATER, "1", 0, 1000), .help = "Share among the targets." },
-	{ BOOL("backup", LATER, "false"), .help = "Only used when no other target is left." },
+	{ INT("weight", 0, "1", 0, 1000), IN_TARGET(weight),
+	  .help = "Share among the targets; 0: no new connections." },
+	{ BOOL("backup", 0, "false"), IN_TARGET(backup),
+	  .help = "Only used when no other target is left." },
 	END
 };
 static const struct sl_key target_short = { .name = "target", .type = SL_KEY_TARGET };
@@ -471,11 +532,13 @@ static const struct sl_key targets_short = { ONE_OR_LIST("targets", REQUIRED, ta
 #define FORWARD_OPTIONS                                                                            \
 	{ ENUM("port", 0, "null", preserve_words),                                                 \
 	  .help = "preserve: connect to the port the client connected to." },                      \
-		{ ENUM("balance", 0, "round_robin", balance_words),                                \
+		{ ENUM("balance", 0, "round_robin", balance_words), IN_ROUTE(balance),             \
 		  .help = "How a target is chosen." },                                             \
-		{ OBJECT("health", LATER, health_keys), .help = "Active checks." },                \
-		{ ENUM("send_proxy", 0, "none", proxy_words),                                      \
-		  .help = "PROXY header to the target." },                                         \
+		{ OBJECT("health", 0, health_keys), .item = &health_short,                         \
+		  IN_ROUTE(health.enabled),                                                        \
+		  .help = "Active checks of each target; a mapping, also {}, turns them on." },    \
+		{ OBJECT("send_proxy", WHOLE, send_proxy_keys), .item = &send_proxy_short,         \
+		  .def = "none", .help = "PROXY header sent to the target first." },               \
 		{ OBJECT("tls", LATER, forward_tls_keys), .help = "Encrypt towards the target." }, \
 		{ BOOL("preserve_source", LATER, "false"),                                         \
 		  .help = "Connect from the client's address." },                                  \
@@ -532,8 +595,10 @@ static const struct sl_key http_keys[] = {
 /* ---- routes ---- */
 
 static const struct sl_key match_tls_keys[] = {
-	{ LIST("versions", 0, version_item), .help = "TLS versions." },
-	{ LIST("alpn", 0, text_item), .help = "Protocols offered by the client." },
+	{ ONE_OR_LIST("versions", 0, offered_item),
+	  .help = "TLS versions, of which the client must offer one." },
+	{ ONE_OR_LIST("alpn", 0, protocol_item),
+	  .help = "Protocols, of which the client must offer one." },
 	END
 };
 
@@ -542,18 +607,21 @@ static const struct sl_key match_keys[] = {
 	  .help = "Number, \"from-to\", \"address:port\", \"address:from-to\", or a list of "
 		  "these." },
 	{ ENUM("protocol", 0, "tcp", protocol_words), .help = "Transport protocol." },
-	{ ONE_OR_LIST("domains", LATER, domain_item), .help = "Names (SNI or Host)." },
-	{ TEXT("path", LATER, NULL, url_path_format), .help = "HTTP path; * and :param." },
-	{ ONE_OR_LIST("clients", LATER, network_item), .help = "Client addresses." },
+	{ ONE_OR_LIST("domains", 0, domain_item),
+	  .help = "Names the client asks for (SNI); \"*.x\", \"x.*\", \"a-*.x\" are patterns." },
+	{ TEXT("path", 0, NULL, path_pattern_format), IN_ROUTE(path),
+	  .help = "HTTP path; * and :param. No HTTP request is read by this build: such a route "
+		  "matches nothing yet." },
+	{ ONE_OR_LIST("clients", 0, network_item), .help = "Client addresses." },
 	{ MAP("headers", LATER, text_item), .help = "HTTP headers and their values." },
-	{ OBJECT("tls", LATER, match_tls_keys), .help = "Properties of the ClientHello." },
+	{ OBJECT("tls", 0, match_tls_keys), .help = "What the ClientHello offers." },
 	END
 };
 
 #define ROUTE_OPTIONS(forward_flags, forward_item, forward_list)                                   \
 	{ BOOL("enabled", 0, "true"), IN_ROUTE(enabled),                                           \
 	  .help = "false: as if it were not here." },                                              \
-		{ INT("priority", LATER, "0", 0, 1000000),                                         \
+		{ INT("priority", 0, "0", 0, 1000000), IN_ROUTE(priority),                         \
 		  .help = "Higher wins before specificity." },                                     \
 		{ ENUM("engine", 0, "auto", engine_words), IN_ROUTE(engine),                       \
 		  .help = "What moves the bytes; auto: the best for each connection." },           \
@@ -616,4 +684,16 @@ const struct sl_key *sl_key_find(const struct sl_key *keys, const char *name)
 		if (strcmp(keys->name, name) == 0)
 			return keys;
 	return NULL;
+}
+
+const struct sl_key *sl_key_at(const char *name, ...)
+{
+	const struct sl_key *key = &sl_key_root;
+	va_list ap;
+
+	va_start(ap, name);
+	for (; name; name = va_arg(ap, const char *))
+		key = sl_key_find(key->keys ? key->keys : key->item->keys, name);
+	va_end(ap);
+	return key;
 }

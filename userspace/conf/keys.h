@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "conf/yaml.h"
+#include "core/tls_hello.h"
 
 /*
  * The one description of what may stand in a configuration. Validation,
@@ -35,6 +36,7 @@ enum sl_key_flags {
 	SL_KEY_LATER = 2,        /* known, not supported by this build: only its default */
 	SL_KEY_LATER_OBJECT = 4, /* as LATER, but only the mapping form */
 	SL_KEY_OFF_IS_ZERO = 8,  /* 0 is allowed beside min..max and switches it off */
+	SL_KEY_WHOLE = 16,       /* replaces what `defaults` has, instead of adding to it */
 };
 
 struct sl_word {
@@ -48,7 +50,9 @@ struct sl_format {
 	const char *what;    /* "an absolute path" */
 	const char *example; /* "/run/sluice" */
 	const char *pattern; /* for the JSON Schema: at least what `is_valid` accepts */
-	bool (*is_valid)(const char *text);
+	bool (*is_valid)(const char *text); /* NULL: `explain` says it all */
+	/* -EINVAL with a reason that says more than `what`; NULL: there is no such */
+	int (*explain)(const char *text, char *why);
 };
 
 struct sl_key {
@@ -64,12 +68,15 @@ struct sl_key {
 	const struct sl_key *item;
 	const char *help;
 	size_t offset; /* in the structure of the enclosing record */
-	size_t size;   /* 0: not stored by the table */
+	size_t size;   /* 0: not stored by the table; an object's is set to 1 by its mapping */
 };
 
 extern const struct sl_key sl_key_root;
 
 const struct sl_key *sl_key_find(const struct sl_key *keys, const char *name);
+
+/* The key at a path from the root on, through lists; the last name is NULL. */
+const struct sl_key *sl_key_at(const char *name, ...) __attribute__((sentinel));
 
 /* A scalar as read. */
 struct sl_value {
@@ -81,6 +88,9 @@ struct sl_value {
 };
 
 #define SL_WHY_LEN 1024
+/* Writes a reason; always -EINVAL. */
+int sl_refuse(char why[SL_WHY_LEN], const char *fmt, ...) SL_PRINTF(2, 3);
+
 /* -EINVAL with the reason ("'70000' is not ...") in `why`. */
 SL_MUST_CHECK int sl_value_parse(const struct sl_key *key, const char *text, struct sl_value *ret,
 				 char why[SL_WHY_LEN]);
@@ -96,6 +106,17 @@ struct sl_target_parts {
 };
 SL_MUST_CHECK int sl_target_parse(const char *text, struct sl_target_parts *ret,
 				  char why[SL_WHY_LEN]);
+
+/* "*.Example.com." as "*.example.com"; a port or another alphabet is explained. */
+SL_MUST_CHECK int sl_domain_parse(const char *text, char ret[SL_NAME_MAX + 1],
+				  char why[SL_WHY_LEN]);
+
+/* An address, network, range or glob (core/ip_set.h). */
+SL_MUST_CHECK int sl_network_parse(const char *text, struct sl_ip_pattern *ret,
+				   char why[SL_WHY_LEN]);
+/* The network that "10.0.0.1/8" means, as text; false for a text without bits after its prefix. */
+#define SL_NETWORK_TEXT (SL_ADDR_TEXT + 4)
+bool sl_network_has_host_bits(const char *text, char ret[SL_NETWORK_TEXT]);
 
 /*
  * Stores a scalar into the record's structure at the key's offset. Texts are

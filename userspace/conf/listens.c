@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "conf/build.h"
+#include "conf/ip_list.h"
 
 #define DEFAULT_BACKLOG 4096
 
@@ -203,11 +204,18 @@ static bool is_earlier(const struct sl_mark *a, const struct sl_mark *b)
 	return a->line != b->line ? a->line < b->line : a->column < b->column;
 }
 
-/* Two entries for one port of one address could contradict each other. */
-static void check_entries(struct sl_build *b)
+static bool is_same_setting(const struct sl_proxy_setting *a, const struct sl_proxy_setting *b)
+{
+	return a == b ||
+	       (a && b && a->required == b->required && sl_ip_list_is_equal(&a->from, &b->from));
+}
+
+/* Two entries for one port of one address could contradict each other. False when there are any. */
+static bool check_entries(struct sl_build *b)
 {
 	struct sl_listener_entry *widest = NULL;
 	char place[SL_PLACE_LEN];
+	bool good = true;
 
 	if (b->n_listeners)
 		qsort(b->listeners, b->n_listeners, sizeof(*b->listeners), compare_entries);
@@ -220,14 +228,19 @@ static void check_entries(struct sl_build *b)
 			const struct sl_listener_entry *first = swap ? e : widest;
 			const struct sl_listener_entry *second = swap ? widest : e;
 
+			good = false;
 			sl_report_error(&b->report, second->ports.mark, NULL,
-					"a port of this listener is already described at %s",
-					sl_report_place(&b->report, first->ports.mark, place));
+					"a port of this listener is already described at %s%s",
+					sl_report_place(&b->report, first->ports.mark, place),
+					is_same_setting(first->proxy, second->proxy)
+						? ""
+						: ", where accept_proxy differs");
 			if (e->ports.to <= widest->ports.to)
 				continue;
 		}
 		widest = e;
 	}
+	return good;
 }
 
 struct entries {
@@ -277,6 +290,151 @@ static struct sl_listener_entry *entry_at(const struct entries *e, uint32_t port
 		*next = e->item[lo].ports.from;
 	return NULL;
 }
+
+/* ---- accept_proxy ---- */
+
+static struct sl_mark setting_mark(const struct sl_listener_entry *e)
+{
+	return e->proxy ? e->proxy->mark : e->ports.mark;
+}
+
+static void refuse_setting(struct sl_build *b, const struct sl_listener_entry *e,
+			   const struct sl_listener_entry *wider)
+{
+	bool swap = is_earlier(&wider->ports.mark, &e->ports.mark);
+	const struct sl_listener_entry *first = swap ? wider : e, *second = swap ? e : wider;
+	char place[SL_PLACE_LEN];
+
+	sl_report_error(&b->report, setting_mark(second), NULL,
+			"accept_proxy differs for port %u from that of the listener at %s",
+			e->ports.from > wider->ports.from ? e->ports.from : wider->ports.from,
+			sl_report_place(&b->report, setting_mark(first), place));
+}
+
+/* The first entry of a wider address that says something else about a port of `e`. */
+static const struct sl_listener_entry *find_contrary(const struct sl_listener_entry *e,
+						     const struct entries *wider,
+						     const struct sl_listener_entry *all)
+{
+	size_t lo = 0, hi = wider->n;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (wider->item[mid].ports.to < e->ports.from)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (lo < wider->n && is_same_setting(wider->item[lo].proxy, e->proxy))
+		lo = (size_t)(all + wider->item[lo].run - wider->item) + 1;
+	return lo < wider->n && wider->item[lo].ports.from <= e->ports.to ? &wider->item[lo] : NULL;
+}
+
+/* The entries for every address, and for every address of the family, beside those of `ip`. */
+static void wider_entries(struct sl_build *b, const struct sl_addr *ip, struct entries ret[2])
+{
+	struct sl_addr every = { 0 }, any = { .sa.sa_family = sl_addr_family(ip) };
+
+	ret[0] = ret[1] = (struct entries){ 0 };
+	if (sl_addr_family(ip) == AF_UNSPEC)
+		return;
+	ret[0] = entries_of(b, &every);
+	if (!sl_addr_is_any(ip))
+		ret[1] = entries_of(b, &any);
+}
+
+/* Whether a connection begins with a header must not depend on how its address is looked at. */
+static void check_settings(struct sl_build *b)
+{
+	struct sl_listener_entry *all = b->listeners;
+
+	for (size_t i = b->n_listeners; i-- > 0;) {
+		bool goes_on = i + 1 < b->n_listeners &&
+			       sl_compare_ip(&all[i].ports.ip, &all[i + 1].ports.ip) == 0 &&
+			       is_same_setting(all[i].proxy, all[i + 1].proxy);
+
+		all[i].run = goes_on ? all[i + 1].run : i;
+	}
+	for (size_t i = 0; i < b->n_listeners; i++) {
+		const struct sl_listener_entry *contrary = NULL;
+		struct entries wider[2];
+
+		wider_entries(b, &all[i].ports.ip, wider);
+		for (size_t k = 0; !contrary && k < SL_ARRAY_LEN(wider); k++)
+			contrary = find_contrary(&all[i], &wider[k], all);
+		if (contrary)
+			refuse_setting(b, &all[i], contrary);
+	}
+}
+
+struct accepts {
+	struct sl_conf_accept_proxy *item;
+	size_t n;
+	size_t cap;
+};
+
+static int add_accept(struct accepts *a, const struct sl_listener_entry *e, uint32_t from,
+		      uint32_t to)
+{
+	struct sl_conf_accept_proxy *one;
+	int r;
+
+	if (a->n == a->cap) {
+		size_t cap = a->cap ? a->cap * 2 : 8;
+		struct sl_conf_accept_proxy *item = reallocarray(a->item, cap, sizeof(*item));
+
+		if (!item)
+			return -ENOMEM;
+		a->item = item;
+		a->cap = cap;
+	}
+	one = &a->item[a->n];
+	*one = (struct sl_conf_accept_proxy){ .ports = e->ports, .required = e->proxy->required };
+	one->ports.from = (uint16_t)from;
+	one->ports.to = (uint16_t)to;
+	r = sl_ip_list_copy(&e->proxy->from, &one->from);
+	if (r == 0)
+		a->n++;
+	return r;
+}
+
+/* What of an entry no wider one has; those agree with it. */
+static int add_setting(struct sl_build *b, const struct sl_listener_entry *e, struct accepts *a)
+{
+	struct entries wider[2];
+	int r = 0;
+
+	wider_entries(b, &e->ports.ip, wider);
+	for (uint32_t port = e->ports.from, end; r == 0 && port <= e->ports.to; port = end) {
+		const struct sl_listener_entry *w;
+
+		end = e->ports.to + 1U;
+		w = entry_at(&wider[0], port, &end);
+		if (!w)
+			w = entry_at(&wider[1], port, &end);
+		if (w && w->ports.to + 1U < end)
+			end = w->ports.to + 1U;
+		if (!w)
+			r = add_accept(a, e, port, end - 1);
+	}
+	return r;
+}
+
+static int make_accepts(struct sl_build *b)
+{
+	struct accepts a = { 0 };
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < b->n_listeners; i++)
+		if (b->listeners[i].proxy)
+			r = add_setting(b, &b->listeners[i], &a);
+	b->conf->accept_proxies = a.item;
+	b->conf->n_accept_proxies = a.n;
+	return r;
+}
+
+/* ---- listening ---- */
 
 struct listens {
 	struct sl_listen_spec *item;
@@ -352,10 +510,13 @@ int sl_conf_make_listens(struct sl_build *b)
 	struct listens l = { 0 };
 	int r;
 
-	check_entries(b);
+	if (check_entries(b))
+		check_settings(b);
 	if (b->report.n_errors)
 		return 0; /* nobody will get the result */
-	r = collect(b->conf, &all);
+	r = make_accepts(b);
+	if (r == 0)
+		r = collect(b->conf, &all);
 	if (r == 0) {
 		merge_spans(&all);
 		r = swallow(&all, &bare);

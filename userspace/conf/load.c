@@ -103,8 +103,7 @@ static int add_file(struct sl_conf_sources *s, const char *path, struct sl_diags
 	if (r < 0)
 		return r;
 	item = &s->item[s->n++];
-	item->name = SL_TAKE_PTR(name);
-	item->len = text.len;
+	*item = (struct sl_conf_source){ .name = SL_TAKE_PTR(name), .len = text.len };
 	item->text = sl_str_take(&text); /* empties `text` */
 	return 0;
 }
@@ -216,6 +215,7 @@ void sl_conf_sources_done(struct sl_conf_sources *s)
 	for (size_t i = 0; i < s->n; i++) {
 		free(s->item[i].name);
 		free(s->item[i].text);
+		free(s->item[i].subject);
 	}
 	free(s->item);
 	*s = (struct sl_conf_sources){ 0 };

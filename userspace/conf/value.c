@@ -9,7 +9,7 @@
 
 #include "base/num.h"
 
-static int SL_PRINTF(2, 3) refuse(char why[SL_WHY_LEN], const char *fmt, ...)
+int sl_refuse(char why[SL_WHY_LEN], const char *fmt, ...)
 {
 	va_list ap;
 
@@ -89,13 +89,13 @@ static int parse_port_range(const char *given, const char *text, struct sl_port_
 	if (text[n] == '-' && sl_num_parse(text + n + 1, 1, 65535, &to) < 0)
 		goto bad;
 	if (to < from)
-		return refuse(why, "%s is the wrong way round: write %" PRIu64 "-%" PRIu64,
-			      sl_quote(given, buf), to, from);
+		return sl_refuse(why, "%s is the wrong way round: write %" PRIu64 "-%" PRIu64,
+				 sl_quote(given, buf), to, from);
 	p->from = (uint16_t)from;
 	p->to = (uint16_t)to;
 	return 0;
 bad:
-	return refuse(
+	return sl_refuse(
 		why,
 		"%s is not a port (1-65535), a range like 8000-8100, or one of these after an "
 		"address like 10.0.0.1:443 or \"[::1]:443\"",
@@ -115,19 +115,20 @@ static int parse_listen_ip(const char *given, const char *text, size_t n, struct
 	}
 	(void)snprintf(ip, sizeof(ip), "%.*s", (int)least(n, sizeof(ip)), text);
 	if (n == 1 && *ip == '*')
-		return refuse(why, "%s: for every address write the port alone, like %s",
-			      sl_quote(given, buf), text + 2);
+		return sl_refuse(why, "%s: for every address write the port alone, like %s",
+				 sl_quote(given, buf), text + 2);
 	if (n >= sizeof(ip) || sl_addr_parse_ip(ip, &a) < 0)
-		return refuse(why,
-			      "%s does not begin with an address of this host such as 10.0.0.1 or "
-			      "[::1] (names are not possible here)",
-			      sl_quote(given, buf));
+		return sl_refuse(
+			why,
+			"%s does not begin with an address of this host such as 10.0.0.1 or "
+			"[::1] (names are not possible here)",
+			sl_quote(given, buf));
 	if ((sl_addr_family(&a) == AF_INET6) != brackets)
-		return refuse(why,
-			      brackets ? "%s: only an IPv6 address stands in brackets"
-				       : "%s: put the IPv6 address in brackets, like "
-					 "\"[2001:db8::1]:443\"",
-			      sl_quote(given, buf));
+		return sl_refuse(why,
+				 brackets ? "%s: only an IPv6 address stands in brackets"
+					  : "%s: put the IPv6 address in brackets, like "
+					    "\"[2001:db8::1]:443\"",
+				 sl_quote(given, buf));
 	sl_addr_set(ret, &a.sa);
 	return 0;
 }
@@ -191,28 +192,29 @@ static int parse_host(const char *given, struct sl_target_parts *t, bool bracket
 
 	if (sl_addr_parse_ip(t->host, &a) == 0) {
 		if (sl_addr_family(&a) == AF_INET && brackets)
-			return refuse(why, "%s: only an IPv6 address stands in brackets",
-				      sl_quote(given, buf));
+			return sl_refuse(why, "%s: only an IPv6 address stands in brackets",
+					 sl_quote(given, buf));
 		if (sl_addr_is_any(&a))
-			return refuse(why,
-				      "%s is no address to connect to: write the target's own, "
-				      "like 127.0.0.1:8080",
-				      sl_quote(given, buf));
+			return sl_refuse(why,
+					 "%s is no address to connect to: write the target's own, "
+					 "like 127.0.0.1:8080",
+					 sl_quote(given, buf));
 		sl_addr_set(&t->addr, &a.sa);
 		return 0;
 	}
 	if (brackets)
-		return refuse(why,
-			      "%s is not an IPv6 address in brackets such as \"[2001:db8::1]:80\"",
-			      sl_quote(given, buf));
+		return sl_refuse(
+			why, "%s is not an IPv6 address in brackets such as \"[2001:db8::1]:80\"",
+			sl_quote(given, buf));
 	if (looks_like_ipv4(t->host))
-		return refuse(why, "%s is not an IPv4 address (four numbers from 0 to 255)",
-			      sl_quote(t->host, host));
+		return sl_refuse(why, "%s is not an IPv4 address (four numbers from 0 to 255)",
+				 sl_quote(t->host, host));
 	if (!is_host_name(t->host))
-		return refuse(why,
-			      "%s is not a target: write host:port with a host name or an address, "
-			      "like backend.example.com:8080, 10.0.0.5:80 or \"[2001:db8::1]:80\"",
-			      sl_quote(given, buf));
+		return sl_refuse(
+			why,
+			"%s is not a target: write host:port with a host name or an address, "
+			"like backend.example.com:8080, 10.0.0.5:80 or \"[2001:db8::1]:80\"",
+			sl_quote(given, buf));
 	return 0;
 }
 
@@ -231,29 +233,29 @@ int sl_target_parse(const char *text, struct sl_target_parts *ret, char why[SL_W
 		colon = NULL;
 	if (!brackets && first != colon) {
 		if (sl_addr_parse_ip(text, &a) < 0 || sl_addr_family(&a) != AF_INET6)
-			return refuse(why,
-				      "%s is not a target: write host:port, an IPv6 address in "
-				      "brackets, like \"[2001:db8::1]:80\"",
-				      sl_quote(text, buf));
+			return sl_refuse(why,
+					 "%s is not a target: write host:port, an IPv6 address in "
+					 "brackets, like \"[2001:db8::1]:80\"",
+					 sl_quote(text, buf));
 		colon = NULL;
 	}
 	if (colon) {
 		if (sl_num_parse(colon + 1, 1, 65535, &port) < 0)
-			return refuse(why, "%s does not end in a port from 1 to 65535, like %s",
-				      sl_quote(text, buf), "10.0.0.5:80");
+			return sl_refuse(why, "%s does not end in a port from 1 to 65535, like %s",
+					 sl_quote(text, buf), "10.0.0.5:80");
 		t.port = (uint16_t)port;
 		n = (size_t)(colon - text);
 	}
 	if (brackets) {
 		if (n < 2 || text[n - 1] != ']')
-			return refuse(why, "%s: the closing bracket is missing",
-				      sl_quote(text, buf));
+			return sl_refuse(why, "%s: the closing bracket is missing",
+					 sl_quote(text, buf));
 		text++;
 		n -= 2;
 	}
 	if (n >= sizeof(t.host))
-		return refuse(why, "%s is longer than a host name can be (253 characters)",
-			      sl_quote(text, buf));
+		return sl_refuse(why, "%s is longer than a host name can be (253 characters)",
+				 sl_quote(text, buf));
 	memcpy(t.host, text, n);
 	r = parse_host(brackets ? text - 1 : text, &t, brackets, why);
 	if (r == 0)
@@ -296,9 +298,9 @@ static int refuse_word(const struct sl_key *key, const char *text, char why[SL_W
 		sl_nearest_offer(&best, text, w->name);
 	list_words(key->words, true, words);
 	if (best.word)
-		return refuse(why, "%s is not one of: %.400s; did you mean '%s'?",
-			      sl_quote(text, buf), words, best.word);
-	return refuse(why, "%s is not one of: %.400s", sl_quote(text, buf), words);
+		return sl_refuse(why, "%s is not one of: %.400s; did you mean '%s'?",
+				 sl_quote(text, buf), words, best.word);
+	return sl_refuse(why, "%s is not one of: %.400s", sl_quote(text, buf), words);
 }
 
 static int parse_enum(const struct sl_key *key, const char *text, struct sl_value *v,
@@ -314,8 +316,8 @@ static int parse_enum(const struct sl_key *key, const char *text, struct sl_valu
 		char words[SL_WHY_LEN], buf[SL_QUOTE_LEN];
 
 		list_words(key->words, false, words);
-		(void)refuse(why, "%s is not supported by this build; supported: %.400s",
-			     sl_quote(text, buf), words);
+		(void)sl_refuse(why, "%s is not supported by this build; supported: %.400s",
+				sl_quote(text, buf), words);
 	}
 	return 0;
 }
@@ -325,7 +327,7 @@ static int parse_bool(const char *text, struct sl_value *v, char why[SL_WHY_LEN]
 	char buf[SL_QUOTE_LEN];
 
 	if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
-		return refuse(why, "%s is neither true nor false", sl_quote(text, buf));
+		return sl_refuse(why, "%s is neither true nor false", sl_quote(text, buf));
 	v->n = *text == 't';
 	return 0;
 }
@@ -343,11 +345,11 @@ static int parse_int(const struct sl_key *key, const char *text, struct sl_value
 	if (sl_num_parse(text, key->min, key->max, &v->n) == 0)
 		return 0;
 	if (key->min == key->max)
-		return refuse(why, "%s is not supported: the only value is %" PRIu64,
-			      sl_quote(text, buf), key->min);
-	return refuse(why, "%s is not a whole number from %" PRIu64 " to %" PRIu64 "%s%s",
-		      sl_quote(text, buf), key->min, key->max, key->words ? ", or " : "",
-		      key->words ? key->words->name : "");
+		return sl_refuse(why, "%s is not supported: the only value is %" PRIu64,
+				 sl_quote(text, buf), key->min);
+	return sl_refuse(why, "%s is not a whole number from %" PRIu64 " to %" PRIu64 "%s%s",
+			 sl_quote(text, buf), key->min, key->max, key->words ? ", or " : "",
+			 key->words ? key->words->name : "");
 }
 
 static int parse_duration(const struct sl_key *key, const char *text, struct sl_value *v,
@@ -357,10 +359,10 @@ static int parse_duration(const struct sl_key *key, const char *text, struct sl_
 	int r = sl_num_parse_duration(text, &v->n);
 
 	if (r == -EINVAL && *text && text[strspn(text, "0123456789")] == '\0')
-		return refuse(why, "%s has no unit: write %.20ss for seconds (ms, s, m, h, d)",
-			      sl_quote(text, buf), text);
+		return sl_refuse(why, "%s has no unit: write %.20ss for seconds (ms, s, m, h, d)",
+				 sl_quote(text, buf), text);
 	if (r == -EINVAL)
-		return refuse(
+		return sl_refuse(
 			why,
 			"%s is not a duration: write a whole number and one of ms, s, m, h, d, "
 			"like 250ms or 30s",
@@ -368,10 +370,10 @@ static int parse_duration(const struct sl_key *key, const char *text, struct sl_
 	if (r == 0 && v->n == 0 && (key->flags & SL_KEY_OFF_IS_ZERO))
 		return 0;
 	if (r < 0 || v->n < key->min || v->n > key->max)
-		return refuse(why, "%s is out of range: %s to %s%s", sl_quote(text, buf),
-			      sl_num_format_duration(key->min, lo),
-			      sl_num_format_duration(key->max, hi),
-			      key->flags & SL_KEY_OFF_IS_ZERO ? ", or 0 for off" : "");
+		return sl_refuse(why, "%s is out of range: %s to %s%s", sl_quote(text, buf),
+				 sl_num_format_duration(key->min, lo),
+				 sl_num_format_duration(key->max, hi),
+				 key->flags & SL_KEY_OFF_IS_ZERO ? ", or 0 for off" : "");
 	return 0;
 }
 
@@ -382,11 +384,11 @@ static int parse_size(const struct sl_key *key, const char *text, struct sl_valu
 	int r = sl_num_parse_size(text, &v->n);
 
 	if (r == -EINVAL)
-		return refuse(why, "%s is not a size such as 65536, 64KiB, 1MiB or 2GiB",
-			      sl_quote(text, buf));
+		return sl_refuse(why, "%s is not a size such as 65536, 64KiB, 1MiB or 2GiB",
+				 sl_quote(text, buf));
 	if (r < 0 || v->n < key->min || v->n > key->max)
-		return refuse(why, "%s is out of range: %" PRIu64 " to %" PRIu64 " bytes",
-			      sl_quote(text, buf), key->min, key->max);
+		return sl_refuse(why, "%s is out of range: %" PRIu64 " to %" PRIu64 " bytes",
+				 sl_quote(text, buf), key->min, key->max);
 	return 0;
 }
 
@@ -396,12 +398,12 @@ static int parse_rate(const char *text, struct sl_value *v, char why[SL_WHY_LEN]
 	int r = sl_num_parse_rate(text, &v->n);
 
 	if (r == -ERANGE)
-		return refuse(why, "%s is out of range", sl_quote(text, buf));
+		return sl_refuse(why, "%s is out of range", sl_quote(text, buf));
 	if (r < 0)
-		return refuse(why, "%s is not a rate: write 50/s, 600/m, or 0 for no limit",
-			      sl_quote(text, buf));
+		return sl_refuse(why, "%s is not a rate: write 50/s, 600/m, or 0 for no limit",
+				 sl_quote(text, buf));
 	if (v->n && sl_num_parsen(text, strcspn(text, "/"), 1, UINT32_MAX, &v->burst) < 0)
-		return refuse(why, "%s is out of range", sl_quote(text, buf));
+		return sl_refuse(why, "%s is out of range", sl_quote(text, buf));
 	return 0;
 }
 
@@ -411,8 +413,8 @@ static int parse_percent(const struct sl_key *key, const char *text, struct sl_v
 	char buf[SL_QUOTE_LEN];
 
 	if (sl_num_parse_percent(text, &v->n) < 0 || v->n < key->min || v->n > key->max)
-		return refuse(why, "%s is not a percentage from %" PRIu64 "%% to %" PRIu64 "%%",
-			      sl_quote(text, buf), key->min, key->max);
+		return sl_refuse(why, "%s is not a percentage from %" PRIu64 "%% to %" PRIu64 "%%",
+				 sl_quote(text, buf), key->min, key->max);
 	return 0;
 }
 
@@ -425,9 +427,11 @@ static int parse_text(const struct sl_key *key, const char *text, struct sl_valu
 	v->text = NULL;
 	if (find_word(key->words, text, &w))
 		return 0;
-	if (!key->format->is_valid(text))
-		return refuse(why, "%s is not %s, like %s", sl_quote(text, buf), key->format->what,
-			      key->format->example);
+	if (key->format->explain && key->format->explain(text, why) < 0)
+		return -EINVAL;
+	if (key->format->is_valid && !key->format->is_valid(text))
+		return sl_refuse(why, "%s is not %s, like %s", sl_quote(text, buf),
+				 key->format->what, key->format->example);
 	v->text = text;
 	return 0;
 }
@@ -441,11 +445,11 @@ static int parse_addr(const struct sl_key *key, const char *text, struct sl_valu
 	if (find_word(key->words, text, &w))
 		return 0;
 	if (sl_addr_parse(text, &v->addr) < 0)
-		return refuse(why,
-			      "%s is not an address with a port, like 127.0.0.1:9180 or "
-			      "\"[::1]:9180\"%s%s",
-			      sl_quote(text, buf), key->words ? ", or " : "",
-			      key->words ? key->words->name : "");
+		return sl_refuse(why,
+				 "%s is not an address with a port, like 127.0.0.1:9180 or "
+				 "\"[::1]:9180\"%s%s",
+				 sl_quote(text, buf), key->words ? ", or " : "",
+				 key->words ? key->words->name : "");
 	return 0;
 }
 
@@ -495,7 +499,7 @@ int sl_value_parse(const struct sl_key *key, const char *text, struct sl_value *
 	case SL_KEY_MAP:
 	case SL_KEY_LIST:
 	case SL_KEY_ONE_OR_LIST:
-		r = refuse(why, "not a single value");
+		r = sl_refuse(why, "not a single value");
 		break;
 	}
 	if (r == 0)
@@ -565,6 +569,22 @@ int sl_key_store_defaults(const struct sl_key *keys, void *record)
 	return r;
 }
 
+/* A mapping, or the short form that stands for one. */
+static int store_object(const struct sl_key *key, const struct sl_node *n, void *record)
+{
+	int r = 0;
+
+	if (key->flags & SL_KEY_WHOLE)
+		r = sl_key_store_defaults(key->keys, record);
+	if (r < 0)
+		return r;
+	if (n->kind == SL_NODE_SCALAR && key->item)
+		return sl_key_store(key->item, n->text, record);
+	if (n->kind == SL_NODE_MAPPING && key->size)
+		store_number(1, key->size, (char *)record + key->offset);
+	return sl_key_store_node(key->keys, n, record);
+}
+
 int sl_key_store_node(const struct sl_key *keys, const struct sl_node *node, void *record)
 {
 	int r = 0;
@@ -577,7 +597,7 @@ int sl_key_store_node(const struct sl_key *keys, const struct sl_node *node, voi
 		if (!key || n->bad || sl_node_is_null(n))
 			continue;
 		if (key->type == SL_KEY_OBJECT)
-			r = sl_key_store_node(key->keys, n, record);
+			r = store_object(key, n, record);
 		else if (n->kind == SL_NODE_SCALAR)
 			r = sl_key_store(key, n->text, record);
 	}

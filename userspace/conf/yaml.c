@@ -56,11 +56,21 @@ bool sl_node_is_null(const struct sl_node *n)
 
 struct sl_node *sl_node_find(const struct sl_node *mapping, const char *key)
 {
-	if (mapping->kind != SL_NODE_MAPPING)
+	if (!mapping || mapping->kind != SL_NODE_MAPPING)
 		return NULL;
 	for (struct sl_node *n = mapping->first; n; n = n->next)
 		if (!n->key_bad && strcmp(n->key, key) == 0)
 			return sl_node_is_null(n) ? NULL : n;
+	return NULL;
+}
+
+const struct sl_node *sl_node_find_raw(const struct sl_node *mapping, const char *key)
+{
+	if (!mapping || mapping->kind != SL_NODE_MAPPING)
+		return NULL;
+	for (const struct sl_node *n = mapping->first; n; n = n->next)
+		if (!n->key_bad && strcmp(n->key, key) == 0)
+			return n;
 	return NULL;
 }
 

@@ -37,8 +37,30 @@ struct sl_node {
 /* Plain null, ~ or nothing at all. */
 bool sl_node_is_null(const struct sl_node *n);
 
-/* The value of a key in a mapping, NULL when it is absent, null or not usable. */
+/* The value of a key in a mapping, NULL when it is absent, null or not usable, or there is none. */
 struct sl_node *sl_node_find(const struct sl_node *mapping, const char *key);
+
+/* As sl_node_find(), also when the value is null or not usable: written is written. */
+const struct sl_node *sl_node_find_raw(const struct sl_node *mapping, const char *key);
+
+/* The items of a value that is one or a list; NULL is an empty list. */
+static inline const struct sl_node *sl_node_items(const struct sl_node *n)
+{
+	return n && n->kind == SL_NODE_LIST ? n->first : n;
+}
+
+static inline const struct sl_node *sl_node_next(const struct sl_node *whole,
+						 const struct sl_node *item)
+{
+	return whole->kind == SL_NODE_LIST ? item->next : NULL;
+}
+
+static inline size_t sl_node_count(const struct sl_node *n)
+{
+	if (!n)
+		return 0;
+	return n->kind == SL_NODE_LIST ? n->n : 1;
+}
 
 /*
  * Reads one source into a tree. What is wrong is reported; what could be read is returned all the
