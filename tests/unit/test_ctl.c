@@ -408,9 +408,9 @@ static void explain_passes_the_question_on(void **state)
 	json_t *j = ask_json(lab, "GET", "/v1/explain?port=443&client=198.51.100.7&name=a.b", 200);
 	char text[SL_ADDR_TEXT];
 
-	assert_string_equal(sl_addr_format(&lab->proxy.asked_local, text), "-");
-	assert_int_equal(lab->proxy.asked_port, 443);
-	assert_string_equal(sl_addr_format_ip(&lab->proxy.asked_client, text), "198.51.100.7");
+	assert_string_equal(sl_addr_format(&lab->proxy.asked.local, text), "-");
+	assert_int_equal(lab->proxy.asked.port, 443);
+	assert_string_equal(sl_addr_format_ip(&lab->proxy.asked.client, text), "198.51.100.7");
 	assert_string_equal(text_at(j, "route"), "shop");
 	assert_string_equal(text_at(j, "verdict"), "accepted");
 	assert_string_equal(text_at(j, "engine"), "relay");
@@ -422,8 +422,8 @@ static void explain_passes_the_question_on(void **state)
 	lab->proxy.explanation =
 		(struct sl_explanation){ .verdict = SL_REASON_NO_ROUTE, .engine = SL_ENGINE_NONE };
 	j = ask_json(lab, "GET", "/v1/explain?port=1&address=::1", 200);
-	assert_string_equal(sl_addr_format(&lab->proxy.asked_local, text), "[::1]:0");
-	assert_int_equal(lab->proxy.asked_port, 1);
+	assert_string_equal(sl_addr_format(&lab->proxy.asked.local, text), "[::1]:0");
+	assert_int_equal(lab->proxy.asked.port, 1);
 	assert_string_equal(text_at(j, "verdict"), "no_route");
 	assert_true(json_is_null(json_object_get(j, "route")));
 	json_decref(j);
@@ -703,9 +703,13 @@ static void bad_parameters_are_refused(void **state)
 		"/v1/explain?port=1&client=host.name",
 		"/v1/conns?route=%00",
 		"/v1/explain?port=1&address=1.2.3",
+		"/v1/explain?port=1&tls=1.4",
+		"/v1/explain?port=1&tls=1.2;1.3",
+		"/v1/conns?client=10.0.0.0/33",
+		"/v1/conns?target=", /* the variable of a script that was never set */
 	};
 	struct lab *lab = *state;
-	char target[600];
+	char target[700];
 
 	for (size_t i = 0; i < SL_ARRAY_LEN(targets); i++) {
 		json_t *j = ask_json(lab, "GET", targets[i], 400);
@@ -713,7 +717,7 @@ static void bad_parameters_are_refused(void **state)
 		assert_true(json_is_string(json_object_get(j, "error")));
 		json_decref(j);
 	}
-	(void)snprintf(target, sizeof(target), "/v1/conns?route=%0500d", 7);
+	(void)snprintf(target, sizeof(target), "/v1/conns?route=%0600d", 7);
 	json_decref(ask_json(lab, "GET", target, 400));
 	assert_int_equal(lab->proxy.n_surveys, 0);
 }

@@ -316,14 +316,17 @@ void sl_change_finish(struct sl_supervisor *s, bool ok)
 	_cleanup_(sl_str_done) struct sl_str what = { 0 };
 	size_t len = s->report.len;
 
-	describe(p, &what);
 	while (len > 0 && s->report.p[len - 1] == '\n')
 		len--;
-	if (ok)
+	if (ok) {
+		describe(p, &what);
 		sl_info("%s, generation %" PRIu64, sl_str_text(&what), s->now.generation);
-	else
-		sl_log(SL_LOG_WARN, "not done: %s:\n%.*s", sl_str_text(&what), (int)len,
-		       sl_str_text(&s->report));
+	} else {
+		sl_log(SL_LOG_WARN, "change refused (%s%s %s):\n%.*s", p->change.undo ? "un" : "",
+		       p->change.kind == SL_SOURCE_FILE ? "forget"
+							: sl_changes_word(p->change.kind),
+		       p->change.subject, (int)len, sl_str_text(&s->report));
+	}
 	if (ok)
 		sl_str_addf(&s->report, "%s, generation %" PRIu64 " is in force\n",
 			    sl_str_text(&what), s->now.generation);

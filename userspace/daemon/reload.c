@@ -186,7 +186,9 @@ static void finish_refused(struct sl_supervisor *s)
 {
 	sl_listeners_cancel(&s->next.listeners, &s->now.listeners);
 	sl_setup_done(&s->next);
-	sl_str_adds(&s->report, "nothing has changed, the old configuration stays in force\n");
+	if (s->job_what == SL_CTL_RELOAD)
+		sl_str_adds(&s->report,
+			    "nothing has changed, the old configuration stays in force\n");
 	finish(s, false);
 }
 
