@@ -167,7 +167,7 @@ size_t sl_overlay_drop(struct sl_conf_sources *s, const struct sl_overlay_change
 			i++;
 			continue;
 		}
-		if (s->item[i].kind == SL_SOURCE_ROUTE)
+		if (c->kind == SL_SOURCE_ROUTE && s->item[i].kind == SL_SOURCE_ROUTE)
 			at = i;
 		sl_changes_remove(s, i);
 		dropped++;

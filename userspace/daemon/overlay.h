@@ -42,8 +42,8 @@ SL_MUST_CHECK int sl_overlay_unpack(int fd, struct sl_overlay_change *ret);
 /* ---- the list ---- */
 
 /*
- * Takes out what the change replaces; returns how many. `ret_at`: where a ROUTE stood, else
- * SIZE_MAX.
+ * Takes out what the change replaces; returns how many. `ret_at`: where another ROUTE
+ * stood before this one, else SIZE_MAX.
  */
 size_t sl_overlay_drop(struct sl_conf_sources *s, const struct sl_overlay_change *c,
 		       size_t *ret_at);
