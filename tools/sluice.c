@@ -625,8 +625,7 @@ static int wait_empty(struct cli *cli, uint64_t wait_ms)
 			break;
 		(void)nanosleep(&step, NULL);
 	}
-	complain("%" PRIu64 " connections are still open; the drain goes on, 'sluice kill --target "
-		 "%s' ends them",
+	complain("%" PRIu64 " still open; the drain goes on, 'sluice kill --target %s' ends them",
 		 shown, cli->operand[0]);
 	return EXIT_FAILED;
 }

@@ -46,13 +46,15 @@ struct sl_proxy {
 	size_t n_surveys;
 	size_t n_answered;
 	unsigned killed;
+	uint64_t active;  /* of the first target of each route */
+	bool counts_down; /* each time it is looked at */
 };
 
 static inline void fake_init(struct sl_proxy *p, struct sl_loop *loop)
 {
 	static struct sl_conf conf;
 
-	*p = (struct sl_proxy){ .loop = loop, .generation = 3, .conf = &conf };
+	*p = (struct sl_proxy){ .loop = loop, .generation = 3, .conf = &conf, .active = 2 };
 	p->route[0] = (struct sl_conf_route){
 		.name = (char *)"shop", .enabled = true, .ports = &p->port[0], .n_ports = 2
 	};
@@ -211,7 +213,7 @@ void sl_proxy_each_route(struct sl_proxy *p, sl_route_fn fn, void *arg)
 	for (int i = 0; p->conf && i < 2; i++) {
 		struct sl_target_view targets[2] = {
 			{ .address = "10.0.1.11:443",
-			  .active = 2,
+			  .active = p->active,
 			  .total = 7,
 			  .n_addrs = 1,
 			  .weight = 2,
@@ -241,6 +243,8 @@ void sl_proxy_each_route(struct sl_proxy *p, sl_route_fn fn, void *arg)
 		view.ended[SL_ENGINE_RELAY][SL_CLIENT][SL_REASON_ECONNRESET] = 1;
 		fn(arg, &view);
 	}
+	if (p->counts_down && p->active)
+		p->active--;
 }
 
 const struct sl_conf *sl_proxy_conf(const struct sl_proxy *p)
