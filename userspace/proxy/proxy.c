@@ -485,7 +485,19 @@ void sl_proxy_totals(const struct sl_proxy *p, struct sl_proxy_totals *ret)
 
 const char *sl_target_state_name(enum sl_target_state state)
 {
-	return state == SL_TARGET_UP ? "up" : "unresolved";
+	switch (state) {
+	case SL_TARGET_UP:
+		return "up";
+	case SL_TARGET_UNRESOLVED:
+		return "unresolved";
+	case SL_TARGET_DOWN:
+		return "down";
+	case SL_TARGET_DRAINED:
+		return "drained";
+	case SL_TARGET_FAILING:
+		return "failing";
+	}
+	return "-";
 }
 
 static void view_target(struct sl_target_view *v, struct sl_target *t)

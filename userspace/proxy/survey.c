@@ -29,8 +29,10 @@ struct part {
 
 struct survey {
 	struct sl_loop *control;
-	struct sl_conn_filter filter;
-	char *route; /* the filter's, owned */
+	struct sl_conn_filter filter; /* its texts are those below */
+	char *route;
+	char *target;
+	struct sl_ip_pattern client;
 	sl_survey_fn fn;
 	void *arg;
 	struct sl_task report;
@@ -44,6 +46,7 @@ static void free_survey(struct survey *s)
 	for (unsigned i = 0; i < s->n_parts; i++)
 		free(s->parts[i].rows);
 	free(s->route);
+	free(s->target);
 	free(s);
 }
 
@@ -68,13 +71,54 @@ static void fill_row(struct sl_conn_row *row, const struct sl_conn *c, uint64_t 
 		(void)snprintf(row->route, sizeof(row->route), "%s", c->route->conf->name);
 }
 
+static bool is_in_range6(const struct sl_ip6_range *r, const struct sl_addr *ip)
+{
+	uint8_t bytes[16];
+
+	return sl_addr_ip_bytes(ip, bytes) == sizeof(bytes) &&
+	       memcmp(bytes, r->from, sizeof(bytes)) >= 0 &&
+	       memcmp(bytes, r->to, sizeof(bytes)) <= 0;
+}
+
+static bool is_in_glob(const struct sl_ip4_glob *g, const uint8_t octets[4])
+{
+	for (int i = 0; i < 4; i++)
+		if (!(g->octet[i][octets[i] / 64] >> (octets[i] % 64) & 1))
+			return false;
+	return true;
+}
+
+/* Membership in one pattern; sl_ip_set_has() answers for sets. */
+static bool is_client(const struct sl_ip_pattern *p, const struct sl_addr *ip)
+{
+	bool is_v4 = sl_addr_family(ip) == AF_INET;
+	uint8_t octets[16];
+	uint32_t v4;
+
+	if (p->kind == SL_IP_RANGE6)
+		return is_in_range6(&p->v6, ip);
+	if (!is_v4)
+		return false;
+	v4 = ntohl(ip->v4.sin_addr.s_addr);
+	if (p->kind == SL_IP_RANGE4)
+		return v4 >= p->v4.from && v4 <= p->v4.to;
+	(void)sl_addr_ip_bytes(ip, octets);
+	return is_in_glob(&p->glob, octets);
+}
+
 static bool matches(const struct survey *s, const struct sl_conn *c)
 {
+	const struct sl_conn_filter *f = &s->filter;
+
 	if (c->state == SL_CONN_CLOSED)
 		return false;
-	if (s->filter.id != 0 && c->id != s->filter.id)
+	if (f->id != 0 && c->id != f->id)
 		return false;
-	return !s->route || (c->route && strcmp(c->route->conf->name, s->route) == 0);
+	if (f->route && !(c->route && strcmp(c->route->conf->name, f->route) == 0))
+		return false;
+	if (f->target && !(c->target && strcmp(c->target->address, f->target) == 0))
+		return false;
+	return !f->client || is_client(f->client, &c->client);
 }
 
 /* A row lost to lack of memory still counts as matching. */
@@ -189,6 +233,20 @@ static void begin(struct sl_task *task)
 	walk(task);
 }
 
+static int copy_filter(struct survey *s, const struct sl_conn_filter *filter)
+{
+	s->filter = *filter;
+	if (filter->route && !(s->filter.route = s->route = strdup(filter->route)))
+		return -ENOMEM;
+	if (filter->target && !(s->filter.target = s->target = strdup(filter->target)))
+		return -ENOMEM;
+	if (filter->client) {
+		s->client = *filter->client;
+		s->filter.client = &s->client;
+	}
+	return 0;
+}
+
 int sl_survey_start(struct sl_loop *control, struct sl_worker **workers, unsigned n_workers,
 		    const struct sl_conn_filter *filter, sl_survey_fn fn, void *arg)
 {
@@ -197,18 +255,14 @@ int sl_survey_start(struct sl_loop *control, struct sl_worker **workers, unsigne
 	if (!s)
 		return -ENOMEM;
 	s->control = control;
-	s->filter = *filter;
 	s->fn = fn;
 	s->arg = arg;
-	s->n_parts = n_workers;
 	s->n_waiting = n_workers;
-	if (filter->route) {
-		s->route = strdup(filter->route);
-		if (!s->route) {
-			free(s);
-			return -ENOMEM;
-		}
+	if (copy_filter(s, filter) < 0) {
+		free_survey(s);
+		return -ENOMEM;
 	}
+	s->n_parts = n_workers;
 	for (unsigned i = 0; i < n_workers; i++) {
 		s->parts[i].survey = s;
 		s->parts[i].worker = workers[i];
