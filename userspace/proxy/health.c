@@ -175,12 +175,7 @@ static void say_end(struct sl_check *k)
 static void linger(struct sl_check *k)
 {
 	uint64_t end_ms = now(k) + LINGER_MS;
-	bool is_connected = k->stage > STAGE_CONNECTING;
 
-	if (k->io.fd < 0 || !is_connected) {
-		rest_until_next(k);
-		return;
-	}
 	say_end(k);
 	k->stage = STAGE_LINGERING;
 	if (drain(k) || sl_io_change(&k->io, SL_IO_IN) < 0)
@@ -233,7 +228,10 @@ static void succeed(struct sl_check *k)
 static void fail(struct sl_check *k)
 {
 	record(k, false);
-	linger(k);
+	if (k->stage == STAGE_CONNECTING)
+		rest_until_next(k);
+	else
+		linger(k);
 }
 
 /* Our own trouble says nothing about the target. */
