@@ -224,6 +224,7 @@ struct sl_explanation {
 	struct sl_explained_route *candidates;
 	size_t n_candidates;
 };
+/* -EAGAIN before the first configuration. */
 SL_MUST_CHECK int sl_proxy_explain(struct sl_proxy *proxy, const struct sl_question *question,
 				   struct sl_explanation *ret);
 void sl_explanation_done(struct sl_explanation *x);
