@@ -132,28 +132,95 @@ static uint32_t simple_group(struct sl_matcher *m, const char *domain, enum sl_m
 }
 
 /*
- * A glob is found by its head or its tail, whichever fewer globs share ("tenant1-*.example.com"
- * by the head, "api-*.tenant1.com" by the tail); at a tie by the longer.
+ * What a glob can be found by: its head, its tail, and each label between dots or ends that has no
+ * star, because a name that matches has the same label. One at a time; false after the last.
+ * A glob without any ("*x*") has its empty tail.
  */
-static uint32_t glob_group(struct sl_matcher *m, const char *domain)
-{
-	uint32_t head = group_for(m, SL_MATCH_HEAD, head_of(domain));
-	uint32_t tail = group_for(m, SL_MATCH_TAIL, tail_of(domain));
-	const struct sl_match_group *h = &m->groups[head];
-	const struct sl_match_group *t = &m->groups[tail];
+struct handles {
+	const char *domain;
+	const char *label; /* the next to be looked at */
+	bool had_head;
+	bool had_tail;
+	bool had_any;
+};
 
-	/* A star at one side: that side has no text, and every name would have to be tried. */
-	if (!h->len || !t->len)
-		return h->len ? head : tail;
-	if (h->n_globs != t->n_globs)
-		return h->n_globs < t->n_globs ? head : tail;
-	return h->len > t->len ? head : tail;
+struct handle {
+	enum sl_match_kind kind;
+	struct sl_slice text;
+};
+
+static bool next_handle(struct handles *h, struct handle *ret)
+{
+	if (!h->had_head) {
+		h->had_head = true;
+		*ret = (struct handle){ .kind = SL_MATCH_HEAD, .text = head_of(h->domain) };
+		if (ret->text.n)
+			return h->had_any = true;
+	}
+	while (h->label) {
+		const char *label = h->label;
+		size_t n = strcspn(label, ".*");
+
+		h->label = strchr(label, '.');
+		if (h->label)
+			h->label++;
+		*ret = (struct handle){ .kind = SL_MATCH_LABEL, .text = { .p = label, .n = n } };
+		if (n && label[n] != '*')
+			return h->had_any = true;
+	}
+	if (h->had_tail)
+		return false;
+	h->had_tail = true;
+	*ret = (struct handle){ .kind = SL_MATCH_TAIL, .text = tail_of(h->domain) };
+	return ret->text.n || !h->had_any;
+}
+
+static struct handles handles_of(const char *domain)
+{
+	return (struct handles){ .domain = domain, .label = domain };
 }
 
 static void count_glob(struct sl_matcher *m, const char *domain)
 {
-	m->groups[group_for(m, SL_MATCH_HEAD, head_of(domain))].n_globs++;
-	m->groups[group_for(m, SL_MATCH_TAIL, tail_of(domain))].n_globs++;
+	struct handles h = handles_of(domain);
+	struct handle handle;
+
+	while (next_handle(&h, &handle))
+		m->groups[group_for(m, handle.kind, handle.text)].n_globs++;
+}
+
+/*
+ * The handle that fewest globs share: "tenant1-*.example.com" is found by its head,
+ * "api-*.tenant1.com" by its tail, "api-*.tenant1.*" by its label.
+ */
+static uint32_t glob_group(struct sl_matcher *m, const char *domain)
+{
+	struct handles h = handles_of(domain);
+	uint32_t fewest = UINT32_MAX;
+	struct handle handle;
+	uint32_t found = 0;
+
+	while (next_handle(&h, &handle)) {
+		uint32_t group = group_for(m, handle.kind, handle.text);
+
+		if (m->groups[group].n_globs < fewest) {
+			fewest = m->groups[group].n_globs;
+			found = group;
+		}
+	}
+	return found;
+}
+
+/* At most so many groups come into being for it. */
+static uint64_t count_handles(const char *domain)
+{
+	struct handles h = handles_of(domain);
+	struct handle handle;
+	uint64_t n = 0;
+
+	while (next_handle(&h, &handle))
+		n++;
+	return n;
 }
 
 static void note_length(struct sl_matcher *m, const struct sl_match_group *g)
@@ -404,18 +471,22 @@ static bool count_rule(const struct sl_match_rule *rule, struct plan *p)
 {
 	uint64_t blocks;
 
-	if (rule->n_ports > UINT32_MAX || rule->n_domains > UINT32_MAX)
+	if (rule->n_ports > UINT32_MAX || rule->n_domains >= UINT32_MAX)
 		return false;
 	blocks = count_blocks(rule);
-	if (blocks > UINT32_MAX)
+	if (blocks > UINT32_MAX || blocks * (rule->n_domains + 1) > UINT32_MAX)
 		return false;
 	p->entries += blocks * (rule->n_domains ? rule->n_domains : 1);
 	if (sl_match_rule_needs_bytes(rule))
 		p->entries += blocks;
 	p->names += rule->n_domains;
+	if (p->entries > UINT32_MAX || p->names > UINT32_MAX)
+		return false;
 	for (size_t d = 0; d < rule->n_domains; d++)
-		p->groups += kind_of(rule->domains[d]) == SL_MATCH_TAIL ? 2 : 1;
-	return p->entries <= UINT32_MAX && p->groups <= UINT32_MAX;
+		p->groups += kind_of(rule->domains[d]) == SL_MATCH_TAIL
+				     ? count_handles(rule->domains[d])
+				     : 1;
+	return p->groups <= UINT32_MAX;
 }
 
 /* False when indices would not fit. */

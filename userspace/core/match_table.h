@@ -56,6 +56,7 @@ enum sl_match_kind {
 	SL_MATCH_PREFIX, /* of "x.*": "x." */
 	SL_MATCH_TAIL,   /* of another glob: what stands after its last star */
 	SL_MATCH_HEAD,   /* what stands before its first */
+	SL_MATCH_LABEL,  /* a label of it without stars: "x" of "a*.x.*" */
 	SL_MATCH_KIND_COUNT_,
 };
 
@@ -118,6 +119,11 @@ static inline uint32_t sl_match_block(uint16_t port, unsigned bits)
 static inline uint64_t sl_match_list_key(uint32_t group, uint32_t block)
 {
 	return (uint64_t)group << 17 | block;
+}
+
+static inline bool sl_match_is_glob(enum sl_match_kind kind)
+{
+	return kind == SL_MATCH_TAIL || kind == SL_MATCH_HEAD || kind == SL_MATCH_LABEL;
 }
 
 /* Texts are hashed character by character from the side where they are anchored. */
