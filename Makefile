@@ -126,7 +126,7 @@ $O/testlib/%: tests/lib/%.c $(wildcard tests/lib/*.h)
 	@mkdir -p $(@D)
 	$Q$(CC) -std=gnu11 -D_GNU_SOURCE -pthread -O2 -g $(WARN) -Iuserspace $< -o $@ -lm
 
-$O/fuzz/%: tests/fuzz/%.c $(wildcard userspace/*/*.[ch])
+$O/fuzz/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h userspace/*/*.[ch])
 	$(call say,FUZZ,$@)
 	@mkdir -p $(@D)
 	$Q$(CLANG) $(filter-out -D_FORTIFY_SOURCE=2 -fPIE,$(ALL_CFLAGS)) -Wno-missing-prototypes \
