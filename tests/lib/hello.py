@@ -68,9 +68,9 @@ def versions_extension(versions):
     return extension(SUPPORTED_VERSIONS, vec(1, b"".join(map(u16, versions))))
 
 
-def post_quantum_key_share(rng):
+def post_quantum_key_share(rng, grease):
     """1216 bytes of X25519MLKEM768 and 32 of X25519, as browsers send both."""
-    shares = u16(rng.choice(GREASE)) + vec(2, b"\0")
+    shares = u16(grease) + vec(2, b"\0")
     shares += u16(X25519MLKEM768) + vec(2, rng.randbytes(1216))
     shares += u16(X25519) + vec(2, rng.randbytes(32))
     return extension(KEY_SHARE, vec(2, shares))
@@ -105,14 +105,15 @@ def build(sni=None, alpn=(), versions=("1.2", "1.3"), ech=False, size=0, record=
     ext = extension(rng.choice(GREASE), b"") if grease else b""
     if sni is not None:
         ext += sni_extension([sni] if isinstance(sni, (str, bytes)) else sni)
-    groups = [X25519MLKEM768, X25519] if pq else [X25519]
+    first = rng.choice(GREASE)
+    groups = [first, X25519MLKEM768, X25519] if pq else [X25519]
     ext += extension(GROUPS, vec(2, b"".join(map(u16, groups))))
     ext += extension(SIGNATURES, vec(2, b"".join(map(u16, (0x0403, 0x0804, 0x0401)))))
     if alpn:
         ext += alpn_extension(alpn)
     if modern:
         ext += versions_extension(([rng.choice(GREASE)] if grease else []) + [VERSIONS[v] for v in versions])
-        ext += post_quantum_key_share(rng) if pq else extension(KEY_SHARE, vec(2, u16(X25519) + vec(2, rng.randbytes(32))))
+        ext += post_quantum_key_share(rng, first) if pq else extension(KEY_SHARE, vec(2, u16(X25519) + vec(2, rng.randbytes(32))))
     if ech:
         ext += extension(ECH, b"\0" + u16(1) + u16(1) + b"\x07" + vec(2, rng.randbytes(32)) + vec(2, rng.randbytes(128)))
     session = rng.randbytes(32) if modern else b""
@@ -304,7 +305,7 @@ def random_extensions(rng):
     if rng.random() < 0.7:
         parts.append(versions_extension(rng.choices(GREASE + [0x300, 0x301, 0x302, 0x303, 0x304, 0x7F1C], k=rng.randint(1, 6))))
     if rng.random() < 0.3:
-        parts.append(post_quantum_key_share(rng))
+        parts.append(post_quantum_key_share(rng, rng.choice(GREASE)))
     if rng.random() < 0.2:
         parts.append(extension(ECH, rng.randbytes(rng.randint(0, 200))))
     if rng.random() < 0.05:

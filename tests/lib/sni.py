@@ -11,6 +11,7 @@
                  N bytes (negative: from the hello's end), prints "held", the rest when FILE is there;
                  at=0: the whole hello, and the greeting before FILE
   sni.py slow    ADDR:PORT ms=MS [KEY=VALUE ...] a byte each MS; prints after how many ms it was over
+  sni.py head    ADDR:PORT N [KEY=VALUE ...]     the first N bytes of the answer to a hello, in hex
   sni.py cut     ADDR:PORT at=N [KEY=VALUE ...]  so many bytes, then FIN; waits for the end
 
 WHO greets with its name and "|", then returns what it gets, so that every byte is compared; "-" is
@@ -175,6 +176,18 @@ def cut(address, at, raw):
             die(f"got {reader.got[:60]!r}")
 
 
+def head(address, n, raw):
+    with connect(address) as s:
+        s.sendall(raw)
+        got = b""
+        while len(got) < n:
+            piece = s.recv(n - len(got))
+            if not piece:
+                die(f"the end after {got!r}")
+            got += piece
+    print(got.hex())
+
+
 def main():
     verb, address, args = sys.argv[1], sys.argv[2], sys.argv[3:]
     who = args.pop(0) if verb not in ("slow", "cut") else "-"
@@ -190,6 +203,8 @@ def main():
         held(address, who, int(mine["at"]), mine["go"], raw)
     elif verb == "slow":
         slow(address, float(mine["ms"]), raw)
+    elif verb == "head":
+        head(address, int(who), raw)
     elif verb == "cut":
         cut(address, int(mine["at"]), raw)
     else:

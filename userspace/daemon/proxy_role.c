@@ -21,6 +21,7 @@
 #include "daemon/resume.h"
 #include "daemon/sandbox.h"
 #include "proxy/proxy.h"
+#include "tls/library.h"
 
 #define MAX_REQUESTS 512 /* more than the control interface has clients */
 #define OPTIONS_WAIT_MS 10000
@@ -584,6 +585,9 @@ static int start(struct role *role, int channel_fd)
 	if (role->options.log_level < SL_LOG_LEVEL_COUNT_)
 		sl_log_setup((enum sl_log_level)role->options.log_level, role->options.log_json,
 			     STDERR_FILENO);
+	r = sl_tls_init(); /* while files can be opened */
+	if (r < 0)
+		return sl_err(r, "cannot start the TLS library");
 	if (!role->options.is_single) {
 		move_to_top(&fd, role->options.channel_fd);
 		r = become_unprivileged(role);

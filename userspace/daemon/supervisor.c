@@ -724,8 +724,10 @@ static int read_changes(struct sl_supervisor *s, struct sl_bundle *bundle)
 	if (r < 0 || bundle->sources.n == n_files)
 		return r;
 	r = sl_conf_build(&bundle->sources, &conf, &diags);
+	/* Instead of what the files alone gave cause for: that is in it again. */
+	sl_str_clear(&s->report);
+	sl_str_add(&s->report, sl_str_text(&diags.text), diags.text.len);
 	if (r < 0) {
-		sl_str_add(&s->report, sl_str_text(&diags.text), diags.text.len);
 		sl_str_addf(&s->report,
 			    "%s: error: the changes made at run time do not fit the files\n"
 			    "  Correct the files, or take what does not fit out of that file, or "

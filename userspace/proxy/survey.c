@@ -33,6 +33,7 @@ struct survey {
 	char *route;
 	char *target;
 	struct sl_ip_pattern client;
+	struct sl_ip_set clients; /* of `client` alone */
 	sl_survey_fn fn;
 	void *arg;
 	struct sl_task report;
@@ -50,6 +51,17 @@ static void free_survey(struct survey *s)
 	free(s);
 }
 
+static void fill_hello(struct sl_conn_row *row, const struct sl_hello_facts *hello)
+{
+	struct sl_slice protocols = sl_hello_facts_alpn(hello);
+	struct sl_slice first;
+
+	row->tls_versions = hello->versions;
+	memcpy(row->sni, hello->text, hello->name_len + 1u);
+	if (sl_hello_next_alpn(&protocols, &first))
+		(void)snprintf(row->alpn, sizeof(row->alpn), "%.*s", (int)first.n, first.p);
+}
+
 static void fill_row(struct sl_conn_row *row, const struct sl_conn *c, uint64_t now_us)
 {
 	uint64_t now_ms = now_us / 1000;
@@ -60,6 +72,7 @@ static void fill_row(struct sl_conn_row *row, const struct sl_conn *c, uint64_t 
 		.engine = c->engine_id,
 		.engine_reason = c->engine_reason,
 		.client = c->client,
+		.client_via = c->via,
 		.backend = c->backend,
 		.age_ms = (now_us - c->accepted_us) / 1000,
 		.idle_ms = now_ms > c->active_ms ? now_ms - c->active_ms : 0,
@@ -69,41 +82,30 @@ static void fill_row(struct sl_conn_row *row, const struct sl_conn *c, uint64_t 
 	};
 	if (c->route)
 		(void)snprintf(row->route, sizeof(row->route), "%s", c->route->conf->name);
+	if (c->hello)
+		fill_hello(row, c->hello);
 }
 
-static bool is_in_range6(const struct sl_ip6_range *r, const struct sl_addr *ip)
+/* A set of the one pattern, which must outlive it. */
+static struct sl_ip_set set_of(struct sl_ip_pattern *p)
 {
-	uint8_t bytes[16];
+	struct sl_ip_set set = { 0 };
 
-	return sl_addr_ip_bytes(ip, bytes) == sizeof(bytes) &&
-	       memcmp(bytes, r->from, sizeof(bytes)) >= 0 &&
-	       memcmp(bytes, r->to, sizeof(bytes)) <= 0;
-}
-
-static bool is_in_glob(const struct sl_ip4_glob *g, const uint8_t octets[4])
-{
-	for (int i = 0; i < 4; i++)
-		if (!(g->octet[i][octets[i] / 64] >> (octets[i] % 64) & 1))
-			return false;
-	return true;
-}
-
-/* Membership in one pattern; sl_ip_set_has() answers for sets. */
-static bool is_client(const struct sl_ip_pattern *p, const struct sl_addr *ip)
-{
-	bool is_v4 = sl_addr_family(ip) == AF_INET;
-	uint8_t octets[16];
-	uint32_t v4;
-
-	if (p->kind == SL_IP_RANGE6)
-		return is_in_range6(&p->v6, ip);
-	if (!is_v4)
-		return false;
-	v4 = ntohl(ip->v4.sin_addr.s_addr);
-	if (p->kind == SL_IP_RANGE4)
-		return v4 >= p->v4.from && v4 <= p->v4.to;
-	(void)sl_addr_ip_bytes(ip, octets);
-	return is_in_glob(&p->glob, octets);
+	switch (p->kind) {
+	case SL_IP_RANGE4:
+		set.v4 = &p->v4;
+		set.n4 = 1;
+		break;
+	case SL_IP_RANGE6:
+		set.v6 = &p->v6;
+		set.n6 = 1;
+		break;
+	case SL_IP_GLOB4:
+		set.globs = &p->glob;
+		set.n_globs = 1;
+		break;
+	}
+	return set;
 }
 
 static bool matches(const struct survey *s, const struct sl_conn *c)
@@ -118,7 +120,7 @@ static bool matches(const struct survey *s, const struct sl_conn *c)
 		return false;
 	if (f->target && !(c->target && strcmp(c->target->address, f->target) == 0))
 		return false;
-	return !f->client || is_client(f->client, &c->client);
+	return !f->client || sl_ip_set_has(&s->clients, &c->client);
 }
 
 /* A row lost to lack of memory still counts as matching. */
@@ -243,6 +245,7 @@ static int copy_filter(struct survey *s, const struct sl_conn_filter *filter)
 	if (filter->client) {
 		s->client = *filter->client;
 		s->filter.client = &s->client;
+		s->clients = set_of(&s->client);
 	}
 	return 0;
 }
