@@ -132,7 +132,7 @@ $O/bench/%: tests/bench/%.c $(LIB)
 	@mkdir -p $(@D)
 	$Q$(CC) $(ALL_CFLAGS) -MMD -MP $(ALL_LDFLAGS) $< $(LIB) $(LDLIBS) -o $@
 
-$O/fuzz/%: tests/fuzz/%.c $(wildcard userspace/*/*.[ch])
+$O/fuzz/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h userspace/*/*.[ch])
 	$(call say,FUZZ,$@)
 	@mkdir -p $(@D)
 	$Q$(CLANG) $(filter-out -D_FORTIFY_SOURCE=2 -fPIE,$(ALL_CFLAGS)) -Wno-missing-prototypes \

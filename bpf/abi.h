@@ -37,4 +37,50 @@ enum sl_steer_outcome {
 	SL_STEER_OUTCOME_COUNT_,
 };
 
+/* ---- guard: SYNs of denied sources end before accept ---- */
+
+/* Steps of a search halve this; a table holds one range less. */
+#define SL_GUARD_RANGES (1 << 22)
+#define SL_GUARD_PORTS 65536
+#define SL_GUARD_ADDRS 65536
+
+/* Inclusive, network order; a table is sorted and its ranges are disjoint. */
+struct sl_guard_range4 {
+	__u8 from[4];
+	__u8 to[4];
+} __attribute__((aligned(8)));
+_Static_assert(sizeof(struct sl_guard_range4) == 8, "layout");
+
+struct sl_guard_range6 {
+	__u8 from[16];
+	__u8 to[16];
+} __attribute__((aligned(8)));
+_Static_assert(sizeof(struct sl_guard_range6) == 32, "layout");
+
+/* Where the daemon listens on a port: on every address of a family, or on those in guard_addrs. */
+enum sl_guard_port {
+	SL_GUARD_ANY4 = 1,
+	SL_GUARD_ANY6 = 2,
+	SL_GUARD_SOME4 = 4,
+	SL_GUARD_SOME6 = 8,
+};
+
+struct sl_guard_addr {
+	__u8 ip[16];  /* network order; IPv4 in the first four, zeros behind */
+	__u16 family; /* AF_INET or AF_INET6 */
+	__u16 port;   /* host order */
+};
+_Static_assert(sizeof(struct sl_guard_addr) == 20, "layout");
+
+/* One row, so that a dump names each outcome. */
+struct sl_guard_counts {
+	__u64 passed4; /* SYN for a port of ours from a source that is not denied */
+	__u64 passed6;
+	__u64 dropped4; /* from a denied one */
+	__u64 dropped6;
+	__u64 forwarded; /* from a denied one, but for another host */
+	__u64 unread;    /* TCP in fragments or behind odd headers: left to the daemon */
+};
+_Static_assert(sizeof(struct sl_guard_counts) == 48, "layout");
+
 #endif

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The command line: asks the daemon over its control socket, or checks files without it. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/json.h"
@@ -22,6 +24,9 @@
 #define QUICK_S 30
 #define PATIENT_S 300 /* a reload resolves names, an upgrade starts a process */
 #define MAX_OPERANDS 256
+#define MAX_ROUTE_TEXT ((size_t)1 << 20) /* what the daemon takes */
+#define WAIT_MS UINT64_C(300000)         /* of drain --wait, at most */
+#define WAIT_STEP_MS 200
 
 enum exit_code {
 	EXIT_GOOD = 0,
@@ -41,8 +46,16 @@ struct cli {
 	const char *address;
 	const char *engine;
 	const char *limit;
+	const char *target;
+	const char *id;
+	const char *alpn;
+	const char *tls;
+	const char *timeout;
 	bool json;
 	bool all;
+	bool keep;
+	bool wait;
+	bool deny_file;
 	bool help;
 	const char *operand[MAX_OPERANDS];
 	int n_operands;
@@ -115,16 +128,22 @@ static int unreachable(const struct cli *cli, const char *path, int err)
 	return EXIT_UNREACHABLE;
 }
 
-/* Asks; on EXIT_GOOD there is an answer, whatever its status. */
-static int ask(const struct cli *cli, const char *method, const char *target, unsigned timeout_s,
-	       struct sl_client_reply *ret)
+static int ask_with(const struct cli *cli, const char *method, const char *target,
+		    const struct sl_str *body, unsigned timeout_s, struct sl_client_reply *ret)
 {
 	_cleanup_(sl_str_done) struct sl_str path = { 0 };
 	int r;
 
 	find_socket(cli, &path);
-	r = sl_client_ask(sl_str_text(&path), method, target, timeout_s, ret);
+	r = sl_client_send(sl_str_text(&path), method, target, body, timeout_s, ret);
 	return r < 0 ? unreachable(cli, sl_str_text(&path), r) : EXIT_GOOD;
+}
+
+/* Asks; on EXIT_GOOD there is an answer, whatever its status. */
+static int ask(const struct cli *cli, const char *method, const char *target, unsigned timeout_s,
+	       struct sl_client_reply *ret)
+{
+	return ask_with(cli, method, target, NULL, timeout_s, ret);
 }
 
 static json_t *parse_body(const struct sl_client_reply *reply)
@@ -198,9 +217,17 @@ static int run_status(struct cli *cli)
 	return r == EXIT_GOOD && sl_render_is_degraded(doc) ? EXIT_DEGRADED : r;
 }
 
-static int run_routes(struct cli *cli)
+/* The filters of conns and kill; all that are given must be true of a connection. */
+static void add_filters(const struct cli *cli, struct sl_str *target)
 {
-	return show(cli, "/v1/routes", sl_render_routes, NULL);
+	if (cli->id)
+		sl_client_add_param(target, "id", cli->id);
+	if (cli->route)
+		sl_client_add_param(target, "route", cli->route);
+	if (cli->client)
+		sl_client_add_param(target, "client", cli->client);
+	if (cli->target)
+		sl_client_add_param(target, "target", cli->target);
 }
 
 static int run_conns(struct cli *cli)
@@ -218,10 +245,13 @@ static int run_conns(struct cli *cli)
 	(void)snprintf(limit, sizeof(limit), "%" PRIu64, cli->json || n == 0 ? n : n + 1);
 	sl_str_adds(&target, "/v1/conns");
 	sl_client_add_param(&target, "limit", limit);
-	if (cli->route)
-		sl_client_add_param(&target, "route", cli->route);
+	if (cli->n_operands && cli->id) {
+		complain("give one id");
+		return EXIT_USAGE;
+	}
 	if (cli->n_operands)
-		sl_client_add_param(&target, "id", cli->operand[0]);
+		cli->id = cli->operand[0];
+	add_filters(cli, &target);
 	return show(cli, sl_str_text(&target), sl_render_conns, NULL);
 }
 
@@ -241,7 +271,7 @@ static int run_explain(struct cli *cli)
 
 	sl_str_adds(&target, "/v1/explain");
 	sl_client_add_param(&target, "port", cli->operand[0]);
-	if (cli->n_operands > 1)
+	if (cli->n_operands > 1 && cli->operand[1][0]) /* "" when only the path is meant */
 		sl_client_add_param(&target, "name", cli->operand[1]);
 	if (cli->n_operands > 2)
 		sl_client_add_param(&target, "path", cli->operand[2]);
@@ -249,6 +279,10 @@ static int run_explain(struct cli *cli)
 		sl_client_add_param(&target, "client", cli->client);
 	if (cli->address)
 		sl_client_add_param(&target, "address", cli->address);
+	if (cli->alpn)
+		sl_client_add_param(&target, "alpn", cli->alpn);
+	if (cli->tls)
+		sl_client_add_param(&target, "tls", cli->tls);
 	return show(cli, sl_str_text(&target), sl_render_explain, NULL);
 }
 
@@ -280,7 +314,7 @@ static int run_version(struct cli *cli)
 
 /* ---- verbs that act ---- */
 
-static int post_kill(struct cli *cli, const char *name, const char *value, uint64_t *killed)
+static int post_kill(struct cli *cli, uint64_t *killed)
 {
 	_cleanup_(sl_client_reply_done) struct sl_client_reply reply = { 0 };
 	_cleanup_(sl_str_done) struct sl_str target = { 0 };
@@ -288,7 +322,9 @@ static int post_kill(struct cli *cli, const char *name, const char *value, uint6
 	int r;
 
 	sl_str_adds(&target, "/v1/kill");
-	sl_client_add_param(&target, name, value);
+	add_filters(cli, &target);
+	if (cli->all)
+		sl_client_add_param(&target, "all", "1");
 	r = ask(cli, "POST", sl_str_text(&target), QUICK_S, &reply);
 	if (r != EXIT_GOOD)
 		return r;
@@ -301,45 +337,60 @@ static int post_kill(struct cli *cli, const char *name, const char *value, uint6
 	return EXIT_GOOD;
 }
 
+/* An id that is given is meant: that there is no such connection is a failure. */
+static int kill_one(struct cli *cli, const char *id, uint64_t *killed, bool *missed)
+{
+	uint64_t before = *killed;
+	int r;
+
+	cli->id = id;
+	r = post_kill(cli, killed);
+	if (r == EXIT_GOOD && *killed == before) {
+		complain("no connection has the id %s%s", id,
+			 cli->route || cli->client || cli->target ? " and fits the filters" : "");
+		*missed = true;
+	}
+	return r;
+}
+
 static int run_kill(struct cli *cli)
 {
+	bool has_filter = cli->route || cli->client || cli->target;
+	bool has_id = cli->n_operands || cli->id;
+	bool missed = false;
 	uint64_t killed = 0;
 	int r = EXIT_GOOD;
 
-	if ((cli->n_operands > 0) + (cli->route != NULL) + cli->all != 1) {
+	if ((has_id || has_filter) == cli->all) {
 		complain("usage: sluice %s", cli->verb->usage);
 		return EXIT_USAGE;
 	}
-	if (cli->route)
-		r = post_kill(cli, "route", cli->route, &killed);
-	else if (cli->all)
-		r = post_kill(cli, "all", "1", &killed);
-	for (int i = 0; r == EXIT_GOOD && i < cli->n_operands; i++) {
-		uint64_t before = killed;
-
-		r = post_kill(cli, "id", cli->operand[i], &killed);
-		if (r == EXIT_GOOD && killed == before)
-			complain("no connection has the id %s", cli->operand[i]);
-	}
+	if (cli->id)
+		r = kill_one(cli, cli->id, &killed, &missed);
+	for (int i = 0; r == EXIT_GOOD && i < cli->n_operands; i++)
+		r = kill_one(cli, cli->operand[i], &killed, &missed);
+	if (!has_id)
+		r = post_kill(cli, &killed);
 	if (r != EXIT_GOOD)
 		return r;
 	if (cli->json)
 		(void)printf("{\"killed\":%" PRIu64 "}\n", killed);
 	else
 		(void)printf("%" PRIu64 " connection%s closed\n", killed, killed == 1 ? "" : "s");
-	return cli->n_operands > 0 && killed < (uint64_t)cli->n_operands ? EXIT_FAILED : EXIT_GOOD;
+	return missed ? EXIT_FAILED : EXIT_GOOD;
 }
 
-static int post(struct cli *cli, const char *target, const char *done)
+/* Asks for something to be done and prints what the daemon says about it. */
+static int act(struct cli *cli, const char *method, const char *target, const struct sl_str *body)
 {
 	_cleanup_(sl_client_reply_done) struct sl_client_reply reply = { 0 };
 	_cleanup_json_ json_t *doc = NULL;
 	const char *text;
-	int r = ask(cli, "POST", target, PATIENT_S, &reply);
+	int r = ask_with(cli, method, target, body, PATIENT_S, &reply);
 
 	if (r != EXIT_GOOD)
 		return r;
-	if (reply.status != 200)
+	if (reply.status != 200 && reply.status != 201)
 		return refused(cli, &reply);
 	if (cli->json) {
 		(void)fputs(sl_str_text(&reply.body), stdout);
@@ -352,19 +403,263 @@ static int post(struct cli *cli, const char *target, const char *done)
 	if (text && text[0])
 		(void)printf("%s%s", text, text[strlen(text) - 1] == '\n' ? "" : "\n");
 	else
-		(void)printf("%s, generation %" PRIu64 "\n", done,
+		(void)printf("done, generation %" PRIu64 "\n",
 			     (uint64_t)json_integer_value(json_object_get(doc, "generation")));
 	return EXIT_GOOD;
 }
 
 static int run_reload(struct cli *cli)
 {
-	return post(cli, "/v1/reload", "reloaded");
+	return act(cli, "POST", cli->deny_file ? "/v1/reload?what=deny_file" : "/v1/reload", NULL);
 }
 
 static int run_upgrade(struct cli *cli)
 {
-	return post(cli, "/v1/upgrade", "upgraded");
+	return act(cli, "POST", "/v1/upgrade", NULL);
+}
+
+/* ---- routes ---- */
+
+/* A file, or "-" for standard input. */
+static int read_text(const char *path, struct sl_str *ret)
+{
+	bool is_stdin = strcmp(path, "-") == 0;
+	_cleanup_fd_ int own = is_stdin ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+	int fd = is_stdin ? STDIN_FILENO : own;
+	char chunk[65536];
+	ssize_t n;
+
+	if (fd < 0)
+		return -errno;
+	while ((n = read(fd, chunk, sizeof(chunk))) != 0) {
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		sl_str_add(ret, chunk, (size_t)n);
+		if (ret->len > MAX_ROUTE_TEXT)
+			return -EFBIG;
+	}
+	return ret->oom ? -ENOMEM : 0;
+}
+
+static void add_keep(const struct cli *cli, struct sl_str *target)
+{
+	if (cli->keep)
+		sl_client_add_param(target, "keep", "1");
+}
+
+/* "/v1/routes/NAME", whatever was typed as its name. */
+static void add_route_path(const struct cli *cli, struct sl_str *target)
+{
+	sl_str_adds(target, "/v1/routes/");
+	sl_client_add_escaped(target, cli->operand[1]);
+}
+
+static int routes_list(struct cli *cli)
+{
+	return show(cli, "/v1/routes", sl_render_routes, NULL);
+}
+
+static int routes_show(struct cli *cli)
+{
+	_cleanup_(sl_str_done) struct sl_str target = { 0 };
+
+	add_route_path(cli, &target);
+	return show(cli, sl_str_text(&target), sl_render_route, NULL);
+}
+
+static int routes_set(struct cli *cli)
+{
+	_cleanup_(sl_str_done) struct sl_str target = { 0 };
+	_cleanup_(sl_str_done) struct sl_str body = { 0 };
+	const char *path = cli->n_operands > 2 ? cli->operand[2] : "-";
+	int r = read_text(path, &body);
+
+	if (r < 0) {
+		complain("cannot read %s: %s", strcmp(path, "-") == 0 ? "standard input" : path,
+			 r == -EFBIG ? "a route has at most 1 MiB" : strerror(-r));
+		return EXIT_FAILED;
+	}
+	add_route_path(cli, &target);
+	add_keep(cli, &target);
+	return act(cli, "PUT", sl_str_text(&target), &body);
+}
+
+static int routes_remove(struct cli *cli)
+{
+	_cleanup_(sl_str_done) struct sl_str target = { 0 };
+
+	add_route_path(cli, &target);
+	add_keep(cli, &target);
+	return act(cli, "DELETE", sl_str_text(&target), NULL);
+}
+
+static int routes_switch(struct cli *cli)
+{
+	_cleanup_(sl_str_done) struct sl_str target = { 0 };
+
+	add_route_path(cli, &target);
+	sl_str_addf(&target, "/%s", cli->operand[0]);
+	add_keep(cli, &target);
+	return act(cli, "POST", sl_str_text(&target), NULL);
+}
+
+static int routes_changes(struct cli *cli)
+{
+	return show(cli, "/v1/changes", sl_render_changes, NULL);
+}
+
+static int routes_forget(struct cli *cli)
+{
+	_cleanup_(sl_str_done) struct sl_str target = { 0 };
+
+	sl_str_adds(&target, "/v1/changes");
+	if (cli->n_operands > 1)
+		sl_client_add_param(&target, "route", cli->operand[1]);
+	return act(cli, "DELETE", sl_str_text(&target), NULL);
+}
+
+static int run_routes(struct cli *cli)
+{
+	static const struct {
+		const char *name;
+		int (*run)(struct cli *cli);
+		int min_operands; /* itself included */
+		int max_operands;
+		bool keeps;
+	} parts[] = {
+		{ "list", routes_list, 1, 1, false },
+		{ "show", routes_show, 2, 2, false },
+		{ "set", routes_set, 2, 3, true },
+		{ "remove", routes_remove, 2, 2, true },
+		{ "enable", routes_switch, 2, 2, true },
+		{ "disable", routes_switch, 2, 2, true },
+		{ "changes", routes_changes, 1, 1, false },
+		{ "forget", routes_forget, 1, 2, false },
+	};
+
+	if (cli->n_operands == 0 && !cli->keep)
+		return routes_list(cli);
+	for (size_t i = 0; cli->n_operands && i < SL_ARRAY_LEN(parts); i++)
+		if (strcmp(parts[i].name, cli->operand[0]) == 0 &&
+		    cli->n_operands >= parts[i].min_operands &&
+		    cli->n_operands <= parts[i].max_operands && (parts[i].keeps || !cli->keep))
+			return parts[i].run(cli);
+	complain("usage: sluice %s", cli->verb->usage);
+	return EXIT_USAGE;
+}
+
+/* ---- drain ---- */
+
+/* Open connections of a target; of one route where one is named. */
+static uint64_t count_active(const struct cli *cli, const json_t *routes)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < json_array_size(routes); i++) {
+		const json_t *route = json_array_get(routes, i);
+		const json_t *targets = json_object_get(route, "targets");
+		const char *name = json_string_value(json_object_get(route, "name"));
+
+		if (cli->route && !(name && strcmp(name, cli->route) == 0))
+			continue;
+		for (size_t t = 0; t < json_array_size(targets); t++) {
+			const json_t *target = json_array_get(targets, t);
+			const char *address = json_string_value(json_object_get(target, "address"));
+
+			if (address && strcmp(address, cli->operand[0]) == 0)
+				n += (uint64_t)json_integer_value(
+					json_object_get(target, "active"));
+		}
+	}
+	return n;
+}
+
+static int look_active(struct cli *cli, uint64_t *ret)
+{
+	_cleanup_(sl_client_reply_done) struct sl_client_reply reply = { 0 };
+	_cleanup_json_ json_t *doc = NULL;
+	int r = ask(cli, "GET", "/v1/routes", QUICK_S, &reply);
+
+	if (r != EXIT_GOOD)
+		return r;
+	if (reply.status != 200)
+		return refused(cli, &reply);
+	doc = parse_body(&reply);
+	if (!doc)
+		return EXIT_FAILED;
+	*ret = count_active(cli, doc);
+	return EXIT_GOOD;
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static int wait_empty(struct cli *cli, uint64_t wait_ms)
+{
+	static const struct timespec step = { .tv_nsec = WAIT_STEP_MS * 1000000 };
+	uint64_t until = now_ms() + wait_ms;
+	uint64_t shown = UINT64_MAX;
+
+	for (;;) {
+		uint64_t active = 0;
+		int r = look_active(cli, &active);
+
+		if (r != EXIT_GOOD)
+			return r;
+		if (active != shown && cli->json)
+			(void)printf("{\"active\":%" PRIu64 "}\n", active);
+		else if (active != shown)
+			(void)printf("%" PRIu64 " connection%s\n", active, active == 1 ? "" : "s");
+		(void)fflush(stdout);
+		shown = active;
+		if (active == 0)
+			return EXIT_GOOD;
+		if (now_ms() >= until)
+			break;
+		(void)nanosleep(&step, NULL);
+	}
+	complain("%" PRIu64 " still open; the drain goes on, 'sluice kill --target %s' ends them",
+		 shown, cli->operand[0]);
+	return EXIT_FAILED;
+}
+
+static int run_drain(struct cli *cli)
+{
+	_cleanup_(sl_str_done) struct sl_str target = { 0 };
+	uint64_t wait_ms = WAIT_MS;
+	int r;
+
+	if (cli->timeout && (!cli->wait || sl_num_parse_duration(cli->timeout, &wait_ms) < 0)) {
+		complain(cli->wait ? "'%s' is no duration: write for example 30s"
+				   : "--timeout %s is for --wait",
+			 cli->timeout);
+		return EXIT_USAGE;
+	}
+	sl_str_adds(&target, "/v1/drain");
+	sl_client_add_param(&target, "target", cli->operand[0]);
+	if (cli->route)
+		sl_client_add_param(&target, "route", cli->route);
+	add_keep(cli, &target);
+	r = act(cli, "POST", sl_str_text(&target), NULL);
+	return r == EXIT_GOOD && cli->wait ? wait_empty(cli, wait_ms) : r;
+}
+
+static int run_undrain(struct cli *cli)
+{
+	_cleanup_(sl_str_done) struct sl_str target = { 0 };
+
+	sl_str_adds(&target, "/v1/undrain");
+	sl_client_add_param(&target, "target", cli->operand[0]);
+	if (cli->route)
+		sl_client_add_param(&target, "route", cli->route);
+	return act(cli, "POST", sl_str_text(&target), NULL);
 }
 
 /* ---- verbs without a daemon ---- */
@@ -561,18 +856,31 @@ static int run_help(struct cli *cli);
 
 static const struct verb verbs[] = {
 	{ "status", run_status, 0, 0, "", "status", "what the daemon is doing" },
-	{ "routes", run_routes, 0, 0, "", "routes", "routes, targets and how connections ended" },
-	{ "conns", run_conns, 0, 1, "route limit ", "conns [ID] [--route NAME] [--limit N]",
+	{ "routes", run_routes, 0, 3, "keep ",
+	  "routes [list | show NAME | set NAME [FILE|-] | remove NAME | enable NAME | "
+	  "disable NAME | changes | forget [NAME]] [--keep]",
+	  "list routes with how connections ended, or change them until the next start; --keep: "
+	  "over it" },
+	{ "conns", run_conns, 0, 1, "route client target id limit ",
+	  "conns [ID] [--route NAME] [--client PATTERN] [--target ADDRESS] [--limit N]",
 	  "open connections" },
 	{ "flows", run_flows, 0, 0, "", "flows", "flows the kernel carries" },
 	{ "engines", run_engines, 0, 0, "", "engines", "what may carry connections here" },
-	{ "explain", run_explain, 1, 3, "client address ",
-	  "explain PORT [NAME] [PATH] [--client ADDR] [--address ADDR]",
+	{ "explain", run_explain, 1, 3, "client address alpn tls ",
+	  "explain PORT [NAME] [PATH] [--client ADDR] [--alpn A,B] [--tls 1.2,1.3] "
+	  "[--address IP]",
 	  "what would happen to a connection" },
 	{ "reasons", run_reasons, 0, 0, "", "reasons", "the meaning of all reason names" },
-	{ "kill", run_kill, 0, MAX_OPERANDS, "route all ", "kill ID... | --route NAME | --all",
-	  "close connections" },
-	{ "reload", run_reload, 0, 0, "", "reload", "apply the configuration file" },
+	{ "kill", run_kill, 0, MAX_OPERANDS, "route client target id all ",
+	  "kill [ID...] [--route NAME] [--client PATTERN] [--target ADDRESS] | --all",
+	  "close connections that fit all of it" },
+	{ "drain", run_drain, 1, 1, "route keep wait timeout ",
+	  "drain TARGET [--route NAME] [--keep] [--wait [--timeout 5m]]",
+	  "no new connections for a target; --wait: until the last one has ended" },
+	{ "undrain", run_undrain, 1, 1, "route ", "undrain TARGET [--route NAME]",
+	  "new connections for a target again" },
+	{ "reload", run_reload, 0, 0, "deny-file ", "reload [--deny-file]",
+	  "apply the configuration file, or global.security.deny_file alone" },
 	{ "upgrade", run_upgrade, 0, 0, "", "upgrade", "replace the running program" },
 	{ "check", run_check, 0, 1, "", "check [FILE]", "check the configuration" },
 	{ "schema", run_schema, 0, 0, "", "schema", "JSON Schema of the configuration" },
@@ -580,8 +888,6 @@ static const struct verb verbs[] = {
 	  "run a daemon for one port, without a file" },
 	{ "version", run_version, 0, 0, "", "version", "the version of this command" },
 	{ "help", run_help, 0, 1, "", "help [VERB]", "this text" },
-	{ "drain", run_not_here, 0, MAX_OPERANDS, "", "drain", NULL },
-	{ "undrain", run_not_here, 0, MAX_OPERANDS, "", "undrain", NULL },
 	{ "diff", run_not_here, 0, MAX_OPERANDS, "", "diff", NULL },
 	{ "cert", run_not_here, 0, MAX_OPERANDS, "", "cert", NULL },
 	{ "top", run_not_here, 0, MAX_OPERANDS, "", "top", NULL },
@@ -638,7 +944,9 @@ static const char **value_of(struct cli *cli, const char *name)
 		{ "config", &cli->config },   { "socket", &cli->socket },
 		{ "route", &cli->route },     { "client", &cli->client },
 		{ "address", &cli->address }, { "engine", &cli->engine },
-		{ "limit", &cli->limit },
+		{ "limit", &cli->limit },     { "target", &cli->target },
+		{ "id", &cli->id },           { "alpn", &cli->alpn },
+		{ "tls", &cli->tls },         { "timeout", &cli->timeout },
 	};
 
 	for (size_t i = 0; i < SL_ARRAY_LEN(options); i++)
@@ -653,6 +961,12 @@ static bool set_flag(struct cli *cli, const char *name)
 		cli->json = true;
 	else if (strcmp(name, "all") == 0)
 		cli->all = true;
+	else if (strcmp(name, "keep") == 0)
+		cli->keep = true;
+	else if (strcmp(name, "wait") == 0)
+		cli->wait = true;
+	else if (strcmp(name, "deny-file") == 0)
+		cli->deny_file = true;
 	else if (strcmp(name, "help") == 0)
 		cli->help = true;
 	else
@@ -739,8 +1053,13 @@ static bool fits_verb(const struct cli *cli)
 		const char *name;
 		bool given;
 	} special[] = {
-		{ "route", cli->route },   { "client", cli->client }, { "address", cli->address },
-		{ "engine", cli->engine }, { "limit", cli->limit },   { "all", cli->all },
+		{ "route", cli->route },     { "client", cli->client },
+		{ "address", cli->address }, { "engine", cli->engine },
+		{ "limit", cli->limit },     { "all", cli->all },
+		{ "target", cli->target },   { "id", cli->id },
+		{ "alpn", cli->alpn },       { "tls", cli->tls },
+		{ "keep", cli->keep },       { "wait", cli->wait },
+		{ "timeout", cli->timeout }, { "deny-file", cli->deny_file },
 	};
 
 	for (size_t i = 0; i < SL_ARRAY_LEN(special); i++) {

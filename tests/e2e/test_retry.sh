@@ -31,19 +31,21 @@ done
 wait_access skip 12
 assert_eq "the access line names the target that served" "$(access skip backend) $(access skip backend_reason)" "$T:8002 normal"
 
-say "retries: 1 is two attempts, retries: 0 one"
-served=0
-for _ in {1..8}; do
-	shot to=$PROXY_IP:8082
-	if [ "$(of end)" = eof ]; then served=$((served + 1)); fi
-done
-assert_between "served of 8 with one retry and one good target of four" $served 3 5
-served=0
-for _ in {1..8}; do
-	shot to=$PROXY_IP:8083
-	if [ "$(of end)" = eof ]; then served=$((served + 1)); fi
-done
-assert_eq "served of 8 without retry" $served 4
+served_of() { # N PORT
+	local n=0 i
+	for ((i = 0; i < $1; i++)); do
+		shot to=$PROXY_IP:"$2"
+		if [ "$(of end)" = eof ]; then n=$((n + 1)); fi
+	done
+	echo $n
+}
+
+say "retries: 1 is two attempts: one good target of four is found by some"
+assert_between "served of 4" "$(served_of 4 8082)" 1 3
+say "retries: 0 is one attempt, until three failures in a row have marked the target"
+assert_eq "served of 6, three of them to the dead target" "$(served_of 6 8083)" 3
+assert_eq "then it is left out" "$(served_of 6 8083)" 6
+assert_eq "and shown" "$(jqs '.routes[] | select(.name == "none").targets[] | select(.state == "failing").address')" "$T:1"
 
 say "all refuse"
 shot to=$PROXY_IP:8084

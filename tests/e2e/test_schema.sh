@@ -32,6 +32,14 @@ PY
 }
 
 for f in docs/sluice.yaml docs/examples/*.yaml tests/fuzz/corpus/conf/full.yaml; do good "$f"; done
+good_text() { # TEXT: both accept it
+	printf 'version: 1\n%s\n' "$1" >"$LAB_DIR/good.yaml"
+	good "$LAB_DIR/good.yaml"
+}
+good_text 'routes: [ { name: a, match: { ports: 1, domains: "*.a.example", clients: [10.*, "::1"], tls: { versions: [1.2, "1.3"] } }, forward: "h:1" } ]'
+good_text 'routes: [ { name: a, priority: 2, match: { ports: 1 }, forward: { targets: [ { address: "h:1", weight: 0 }, "i:1" ], health: { path: /x }, send_proxy: { version: v2, alpn: true } } } ]'
+good_text 'defaults: { forward: { health: none, send_proxy: v1, balance: maglev }, security: { allow: 10.0.0.1, deny: null } }'
+good_text 'listeners: [ { ports: 80, accept_proxy: { from: 10.0.0.1-10.0.0.9, required: false } } ]'
 bad 'routes: 7'
 bad 'rotues: []'
 bad 'global: { workers: many }'
@@ -53,3 +61,16 @@ bad 'routes: [ { name: a, match: { ports: 1 }, forward: "h:1", half_open: 1 } ]'
 bad 'routes: [ { name: a, match: { ports: 1 }, forward: "h:1", timeouts: { idle: 30 } } ]'
 bad 'routes: [ { name: a, match: { ports: 1, domains: [a b] }, forward: "h:1" } ]'
 bad 'routes: [ { name: a, match: { ports: 1 }, forward: "h:1", security: { new_connections_per_ip: 5 } } ]'
+bad 'routes: [ { name: a, match: { ports: 1, clients: "10.0.0.0/8 " }, forward: "h:1" } ]'
+bad 'routes: [ { name: a, match: { ports: 1, path: api }, forward: "h:1" } ]'
+bad 'routes: [ { name: a, match: { ports: 1, tls: { versions: [1.4] } }, forward: "h:1" } ]'
+bad 'routes: [ { name: a, match: { ports: 1, headers: { a: b } }, forward: "h:1" } ]'
+bad 'routes: [ { name: a, match: { ports: 1 }, forward: { targets: { address: "h:1", weight: 1001 } } } ]'
+bad 'routes: [ { name: a, match: { ports: 1 }, forward: { targets: "h:1", send_proxy: v3 } } ]'
+bad 'routes: [ { name: a, match: { ports: 1 }, forward: { targets: "h:1", send_proxy: { crc32c: true } } } ]'
+bad 'routes: [ { name: a, match: { ports: 1 }, forward: { targets: "h:1", health: true } } ]'
+bad 'routes: [ { name: a, match: { ports: 1 }, forward: { targets: "h:1", health: { path: x } } } ]'
+bad 'routes: [ { name: a, match: { ports: 1 }, forward: "h:1", priority: -1 } ]'
+bad 'global: { security: { deny_file: list } }'
+bad 'listeners: [ { ports: 80, accept_proxy: { required: true } } ]'
+bad 'listeners: [ { ports: 80, accept_proxy: { from: [] } } ]'

@@ -12,21 +12,90 @@
 			__builtin_trap(); \
 	} while (0)
 
+static void check_set(const struct sl_ip_set *s)
+{
+	for (size_t i = 0; i < s->n4; i++)
+		require(s->v4[i].from <= s->v4[i].to &&
+			(i == 0 || s->v4[i - 1].to < s->v4[i].from));
+	for (size_t i = 0; i < s->n6; i++)
+		require(memcmp(s->v6[i].from, s->v6[i].to, 16) <= 0 &&
+			(i == 0 || memcmp(s->v6[i - 1].to, s->v6[i].from, 16) < 0));
+}
+
+static void check_match(const struct sl_conf_route *r)
+{
+	require(r->priority <= 1000000 && r->tls_versions <= 15);
+	require(!r->path || r->path[0] == '/');
+	require(r->has_clients == !sl_ip_set_is_empty(&r->clients));
+	for (size_t i = 0; i < r->n_domains; i++) {
+		const char *d = r->domains[i];
+
+		require(*d && d[strlen(d) - 1] != '.' && strlen(d) <= 253);
+		for (; *d; d++)
+			require(strchr("abcdefghijklmnopqrstuvwxyz0123456789-_.*", *d));
+	}
+	for (size_t i = 0; i < r->n_alpn; i++)
+		require(*r->alpn[i] && strlen(r->alpn[i]) <= 255);
+	check_set(&r->clients);
+	check_set(&r->access.allow);
+	check_set(&r->access.deny);
+}
+
+static void check_forward(const struct sl_conf_route *r)
+{
+	const struct sl_health_conf *h = &r->health;
+	const struct sl_conf_send_proxy *p = &r->send_proxy;
+
+	require(r->balance <= SL_BALANCE_MAGLEV && p->version <= SL_PH_SEND_V2);
+	require(p->version == SL_PH_SEND_V2 ||
+		!(p->crc32c || p->alpn || p->authority || p->unique_id));
+	require(h->every >= 10 && h->timeout >= 10 && h->fall >= 1 && h->rise >= 1);
+	require(!h->path || h->path[0] == '/');
+	require(r->n_targets >= 1 && r->n_targets <= SL_TARGETS_MAX);
+	for (size_t i = 0; i < r->n_targets; i++) {
+		const struct sl_conf_target *t = &r->targets[i];
+
+		require(t->address && *t->address && t->weight <= 1000);
+		require((t->host != NULL) == (sl_addr_family(&t->addr) == AF_UNSPEC));
+		require(t->host || sl_addr_port(&t->addr) == t->port);
+	}
+}
+
 static void check_route(const struct sl_conf_route *r)
 {
 	require(r->name && strlen(r->name) >= 1 && strlen(r->name) <= 64);
-	require(r->n_ports >= 1 && r->n_targets >= 1);
+	require(r->n_ports >= 1);
 	require(r->engine <= SL_CHOICE_RELAY && r->retries <= 10);
 	require(r->timeouts.connect >= 1);
 	require((r->new_per_ip_per_minute == 0) == (r->new_per_ip_burst == 0));
 	for (size_t i = 0; i < r->n_ports; i++)
 		require(r->ports[i].from >= 1 && r->ports[i].from <= r->ports[i].to);
-	for (size_t i = 0; i < r->n_targets; i++) {
-		const struct sl_conf_target *t = &r->targets[i];
+	check_match(r);
+	check_forward(r);
+}
 
-		require(t->address && *t->address);
-		require((t->host != NULL) == (sl_addr_family(&t->addr) == AF_UNSPEC));
-		require(t->host || sl_addr_port(&t->addr) == t->port);
+/* A port is in at most one of them. */
+static void check_accepts(const struct sl_conf *conf)
+{
+	for (size_t i = 0; i < conf->n_accept_proxies; i++) {
+		const struct sl_port_spec *p = &conf->accept_proxies[i].ports;
+
+		require(p->from >= 1 && p->from <= p->to);
+		require(!sl_ip_set_is_empty(&conf->accept_proxies[i].from));
+		check_set(&conf->accept_proxies[i].from);
+		for (size_t k = 0; k < i; k++) {
+			const struct sl_port_spec *q = &conf->accept_proxies[k].ports;
+			bool v4 = sl_addr_family(&p->ip) == AF_INET;
+			bool v6 = sl_addr_family(&p->ip) == AF_INET6;
+			bool meet =
+				sl_addr_same_ip(&p->ip, &q->ip) ||
+				sl_addr_family(&p->ip) == AF_UNSPEC ||
+				sl_addr_family(&q->ip) == AF_UNSPEC ||
+				((v4 || v6) && sl_addr_family(&p->ip) == sl_addr_family(&q->ip) &&
+				 (sl_addr_is_any(&p->ip) || sl_addr_is_any(&q->ip)));
+
+			require(!meet || p->to < q->from || q->to < p->from);
+		}
 	}
 }
 
@@ -62,37 +131,77 @@ static void check_listens(const struct sl_conf *conf)
 	}
 }
 
-/* A line "%%%" separates the main file from one of conf.d. */
+static char *copy_of(const void *bytes, size_t n)
+{
+	char *p = calloc(1, n + 1);
+
+	require(p != NULL);
+	if (n)
+		memcpy(p, bytes, n);
+	return p;
+}
+
+/*
+ * A line "%%%" separates the main file from one of conf.d, a line "@@@" from what becomes the
+ * route "a" at run time, amid other changes, and "~~~" from a target that is drained.
+ */
+static size_t split(const uint8_t *input, size_t n, struct sl_conf_source item[6])
+{
+	static const char *const marks[] = { "\n%%%\n", "\n@@@\n", "\n~~~\n" };
+	static const enum sl_source_kind kinds[] = { SL_SOURCE_FILE, SL_SOURCE_ROUTE,
+						     SL_SOURCE_DRAIN };
+	const uint8_t *cut = NULL;
+	size_t kind = 0, rest;
+
+	for (size_t i = 0; !cut && i < 3; i++) {
+		cut = memmem(input, n, marks[i], 5);
+		kind = i;
+	}
+	item[0].len = cut ? (size_t)(cut - input) + 1 : n;
+	item[0].text = copy_of(input, item[0].len);
+	if (!cut)
+		return 1;
+	rest = item[0].len + 4;
+	item[1].len = n - rest;
+	item[1].text = copy_of(input + rest, item[1].len);
+	item[1].kind = kinds[kind];
+	return kind == 1 ? 6 : 2;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t n)
 {
-	const uint8_t *cut = memmem(input, n, "\n%%%\n", 5);
-	size_t first = cut ? (size_t)(cut - input) + 1 : n;
-	size_t rest = cut ? first + 4 : n;
-	struct sl_conf_source item[2] = { { "main.yaml", NULL, first },
-					  { "b.yaml", NULL, n - rest } };
-	struct sl_conf_sources sources = { item, cut ? 2 : 1 };
+	struct sl_conf_source item[6] = {
+		{ .name = (char *)"main.yaml" },
+		{ .name = (char *)"b.yaml", .subject = (char *)"a" },
+		{ .name = (char *)"runtime:b", .subject = (char *)"b", .kind = SL_SOURCE_REMOVE },
+		{ .name = (char *)"runtime:a", .subject = (char *)"a", .kind = SL_SOURCE_DISABLE },
+		{ .name = (char *)"runtime:a", .subject = (char *)"a", .kind = SL_SOURCE_ENABLE },
+		{ .name = (char *)"runtime:",
+		  .subject = (char *)"",
+		  .kind = SL_SOURCE_DRAIN,
+		  .text = (char *)"h:1",
+		  .len = 3 },
+	};
+	struct sl_conf_sources sources = { item, split(input, n, item) };
 	struct sl_diags diags = { 0 };
 	struct sl_conf *conf = NULL;
-	int r;
+	int r = sl_conf_build(&sources, &conf, &diags);
 
-	for (size_t i = 0; i < 2; i++) {
-		item[i].text = calloc(1, item[i].len + 1);
-		require(item[i].text != NULL);
-	}
-	if (first)
-		memcpy(item[0].text, input, first);
-	if (n > rest)
-		memcpy(item[1].text, input + rest, n - rest);
-	r = sl_conf_build(&sources, &conf, &diags);
 	require(r == 0 || r == -EINVAL);
 	require((r == 0) == (diags.n_errors == 0) && (r == 0) == (conf != NULL));
 	require((diags.n_errors + diags.n_warnings == 0) == (diags.text.len == 0));
 	for (size_t i = 0; i < diags.text.len; i++)
 		require((unsigned char)diags.text.p[i] >= ' ' || diags.text.p[i] == '\n');
-	for (size_t i = 0; conf && i < conf->n_routes; i++)
+	for (size_t i = 0; conf && i < conf->n_routes; i++) {
 		check_route(&conf->routes[i]);
-	if (conf)
+		/* it has been put there, and switched on last */
+		require(sources.n < 6 || strcmp(conf->routes[i].name, "a") != 0 ||
+			conf->routes[i].enabled);
+	}
+	if (conf) {
 		check_listens(conf);
+		check_accepts(conf);
+	}
 	sl_conf_free(conf);
 	sl_diags_done(&diags);
 	free(item[0].text);

@@ -15,6 +15,12 @@
 #include "../../userspace/ctl/server.c"
 #include "../../userspace/ctl/words.c"
 #undef X
+#include "../../userspace/ctl/changes.c"
+#include "../../userspace/ctl/params.c"
+#undef VERSION
+#define words api_change_words
+#include "../../userspace/ctl/api_change.c"
+#undef words
 #include "../../userspace/ctl/api.c"
 #include "../unit/fake_proxy.h"
 
@@ -40,6 +46,14 @@ void sl_view_routes(struct sl_str *out, struct sl_proxy *proxy)
 	sl_str_adds(out, "{}\n");
 }
 
+bool sl_view_route(struct sl_str *out, struct sl_proxy *proxy, const char *name)
+{
+	(void)proxy;
+	assert(sl_changes_is_name(name));
+	sl_str_adds(out, "{}\n");
+	return name[0] != 'x';
+}
+
 void sl_view_conns(struct sl_str *out, const struct sl_conn_survey *survey)
 {
 	sl_str_addf(out, "%zu\n", survey->n_matching);
@@ -62,7 +76,7 @@ void sl_view_version(struct sl_str *out, const struct sl_ctl_facts *facts)
 	sl_str_adds(out, "{}\n");
 }
 
-void sl_view_explain(struct sl_str *out, struct sl_proxy *proxy, const struct sl_view_question *q)
+void sl_view_explain(struct sl_str *out, struct sl_proxy *proxy, const struct sl_question *q)
 {
 	(void)proxy;
 	assert(q->port > 0);
@@ -79,11 +93,28 @@ void sl_metrics_render(struct sl_str *out, struct sl_proxy *proxy, const struct 
 	sl_str_adds(out, "metric 1\n");
 }
 
-static void on_fuzz_request(void *arg, enum sl_ctl_request what, sl_ctl_reply_fn reply,
-			    void *reply_arg)
+/* Whatever came, the supervisor is asked for nothing that does not fit together. */
+static void check_change(const struct sl_ctl_change *c)
 {
+	assert(c->kind < SL_SOURCE_KIND_COUNT_);
+	assert(c->subject && (!c->subject[0] || sl_changes_is_name(c->subject)));
+	if (c->kind == SL_SOURCE_FILE)
+		assert(c->text.n == 0 && !c->keep && !c->undo);
+	else
+		assert(sl_changes_fit(c->kind, c->subject, c->text.n));
+	assert(!c->undo || (c->kind == SL_SOURCE_DRAIN && !c->keep));
+}
+
+static void on_fuzz_request(void *arg, enum sl_ctl_request what, const struct sl_ctl_change *change,
+			    sl_ctl_reply_fn reply, void *reply_arg)
+{
+	static unsigned n;
+
 	(void)arg;
-	reply(reply_arg, what == SL_CTL_UPGRADE, "text");
+	assert((what == SL_CTL_CHANGE) == (change != NULL));
+	if (change)
+		check_change(change);
+	reply(reply_arg, (enum sl_ctl_result)(n++ % (SL_CTL_BUSY + 1)), "text");
 }
 
 struct lab {

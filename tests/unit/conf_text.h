@@ -44,6 +44,42 @@ static inline struct built build_two(const char *text, size_t len, const char *s
 	return b;
 }
 
+/* A change made at run time; the last has no kind. */
+struct change {
+	enum sl_source_kind kind;
+	const char *subject;
+	const char *text; /* NULL: none */
+};
+
+static inline struct built build_changed(const char *text, const struct change *changes)
+{
+	struct sl_conf_sources sources = { .n = 1 };
+	struct built b = { 0 };
+
+	while (changes[sources.n - 1].kind)
+		sources.n++;
+	sources.item = calloc(sources.n, sizeof(*sources.item));
+	sources.item[0] = (struct sl_conf_source){ .name = strdup("a.yaml"),
+						   .text = strdup(text),
+						   .len = strlen(text) };
+	for (size_t i = 1; i < sources.n; i++) {
+		const struct change *c = &changes[i - 1];
+		struct sl_conf_source *item = &sources.item[i];
+
+		item->name = malloc(80);
+		(void)snprintf(item->name, 80, "runtime:%s", c->subject);
+		item->kind = c->kind;
+		item->subject = strdup(c->subject);
+		item->text = c->text ? strdup(c->text) : NULL;
+		item->len = c->text ? strlen(c->text) : 0;
+	}
+	b.r = sl_conf_build(&sources, &b.conf, &b.diags);
+	sl_conf_sources_done(&sources);
+	if ((b.r == 0) != (b.conf != NULL) || (b.r == 0) != (b.diags.n_errors == 0))
+		fail_msg("result %d, %zu errors", b.r, b.diags.n_errors);
+	return b;
+}
+
 static inline struct built build_text(const char *text)
 {
 	return build_two(text, strlen(text), NULL);

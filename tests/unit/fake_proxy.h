@@ -2,6 +2,7 @@
 #ifndef SL_TESTS_FAKE_PROXY_H
 #define SL_TESTS_FAKE_PROXY_H
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "proxy/proxy.h"
@@ -16,8 +17,10 @@
 struct fake_survey {
 	struct sl_task task;
 	struct sl_proxy *proxy;
-	struct sl_conn_filter filter;
-	char route[256];
+	struct sl_conn_filter filter; /* its texts are those below */
+	char route[512];
+	char target[512];
+	struct sl_ip_pattern client;
 	sl_survey_fn fn;
 	void *arg;
 };
@@ -31,22 +34,27 @@ struct sl_proxy {
 	struct sl_conf *conf; /* NULL: none applied */
 	struct sl_conf_route route[2];
 	struct sl_port_spec port[3];
+	char *domain[2];
+	struct sl_ip4_range range[3];
 	struct sl_conn_row row[3];
 	struct sl_explanation explanation;
-	struct sl_addr asked_local;
-	uint16_t asked_port;
-	struct sl_addr asked_client;
+	struct sl_question asked; /* its texts are those below */
+	char asked_name[512];
+	char asked_alpn[512];
+	struct sl_explained_route candidate[2];
 	struct fake_survey survey[FAKE_SURVEYS];
 	size_t n_surveys;
 	size_t n_answered;
 	unsigned killed;
+	uint64_t active;  /* of the first target of each route */
+	bool counts_down; /* each time it is looked at */
 };
 
 static inline void fake_init(struct sl_proxy *p, struct sl_loop *loop)
 {
 	static struct sl_conf conf;
 
-	*p = (struct sl_proxy){ .loop = loop, .generation = 3, .conf = &conf };
+	*p = (struct sl_proxy){ .loop = loop, .generation = 3, .conf = &conf, .active = 2 };
 	p->route[0] = (struct sl_conf_route){
 		.name = (char *)"shop", .enabled = true, .ports = &p->port[0], .n_ports = 2
 	};
@@ -55,6 +63,19 @@ static inline void fake_init(struct sl_proxy *p, struct sl_loop *loop)
 					      .ports = &p->port[2],
 					      .n_ports = 1,
 					      .engine = SL_CHOICE_RELAY };
+	p->route[0].domains = p->domain;
+	p->route[0].n_domains = 2;
+	p->domain[0] = (char *)"shop.example.com";
+	p->domain[1] = (char *)"*.shop.example.com";
+	p->route[0].health = (struct sl_health_conf){
+		.enabled = true, .every = 2000, .timeout = 1000, .fall = 3, .rise = 2
+	};
+	p->route[0].clients.v4 = p->range;
+	p->route[0].clients.n4 = 3;
+	p->route[0].has_clients = true;
+	p->range[0] = (struct sl_ip4_range){ 0x0a000000, 0x0affffff };
+	p->range[1] = (struct sl_ip4_range){ 0xc0000201, 0xc0000201 };
+	p->range[2] = (struct sl_ip4_range){ 0xc0000210, 0xc0000219 };
 	p->port[0] = (struct sl_port_spec){ .from = 443, .to = 443 };
 	p->port[1] = (struct sl_port_spec){ .from = 8000, .to = 8100 };
 	p->port[2] = (struct sl_port_spec){ .from = 993, .to = 993 };
@@ -76,18 +97,41 @@ static inline void fake_init(struct sl_proxy *p, struct sl_loop *loop)
 		r->bytes_down = 2048;
 		r->connect_us = i < 2 ? 1500 : 0;
 	}
+	strcpy(p->row[1].sni, "shop.example.com");
+	strcpy(p->row[1].alpn, "h2");
+	p->row[1].tls_versions = SL_TLS_1_2 | SL_TLS_1_3;
+	(void)!sl_addr_parse("192.0.2.200:50000", &p->row[1].client);
+	(void)!sl_addr_parse("198.51.100.7:1234", &p->row[1].client_via);
+	(void)!sl_addr_parse("10.0.1.12:443", &p->row[1].backend);
 	p->explanation = (struct sl_explanation){ .route = &p->route[0],
 						  .engine = SL_ENGINE_RELAY,
 						  .engine_reason = SL_WHY_ELIGIBLE,
 						  .target = "10.0.1.11:443",
+						  .target_why = "round robin: its turn is next",
 						  .is_listening = true };
+	p->candidate[0] = (struct sl_explained_route){ &p->route[0], SL_MATCH_WON };
+	p->candidate[1] = (struct sl_explained_route){ &p->route[1], SL_MATCH_CLIENT };
 }
 
 static inline bool fake_matches(const struct fake_survey *s, const struct sl_conn_row *r)
 {
 	if (s->filter.id && s->filter.id != r->id)
 		return false;
-	return !s->filter.route || strcmp(s->filter.route, r->route) == 0;
+	if (s->filter.route && strcmp(s->filter.route, r->route) != 0)
+		return false;
+	if (s->filter.target) {
+		char text[SL_ADDR_TEXT];
+
+		if (strcmp(s->filter.target, sl_addr_format(&r->backend, text)) != 0)
+			return false;
+	}
+	if (s->filter.client) {
+		uint32_t ip = ntohl(r->client.v4.sin_addr.s_addr);
+
+		return s->client.kind == SL_IP_RANGE4 && ip >= s->client.v4.from &&
+		       ip <= s->client.v4.to;
+	}
+	return true;
 }
 
 static inline void fake_answer(struct sl_task *task)
@@ -127,6 +171,14 @@ int sl_proxy_survey(struct sl_proxy *p, const struct sl_conn_filter *filter, sl_
 		return -12;
 	p->n_surveys++;
 	*s = (struct fake_survey){ .proxy = p, .filter = *filter, .fn = fn, .arg = arg };
+	if (filter->route)
+		s->filter.route = strcpy(s->route, filter->route);
+	if (filter->target)
+		s->filter.target = strcpy(s->target, filter->target);
+	if (filter->client) {
+		s->client = *filter->client;
+		s->filter.client = &s->client;
+	}
 	if (!p->hold)
 		sl_loop_again(p->loop, &s->task, fake_answer);
 	return 0;
@@ -143,6 +195,7 @@ void sl_proxy_totals(const struct sl_proxy *p, struct sl_proxy_totals *t)
 	t->ended[SL_CLIENT][SL_REASON_ECONNRESET] = 1;
 	t->ended[SL_BACKEND][SL_REASON_NORMAL] = 5;
 	t->no_route_rejected[SL_REASON_LIMIT_GLOBAL] = 2;
+	t->no_route_ended[SL_REASON_LIMIT_GLOBAL] = 2;
 	t->dns = (struct sl_dns_stats){ .queries = 6, .failures = 1 };
 	sl_hist_add(&t->connect, 1500);
 	sl_hist_add(&t->duration, 90000000);
@@ -151,15 +204,27 @@ void sl_proxy_totals(const struct sl_proxy *p, struct sl_proxy_totals *t)
 
 const char *sl_target_state_name(enum sl_target_state state)
 {
-	return state == SL_TARGET_UP ? "up" : "unresolved";
+	static const char *const names[] = { "up", "unresolved", "down", "drained", "failing" };
+
+	return names[state];
 }
 
 void sl_proxy_each_route(struct sl_proxy *p, sl_route_fn fn, void *arg)
 {
 	for (int i = 0; p->conf && i < 2; i++) {
 		struct sl_target_view targets[2] = {
-			{ .address = "10.0.1.11:443", .active = 2, .total = 7, .n_addrs = 1 },
-			{ .address = "odd\"na\\me:80", .state = SL_TARGET_UNRESOLVED, .failed = 1 },
+			{ .address = "10.0.1.11:443",
+			  .active = p->active,
+			  .total = 7,
+			  .n_addrs = 1,
+			  .weight = 2,
+			  .checks_ok = 40,
+			  .checks_failed = 3 },
+			{ .address = "odd\"na\\me:80",
+			  .state = SL_TARGET_UNRESOLVED,
+			  .failed = 1,
+			  .is_backup = true,
+			  .check_error = "connection refused" },
 		};
 		struct sl_route_view view = { .conf = &p->route[i],
 					      .active = 2,
@@ -179,6 +244,8 @@ void sl_proxy_each_route(struct sl_proxy *p, sl_route_fn fn, void *arg)
 		view.ended[SL_ENGINE_RELAY][SL_CLIENT][SL_REASON_ECONNRESET] = 1;
 		fn(arg, &view);
 	}
+	if (p->counts_down && p->active)
+		p->active--;
 }
 
 const struct sl_conf *sl_proxy_conf(const struct sl_proxy *p)
@@ -198,16 +265,24 @@ bool sl_proxy_is_draining(const struct sl_proxy *p)
 
 int sl_proxy_explain(struct sl_proxy *p, const struct sl_question *q, struct sl_explanation *ret)
 {
-	p->asked_local = q->local;
-	p->asked_port = q->port;
-	p->asked_client = q->client;
+	p->asked = *q;
+	if (q->name)
+		p->asked.name = strcpy(p->asked_name, q->name);
+	if (q->alpn)
+		p->asked.alpn = strcpy(p->asked_alpn, q->alpn);
 	*ret = p->explanation;
+	ret->candidates = malloc(sizeof(p->candidate));
+	if (!ret->candidates)
+		return -12;
+	memcpy(ret->candidates, p->candidate, sizeof(p->candidate));
+	ret->n_candidates = 2;
 	return 0;
 }
 
 void sl_explanation_done(struct sl_explanation *x)
 {
-	(void)x;
+	free(x->candidates);
+	x->candidates = NULL;
 }
 
 #endif

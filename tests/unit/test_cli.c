@@ -32,8 +32,13 @@ struct lab {
 	char dir[64];
 	char socket[96];
 	char config[96];
-	bool reply_ok;
+	enum sl_ctl_result reply_result;
 	const char *reply_text;
+	/* of the last request to the supervisor */
+	enum sl_ctl_request asked;
+	struct sl_ctl_change change; /* its texts are those below */
+	char subject[128];
+	char text[128];
 	/* of the last command */
 	int code;
 	char *out;
@@ -45,9 +50,14 @@ static void on_request(void *arg, enum sl_ctl_request what, const struct sl_ctl_
 {
 	struct lab *lab = arg;
 
-	(void)what;
-	(void)change;
-	reply(reply_arg, lab->reply_ok, lab->reply_text);
+	lab->asked = what;
+	if (change) {
+		lab->change = *change;
+		(void)snprintf(lab->subject, sizeof(lab->subject), "%s", change->subject);
+		(void)snprintf(lab->text, sizeof(lab->text), "%.*s", (int)change->text.n,
+			       change->text.n ? change->text.p : "");
+	}
+	reply(reply_arg, lab->reply_result, lab->reply_text);
 }
 
 static int listen_at(const char *path)
@@ -286,7 +296,12 @@ static void the_other_views_are_readable(void **state)
 	RUN(lab, "explain", "443", "a.b", "/x", "--client", "192.0.2.9");
 	expect(lab, 0, "shop", NULL);
 	assert_non_null(strstr(lab->out, "accepted"));
-	assert_int_equal(lab->proxy.asked_port, 443);
+	assert_int_equal(lab->proxy.asked.port, 443);
+	assert_string_equal(lab->proxy.asked.name, "a.b");
+	RUN(lab, "explain", "443", "", "/x", "--tls", "1.2", "--alpn", "h2", "--address", "::1");
+	expect(lab, 0, "port 443 of ::1, path /x, ALPN h2, TLS 1.2", "");
+	assert_null(lab->proxy.asked.name);
+	assert_int_equal(lab->proxy.asked.tls_versions, SL_TLS_1_2);
 	RUN(lab, "explain", "443", "--client", "nobody");
 	expect(lab, EXIT_FAILED, "", "not an address");
 }
@@ -307,9 +322,9 @@ static void kill_says_how_many(void **state)
 	expect(lab, 0, "3 connections closed", NULL);
 	assert_int_equal(lab->proxy.killed, 8);
 	RUN(lab, "kill");
-	expect(lab, EXIT_USAGE, "", "kill ID... |");
+	expect(lab, EXIT_USAGE, "", "kill [ID...] [");
 	RUN(lab, "kill", "7", "--all");
-	expect(lab, EXIT_USAGE, "", "kill ID... |");
+	expect(lab, EXIT_USAGE, "", "kill [ID...] [");
 	assert_int_equal(lab->proxy.killed, 8);
 }
 
@@ -318,11 +333,11 @@ static void reload_prints_diagnostics_as_they_are(void **state)
 	static const char diagnostics[] = "a.yaml:3:1: error: unknown key 'x'\n    3 | x: 1\n";
 	struct lab *lab = *state;
 
-	lab->reply_ok = true;
+	lab->reply_result = SL_CTL_DONE;
 	lab->reply_text = "";
 	RUN(lab, "reload");
-	expect(lab, 0, "reloaded, generation 3", "");
-	lab->reply_ok = false;
+	expect(lab, 0, "done, generation 3", "");
+	lab->reply_result = SL_CTL_FAILED;
 	lab->reply_text = diagnostics;
 	RUN(lab, "reload");
 	expect(lab, EXIT_BAD_CONFIG, "", diagnostics);
@@ -331,6 +346,153 @@ static void reload_prints_diagnostics_as_they_are(void **state)
 	lab->reply_text = "no new process could be started";
 	RUN(lab, "upgrade");
 	expect(lab, EXIT_FAILED, "", "no new process could be started\n");
+}
+
+static void filters_of_kill_combine(void **state)
+{
+	struct lab *lab = *state;
+
+	RUN(lab, "kill", "--client", "192.0.2.0/25", "--route", "shop");
+	expect(lab, 0, "1 connection closed", "");
+	RUN(lab, "kill", "--target", "10.0.1.12:443");
+	expect(lab, 0, "1 connection closed", "");
+	RUN(lab, "kill", "--id", "8", "--client", "192.0.2.200");
+	expect(lab, 0, "1 connection closed", "");
+	RUN(lab, "kill", "8", "--client", "192.0.2.1");
+	expect(lab, EXIT_FAILED, "0 connections closed", "id 8 and fits the filters");
+	RUN(lab, "kill", "--client", "10.0.0.0/99");
+	expect(lab, EXIT_FAILED, "", "no pattern of addresses");
+	assert_int_equal(lab->proxy.killed, 3);
+	RUN(lab, "conns", "--client", "192.0.2.200", "--json");
+	expect(lab, 0, "\"id\":8", "");
+	assert_null(strstr(lab->out, "\"id\":7"));
+}
+
+/* ---- routes ---- */
+
+static void write_file(const char *path, const char *text)
+{
+	FILE *f = fopen(path, "w");
+
+	assert_non_null(f);
+	(void)fputs(text, f);
+	assert_int_equal(fclose(f), 0);
+}
+
+static void a_route_is_set_from_a_file(void **state)
+{
+	struct lab *lab = *state;
+	char path[96];
+
+	(void)snprintf(path, sizeof(path), "%s/route", lab->dir);
+	write_file(path, "match: { ports: 1 }\n");
+	lab->reply_result = SL_CTL_CREATED;
+	lab->reply_text = "route new added, generation 4 is in force\n";
+	RUN(lab, "routes", "set", "new", path, "--keep");
+	expect(lab, 0, "route new added, generation 4", "");
+	assert_int_equal(lab->asked, SL_CTL_CHANGE);
+	assert_int_equal(lab->change.kind, SL_SOURCE_ROUTE);
+	assert_true(lab->change.keep);
+	assert_string_equal(lab->subject, "new");
+	assert_string_equal(lab->text, "match: { ports: 1 }\n");
+	lab->reply_result = SL_CTL_REFUSED;
+	lab->reply_text = "runtime:new:1:3: error: no\n    1 | match\n      |   ^\n";
+	RUN(lab, "routes", "set", "new", path);
+	expect(lab, EXIT_BAD_CONFIG, "", lab->reply_text);
+	assert_false(lab->change.keep);
+	RUN(lab, "--json", "routes", "set", "new", path);
+	expect(lab, EXIT_BAD_CONFIG, "\"reason\":\"config\"", lab->reply_text);
+	RUN(lab, "routes", "set", "a/b", path);
+	expect(lab, EXIT_FAILED, "", "no name of a route");
+	assert_int_equal(unlink(path), 0);
+	RUN(lab, "routes", "set", "new", path);
+	expect(lab, EXIT_FAILED, "", "No such file");
+}
+
+static void routes_have_verbs(void **state)
+{
+	static const struct {
+		const char *args[3];
+		enum sl_source_kind kind;
+		bool keep;
+		const char *subject;
+	} cases[] = {
+		{ { "remove", "a" }, SL_SOURCE_REMOVE, false, "a" },
+		{ { "remove", "a", "--keep" }, SL_SOURCE_REMOVE, true, "a" },
+		{ { "enable", "a" }, SL_SOURCE_ENABLE, false, "a" },
+		{ { "disable", "a", "--keep" }, SL_SOURCE_DISABLE, true, "a" },
+		{ { "forget", "a" }, SL_SOURCE_FILE, false, "a" },
+		{ { "forget" }, SL_SOURCE_FILE, false, "" },
+	};
+	struct lab *lab = *state;
+
+	lab->reply_result = SL_CTL_DONE;
+	lab->reply_text = "as you wish\n";
+	for (size_t i = 0; i < SL_ARRAY_LEN(cases); i++) {
+		RUN(lab, "routes", (char *)cases[i].args[0], (char *)cases[i].args[1],
+		    (char *)cases[i].args[2]);
+		expect(lab, 0, "as you wish\n", "");
+		assert_int_equal(lab->change.kind, cases[i].kind);
+		assert_int_equal(lab->change.keep, cases[i].keep);
+		assert_string_equal(lab->subject, cases[i].subject);
+	}
+	lab->reply_result = SL_CTL_NOT_FOUND;
+	lab->reply_text = "error: there is no route 'a'\n";
+	RUN(lab, "routes", "remove", "a");
+	expect(lab, EXIT_FAILED, "", "there is no route 'a'\n");
+}
+
+static void routes_and_changes_are_shown(void **state)
+{
+	struct sl_conf_source item = { .kind = SL_SOURCE_DRAIN,
+				       .subject = (char *)"",
+				       .text = (char *)"10.0.0.1:80",
+				       .len = 11,
+				       .keep = true };
+	const struct sl_conf_sources changes = { .item = &item, .n = 1 };
+	struct lab *lab = *state;
+
+	RUN(lab, "routes", "show", "shop");
+	expect(lab, 0, "shop.example.com, *.shop.example.com", "");
+	assert_non_null(strstr(lab->out, "every 2s, down after 3, up after 2"));
+	assert_non_null(strstr(lab->out, "weight 2, checks 40 good 3 failed"));
+	assert_non_null(strstr(lab->out, "(connection refused)"));
+	assert_null(strstr(lab->out, "mail"));
+	RUN(lab, "routes", "show", "nosuch");
+	expect(lab, EXIT_FAILED, "", "there is no route 'nosuch'");
+	RUN(lab, "routes", "changes");
+	expect(lab, 0, "nothing was changed", "");
+	lab->facts.changes = &changes;
+	RUN(lab, "routes", "changes");
+	expect(lab, 0, "drain   (all)  yes   10.0.0.1:80\n", "");
+	RUN(lab, "routes", "changes", "--json");
+	expect(lab, 0, "\"target\":\"10.0.0.1:80\"", "");
+}
+
+static void a_drain_can_be_waited_for(void **state)
+{
+	struct lab *lab = *state;
+
+	lab->reply_result = SL_CTL_DONE;
+	lab->reply_text = "target drained\n";
+	RUN(lab, "drain", "10.0.1.11:443", "--route", "shop", "--keep");
+	expect(lab, 0, "target drained\n", "");
+	assert_int_equal(lab->change.kind, SL_SOURCE_DRAIN);
+	assert_true(lab->change.keep && !lab->change.undo);
+	assert_string_equal(lab->subject, "shop");
+	assert_string_equal(lab->text, "10.0.1.11:443");
+	lab->proxy.counts_down = true;
+	RUN(lab, "drain", "10.0.1.11:443", "--wait"); /* of both routes */
+	expect(lab, 0, "target drained\n4 connections\n2 connections\n0 connections\n", "");
+	lab->proxy.active = 1;
+	lab->proxy.counts_down = false;
+	RUN(lab, "drain", "10.0.1.11:443", "--wait", "--route", "mail", "--timeout", "1ms");
+	expect(lab, EXIT_FAILED, "target drained\n1 connection\n", "1 still open");
+	RUN(lab, "undrain", "10.0.1.11:443");
+	expect(lab, 0, "target drained\n", "");
+	assert_true(lab->change.undo);
+	RUN(lab, "reload", "--deny-file");
+	assert_int_equal(lab->asked, SL_CTL_RELOAD_DENY_FILE);
 }
 
 /* ---- arguments ---- */
@@ -350,6 +512,18 @@ static void misuse_is_refused_with_code_2(void **state)
 		{ "reload", "--all" },
 		{ "help", "nosuch" },
 		{ "forward", "8080" },
+		{ "routes", "nosuch" },
+		{ "routes", "set" },
+		{ "routes", "remove" },
+		{ "routes", "list", "--keep" },
+		{ "routes", "show" },
+		{ "routes", "--keep" },
+		{ "drain" },
+		{ "drain", "x:1", "--timeout=1s" },
+		{ "undrain", "x:1", "--wait" },
+		{ "kill", "--all", "--client=x" },
+		{ "conns", "7", "--id=8" },
+		{ "reload", "--keep" },
 	};
 	struct lab *lab = *state;
 
@@ -364,7 +538,7 @@ static void misuse_is_refused_with_code_2(void **state)
 
 static void verbs_of_later_builds_say_so(void **state)
 {
-	static const char *const verb[] = { "drain", "undrain", "diff", "cert", "top" };
+	static const char *const verb[] = { "diff", "cert", "top" };
 	struct lab *lab = *state;
 
 	for (size_t i = 0; i < SL_ARRAY_LEN(verb); i++) {
@@ -520,6 +694,11 @@ int main(void)
 		T(the_other_views_are_readable),
 		T(kill_says_how_many),
 		T(reload_prints_diagnostics_as_they_are),
+		T(filters_of_kill_combine),
+		T(a_route_is_set_from_a_file),
+		T(routes_have_verbs),
+		T(routes_and_changes_are_shown),
+		T(a_drain_can_be_waited_for),
 		T(misuse_is_refused_with_code_2),
 		T(verbs_of_later_builds_say_so),
 		T(help_and_version_need_no_daemon),

@@ -195,6 +195,100 @@ static const struct row routes[] = {
 	{ V "global: { http: \"127.0.0.1:80\" }\nroutes:\n"
 	    "  - { name: a, match: { ports: 80 }, forward: h:1 }\n",
 	  { "4:32: error: this port is taken by global.http (at a.yaml:2:17)" } },
+	{ M("80, domains: [a.example, \"b.example:443\"]"),
+	  { "5:46: error: routes[0].match.domains: 'b.example:443': a domain has no port: write "
+	    "'b.example' here and the port in match.ports" } },
+	{ M("80, domains: \"b\xc3\xbc"
+	    "cher.example\""),
+	  { "5:34: error: routes[0].match.domains: 'b\xc3\xbc"
+	    "cher.example' is not ASCII: write the "
+	    "name's A-label, which begins with xn--" } },
+	{ M("80, domains: [a..b, a b, .a, \"\", a_b]"),
+	  { "5:35: error: routes[0].match.domains: 'a..b' is not a domain like",
+	    "5:41: error: routes[0].match.domains: 'a b' is not a domain",
+	    "5:46: error: routes[0].match.domains: '.a' is not", "5:50: error: " } },
+	{ M("80, domains: \"https://a.example/\""),
+	  { "5:34: error: routes[0].match.domains: 'https://a.example/' is more than a domain" } },
+	{ M("80, domains: *.a.example"), { "5:34: error: '*.a.example' must be in quotes" } },
+	{ M("80, domians: a.example"),
+	  { "5:25: error: routes[0].match: unknown key 'domians', did you mean 'domains'?" } },
+	{ M("80, clients: [10.0.0.0/33, 10.0.0.256, a.example, 10.0.0.9-10.0.0.1]"),
+	  { "5:35: error: routes[0].match.clients: '10.0.0.0/33' is not an address or a network",
+	    "5:48: error: routes[0].match.clients: '10.0.0.256' is not an address",
+	    "5:60: error: routes[0].match.clients: 'a.example' is not an address",
+	    "5:71: error: routes[0].match.clients: '10.0.0.9-10.0.0.1' is not an address" } },
+	{ M("80, path: api"),
+	  { "5:31: error: routes[0].match.path: 'api' is not a path like /api/:version/*: it must "
+	    "begin with '/'" } },
+	{ M("80, tls: { versions: [\"1.4\"], alpn: [\"h 2\"] }"),
+	  { "5:43: error: routes[0].match.tls.versions: '1.4' is not one of: 1.0, 1.1, 1.2, 1.3",
+	    "5:58: error: routes[0].match.tls.alpn: 'h 2' is not a protocol's name" } },
+	{ M("80, tls: { version: \"1.2\" }"),
+	  { "5:32: error: routes[0].match.tls: unknown key 'version', did you mean 'versions'?" } },
+	{ R "    priority: -1\n",
+	  { "6:15: error: routes[0].priority: '-1' is not a whole number from 0 to 1000000" } },
+	{ F("{ targets: h:1, balance: least_con }"),
+	  { "5:39: error: routes[0].forward.balance: 'least_con' is not one of: round_robin, "
+	    "least_conn, random, source_hash, maglev; did you mean 'least_conn'?" } },
+	{ F("{ targets: [ { address: h:1, weight: 1001, backup: 1 } ] }"),
+	  { "5:51: error: routes[0].forward.targets[0].weight: '1001' is not a whole number from 0 "
+	    "to 1000",
+	    "5:65: error: routes[0].forward.targets[0].backup: '1' is neither true nor false" } },
+	{ F("{ targets: h:1, health: { path: health, every: 0, fal: 3 } }"),
+	  { "5:46: error: routes[0].forward.health.path: 'health' is not a path that begins with",
+	    "5:61: error: routes[0].forward.health.every: '0' is out of range: 10ms to 1d",
+	    "5:64: error: routes[0].forward.health: unknown key 'fal', did you mean 'fall'?" } },
+	{ F("{ targets: h:1, health: true }"),
+	  { "5:38: error: routes[0].forward.health: 'true' is not one of: none" } },
+	{ F("{ targets: h:1, send_proxy: v3 }"),
+	  { "5:42: error: routes[0].forward.send_proxy: 'v3' is not one of: none, v1, v2" } },
+	{ F("{ targets: h:1, send_proxy: { crc32c: true } }"),
+	  { "5:42: error: routes[0].forward.send_proxy: required key 'version' is missing" } },
+	{ F("{ targets: h:1, send_proxy: { version: none } }"),
+	  { "5:53: error: routes[0].forward.send_proxy.version: 'none' is not one of: v1, v2" } },
+	{ F("{ targets: h:1, send_proxy: { version: v1, crc32c: true, alpn: false } }"),
+	  { "5:57: error: routes[0].forward.send_proxy: 'crc32c' needs version v2: v1 (at "
+	    "a.yaml:5:53) has no room for it" } },
+	{ F("{ targets: h:1, send_proxy: v2 }\n    engine: nftables"),
+	  { "5:30: error: routes[0]: 'send_proxy' cannot be had with 'engine: nftables' (at "
+	    "a.yaml:6:13)",
+	    "6:13: error: routes[0].engine: 'nftables' is not supported" } },
+	{ R "    engine: nftables\ndefaults: { forward: { send_proxy: v1 } }\n",
+	  { "6:13: error: routes[0].engine: 'nftables' is not supported",
+	    "6:13: error: routes[0]: 'engine: nftables' cannot be had with 'send_proxy' (at "
+	    "a.yaml:7:24)" } },
+	{ R "    security: { alow: [10.0.0.1], deny: 10.0.0.0/99 }\n",
+	  { "6:17: error: routes[0].security: unknown key 'alow', did you mean 'allow'?",
+	    "6:41: error: routes[0].security.deny: '10.0.0.0/99' is not an address" } },
+	{ R "global: { security: { allow: x, deny_file: y, enforce: z } }\n",
+	  { "6:30: error: global.security.allow: 'x' is not an address",
+	    "6:44: error: global.security.deny_file: 'y' is not an absolute path",
+	    "6:56: error: global.security.enforce: 'z' is not one of: kernel, userspace" } },
+	{ R "listeners: [ { ports: 80, accept_proxy: { required: false } } ]\n",
+	  { "6:41: error: listeners[0].accept_proxy: required key 'from' is missing" } },
+	{ R "listeners: [ { ports: 80, accept_proxy: { from: [] } } ]\n",
+	  { "6:49: error: listeners[0].accept_proxy.from: at least one" } },
+	{ R "listeners: [ { ports: 80, accept_proxy: { from: a, requird: true } } ]\n",
+	  { "6:49: error: listeners[0].accept_proxy.from: 'a' is not an address",
+	    "6:52: error: listeners[0].accept_proxy: unknown key 'requird', did you mean" } },
+	{ R "listeners:\n  - { ports: 80, accept_proxy: { from: 10.0.0.1 } }\n"
+	    "  - { ports: \"10.0.0.1:70-90\" }\n",
+	  { "8:14: error: accept_proxy differs for port 80 from that of the listener at "
+	    "a.yaml:7:18" } },
+	{ R "listeners:\n  - { ports: [70-75, 76-90], accept_proxy: { from: 10.0.0.1 } }\n"
+	    "  - { ports: \"0.0.0.0:74-80\", accept_proxy: { from: 10.0.0.1, required: false } }\n",
+	  { "8:31: error: accept_proxy differs for port 74 from that of the listener at "
+	    "a.yaml:7:30" } },
+	{ R "listeners:\n  - { ports: \"10.0.0.1:80\", accept_proxy: { from: 10.0.0.1 } }\n"
+	    "  - { ports: \"0.0.0.0:80\", accept_proxy: { from: [10.0.0.1, 10.0.0.2] } }\n"
+	    "  - { ports: [1-79], accept_proxy: { from: [10.0.0.1, 10.0.0.2] } }\n",
+	  { "8:28: error: accept_proxy differs for port 80 from that of the listener at "
+	    "a.yaml:7:29" } },
+	{ R "listeners:\n  - { ports: [80, 80-90], accept_proxy: { from: 10.0.0.1 } }\n"
+	    "  - ports: 85\n",
+	  { "7:19: error: a port of this listener is already described at a.yaml:7:15",
+	    "8:12: error: a port of this listener is already described at a.yaml:7:19, where "
+	    "accept_proxy differs" } },
 	{ R "listeners:\n  - ports: [80, 80-90]\n",
 	  { "7:17: error: a port of this listener is already described at a.yaml:7:13" } },
 };
@@ -247,6 +341,81 @@ static const struct row warnings[] = {
 	{ R "  - { name: b, match: { ports: 81-90 }, forward: h:1 }\n"
 	    "  - { name: c, match: { ports: [80-85, 90] }, forward: h:1 }\n",
 	  { "7:33: warning: the route 'c' can never match" } },
+	/* who has criteria hides nobody, and is hidden by nobody of its own priority */
+	{ R "  - { name: b, match: { ports: 80, domains: a.example }, forward: h:1 }\n", { NULL } },
+	{ R "  - { name: b, match: { ports: 80, clients: 10.0.0.0/8 }, forward: h:1 }\n",
+	  { NULL } },
+	{ R "  - { name: b, match: { ports: 80, tls: { alpn: h2 } }, forward: h:1 }\n", { NULL } },
+	{ R "  - { name: b, match: { ports: 80, tls: { versions: 1.3 } }, forward: h:1 }\n",
+	  { NULL } },
+	{ M("80, clients: 10.0.0.0/8") "  - { name: b, match: { ports: 80 }, forward: h:1 }\n",
+	  { NULL } },
+	{ R "  - { name: b, priority: 1, match: { ports: 80 }, forward: h:1 }\n",
+	  { "4:21: warning: the route 'a' can never match: the route 'b' at a.yaml:6:13 has its "
+	    "ports already" } },
+	{ R "  - { name: b, priority: 2, match: { ports: 70-90 }, forward: h:1 }\n"
+	    "  - { name: c, priority: 1, match: { ports: [\"10.0.0.1:80-81\", \"[::1]:80\"], "
+	    "domains: x.example, clients: 10.* }, forward: h:1 }\n"
+	    "  - { name: d, priority: 2, match: { ports: \"10.0.0.1:80\" }, forward: h:1 }\n"
+	    "  - { name: e, priority: 1, match: { ports: \"10.0.0.1:90-91\" }, forward: h:1 }\n",
+	  { "4:21: warning: the route 'a' can never match: the route 'b' at a.yaml:6:13",
+	    "7:46: warning: the route 'c' can never match: the route " } },
+	{ R "  - { name: b, priority: 2, match: { ports: \"0.0.0.0:80\" }, forward: h:1 }\n"
+	    "  - { name: c, match: { ports: \"10.0.0.1:80\" }, forward: h:1 }\n"
+	    "  - { name: d, match: { ports: \"[::1]:80\" }, forward: h:1 }\n",
+	  { "7:32: warning: the route 'c' can never match: the route 'b' at a.yaml:6:13" } },
+	{ M("80, domains: [A.example, b.example]") "  - { name: b, match: { ports: 80, domains: "
+						   "b.example. }, forward: h:1 }\n"
+						   "  - { name: c, match: { ports: 80, domains: "
+						   "\"*.example\" }, forward: h:1 }\n"
+						   "  - { name: d, match: { ports: 80-81, domains: "
+						   "b.example }, forward: h:1 }\n"
+						   "  - { name: e, match: { ports: 80, domains: "
+						   "[b.example, c.example] }, "
+						   "forward: h:1 }\n",
+	  { "6:32: warning: the route 'b' can never match: the route 'a' at a.yaml:3:11 has its "
+	    "ports and domains already" } },
+	{ M("80, domains: b.example") "  - { name: b, match: { ports: 80, domains: b.example, "
+				      "clients: 10.* }, "
+				      "forward: h:1 }\n"
+				      "  - { name: c, match: { ports: \"10.0.0.1:80\", domains: "
+				      "b.example }, "
+				      "forward: h:1 }\n",
+	  { NULL } },
+	{ M("80, domains: b.example, clients: 10.*") "  - { name: b, match: { ports: 80, domains: "
+						     "b.example }, forward: h:1 }\n",
+	  { NULL } },
+	{ M("80, domains: \"*.b.example\"") "  - { name: b, priority: 1, match: { ports: [80, 81], "
+					    "domains: [x.example, "
+					    "\"*.b.example\"] }, forward: h:1 }\n",
+	  { "5:21: warning: the route 'a' can never match: the route 'b' at a.yaml:6:13 has its "
+	    "ports and domains already" } },
+	{ M("80, path: /x/*"),
+	  { "5:31: warning: routes[0].match.path: this build reads no HTTP requests" } },
+	{ M("80, clients: [10.0.0.1/8, \"2001:db8::1/32\", 10.0.0.0/8, 10.0.0.1/32]"),
+	  { "5:35: warning: routes[0].match.clients: '10.0.0.1/8' has bits beyond its prefix: it "
+	    "means 10.0.0.0/8",
+	    "5:47: warning: routes[0].match.clients: '2001:db8::1/32' has bits beyond its prefix: "
+	    "it means 2001:db8::/32" } },
+	{ R "global: { security: { deny: \"::ffff:10.0.0.1/104\" } }\n",
+	  { "6:29: warning: global.security.deny: '::ffff:10.0.0.1/104' has bits beyond its "
+	    "prefix: it means 10.0.0.0/8" } },
+	{ F("{ targets: [ { address: h:1, weight: 0 }, { address: h:2, weight: 0 } ] }"),
+	  { "5:38: warning: every target of this route has the weight 0: no connection" } },
+	{ F("{ targets: [ { address: h:1, backup: true } ] }"),
+	  { "5:38: warning: every target of this route is a backup: the backups get all" } },
+	{ F("[ { address: h:1, backup: true }, { address: h:2, weight: 0 } ]"),
+	  { "5:27: warning: every target but the backups has the weight 0: the backups get" } },
+	{ F("[ { address: h:1, weight: 0 }, h:2 ]"), { NULL } },
+	{ F("{ targets: h:1, health: { every: 1s, timeout: 2s } }"),
+	  { "5:60: warning: routes[0].forward.health: the timeout of a check (2s) is longer than "
+	    "the time between two (1s, at a.yaml:5:47)" } },
+	{ F("{ targets: h:1, health: { every: 500ms } }"),
+	  { "5:47: warning: routes[0].forward.health: the timeout of a check (1s) is longer than "
+	    "the time between two (500ms)" } },
+	{ R "defaults: { forward: { health: { timeout: 3s } } }\n",
+	  { "6:43: warning: defaults.forward.health: the timeout of a check (3s) is longer" } },
+	{ F("{ targets: h:1, health: { every: 1s, timeout: 1s } }"), { NULL } },
 	{ R "listeners: [ { ports: 81 } ]\n", { "6:23: warning: no enabled route listens here" } },
 	{ M("9180"), { "5:21: warning: this port is the default of global.http" } },
 	{ F("{ targets: \"10.0.0.1:80\", port: preserve }"),

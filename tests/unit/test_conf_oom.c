@@ -42,52 +42,87 @@ char *__wrap_strdup(const char *s)
 }
 
 static const char good[] =
-	"version: 1\nglobal: { user: me, http: none, log: { access: /a } }\n"
-	"listeners: [ { ports: [80, 81], backlog: 3 } ]\ndefaults: { half_open: true }\nroutes:\n"
-	"  - { name: a, match: { ports: [80, 90-95, \"10.0.0.1:92-99\"] }, forward: [h:1, i:1] }\n"
-	"  - { name: b, match: { ports: 81 }, forward: { targets: [10.0.0.1:1] } }\n";
+	"version: 1\nglobal: { user: me, http: none, log: { access: /a },\n"
+	"  security: { allow: [10.*, 10.?.1.1], deny: \"::1\", deny_file: /d } }\n"
+	"listeners: [ { ports: [80, 81], backlog: 3, accept_proxy: { from: [10.0.0.1, \"::1\"] } "
+	"},\n"
+	"  { ports: \"10.0.0.1:79-82\", accept_proxy: { from: [10.0.0.1, \"::1\"] } } ]\n"
+	"defaults: { half_open: true, security: { allow: 10.0.0.0/9, deny: 10.1.1.1/31 },\n"
+	"  forward: { health: { path: /h }, send_proxy: { version: v2, alpn: true } } }\nroutes:\n"
+	"  - { name: a, match: { ports: [80, 90-95, \"10.0.0.1:92-99\"], domains: [a.b, c.d],\n"
+	"        clients: [10.*, 10.*.1.*], tls: { alpn: [h2, h3] }, path: /x }, forward: [h:1, "
+	"i:1],\n"
+	"      security: { allow: 10.1.1.1, deny: [10.2.*, \"::2\"] } }\n"
+	"  - { name: b, match: { ports: 81, domains: a.b }, forward: { targets: [10.0.0.1:1] } }\n"
+	"  - { name: c, priority: 1, match: { ports: [81, 82] }, forward: { targets: [ { address: "
+	"h:1, "
+	"weight: 0 } ], health: { path: /i } } }\n";
 static const char bad[] =
-	"version: 1\nglobal: { usr: me, htp: none, workers: x }\n"
+	"version: 1\nglobal: { usr: me, htp: none, workers: x, security: { allow: x } }\n"
+	"listeners: [ { ports: 80, accept_proxy: { from: 10.0.0.1 } }, { ports: \"10.0.0.1:80\" } "
+	"]\n"
 	"routes:\n  - { name: a, name: b, ports: 1, forward: *.x }\n"
-	"  - { name: a, match: { ports: 80 }, forward: h }\n  - { nam: \"\xff\" }\n";
+	"  - { name: a, match: { ports: 80, domains: [a.b, \"a:1\"], clients: x }, forward: h }\n"
+	"  - { nam: \"\xff\" }\n  - { name: d, match: { ports: 1 }, forward: { targets: h:1, "
+	"send_proxy: { version: v1, alpn: true } } }\n";
+static const char changed[] = "match: { ports: 9, domains: \"*.x\" }\nforward: [x:1, y:1]\n";
 
-static void check(const char *text, int want)
+static void check(const char *text, const char *change, int want)
 {
-	struct sl_conf_source item = { .name = (char *)"a.yaml",
-				       .text = (char *)(uintptr_t)text,
-				       .len = strlen(text) };
-	struct sl_conf_sources sources = { &item, 1 };
-	int r = -ENOMEM;
+	struct sl_conf_source item[] = {
+		{ .name = (char *)"a.yaml", .text = (char *)(uintptr_t)text, .len = strlen(text) },
+		{ .name = (char *)"runtime:a", .kind = SL_SOURCE_ROUTE, .subject = (char *)"a" },
+		{ .name = (char *)"runtime:z", .kind = SL_SOURCE_ROUTE, .subject = (char *)"z" },
+		{ .name = (char *)"runtime:b", .kind = SL_SOURCE_REMOVE, .subject = (char *)"b" },
+		{ .name = (char *)"runtime:y", .kind = SL_SOURCE_DISABLE, .subject = (char *)"y" },
+		{ .name = (char *)"runtime:",
+		  .kind = SL_SOURCE_DRAIN,
+		  .subject = (char *)"",
+		  .text = (char *)"y:1",
+		  .len = 3 },
+	};
+	struct sl_conf_sources sources = { item, SL_ARRAY_LEN(item) };
+	bool failed = true;
 	size_t n;
 
-	for (n = 1; r == -ENOMEM && n < 100000; n++) {
+	for (n = 1; n < 3; n++) {
+		item[n].text = (char *)(uintptr_t)change;
+		item[n].len = strlen(change);
+	}
+	for (n = 1; failed && n < 100000; n++) {
 		struct sl_diags diags = { 0 };
 		struct sl_conf *conf = NULL;
+		int r;
 
 		fail_at = n;
 		r = sl_conf_build(&sources, &conf, &diags);
-		if (fail_at)
-			assert_int_equal(r, want);
+		failed = fail_at == 0;
 		fail_at = 0;
-		if (r < 0)
-			assert_null(conf);
+		assert_int_equal(r, failed ? -ENOMEM : want);
+		assert_int_equal(r == 0, conf != NULL);
 		sl_conf_free(conf);
 		sl_diags_done(&diags);
 	}
-	assert_int_equal(r, want);
-	assert_true(n > 20);
+	assert_false(failed);
+	assert_true(n > 50);
 }
 
 static void a_good_file(void **state)
 {
 	(void)state;
-	check(good, 0);
+	check(good, changed, 0);
 }
 
 static void a_bad_file(void **state)
 {
 	(void)state;
-	check(bad, -EINVAL);
+	check(bad, changed, -EINVAL);
+}
+
+static void a_bad_change(void **state)
+{
+	(void)state;
+	check(good, "name: q\nmatch: { prots: 1 }\nforward: *x\n", -EINVAL);
 }
 
 int main(void)
@@ -95,6 +130,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_good_file),
 		cmocka_unit_test(a_bad_file),
+		cmocka_unit_test(a_bad_change),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

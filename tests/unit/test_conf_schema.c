@@ -15,7 +15,7 @@ static const json_t *property(const json_t *object, const char *name)
 static void the_schema_is_json(void **state)
 {
 	_cleanup_(sl_str_done) struct sl_str out = { 0 };
-	const json_t *route, *timeouts;
+	const json_t *route, *timeouts, *versions;
 	json_error_t error;
 	json_t *root;
 
@@ -32,6 +32,15 @@ static void the_schema_is_json(void **state)
 	assert_string_equal(
 		json_string_value(json_object_get(property(timeouts, "idle"), "default")), "4h");
 	assert_int_equal(json_array_size(json_object_get(route, "required")), 2);
+	/* what YAML reads as a number is allowed beside the text */
+	versions = json_object_get(
+		json_array_get(json_object_get(property(property(property(route, "match"), "tls"),
+							"versions"),
+					       "anyOf"),
+			       0),
+		"enum");
+	assert_string_equal(json_string_value(json_array_get(versions, 4)), "1.2");
+	assert_true(json_real_value(json_array_get(versions, 5)) == 1.2);
 	json_decref(root);
 }
 
@@ -44,6 +53,17 @@ static void the_reference_has_every_key(void **state)
 		"*routes[].timeouts.idle*: duration, 1ms to 366d, 0: off; default 4h\n",
 		"*routes[].engine*: auto | relay | packet (not supported by this build)",
 		"*routes[].http.paths[].forward.targets[].address*: host:port; required\n",
+		"*routes[].match.domains*: a domain, also with *, or a list\n",
+		"*routes[].match.tls.versions*: 1.0 | 1.1 | 1.2 | 1.3, or a list\n",
+		"*routes[].forward.health*: none, or a mapping\n",
+		"*routes[].forward.health.path*: a path that begins with '/'",
+		"*routes[].forward.send_proxy*: none | v1 | v2, or a mapping; default none\n",
+		"*routes[].forward.targets[].weight*: 0 to 1000; default 1\n",
+		"*defaults.security.deny*: an address, network, range or pattern, or a list\n"
+		"\tClients that may not; wins over allow. Replaces the list of `defaults`.\n",
+		"*listeners[].accept_proxy.from*: an address, network, range or pattern, or a "
+		"list; "
+		"required\n",
 		"Not supported by this build.",
 	};
 	_cleanup_(sl_str_done) struct sl_str out = { 0 };

@@ -34,6 +34,9 @@ struct lab {
 	/* what reached `request` */
 	unsigned n_requests;
 	enum sl_ctl_request requested;
+	struct sl_ctl_change change; /* its texts are those below */
+	char subject[512];
+	char text[512];
 	sl_ctl_reply_fn reply;
 	void *reply_arg;
 };
@@ -43,7 +46,14 @@ static void on_request(void *arg, enum sl_ctl_request what, const struct sl_ctl_
 {
 	struct lab *lab = arg;
 
-	(void)change;
+	assert_int_equal(change != NULL, what == SL_CTL_CHANGE);
+	if (change) {
+		lab->change = *change;
+		lab->change.subject = strcpy(lab->subject, change->subject);
+		assert_true(change->text.n < sizeof(lab->text));
+		(void)snprintf(lab->text, sizeof(lab->text), "%.*s", (int)change->text.n,
+			       change->text.n ? change->text.p : "");
+	}
 	lab->n_requests++;
 	lab->requested = what;
 	lab->reply = reply;
@@ -408,9 +418,9 @@ static void explain_passes_the_question_on(void **state)
 	json_t *j = ask_json(lab, "GET", "/v1/explain?port=443&client=198.51.100.7&name=a.b", 200);
 	char text[SL_ADDR_TEXT];
 
-	assert_string_equal(sl_addr_format(&lab->proxy.asked_local, text), "-");
-	assert_int_equal(lab->proxy.asked_port, 443);
-	assert_string_equal(sl_addr_format_ip(&lab->proxy.asked_client, text), "198.51.100.7");
+	assert_string_equal(sl_addr_format(&lab->proxy.asked.local, text), "-");
+	assert_int_equal(lab->proxy.asked.port, 443);
+	assert_string_equal(sl_addr_format_ip(&lab->proxy.asked.client, text), "198.51.100.7");
 	assert_string_equal(text_at(j, "route"), "shop");
 	assert_string_equal(text_at(j, "verdict"), "accepted");
 	assert_string_equal(text_at(j, "engine"), "relay");
@@ -422,13 +432,295 @@ static void explain_passes_the_question_on(void **state)
 	lab->proxy.explanation =
 		(struct sl_explanation){ .verdict = SL_REASON_NO_ROUTE, .engine = SL_ENGINE_NONE };
 	j = ask_json(lab, "GET", "/v1/explain?port=1&address=::1", 200);
-	assert_string_equal(sl_addr_format(&lab->proxy.asked_local, text), "[::1]:0");
-	assert_int_equal(lab->proxy.asked_port, 1);
+	assert_string_equal(sl_addr_format(&lab->proxy.asked.local, text), "[::1]:0");
+	assert_int_equal(lab->proxy.asked.port, 1);
 	assert_string_equal(text_at(j, "verdict"), "no_route");
 	assert_true(json_is_null(json_object_get(j, "route")));
 	json_decref(j);
 	lab->proxy.conf = NULL;
 	json_decref(ask_json(lab, "GET", "/v1/explain?port=1", 503));
+}
+
+static void explain_shows_who_lost_and_why(void **state)
+{
+	struct lab *lab = *state;
+	const json_t *c;
+	json_t *j;
+
+	lab->proxy.explanation.access = SL_ACCESS_ROUTE_DENY;
+	lab->proxy.explanation.verdict = SL_REASON_ROUTE_IP_BLOCKED;
+	lab->proxy.explanation.needs_hello = true;
+	lab->proxy.explanation.name_error = "a label is empty";
+	j = ask_json(lab, "GET", "/v1/explain?port=443&name=a..b&tls=1.3,1.2&alpn=h2,http/1.1",
+		     200);
+	assert_string_equal(lab->proxy.asked.name, "a..b");
+	assert_string_equal(lab->proxy.asked.alpn, "h2,http/1.1");
+	assert_int_equal(lab->proxy.asked.tls_versions, SL_TLS_1_2 | SL_TLS_1_3);
+	assert_string_equal(text_at(j, "tls"), "1.3,1.2");
+	assert_string_equal(text_at(j, "note"), "a label is empty");
+	assert_string_equal(text_at(j, "target_why"), "round robin: its turn is next");
+	assert_true(json_is_true(json_object_get(j, "needs_hello")));
+	assert_true(json_is_false(json_object_get(j, "accept_proxy")));
+	assert_string_equal(text_at(json_object_get(j, "security"), "verdict"), "denied");
+	assert_string_equal(text_at(json_object_get(j, "security"), "rule"), "route_deny");
+	c = json_array_get(json_object_get(j, "candidates"), 0);
+	assert_string_equal(text_at(c, "route"), "shop");
+	assert_string_equal(text_at(c, "result"), "won");
+	c = json_array_get(json_object_get(j, "candidates"), 1);
+	assert_string_equal(text_at(c, "route"), "mail");
+	assert_string_equal(text_at(c, "result"), "lost");
+	assert_string_equal(text_at(c, "why"), sl_match_verdict_name(SL_MATCH_CLIENT));
+	json_decref(j);
+}
+
+static void one_route_is_shown_alone(void **state)
+{
+	struct lab *lab = *state;
+	json_t *j = ask_json(lab, "GET", "/v1/routes/shop", 200);
+	const json_t *t = json_array_get(json_object_get(j, "targets"), 0);
+	const json_t *clients = json_object_get(j, "clients");
+
+	assert_string_equal(text_at(j, "name"), "shop");
+	assert_string_equal(json_string_value(json_array_get(json_object_get(j, "domains"), 1)),
+			    "*.shop.example.com");
+	assert_string_equal(json_string_value(json_array_get(clients, 0)), "10.0.0.0/8");
+	assert_string_equal(json_string_value(json_array_get(clients, 1)), "192.0.2.1");
+	assert_string_equal(json_string_value(json_array_get(clients, 2)), "192.0.2.16-192.0.2.25");
+	assert_string_equal(text_at(json_object_get(j, "health"), "every"), "2s");
+	assert_int_equal(json_integer_value(json_object_get(t, "weight")), 2);
+	t = json_array_get(json_object_get(j, "targets"), 1);
+	assert_true(json_is_true(json_object_get(t, "backup")));
+	assert_string_equal(text_at(t, "last_error"), "connection refused");
+	json_decref(j);
+	j = ask_json(lab, "GET", "/v1/routes/mail", 200);
+	assert_string_equal(text_at(j, "name"), "mail");
+	assert_true(json_is_null(json_object_get(j, "clients")));
+	assert_true(json_is_null(json_object_get(j, "health")));
+	json_decref(j);
+	json_decref(ask_json(lab, "GET", "/v1/routes/nosuch", 404));
+	json_decref(ask_json(lab, "GET", "/v1/routes/no%20such", 400));
+	json_decref(ask_json(lab, "GET", "/v1/routes/", 404));
+	json_decref(ask_json(lab, "GET", "/v1/routes/shop/nosuch", 404));
+}
+
+static void conns_show_what_the_hello_said(void **state)
+{
+	struct lab *lab = *state;
+	json_t *j = ask_json(lab, "GET", "/v1/conns", 200);
+	const json_t *c = json_array_get(j, 0);
+
+	assert_true(json_is_null(json_object_get(c, "sni")));
+	assert_true(json_is_null(json_object_get(c, "alpn")));
+	assert_true(json_is_null(json_object_get(c, "tls")));
+	assert_true(json_is_null(json_object_get(c, "client_via")));
+	c = json_array_get(j, 1);
+	assert_string_equal(text_at(c, "sni"), "shop.example.com");
+	assert_string_equal(text_at(c, "alpn"), "h2");
+	assert_string_equal(text_at(c, "tls"), "1.3,1.2");
+	assert_string_equal(text_at(c, "client_via"), "198.51.100.7:1234");
+	json_decref(j);
+}
+
+static size_t n_conns(struct lab *lab, const char *target)
+{
+	json_t *j = ask_json(lab, "GET", target, 200);
+	size_t n = json_array_size(j);
+
+	json_decref(j);
+	return n;
+}
+
+static void filters_combine(void **state)
+{
+	struct lab *lab = *state;
+
+	assert_int_equal(n_conns(lab, "/v1/conns?client=192.0.2.0/25"), 2);
+	assert_int_equal(n_conns(lab, "/v1/conns?client=192.0.2.0/25&route=shop"), 1);
+	assert_int_equal(n_conns(lab, "/v1/conns?target=10.0.1.12:443"), 1);
+	assert_int_equal(n_conns(lab, "/v1/conns?target=10.0.1.12:443&client=192.0.2.1"), 0);
+	assert_int_equal(n_conns(lab, "/v1/conns?client=192.0.2.100-192.0.2.220&id=8"), 1);
+	json_decref(ask_json(lab, "POST", "/v1/kill?client=192.0.2.200", 200));
+	assert_int_equal(lab->proxy.killed, 1);
+	json_decref(ask_json(lab, "POST", "/v1/kill?target=10.0.1.11:443&route=shop", 200));
+	assert_int_equal(lab->proxy.killed, 2);
+	json_decref(ask_json(lab, "POST", "/v1/kill?all=1&route=shop", 400));
+	json_decref(ask_json(lab, "POST", "/v1/kill?all=0", 400));
+	json_decref(ask_json(lab, "POST", "/v1/kill?client=", 400));
+	assert_int_equal(lab->proxy.killed, 2);
+}
+
+/* ---- changes ---- */
+
+/* Sends a request that the supervisor has to answer, and answers it. */
+static json_t *ask_change(struct lab *lab, const char *method, const char *target, const char *body,
+			  enum sl_ctl_result result, const char *text, unsigned want_status)
+{
+	_cleanup_fd_ int fd = dial(lab);
+	_cleanup_(sl_str_done) struct sl_str request = { 0 };
+	_cleanup_(sl_str_done) struct sl_str got = { 0 };
+	unsigned before = lab->n_requests;
+	uint64_t until = sl_clock_ms() + PATIENCE_MS;
+	_cleanup_free_ char *answer = NULL;
+	json_error_t error;
+	json_t *j;
+
+	sl_str_addf(&request, "%s %s HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n%s", method,
+		    target, strlen(body), body);
+	assert_true(put(lab, fd, request.p, request.len));
+	while (lab->n_requests == before) {
+		turn(lab);
+		assert_true(sl_clock_ms() < until);
+	}
+	assert_int_equal(lab->requested, SL_CTL_CHANGE);
+	lab->reply(lab->reply_arg, result, text);
+	answer = take_answer(lab, fd, &got, false);
+	assert_int_equal(atoi(answer + 9), want_status);
+	j = json_loads(strstr(answer, "\r\n\r\n") + 4, 0, &error);
+	assert_non_null(j);
+	return j;
+}
+
+static void a_route_is_put(void **state)
+{
+	struct lab *lab = *state;
+	json_t *j = ask_change(lab, "PUT", "/v1/routes/new", "match: { ports: 1 }", SL_CTL_CREATED,
+			       "route new added\n", 201);
+
+	assert_int_equal(lab->change.kind, SL_SOURCE_ROUTE);
+	assert_false(lab->change.keep);
+	assert_string_equal(lab->subject, "new");
+	assert_string_equal(lab->text, "match: { ports: 1 }");
+	assert_true(json_is_true(json_object_get(j, "ok")));
+	assert_string_equal(text_at(j, "text"), "route new added\n");
+	json_decref(j);
+	json_decref(ask_change(lab, "PUT", "/v1/routes/n%65w?keep=1", "{}", SL_CTL_DONE, "", 200));
+	assert_string_equal(lab->subject, "new");
+	assert_true(lab->change.keep);
+	json_decref(ask_json(lab, "PUT", "/v1/routes/new", 400)); /* no body */
+	json_decref(ask_json(lab, "PUT", "/v1/routes/new?keep=2", 400));
+	json_decref(ask_json(lab, "PUT", "/v1/routes/new?kep=1", 400));
+	json_decref(ask_json(lab, "PUT", "/v1/routes/a%2fb", 400));
+	json_decref(ask_json(lab, "PUT", "/v1/routes/%00", 400));
+	assert_int_equal(lab->n_requests, 2);
+}
+
+static void refusals_have_a_status_of_their_own(void **state)
+{
+	static const struct {
+		enum sl_ctl_result result;
+		unsigned status;
+		const char *reason;
+	} cases[] = {
+		{ SL_CTL_FAILED, 500, "failed" },
+		{ SL_CTL_REFUSED, 422, "config" },
+		{ SL_CTL_NOT_FOUND, 404, "not_found" },
+		{ SL_CTL_BUSY, 503, "busy" },
+	};
+	struct lab *lab = *state;
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(cases); i++) {
+		json_t *j = ask_change(lab, "DELETE", "/v1/routes/shop", "", cases[i].result,
+				       "why\n", cases[i].status);
+
+		assert_int_equal(lab->change.kind, SL_SOURCE_REMOVE);
+		assert_true(json_is_false(json_object_get(j, "ok")));
+		assert_string_equal(text_at(j, "reason"), cases[i].reason);
+		assert_string_equal(text_at(j, "text"), "why\n");
+		assert_true(json_is_string(json_object_get(j, "error")));
+		json_decref(j);
+	}
+}
+
+static void every_change_has_its_endpoint(void **state)
+{
+	static const struct {
+		const char *method;
+		const char *target;
+		enum sl_source_kind kind;
+		bool undo;
+		bool keep;
+		const char *subject;
+		const char *text;
+	} cases[] = {
+		{ "POST", "/v1/routes/a/enable", SL_SOURCE_ENABLE, false, false, "a", "" },
+		{ "POST", "/v1/routes/a/disable?keep=1", SL_SOURCE_DISABLE, false, true, "a", "" },
+		{ "DELETE", "/v1/routes/a?keep=1", SL_SOURCE_REMOVE, false, true, "a", "" },
+		{ "POST", "/v1/drain?target=10.0.0.1:80", SL_SOURCE_DRAIN, false, false, "",
+		  "10.0.0.1:80" },
+		{ "POST", "/v1/drain?target=%5B::1%5D:80&route=a&keep=1", SL_SOURCE_DRAIN, false,
+		  true, "a", "[::1]:80" },
+		{ "POST", "/v1/undrain?target=x:1&route=a", SL_SOURCE_DRAIN, true, false, "a",
+		  "x:1" },
+		{ "DELETE", "/v1/changes", SL_SOURCE_FILE, false, false, "", "" },
+		{ "DELETE", "/v1/changes?route=a", SL_SOURCE_FILE, false, false, "a", "" },
+	};
+	struct lab *lab = *state;
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(cases); i++) {
+		json_decref(ask_change(lab, cases[i].method, cases[i].target, "", SL_CTL_DONE,
+				       "done", 200));
+		assert_int_equal(lab->change.kind, cases[i].kind);
+		assert_int_equal(lab->change.undo, cases[i].undo);
+		assert_int_equal(lab->change.keep, cases[i].keep);
+		assert_string_equal(lab->subject, cases[i].subject);
+		assert_string_equal(lab->text, cases[i].text);
+	}
+	json_decref(ask_json(lab, "POST", "/v1/drain", 400));
+	json_decref(ask_json(lab, "POST", "/v1/drain?target=", 400));
+	json_decref(ask_json(lab, "POST", "/v1/drain?target=x:1&route=a+b", 400));
+	json_decref(ask_json(lab, "POST", "/v1/undrain?target=x:1&keep=1", 400));
+	json_decref(ask_json(lab, "DELETE", "/v1/changes?route=%2f", 400));
+	json_decref(ask_json(lab, "POST", "/v1/reload?what=nosuch", 400));
+	assert_int_equal(lab->n_requests, SL_ARRAY_LEN(cases));
+}
+
+static void methods_of_a_path_are_told(void **state)
+{
+	struct lab *lab = *state;
+	_cleanup_fd_ int fd = dial(lab);
+	_cleanup_(sl_str_done) struct sl_str got = { 0 };
+	_cleanup_free_ char *answer = NULL;
+
+	puts_to(lab, fd, "POST /v1/routes/shop HTTP/1.1\r\nHost: x\r\n\r\n");
+	answer = take_answer(lab, fd, &got, false);
+	assert_non_null(strstr(answer, " 405 "));
+	assert_non_null(strstr(answer, "\r\nAllow: GET, HEAD, PUT, DELETE\r\n"));
+	json_decref(ask_json(lab, "GET", "/v1/routes/shop/enable", 405));
+	json_decref(ask_json(lab, "PUT", "/v1/changes", 405));
+}
+
+static void changes_in_force_are_listed(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_conf_source item[] = {
+		{ .kind = SL_SOURCE_ROUTE,
+		  .subject = (char *)"a",
+		  .text = (char *)"match: {}",
+		  .len = 9,
+		  .keep = true },
+		{ .kind = SL_SOURCE_DRAIN, .subject = (char *)"", .text = (char *)"x:1", .len = 3 },
+	};
+	const struct sl_conf_sources changes = { .item = item, .n = 2 };
+	json_t *j = ask_json(lab, "GET", "/v1/changes", 200);
+	const json_t *c;
+
+	assert_int_equal(json_array_size(json_object_get(j, "changes")), 0);
+	json_decref(j);
+	lab->facts.changes = &changes;
+	j = ask_json(lab, "GET", "/v1/changes", 200);
+	c = json_array_get(json_object_get(j, "changes"), 0);
+	assert_string_equal(text_at(c, "change"), "route");
+	assert_string_equal(text_at(c, "route"), "a");
+	assert_string_equal(text_at(c, "text"), "match: {}");
+	assert_true(json_is_true(json_object_get(c, "keep")));
+	c = json_array_get(json_object_get(j, "changes"), 1);
+	assert_string_equal(text_at(c, "change"), "drain");
+	assert_true(json_is_null(json_object_get(c, "route")));
+	assert_string_equal(text_at(c, "target"), "x:1");
+	json_decref(j);
+	j = ask_json(lab, "GET", "/v1/status", 200);
+	assert_int_equal(json_integer_value(json_object_get(j, "runtime_changes")), 2);
+	json_decref(j);
 }
 
 /* ---- actions ---- */
@@ -703,9 +995,13 @@ static void bad_parameters_are_refused(void **state)
 		"/v1/explain?port=1&client=host.name",
 		"/v1/conns?route=%00",
 		"/v1/explain?port=1&address=1.2.3",
+		"/v1/explain?port=1&tls=1.4",
+		"/v1/explain?port=1&tls=1.2;1.3",
+		"/v1/conns?client=10.0.0.0/33",
+		"/v1/conns?target=", /* the variable of a script that was never set */
 	};
 	struct lab *lab = *state;
-	char target[600];
+	char target[700];
 
 	for (size_t i = 0; i < SL_ARRAY_LEN(targets); i++) {
 		json_t *j = ask_json(lab, "GET", targets[i], 400);
@@ -713,7 +1009,7 @@ static void bad_parameters_are_refused(void **state)
 		assert_true(json_is_string(json_object_get(j, "error")));
 		json_decref(j);
 	}
-	(void)snprintf(target, sizeof(target), "/v1/conns?route=%0500d", 7);
+	(void)snprintf(target, sizeof(target), "/v1/conns?route=%0600d", 7);
 	json_decref(ask_json(lab, "GET", target, 400));
 	assert_int_equal(lab->proxy.n_surveys, 0);
 }
@@ -961,6 +1257,15 @@ int main(void)
 		T(after_stop_accepting_clients_are_answered_and_none_comes),
 		T(head_has_the_length_but_no_body),
 		T(wrong_methods_and_paths_say_what_is_right),
+		T(explain_shows_who_lost_and_why),
+		T(one_route_is_shown_alone),
+		T(conns_show_what_the_hello_said),
+		T(filters_combine),
+		T(a_route_is_put),
+		T(refusals_have_a_status_of_their_own),
+		T(every_change_has_its_endpoint),
+		T(methods_of_a_path_are_told),
+		T(changes_in_force_are_listed),
 		T(bad_parameters_are_refused),
 		T(pipelined_requests_are_answered_in_order),
 		T(a_request_may_come_byte_by_byte),

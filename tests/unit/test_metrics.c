@@ -69,6 +69,11 @@ static void values_stand_under_their_names(void **state)
 		"sluice_engine_choice_total{engine=\"relay\",reason=\"eligible\"} 8",
 		"sluice_target_up{route=\"shop\",target=\"10.0.1.11:443\"} 1",
 		"sluice_target_up{route=\"shop\",target=\"odd\\\"na\\\\me:80\"} 0",
+		"sluice_health_checks_total{route=\"shop\",target=\"10.0.1.11:443\",result=\"ok\"} "
+		"40",
+		"sluice_health_checks_total{route=\"shop\",target=\"10.0.1.11:443\","
+		"result=\"failed\"} 3",
+		"sluice_config_runtime_changes 0",
 		"sluice_dns_queries_total 6",
 		"sluice_dns_failures_total 1",
 		"sluice_accept_errors_total 0",
@@ -96,6 +101,15 @@ static void histograms_are_cumulative(void **state)
 	has_line(text, "sluice_state_duration_seconds_count{state=\"established\"} 0");
 	has_line(text, "sluice_connection_duration_seconds_bucket{le=\"300\"} 1");
 	has_line(text, "sluice_connect_duration_seconds_sum 0.001500");
+}
+
+static void what_is_not_checked_has_no_checks(void **state)
+{
+	_cleanup_free_ char *text = render(&facts);
+
+	(void)state;
+	assert_non_null(strstr(text, "sluice_health_checks_total{route=\"shop\""));
+	assert_null(strstr(text, "sluice_health_checks_total{route=\"mail\""));
 }
 
 /* The format wants the samples of a name in one block; each name is announced once. */
@@ -131,6 +145,7 @@ int main(void)
 		cmocka_unit_test(promtool_accepts_the_page),
 		cmocka_unit_test(values_stand_under_their_names),
 		cmocka_unit_test(histograms_are_cumulative),
+		cmocka_unit_test(what_is_not_checked_has_no_checks),
 		cmocka_unit_test(every_name_is_announced_once),
 		cmocka_unit_test(a_refused_reload_shows),
 	};

@@ -60,6 +60,9 @@ void sl_build_check_forward(struct sl_build *b, const struct sl_node *node,
 /* What no single value shows: names used twice, routes that can never match, and so on. */
 SL_MUST_CHECK int sl_conf_check(struct sl_build *b);
 
+/* Warns of routes that others hide altogether. */
+SL_MUST_CHECK int sl_conf_check_reachable(struct sl_build *b);
+
 /* Makes conf->listens of the enabled routes and conf->accept_proxies; warns of entries nobody uses.
  */
 SL_MUST_CHECK int sl_conf_make_listens(struct sl_build *b);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/num.h"
 #include "conf/keys.h"
 
 /* ---- domains ---- */
@@ -74,8 +75,8 @@ int sl_network_parse(const char *text, struct sl_ip_pattern *ret, char why[SL_WH
 	if (sl_ip_pattern_parse(sl_slice_of(text), ret, &problem) == 0)
 		return 0;
 	return sl_refuse(why,
-			 "%s is not an address, a network like 10.0.0.0/8, a range like "
-			 "10.0.0.1-10.0.0.9 or a pattern like \"10.0.*\": %s",
+			 "%s is not an address or a network like 10.0.0.0/8, a range or a "
+			 "pattern: %s",
 			 sl_quote(text, buf), problem);
 }
 
@@ -99,6 +100,7 @@ bool sl_network_has_host_bits(const char *text, char ret[SL_NETWORK_TEXT])
 	struct sl_ip_pattern whole, alone;
 	const char *problem;
 	char start[SL_ADDR_TEXT];
+	uint64_t bits;
 
 	if (!slash || sl_ip_pattern_parse(sl_slice_of(text), &whole, &problem) < 0 ||
 	    sl_ip_pattern_parse((struct sl_slice){ text, (size_t)(slash - text) }, &alone,
@@ -110,7 +112,11 @@ bool sl_network_has_host_bits(const char *text, char ret[SL_NETWORK_TEXT])
 	if (whole.kind == SL_IP_RANGE6 &&
 	    memcmp(whole.v6.from, alone.v6.from, sizeof(whole.v6.from)) == 0)
 		return false;
+	if (sl_num_parse(slash + 1, 0, 128, &bits) < 0)
+		return false;
+	if (whole.kind == SL_IP_RANGE4 && strchr(text, ':'))
+		bits -= 96; /* mapped, and shown as IPv4 */
 	format_start(&whole, start);
-	(void)snprintf(ret, SL_NETWORK_TEXT, "%s%.4s", start, slash);
+	(void)snprintf(ret, SL_NETWORK_TEXT, "%s/%u", start, (unsigned)bits & 0xff);
 	return true;
 }

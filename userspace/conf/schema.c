@@ -31,13 +31,24 @@ static bool is_optional_null(const struct sl_key *key)
 	       (key->type <= SL_KEY_ONE_OR_LIST || !key->def || strcmp(key->def, "null") == 0);
 }
 
+/* "1.2", which YAML readers take for a number unless it is quoted. */
+static bool is_decimal(const char *text)
+{
+	return text[0] >= '0' && text[0] <= '9' && text[1] == '.' && text[2] >= '0' &&
+	       text[2] <= '9' && text[3] == '\0';
+}
+
 /* Only words this build supports. */
 static void add_words(struct sl_json *j, const struct sl_key *key)
 {
 	sl_json_arr(j, "enum");
-	for (const struct sl_word *w = key->words; w->name; w++)
-		if (!w->later)
-			add_scalar_number(j, NULL, w->name);
+	for (const struct sl_word *w = key->words; w->name; w++) {
+		if (w->later)
+			continue;
+		add_scalar_number(j, NULL, w->name);
+		if (is_decimal(w->name))
+			sl_json_f64(j, NULL, (w->name[0] - '0') + (w->name[2] - '0') / 10.0);
+	}
 	if (!key->def && !(key->flags & SL_KEY_REQUIRED) && key->name)
 		sl_json_null(j, NULL);
 	sl_json_arr_end(j);

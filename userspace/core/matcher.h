@@ -68,9 +68,7 @@ struct sl_match_facts {
 	struct sl_slice path;  /* of a request; absent: not known */
 };
 
-#ifndef SL_NO_ROUTE
-#define SL_NO_ROUTE UINT32_MAX /* nothing matches */
-#endif
+#define SL_NO_ROUTE UINT32_MAX         /* nothing matches */
 #define SL_NEED_BYTES (UINT32_MAX - 1) /* NO_BYTES, and the first bytes could decide otherwise */
 
 struct sl_matcher; /* inside the block */

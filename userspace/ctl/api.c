@@ -7,30 +7,15 @@
 
 #include "base/json.h"
 #include "base/log.h"
-#include "base/num.h"
 #include "core/url.h"
+#include "ctl/api.h"
+#include "ctl/changes.h"
 #include "ctl/metrics.h"
-#include "ctl/server.h"
+#include "ctl/params.h"
 #include "ctl/views.h"
 #include "ctl/words.h"
 
 #define DEFAULT_ROWS 10000
-#define PARAM_MAX 256
-
-struct sl_ctl {
-	struct sl_ctl_options options;
-	struct sl_server *control;
-	struct sl_server *http; /* NULL: none */
-	struct sl_list waiting; /* answers that come later */
-};
-
-/* A call whose answer somebody else owes; outlives the client and the control interface. */
-struct wait {
-	struct sl_list node; /* in ctl->waiting */
-	struct sl_ctl *ctl;  /* NULL: freed */
-	struct sl_call *call;
-	char route[PARAM_MAX]; /* what the survey's filter points to */
-};
 
 typedef void (*handler_fn)(struct sl_ctl *ctl, struct sl_call *call);
 
@@ -45,10 +30,9 @@ struct endpoint {
 
 /* ---- waiting ---- */
 
-/* NULL when out of memory; the call has been failed then. */
-static struct wait *start_wait(struct sl_ctl *ctl, struct sl_call *call)
+struct sl_wait *sl_wait_start(struct sl_ctl *ctl, struct sl_call *call)
 {
-	struct wait *w = calloc(1, sizeof(*w));
+	struct sl_wait *w = calloc(1, sizeof(*w));
 
 	if (!w) {
 		sl_call_fail(call, 500, NULL, "out of memory");
@@ -60,74 +44,20 @@ static struct wait *start_wait(struct sl_ctl *ctl, struct sl_call *call)
 	return w;
 }
 
-static void end_wait(struct wait *w)
+void sl_wait_end(struct sl_wait *w)
 {
 	sl_list_remove(&w->node);
 	free(w);
 }
 
-static void ask_survey(struct wait *w, const struct sl_conn_filter *filter, sl_survey_fn fn)
+static void ask_survey(struct sl_wait *w, const struct sl_conn_filter *filter, sl_survey_fn fn)
 {
 	int r = sl_proxy_survey(w->ctl->options.proxy, filter, fn, w);
 
 	if (r == 0)
 		return;
 	sl_call_fail(w->call, 500, NULL, "the connections cannot be listed: %s", strerror(-r));
-	end_wait(w);
-}
-
-/* ---- parameters ---- */
-
-/*
- * Reads a parameter into `buf` ("" when absent). False after the call was
- * failed because the parameter is broken.
- */
-static bool param(struct sl_call *call, const char *name, char buf[PARAM_MAX])
-{
-	int r = sl_url_query(sl_call_head(call)->query, name, buf, PARAM_MAX);
-
-	if (r >= 0)
-		return true;
-	sl_call_fail(call, 400, NULL, "the parameter '%s' %s", name,
-		     r == -EEXIST   ? "is given twice"
-		     : r == -ENOSPC ? "is too long"
-				    : "is not properly encoded");
-	return false;
-}
-
-static bool param_number(struct sl_call *call, const char *name, uint64_t min, uint64_t max,
-			 uint64_t absent, uint64_t *ret)
-{
-	char text[PARAM_MAX];
-	uint64_t v = absent;
-
-	if (!param(call, name, text))
-		return false;
-	if (text[0] && sl_num_parse(text, min, max, &v) < 0) {
-		sl_call_fail(call, 400, NULL,
-			     "the parameter '%s' is not a number from %llu to %llu", name,
-			     (unsigned long long)min, (unsigned long long)max);
-		return false;
-	}
-	*ret = v;
-	return true;
-}
-
-/* An address, with or without a port; AF_UNSPEC when absent. */
-static bool param_addr(struct sl_call *call, const char *name, struct sl_addr *ret)
-{
-	char text[PARAM_MAX];
-	struct sl_addr a = { 0 };
-
-	if (!param(call, name, text))
-		return false;
-	if (text[0] && sl_addr_parse_ip(text, &a) < 0 && sl_addr_parse(text, &a) < 0) {
-		sl_call_fail(call, 400, "give an IPv4 or IPv6 address, with or without a port",
-			     "the parameter '%s' is not an address", name);
-		return false;
-	}
-	*ret = a;
-	return true;
+	sl_wait_end(w);
 }
 
 /* ---- handlers ---- */
@@ -159,6 +89,28 @@ static void get_routes(struct sl_ctl *ctl, struct sl_call *call)
 	struct sl_str body = { 0 };
 
 	sl_view_routes(&body, ctl->options.proxy);
+	reply_json(call, &body);
+}
+
+static void get_route(struct sl_ctl *ctl, struct sl_call *call)
+{
+	struct sl_str body = { 0 };
+	char name[SL_PARAM_MAX];
+
+	if (!sl_param_path_name(call, name))
+		return;
+	if (sl_view_route(&body, ctl->options.proxy, name))
+		reply_json(call, &body);
+	else
+		sl_call_fail(call, 404, "GET /v1/routes lists them", "there is no route '%s'",
+			     name);
+}
+
+static void get_changes(struct sl_ctl *ctl, struct sl_call *call)
+{
+	struct sl_str body = { 0 };
+
+	sl_changes_write(&body, ctl->options.facts->changes, false);
 	reply_json(call, &body);
 }
 
@@ -198,38 +150,60 @@ static void get_version(struct sl_ctl *ctl, struct sl_call *call)
 
 static void on_conns(void *arg, const struct sl_conn_survey *survey)
 {
-	struct wait *w = arg;
+	struct sl_wait *w = arg;
 	struct sl_str body = { 0 };
 
 	if (sl_call_is_wanted(w->call))
 		sl_view_conns(&body, survey);
 	reply_json(w->call, &body);
-	end_wait(w);
+	sl_wait_end(w);
+}
+
+/* Which connections: what is given must all be true of one. */
+struct which {
+	struct sl_conn_filter filter;
+	char route[SL_PARAM_MAX];
+	char target[SL_PARAM_MAX];
+	struct sl_ip_pattern client;
+};
+
+static bool params_which(struct sl_call *call, struct which *ret)
+{
+	bool has_client;
+
+	if (!sl_param_number(call, "id", 1, UINT64_MAX, 0, &ret->filter.id) ||
+	    !sl_param(call, "route", ret->route) || !sl_param(call, "target", ret->target) ||
+	    !sl_param_client(call, "client", &ret->client, &has_client))
+		return false;
+	ret->filter.route = ret->route[0] ? ret->route : NULL;
+	ret->filter.target = ret->target[0] ? ret->target : NULL;
+	ret->filter.client = has_client ? &ret->client : NULL;
+	return true;
+}
+
+static bool says_which(const struct which *w)
+{
+	return w->filter.id || w->filter.route || w->filter.target || w->filter.client;
 }
 
 static void get_conns(struct sl_ctl *ctl, struct sl_call *call)
 {
-	struct sl_conn_filter filter = { 0 };
-	char route[PARAM_MAX];
-	struct wait *w;
+	struct which which = { 0 };
+	struct sl_wait *w;
 	uint64_t rows;
 
-	if (!param_number(call, "id", 1, UINT64_MAX, 0, &filter.id) ||
-	    !param_number(call, "limit", 0, SIZE_MAX, DEFAULT_ROWS, &rows) ||
-	    !param(call, "route", route))
+	if (!params_which(call, &which) ||
+	    !sl_param_number(call, "limit", 0, SIZE_MAX, DEFAULT_ROWS, &rows))
 		return;
-	filter.max_rows = (size_t)rows;
-	w = start_wait(ctl, call);
-	if (!w)
-		return;
-	memcpy(w->route, route, sizeof(w->route));
-	filter.route = w->route[0] ? w->route : NULL;
-	ask_survey(w, &filter, on_conns);
+	which.filter.max_rows = (size_t)rows;
+	w = sl_wait_start(ctl, call);
+	if (w)
+		ask_survey(w, &which.filter, on_conns);
 }
 
 static void on_killed(void *arg, const struct sl_conn_survey *survey)
 {
-	struct wait *w = arg;
+	struct sl_wait *w = arg;
 	struct sl_str body = { 0 };
 	struct sl_json j = sl_json_on(&body);
 
@@ -238,99 +212,44 @@ static void on_killed(void *arg, const struct sl_conn_survey *survey)
 	sl_json_obj_end(&j);
 	sl_str_addc(&body, '\n');
 	reply_json(w->call, &body);
-	end_wait(w);
+	sl_wait_end(w);
 }
 
 static void post_kill(struct sl_ctl *ctl, struct sl_call *call)
 {
-	struct sl_conn_filter filter = { .kill = true, .max_rows = 1 };
-	char route[PARAM_MAX];
-	struct wait *w;
+	struct which which = { .filter = { .kill = true, .max_rows = 1 } };
+	struct sl_wait *w;
 	uint64_t all;
 
-	if (!param_number(call, "id", 1, UINT64_MAX, 0, &filter.id) ||
-	    !param_number(call, "all", 0, 1, 0, &all) || !param(call, "route", route))
+	if (!params_which(call, &which) || !sl_param_number(call, "all", 0, 1, 0, &all))
 		return;
-	if (!filter.id && !route[0] && !all) {
-		sl_call_fail(call, 400, "give id=N, route=NAME or all=1",
-			     "nothing says which connections to close");
+	if (says_which(&which) == (bool)all) {
+		sl_call_fail(call, 400,
+			     "give some of id=N, route=NAME, client=PATTERN and target=ADDRESS, "
+			     "or all=1",
+			     all ? "all=1 and a filter contradict each other"
+				 : "nothing says which connections to close");
 		return;
 	}
-	w = start_wait(ctl, call);
-	if (!w)
-		return;
-	memcpy(w->route, route, sizeof(w->route));
-	filter.route = w->route[0] ? w->route : NULL;
-	ask_survey(w, &filter, on_killed);
-}
-
-static void answer_request(struct wait *w, bool ok, const char *text, const char *failed,
-			   const char *hint)
-{
-	bool is_config = !ok && strstr(text, ": error: ") != NULL;
-	struct sl_str body = { 0 };
-	struct sl_json j = sl_json_on(&body);
-
-	sl_json_obj(&j, NULL);
-	sl_json_bool(&j, "ok", ok);
-	if (!ok) {
-		sl_json_str(&j, "error", failed);
-		sl_json_str(&j, "hint", hint);
-		sl_json_str(&j, "reason", is_config ? "config" : "failed");
-	}
-	sl_json_str(&j, "text", text);
-	if (w->ctl)
-		sl_json_u64(&j, "generation", sl_proxy_generation(w->ctl->options.proxy));
-	sl_json_obj_end(&j);
-	sl_str_addc(&body, '\n');
-	sl_call_reply(w->call, ok ? 200 : is_config ? 422 : 500, SL_TYPE_JSON, &body);
-	end_wait(w);
-}
-
-static void on_reloaded(void *arg, bool ok, const char *text)
-{
-	answer_request(arg, ok, text ? text : "",
-		       "the configuration was not reloaded; the one in use stays",
-		       "'sluice check' shows the same without a reload");
-}
-
-static void on_upgraded(void *arg, bool ok, const char *text)
-{
-	answer_request(arg, ok, text ? text : "",
-		       "the new program did not take over; the running one goes on",
-		       "the log of the new program says why");
-}
-
-static void ask_supervisor(struct sl_ctl *ctl, struct sl_call *call, enum sl_ctl_request what,
-			   sl_ctl_reply_fn reply)
-{
-	struct wait *w = start_wait(ctl, call);
-
+	w = sl_wait_start(ctl, call);
 	if (w)
-		ctl->options.request(ctl->options.request_arg, what, NULL, reply, w);
-}
-
-static void post_reload(struct sl_ctl *ctl, struct sl_call *call)
-{
-	ask_supervisor(ctl, call, SL_CTL_RELOAD, on_reloaded);
-}
-
-static void post_upgrade(struct sl_ctl *ctl, struct sl_call *call)
-{
-	ask_supervisor(ctl, call, SL_CTL_UPGRADE, on_upgraded);
+		ask_survey(w, &which.filter, on_killed);
 }
 
 static void get_explain(struct sl_ctl *ctl, struct sl_call *call)
 {
-	struct sl_view_question q = { 0 };
+	struct sl_question q = { 0 };
 	struct sl_str body = { 0 };
-	char name[PARAM_MAX];
-	char path[PARAM_MAX];
+	char name[SL_PARAM_MAX];
+	char path[SL_PARAM_MAX];
+	char alpn[SL_PARAM_MAX];
 	uint64_t port;
 
-	if (!param_number(call, "port", 1, 65535, 0, &port) ||
-	    !param_addr(call, "address", &q.address) || !param_addr(call, "client", &q.client) ||
-	    !param(call, "name", name) || !param(call, "path", path))
+	if (!sl_param_number(call, "port", 1, 65535, 0, &port) ||
+	    !sl_param_addr(call, "address", &q.local) ||
+	    !sl_param_addr(call, "client", &q.client) ||
+	    !sl_param_tls(call, "tls", &q.tls_versions) || !sl_param(call, "name", name) ||
+	    !sl_param(call, "path", path) || !sl_param(call, "alpn", alpn))
 		return;
 	if (!port) {
 		sl_call_fail(call, 400, "for example /v1/explain?port=443",
@@ -344,26 +263,27 @@ static void get_explain(struct sl_ctl *ctl, struct sl_call *call)
 	q.port = (uint16_t)port;
 	q.name = name[0] ? name : NULL;
 	q.path = path[0] ? path : NULL;
+	q.alpn = alpn[0] ? alpn : NULL;
 	sl_view_explain(&body, ctl->options.proxy, &q);
 	reply_json(call, &body);
 }
 
 static void on_metrics(void *arg, const struct sl_conn_survey *survey)
 {
-	struct wait *w = arg;
+	struct sl_wait *w = arg;
 	struct sl_str body = { 0 };
 
 	if (w->ctl && sl_call_is_wanted(w->call))
 		sl_metrics_render(&body, w->ctl->options.proxy, w->ctl->options.facts, &survey->age,
 				  sl_loop_now_ms(w->ctl->options.loop));
 	sl_call_reply(w->call, 200, SL_TYPE_METRICS, &body);
-	end_wait(w);
+	sl_wait_end(w);
 }
 
 static void get_metrics(struct sl_ctl *ctl, struct sl_call *call)
 {
 	struct sl_conn_filter only_ages = { .max_rows = 1 };
-	struct wait *w = start_wait(ctl, call);
+	struct sl_wait *w = sl_wait_start(ctl, call);
 
 	if (w)
 		ask_survey(w, &only_ages, on_metrics);
@@ -400,16 +320,33 @@ static void get_index(struct sl_ctl *ctl, struct sl_call *call);
 static const struct endpoint endpoints[] = {
 	{ "GET", "/v1/status", get_status, false, "", "overview of daemon, routes and ends" },
 	{ "GET", "/v1/routes", get_routes, false, "", "routes with targets and counters" },
-	{ "GET", "/v1/conns", get_conns, false, "id route limit ", "open connections" },
+	{ "GET", "/v1/routes/{name}", get_route, false, "", "one route" },
+	{ "PUT", "/v1/routes/{name}", sl_api_put_route, false, "keep ",
+	  "adds or replaces a route; body: the route as JSON or YAML" },
+	{ "DELETE", "/v1/routes/{name}", sl_api_delete_route, false, "keep ", "removes a route" },
+	{ "POST", "/v1/routes/{name}/enable", sl_api_enable_route, false, "keep ",
+	  "enables a route" },
+	{ "POST", "/v1/routes/{name}/disable", sl_api_disable_route, false, "keep ",
+	  "disables a route; its connections go on" },
+	{ "GET", "/v1/changes", get_changes, false, "", "what was changed at run time" },
+	{ "DELETE", "/v1/changes", sl_api_forget, false, "route ",
+	  "forgets changes made at run time: back to the files" },
+	{ "POST", "/v1/drain", sl_api_drain, false, "target route keep ",
+	  "no new connections for a target" },
+	{ "POST", "/v1/undrain", sl_api_undrain, false, "target route ", "ends a drain" },
+	{ "GET", "/v1/conns", get_conns, false, "id route client target limit ",
+	  "open connections" },
 	{ "GET", "/v1/flows", get_flows, false, "", "flows the kernel carries" },
 	{ "GET", "/v1/engines", get_engines, false, "", "what may carry connections here" },
 	{ "GET", "/v1/reasons", get_reasons, false, "", "meaning of all reason names" },
 	{ "GET", "/v1/version", get_version, false, "", "version of the daemon" },
-	{ "GET", "/v1/explain", get_explain, false, "port address name path client ",
+	{ "GET", "/v1/explain", get_explain, false, "port address name path client alpn tls ",
 	  "what would happen to a connection" },
-	{ "POST", "/v1/kill", post_kill, false, "id route all ", "closes connections" },
-	{ "POST", "/v1/reload", post_reload, false, "", "applies the configuration file" },
-	{ "POST", "/v1/upgrade", post_upgrade, false, "", "replaces the running program" },
+	{ "POST", "/v1/kill", post_kill, false, "id route client target all ",
+	  "closes connections" },
+	{ "POST", "/v1/reload", sl_api_reload, false, "what ",
+	  "applies the configuration file, or what=deny_file alone" },
+	{ "POST", "/v1/upgrade", sl_api_upgrade, false, "", "replaces the running program" },
 	{ "GET", "/v1", get_index, false, "", "this list" },
 	{ "GET", "/", get_front, true, "", "what is served on the TCP port" },
 	{ "GET", "/metrics", get_metrics, true, "", "counters for Prometheus" },
@@ -509,32 +446,58 @@ static bool params_are_known(struct sl_call *call, const struct endpoint *e)
 	return true;
 }
 
+/* "{name}" stands for a part of the path that is not empty and has no slash. */
+static bool is_path(const char *pattern, struct sl_slice path)
+{
+	const char *brace = strchr(pattern, '{');
+	size_t n = brace ? (size_t)(brace - pattern) : 0;
+	const char *slash;
+
+	if (!brace)
+		return sl_slice_is(path, pattern);
+	if (path.n <= n || memcmp(path.p, pattern, n) != 0)
+		return false;
+	path = (struct sl_slice){ path.p + n, path.n - n };
+	slash = memchr(path.p, '/', path.n);
+	n = slash ? (size_t)(slash - path.p) : path.n;
+	return n > 0 &&
+	       sl_slice_is((struct sl_slice){ path.p + n, path.n - n }, strchr(brace, '}') + 1);
+}
+
+static void fail_method(struct sl_call *call, const char *path, const char *methods,
+			const char *help)
+{
+	sl_call_add_header(call, "Allow", methods);
+	sl_call_fail(call, 405, help, "%s is for %s requests", path, methods);
+}
+
 static void serve(struct sl_ctl *ctl, struct sl_call *call, bool only_public)
 {
 	const struct sl_http_head *head = sl_call_head(call);
 	const struct endpoint *same_path = NULL;
+	char methods[64] = "";
 
 	for (size_t i = 0; i < SL_ARRAY_LEN(endpoints); i++) {
 		const struct endpoint *e = &endpoints[i];
+		bool is_get = strcmp(e->method, "GET") == 0;
+		size_t n = strlen(methods);
 
-		if ((only_public && !e->is_public) || !sl_slice_is(head->path, e->path))
+		if ((only_public && !e->is_public) || !is_path(e->path, head->path))
 			continue;
-		same_path = e;
 		if (sl_slice_is(head->method, e->method) ||
-		    (sl_slice_is(head->method, "HEAD") && strcmp(e->method, "GET") == 0)) {
+		    (is_get && sl_slice_is(head->method, "HEAD"))) {
 			if (params_are_known(call, e))
 				e->handle(ctl, call);
 			return;
 		}
+		same_path = e;
+		(void)snprintf(methods + n, sizeof(methods) - n, "%s%s%s", n ? ", " : "", e->method,
+			       is_get ? ", HEAD" : "");
 	}
-	if (!same_path) {
+	if (same_path)
+		fail_method(call, same_path->path, methods, same_path->help);
+	else
 		fail_not_found(call, only_public);
-		return;
-	}
-	sl_call_add_header(call, "Allow",
-			   strcmp(same_path->method, "GET") == 0 ? "GET, HEAD" : same_path->method);
-	sl_call_fail(call, 405, same_path->help, "%s is for %s requests", same_path->path,
-		     same_path->method);
 }
 
 static void on_control(void *arg, struct sl_call *call)
@@ -589,7 +552,7 @@ void sl_ctl_free(struct sl_ctl *ctl)
 	if (!ctl)
 		return;
 	while (!sl_list_is_empty(&ctl->waiting)) {
-		struct wait *w = SL_CONTAINER_OF(ctl->waiting.next, struct wait, node);
+		struct sl_wait *w = SL_CONTAINER_OF(ctl->waiting.next, struct sl_wait, node);
 
 		sl_list_remove(&w->node);
 		w->ctl = NULL;

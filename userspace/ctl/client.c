@@ -20,19 +20,30 @@ void sl_client_reply_done(struct sl_client_reply *r)
 	r->status = 0;
 }
 
-void sl_client_add_param(struct sl_str *target, const char *name, const char *value)
+static void add_escaped(struct sl_str *s, const char *text, const char *also_plain)
 {
 	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				    "0123456789-._~:/";
+				    "0123456789-._~";
+
+	for (; *text; text++) {
+		if (strchr(plain, *text) || strchr(also_plain, *text))
+			sl_str_addc(s, *text);
+		else
+			sl_str_addf(s, "%%%02X", (unsigned char)*text);
+	}
+}
+
+void sl_client_add_escaped(struct sl_str *target, const char *text)
+{
+	add_escaped(target, text, "");
+}
+
+void sl_client_add_param(struct sl_str *target, const char *name, const char *value)
+{
 	bool is_first = !strchr(sl_str_text(target), '?');
 
 	sl_str_addf(target, "%c%s=", is_first ? '?' : '&', name);
-	for (; *value; value++) {
-		if (strchr(plain, *value))
-			sl_str_addc(target, *value);
-		else
-			sl_str_addf(target, "%%%02X", (unsigned char)*value);
-	}
+	add_escaped(target, value, ":/");
 }
 
 static int dial(const char *path, unsigned timeout_s)
@@ -131,8 +142,8 @@ static int split_reply(struct sl_str *text, struct sl_client_reply *ret)
 	return 0;
 }
 
-int sl_client_ask(const char *socket_path, const char *method, const char *target,
-		  unsigned timeout_s, struct sl_client_reply *ret)
+int sl_client_send(const char *socket_path, const char *method, const char *target,
+		   const struct sl_str *body, unsigned timeout_s, struct sl_client_reply *ret)
 {
 	_cleanup_(sl_str_done) struct sl_str text = { 0 };
 	_cleanup_fd_ int fd = dial(socket_path, timeout_s);
@@ -140,8 +151,13 @@ int sl_client_ask(const char *socket_path, const char *method, const char *targe
 
 	if (fd < 0)
 		return fd;
-	sl_str_addf(&text, "%s %s HTTP/1.1\r\nHost: sluice\r\nConnection: close\r\n\r\n", method,
+	sl_str_addf(&text, "%s %s HTTP/1.1\r\nHost: sluice\r\nConnection: close\r\n", method,
 		    target);
+	if (body)
+		sl_str_addf(&text, "Content-Length: %zu\r\n", body->len);
+	sl_str_adds(&text, "\r\n");
+	if (body)
+		sl_str_add(&text, sl_str_text(body), body->len);
 	if (text.oom)
 		return -ENOMEM;
 	r = send_all(fd, &text);
@@ -149,4 +165,10 @@ int sl_client_ask(const char *socket_path, const char *method, const char *targe
 	if (r == 0)
 		r = receive_all(fd, &text);
 	return r < 0 ? r : split_reply(&text, ret);
+}
+
+int sl_client_ask(const char *socket_path, const char *method, const char *target,
+		  unsigned timeout_s, struct sl_client_reply *ret)
+{
+	return sl_client_send(socket_path, method, target, NULL, timeout_s, ret);
 }

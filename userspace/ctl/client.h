@@ -17,7 +17,13 @@ void sl_client_reply_done(struct sl_client_reply *r);
  */
 SL_MUST_CHECK int sl_client_ask(const char *socket_path, const char *method, const char *target,
 				unsigned timeout_s, struct sl_client_reply *ret);
+/* With a body; NULL: none. */
+SL_MUST_CHECK int sl_client_send(const char *socket_path, const char *method, const char *target,
+				 const struct sl_str *body, unsigned timeout_s,
+				 struct sl_client_reply *ret);
 
+/* Appends text that is one part of a path or query, encoded. */
+void sl_client_add_escaped(struct sl_str *target, const char *text);
 /* Appends "?name=value" or "&name=value", encoded. */
 void sl_client_add_param(struct sl_str *target, const char *name, const char *value);
 

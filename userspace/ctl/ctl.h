@@ -27,17 +27,28 @@ enum sl_ctl_request {
 
 /* A change of the configuration at run time; everything is borrowed during the call. */
 struct sl_ctl_change {
-	enum sl_source_kind kind; /* not FILE */
+	enum sl_source_kind kind; /* FILE: back to the files, earlier changes are forgotten */
 	bool undo;                /* DRAIN only: undrain. */
 	bool keep;                /* over restarts of the supervisor */
-	const char *subject;      /* the route; DRAIN: "" for every route */
+	const char *subject;      /* the route; DRAIN and FILE: "" for every route */
 	struct sl_slice text;     /* ROUTE: the route; DRAIN: the target's address */
 };
+
+enum sl_ctl_result {
+	SL_CTL_FAILED = 0,
+	SL_CTL_DONE,
+	SL_CTL_CREATED,   /* CHANGE: a route that was not there */
+	SL_CTL_REFUSED,   /* CHANGE: by the configuration; the text is its diagnostics */
+	SL_CTL_NOT_FOUND, /* CHANGE: no such route or target, or nothing to undo */
+	SL_CTL_BUSY,      /* too much is waiting */
+};
+
 /*
- * `text`: what to print; valid during the call. A refused configuration is told from other
- * failures by its diagnostics, which hold ": error: " as conf/conf.h says.
+ * `text`: what to print; valid during the call. A configuration that is refused at a reload
+ * (FAILED) is told from other failures by its diagnostics, which hold ": error: " as conf/conf.h
+ * says.
  */
-typedef void (*sl_ctl_reply_fn)(void *arg, bool ok, const char *text);
+typedef void (*sl_ctl_reply_fn)(void *arg, enum sl_ctl_result result, const char *text);
 
 /* What the daemon knows and the control interface shows; owned by the daemon, read on the loop. */
 struct sl_ctl_facts {
@@ -50,6 +61,8 @@ struct sl_ctl_facts {
 	bool sandboxed;          /* system call filter on */
 	bool privileged_uid;     /* runs as uid 0 (no account to change to) */
 	const char *steering;    /* port ranges: "sk_lookup", or why not */
+	/* the changes made at run time that are in force, in their order; NULL: none */
+	const struct sl_conf_sources *changes;
 };
 
 struct sl_ctl_options {

@@ -37,6 +37,10 @@
 	  "Open connections to the target.")                                                       \
 	X(TARGET_FAILED, "sluice_target_connect_failures_total", "counter",                        \
 	  "Attempts to connect to the target that failed.")                                        \
+	X(TARGET_CHECKS, "sluice_health_checks_total", "counter",                                  \
+	  "Health checks of the target by result, ok or failed.")                                  \
+	X(CHANGES, "sluice_config_runtime_changes", "gauge",                                       \
+	  "Changes made at run time that lie over the files.")                                     \
 	X(OVERLOADED, "sluice_overloaded", "gauge", "1 while the circuit breaker refuses.")        \
 	X(DNS_QUERIES, "sluice_dns_queries_total", "counter", "Questions asked of name servers.")  \
 	X(DNS_FAILURES, "sluice_dns_failures_total", "counter", "Questions without an answer.")    \
@@ -138,13 +142,21 @@ static void add_hist(struct page *p, enum metric m, struct label label, const st
 	sl_str_addf(s, " %" PRIu64 "\n", count);
 }
 
-static void add_target(struct page *p, const char *route, const struct sl_target_view *t)
+static void add_target(struct page *p, const char *route, bool checked,
+		       const struct sl_target_view *t)
 {
 	struct label labels[] = { { "route", route }, { "target", t->address }, { 0 } };
 
 	add(p, METRIC_TARGET_UP, labels, t->state == SL_TARGET_UP);
 	add(p, METRIC_TARGET_ACTIVE, labels, t->active);
 	add(p, METRIC_TARGET_FAILED, labels, t->failed);
+	if (!checked)
+		return;
+	add(p, METRIC_TARGET_CHECKS,
+	    LABELS({ "route", route }, { "target", t->address }, { "result", "ok" }), t->checks_ok);
+	add(p, METRIC_TARGET_CHECKS,
+	    LABELS({ "route", route }, { "target", t->address }, { "result", "failed" }),
+	    t->checks_failed);
 }
 
 static void add_route_engine(struct page *p, const struct sl_route_view *r, enum sl_engine_id e)
@@ -182,7 +194,7 @@ static void add_route(void *arg, const struct sl_route_view *r)
 				   { "reason", sl_reason_name((enum sl_reason)i) }),
 			    r->rejected[i]);
 	for (size_t i = 0; i < r->n_targets; i++)
-		add_target(p, r->conf->name, &r->targets[i]);
+		add_target(p, r->conf->name, r->conf->health.enabled, &r->targets[i]);
 }
 
 static void add_totals(struct page *p, const struct sl_proxy_totals *t)
@@ -197,13 +209,13 @@ static void add_totals(struct page *p, const struct sl_proxy_totals *t)
 			    LABELS({ "route", "-" },
 				   { "reason", sl_reason_name((enum sl_reason)i) }),
 			    t->no_route_rejected[i]);
-	/* Refused before a route was known: the client side is all there was. */
+	/* Ended before a route was known: the client side is all there was. */
 	for (int i = SL_REASON_NONE + 1; i < SL_REASON_COUNT_; i++)
-		if (t->no_route_rejected[i])
+		if (t->no_route_ended[i])
 			add(p, METRIC_ENDS,
 			    LABELS({ "route", "-" }, { "engine", "-" }, { "side", "client" },
 				   { "reason", sl_reason_name((enum sl_reason)i) }),
-			    t->no_route_rejected[i]);
+			    t->no_route_ended[i]);
 	for (int e = 0; e < SL_ENGINE_COUNT_; e++)
 		for (int i = SL_WHY_NONE + 1; i < SL_WHY_COUNT_; i++)
 			if (t->engine_why[e][i])
@@ -238,6 +250,7 @@ void sl_metrics_render(struct sl_str *out, struct sl_proxy *proxy, const struct 
 	add(&page, METRIC_READY, NULL, facts->ready && !sl_proxy_is_draining(proxy));
 	add(&page, METRIC_GENERATION, NULL, sl_proxy_generation(proxy));
 	add(&page, METRIC_RELOAD_OK, NULL, facts->last_reload_unix <= 0 || facts->last_reload_ok);
+	add(&page, METRIC_CHANGES, NULL, facts->changes ? facts->changes->n : 0);
 	add_totals(&page, &totals);
 	add_hist(&page, METRIC_AGE, (struct label){ 0 }, age);
 	sl_proxy_each_route(proxy, add_route, &page);

@@ -7,6 +7,8 @@
 
 #include "ctl/table.h"
 
+#define MAX_CANDIDATES 40 /* of an explanation, for people */
+
 /* ---- reading ---- */
 
 static const char *text_at(const json_t *j, const char *key)
@@ -204,38 +206,104 @@ void sl_render_status(const struct sl_render *r, const json_t *doc)
 	print_route_table(r, json_object_get(doc, "routes"));
 }
 
-static void print_route_details(const struct sl_render *r, const json_t *route)
+/* "a, b, c", or "a, b and 7 more". */
+static void add_list(struct sl_str *s, const json_t *list)
 {
-	_cleanup_(sl_str_done) struct sl_str ports = { 0 };
+	size_t n = json_array_size(list);
+	size_t shown = n > 8 ? 6 : n;
+
+	for (size_t i = 0; i < shown; i++)
+		sl_str_addf(s, "%s%s", i ? ", " : "", json_string_value(json_array_get(list, i)));
+	if (n > shown)
+		sl_str_addf(s, " and %zu more", n - shown);
+}
+
+/* Nothing at all for an empty list. */
+static void line_of_list(const struct sl_render *r, const char *label, const json_t *list)
+{
+	_cleanup_(sl_str_done) struct sl_str text = { 0 };
+
+	add_list(&text, list);
+	if (text.len)
+		line(r, label, "%s", sl_str_text(&text));
+}
+
+static void line_of_text(const struct sl_render *r, const char *label, const json_t *doc,
+			 const char *key)
+{
+	if (json_is_string(json_object_get(doc, key)))
+		line(r, label, "%s", text_at(doc, key));
+}
+
+static void print_match(const struct sl_render *r, const json_t *route)
+{
+	const json_t *health = json_object_get(route, "health");
+	const json_t *security = json_object_get(route, "security");
+
+	line_of_list(r, "  ports", json_object_get(route, "ports"));
+	if (count_at(route, "priority"))
+		line(r, "  priority", "%" PRIu64, count_at(route, "priority"));
+	line_of_list(r, "  domains", json_object_get(route, "domains"));
+	line_of_text(r, "  path", route, "path");
+	line_of_list(r, "  clients", json_object_get(route, "clients"));
+	line_of_text(r, "  TLS versions", route, "tls_versions");
+	line_of_list(r, "  ALPN", json_object_get(route, "alpn"));
+	line(r, "  engine", "%s", text_at(route, "engine"));
+	if (json_array_size(json_object_get(route, "targets")) > 1)
+		line_of_text(r, "  balance", route, "balance");
+	if (strcmp(text_at(route, "send_proxy"), "none") != 0)
+		line_of_text(r, "  PROXY header", route, "send_proxy");
+	if (json_is_object(health))
+		line(r, "  health", "every %s, down after %" PRIu64 ", up after %" PRIu64,
+		     text_at(health, "every"), count_at(health, "fall"), count_at(health, "rise"));
+	if (count_at(security, "allow") || count_at(security, "deny"))
+		line(r, "  security", "%" PRIu64 " allowed, %" PRIu64 " denied entries",
+		     count_at(security, "allow"), count_at(security, "deny"));
+}
+
+static void print_target(const struct sl_render *r, const char *label, const json_t *t)
+{
+	const json_t *checks = json_object_get(t, "checks");
+	_cleanup_(sl_str_done) struct sl_str more = { 0 };
+	const char *state = text_at(t, "state");
+	char word[64];
+
+	if (json_is_integer(json_object_get(t, "weight")) && count_at(t, "weight") != 1)
+		sl_str_addf(&more, ", weight %" PRIu64, count_at(t, "weight"));
+	if (is_true_at(t, "backup"))
+		sl_str_adds(&more, ", backup");
+	if (count_at(checks, "ok") || count_at(checks, "failed"))
+		sl_str_addf(&more, ", checks %" PRIu64 " good %" PRIu64 " failed",
+			    count_at(checks, "ok"), count_at(checks, "failed"));
+	if (json_is_string(json_object_get(t, "last_error")))
+		sl_str_addf(&more, " (%s)", text_at(t, "last_error"));
+	line(r, label, "%s %s, %" PRIu64 " active, %" PRIu64 " total, %" PRIu64 " failed%s",
+	     text_at(t, "address"),
+	     coloured(r, strcmp(state, "up") == 0 ? GREEN : YELLOW, state, word),
+	     count_at(t, "active"), count_at(t, "total"), count_at(t, "failed"),
+	     sl_str_text(&more));
+}
+
+void sl_render_route(const struct sl_render *r, const json_t *route)
+{
 	_cleanup_(sl_str_done) struct sl_str client = { 0 };
 	_cleanup_(sl_str_done) struct sl_str backend = { 0 };
 	_cleanup_(sl_str_done) struct sl_str rejected = { 0 };
-	const json_t *list = json_object_get(route, "ports");
 	const json_t *targets = json_object_get(route, "targets");
 	const json_t *by_side = json_object_get(route, "terminations");
 	char up[32];
 	char down[32];
 
-	for (size_t i = 0; i < json_array_size(list); i++)
-		sl_str_addf(&ports, "%s%s", i ? ", " : "",
-			    json_string_value(json_array_get(list, i)));
 	(void)fprintf(r->to, "%s%s%s%s\n", r->colour ? "\033[1m" : "", text_at(route, "name"),
 		      r->colour ? "\033[0m" : "",
 		      json_is_false(json_object_get(route, "enabled")) ? " (disabled)" : "");
-	line(r, "  ports", "%s", sl_str_text(&ports));
-	line(r, "  engine", "%s", text_at(route, "engine"));
+	print_match(r, route);
 	line(r, "  connections", "%" PRIu64 " active, %" PRIu64 " total, %s up, %s down",
 	     count_at(route, "active"), count_at(route, "total"),
 	     sl_table_bytes(count_at(route, "bytes_up"), up),
 	     sl_table_bytes(count_at(route, "bytes_down"), down));
-	for (size_t i = 0; i < json_array_size(targets); i++) {
-		const json_t *t = json_array_get(targets, i);
-
-		line(r, i ? "" : "  targets",
-		     "%s %s, %" PRIu64 " active, %" PRIu64 " total, %" PRIu64 " failed",
-		     text_at(t, "address"), text_at(t, "state"), count_at(t, "active"),
-		     count_at(t, "total"), count_at(t, "failed"));
-	}
+	for (size_t i = 0; i < json_array_size(targets); i++)
+		print_target(r, i ? "" : "  targets", json_array_get(targets, i));
 	add_counts(&client, json_object_get(by_side, "client"));
 	add_counts(&backend, json_object_get(by_side, "backend"));
 	add_counts(&rejected, json_object_get(route, "rejected"));
@@ -244,12 +312,45 @@ static void print_route_details(const struct sl_render *r, const json_t *route)
 	line(r, "  rejected", "%s", sl_str_text(&rejected));
 }
 
+/* What a change says in one line: a target, or the beginning of a route. */
+static void add_change(struct sl_table *t, const json_t *c)
+{
+	const char *text = json_string_value(json_object_get(c, "text"));
+
+	sl_table_add(t, text_at(c, "change"));
+	sl_table_add(t,
+		     json_is_string(json_object_get(c, "route")) ? text_at(c, "route") : "(all)");
+	sl_table_add(t, is_true_at(c, "keep") ? "yes" : "no");
+	if (text)
+		sl_table_addf(t, "%zu bytes", strlen(text));
+	else
+		sl_table_add(t, text_at(c, "target"));
+}
+
+void sl_render_changes(const struct sl_render *r, const json_t *doc)
+{
+	static const struct sl_table_column columns[] = {
+		{ "CHANGE", false }, { "ROUTE", false }, { "KEPT", false }, { "WHAT", false }
+	};
+	const json_t *changes = json_object_get(doc, "changes");
+	_cleanup_(sl_table_done) struct sl_table t;
+
+	if (json_array_size(changes) == 0) {
+		(void)fputs("nothing was changed at run time\n", r->to);
+		return;
+	}
+	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
+	for (size_t i = 0; i < json_array_size(changes); i++)
+		add_change(&t, json_array_get(changes, i));
+	sl_table_print(&t, r->to, r->colour);
+}
+
 void sl_render_routes(const struct sl_render *r, const json_t *doc)
 {
 	for (size_t i = 0; i < json_array_size(doc); i++) {
 		if (i)
 			(void)fputc('\n', r->to);
-		print_route_details(r, json_array_get(doc, i));
+		sl_render_route(r, json_array_get(doc, i));
 	}
 	if (json_array_size(doc) == 0)
 		(void)fputs("no routes\n", r->to);
@@ -267,6 +368,7 @@ static void add_conn(struct sl_table *t, const json_t *c)
 	sl_table_add(t, text_at(c, "client"));
 	sl_table_add(t, text_at(c, "client_via"));
 	sl_table_add(t, text_at(c, "backend"));
+	sl_table_add(t, text_at(c, "sni"));
 	sl_table_add(t, sl_table_seconds(number_at(c, "age_s"), text));
 	sl_table_add(t, sl_table_seconds(number_at(c, "idle_s"), text));
 	sl_table_add(t, sl_table_bytes(count_at(c, "bytes_up"), text));
@@ -278,7 +380,8 @@ void sl_render_conns(const struct sl_render *r, const json_t *doc)
 	static const struct sl_table_column columns[] = {
 		{ "ID", true },   { "ROUTE", false },  { "STATE", false }, { "ENGINE", false },
 		{ "WHY", false }, { "CLIENT", false }, { "VIA", false },   { "BACKEND", false },
-		{ "AGE", true },  { "IDLE", true },    { "UP", true },     { "DOWN", true },
+		{ "SNI", false }, { "AGE", true },     { "IDLE", true },   { "UP", true },
+		{ "DOWN", true },
 	};
 	_cleanup_(sl_table_done) struct sl_table t;
 	size_t n = json_array_size(doc);
@@ -344,22 +447,88 @@ void sl_render_reasons(const struct sl_render *r, const json_t *doc)
 	print_words(r, "WHY THIS ENGINE", json_object_get(doc, "engines"));
 }
 
-void sl_render_explain(const struct sl_render *r, const json_t *doc)
+/* "port 443 for shop.example.com, from 192.0.2.7" */
+static void print_question(const struct sl_render *r, const json_t *doc)
 {
+	static const struct {
+		const char *key;
+		const char *words;
+	} parts[] = { { "address", " of " },   { "name", ", name " }, { "path", ", path " },
+		      { "client", ", from " }, { "alpn", ", ALPN " }, { "tls", ", TLS " } };
+	_cleanup_(sl_str_done) struct sl_str text = { 0 };
+
+	sl_str_addf(&text, "port %" PRIu64, count_at(doc, "port"));
+	for (size_t i = 0; i < SL_ARRAY_LEN(parts); i++)
+		if (json_is_string(json_object_get(doc, parts[i].key)))
+			sl_str_addf(&text, "%s%s", parts[i].words, text_at(doc, parts[i].key));
+	if (!is_true_at(doc, "listening"))
+		sl_str_adds(&text, " (nothing listens there)");
+	line(r, "connection to", "%s", sl_str_text(&text));
+}
+
+static void print_decision(const struct sl_render *r, const json_t *doc)
+{
+	const json_t *security = json_object_get(doc, "security");
 	bool accepted = strcmp(text_at(doc, "verdict"), "accepted") == 0;
+	bool denied = strcmp(text_at(security, "verdict"), "denied") == 0;
 	char word[64];
 
-	line(r, "port", "%" PRIu64 "%s", count_at(doc, "port"),
-	     is_true_at(doc, "listening") ? "" : " (nothing listens there)");
-	line(r, "route", "%s", text_at(doc, "route"));
 	line(r, "verdict", "%s: %s",
 	     coloured(r, accepted ? GREEN : RED, text_at(doc, "verdict"), word),
 	     text_at(doc, "verdict_text"));
+	line(r, "route", "%s", text_at(doc, "route"));
+	if (json_is_object(security))
+		line(r, "security", "%s: %s",
+		     coloured(r, denied ? RED : GREEN, text_at(security, "verdict"), word),
+		     text_at(security, "text"));
+	if (json_is_string(json_object_get(doc, "target")) &&
+	    json_is_string(json_object_get(doc, "target_why")))
+		line(r, "target", "%s: %s", text_at(doc, "target"), text_at(doc, "target_why"));
+	else if (json_is_string(json_object_get(doc, "route")))
+		line(r, "target", "%s",
+		     json_is_string(json_object_get(doc, "target")) ? text_at(doc, "target")
+								    : "none is usable");
 	if (json_is_string(json_object_get(doc, "engine")))
 		line(r, "engine", "%s, %s: %s", text_at(doc, "engine"),
 		     text_at(doc, "engine_reason"), text_at(doc, "engine_text"));
-	if (json_is_string(json_object_get(doc, "target")))
-		line(r, "target", "%s", text_at(doc, "target"));
+}
+
+static void print_candidates(const struct sl_render *r, const json_t *candidates)
+{
+	static const struct sl_table_column columns[] = { { "ROUTE", false },
+							  { "RESULT", false },
+							  { "WHY", false } };
+	_cleanup_(sl_table_done) struct sl_table t;
+	size_t n = json_array_size(candidates);
+
+	if (n == 0)
+		return;
+	(void)fputc('\n', r->to);
+	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
+	for (size_t i = 0; i < n && i < MAX_CANDIDATES; i++) {
+		const json_t *c = json_array_get(candidates, i);
+
+		sl_table_add(&t, text_at(c, "route"));
+		sl_table_add(&t, text_at(c, "result"));
+		sl_table_add(&t, text_at(c, "text"));
+	}
+	sl_table_print(&t, r->to, r->colour);
+	if (n > MAX_CANDIDATES)
+		(void)fprintf(r->to, "and %zu more of this port; --json has them all\n",
+			      n - MAX_CANDIDATES);
+}
+
+void sl_render_explain(const struct sl_render *r, const json_t *doc)
+{
+	print_question(r, doc);
+	print_decision(r, doc);
+	if (is_true_at(doc, "needs_hello"))
+		line(r, "first bytes", "the decision waits for the TLS ClientHello");
+	if (is_true_at(doc, "accept_proxy"))
+		line(r, "PROXY header",
+		     "the port has accept_proxy; --client is the address that "
+		     "the header names");
 	if (json_is_string(json_object_get(doc, "note")))
 		line(r, "note", "%s", text_at(doc, "note"));
+	print_candidates(r, json_object_get(doc, "candidates"));
 }

@@ -20,6 +20,8 @@ struct sl_render {
 
 void sl_render_status(const struct sl_render *r, const struct json_t *doc);
 void sl_render_routes(const struct sl_render *r, const struct json_t *doc);
+void sl_render_route(const struct sl_render *r, const struct json_t *doc);
+void sl_render_changes(const struct sl_render *r, const struct json_t *doc);
 void sl_render_conns(const struct sl_render *r, const struct json_t *doc);
 void sl_render_flows(const struct sl_render *r, const struct json_t *doc);
 void sl_render_engines(const struct sl_render *r, const struct json_t *doc);

@@ -88,6 +88,7 @@ static const char *status_text(unsigned status)
 		const char *text;
 	} texts[] = {
 		{ 200, "OK" },
+		{ 201, "Created" },
 		{ 400, "Bad Request" },
 		{ 404, "Not Found" },
 		{ 405, "Method Not Allowed" },

@@ -2,8 +2,10 @@
 #include "ctl/views.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/json.h"
+#include "ctl/view_match.h"
 
 static const char *choice_name(enum sl_engine_choice choice)
 {
@@ -158,6 +160,25 @@ static void add_kernel(struct sl_json *j)
 	sl_json_obj_end(j);
 }
 
+/* The lists everybody is held against. */
+static void add_security(struct sl_json *j, const struct sl_proxy *proxy)
+{
+	const struct sl_conf *conf = sl_proxy_conf(proxy);
+	const struct sl_conf_global *g = conf ? &conf->global : NULL;
+
+	sl_json_obj(j, "security");
+	sl_json_u64(j, "allow", g ? sl_view_set_size(&g->access.allow) : 0);
+	sl_json_u64(j, "deny", g ? sl_view_set_size(&g->access.deny) : 0);
+	sl_json_str(j, "deny_file", g ? g->deny_file : NULL);
+	sl_json_obj_end(j);
+}
+
+/* What lies over the files: "sluice routes changes" has the details. */
+static void add_changes(struct sl_json *j, const struct sl_conf_sources *changes)
+{
+	sl_json_u64(j, "runtime_changes", changes ? changes->n : 0);
+}
+
 void sl_view_status(struct sl_str *out, struct sl_proxy *proxy, const struct sl_ctl_facts *facts,
 		    uint64_t now_ms)
 {
@@ -175,6 +196,8 @@ void sl_view_status(struct sl_str *out, struct sl_proxy *proxy, const struct sl_
 	add_facts(&j, facts);
 	add_totals(&j, &totals);
 	add_kernel(&j);
+	add_security(&j, proxy);
+	add_changes(&j, facts->changes);
 	sl_json_arr(&j, "routes");
 	sl_proxy_each_route(proxy, add_route_summary, &j);
 	sl_json_arr_end(&j);
@@ -191,32 +214,18 @@ static void add_target_details(struct sl_json *j, const struct sl_target_view *t
 	sl_json_u64(j, "active", t->active);
 	sl_json_u64(j, "total", t->total);
 	sl_json_u64(j, "failed", t->failed);
+	sl_json_u64(j, "weight", t->weight);
+	sl_json_bool(j, "backup", t->is_backup);
+	sl_json_obj(j, "checks");
+	sl_json_u64(j, "ok", t->checks_ok);
+	sl_json_u64(j, "failed", t->checks_failed);
+	sl_json_obj_end(j);
+	sl_json_str(j, "last_error", t->check_error[0] ? t->check_error : NULL);
 	sl_json_arr(j, "resolved");
 	for (size_t i = 0; i < t->n_addrs; i++)
 		add_addr(j, NULL, &t->addrs[i]);
 	sl_json_arr_end(j);
 	sl_json_obj_end(j);
-}
-
-static void add_ports(struct sl_json *j, const struct sl_conf_route *r)
-{
-	sl_json_arr(j, "ports");
-	for (size_t i = 0; i < r->n_ports; i++) {
-		const struct sl_port_spec *p = &r->ports[i];
-		char ip[SL_ADDR_TEXT];
-		char text[SL_ADDR_TEXT + 32];
-		int n = 0;
-
-		if (sl_addr_family(&p->ip))
-			n = snprintf(text, sizeof(text),
-				     sl_addr_family(&p->ip) == AF_INET6 ? "[%s]:" : "%s:",
-				     sl_addr_format_ip(&p->ip, ip));
-		n += snprintf(text + n, sizeof(text) - (size_t)n, "%u", p->from);
-		if (p->to != p->from)
-			(void)snprintf(text + n, sizeof(text) - (size_t)n, "-%u", p->to);
-		sl_json_str(j, NULL, text);
-	}
-	sl_json_arr_end(j);
 }
 
 static void add_route_engines(struct sl_json *j, const struct sl_route_view *r)
@@ -256,7 +265,7 @@ static void add_route(void *arg, const struct sl_route_view *r)
 	sl_json_obj(j, NULL);
 	sl_json_str(j, "name", r->conf->name);
 	sl_json_bool(j, "enabled", r->conf->enabled);
-	add_ports(j, r->conf);
+	sl_view_match(j, r->conf);
 	sl_json_str(j, "engine", choice_name(r->conf->engine));
 	sl_json_str(j, "keep_alive", keep_alive_name(r->conf->keep_alive));
 	sl_json_bool(j, "half_open", r->conf->half_open);
@@ -283,10 +292,38 @@ void sl_view_routes(struct sl_str *out, struct sl_proxy *proxy)
 	sl_str_addc(out, '\n');
 }
 
+struct one_route {
+	struct sl_json j;
+	const char *name;
+	bool found;
+};
+
+static void add_route_of_name(void *arg, const struct sl_route_view *r)
+{
+	struct one_route *one = arg;
+
+	if (one->found || strcmp(r->conf->name, one->name) != 0)
+		return;
+	one->found = true;
+	add_route(&one->j, r);
+}
+
+bool sl_view_route(struct sl_str *out, struct sl_proxy *proxy, const char *name)
+{
+	struct one_route one = { .j = sl_json_on(out), .name = name };
+
+	sl_proxy_each_route(proxy, add_route_of_name, &one);
+	if (one.found)
+		sl_str_addc(out, '\n');
+	return one.found;
+}
+
 /* ---- connections ---- */
 
 static void add_conn(struct sl_json *j, const struct sl_conn_row *c)
 {
+	char tls[SL_TLS_TEXT];
+
 	sl_json_obj(j, NULL);
 	sl_json_u64(j, "id", c->id);
 	sl_json_str(j, "route", c->route[0] ? c->route : NULL);
@@ -298,9 +335,9 @@ static void add_conn(struct sl_json *j, const struct sl_conn_row *c)
 	add_addr(j, "client", &c->client);
 	add_addr(j, "client_via", &c->client_via);
 	add_addr(j, "backend", &c->backend);
-	sl_json_null(j, "sni");
-	sl_json_null(j, "alpn");
-	sl_json_null(j, "tls");
+	sl_json_str(j, "sni", c->sni[0] ? c->sni : NULL);
+	sl_json_str(j, "alpn", c->alpn[0] ? c->alpn : NULL);
+	sl_json_str(j, "tls", sl_view_tls(c->tls_versions, tls));
 	sl_json_f64(j, "age_s", seconds(c->age_ms));
 	sl_json_f64(j, "idle_s", seconds(c->idle_ms));
 	sl_json_u64(j, "bytes_up", c->bytes_up);
@@ -374,55 +411,88 @@ void sl_view_version(struct sl_str *out, const struct sl_ctl_facts *facts)
 
 /* ---- explain ---- */
 
+static void add_question(struct sl_json *j, const struct sl_question *q)
+{
+	char tls[SL_TLS_TEXT];
+	char ip[SL_ADDR_TEXT];
+
+	sl_json_u64(j, "port", q->port);
+	sl_json_str(j, "address",
+		    sl_addr_family(&q->local) ? sl_addr_format_ip(&q->local, ip) : NULL);
+	sl_json_str(j, "name", q->name);
+	sl_json_str(j, "path", q->path);
+	sl_json_str(j, "client",
+		    sl_addr_family(&q->client) ? sl_addr_format_ip(&q->client, ip) : NULL);
+	sl_json_str(j, "alpn", q->alpn);
+	sl_json_str(j, "tls", sl_view_tls(q->tls_versions, tls));
+}
+
+static void add_engine(struct sl_json *j, const struct sl_explanation *e)
+{
+	bool known = e->route && e->engine != SL_ENGINE_NONE;
+
+	sl_json_str(j, "engine", known ? sl_engine_name(e->engine) : NULL);
+	sl_json_str(j, "engine_reason", known ? sl_engine_reason_name(e->engine_reason) : NULL);
+	sl_json_str(j, "engine_text", known ? sl_engine_reason_text(e->engine_reason) : NULL);
+}
+
+static void add_access(struct sl_json *j, const struct sl_explanation *e)
+{
+	bool denied = sl_access_is_denied(e->access);
+
+	sl_json_obj(j, "security");
+	sl_json_str(j, "verdict", denied ? "denied" : "allowed");
+	sl_json_str(j, "rule", sl_access_rule_name(e->access));
+	sl_json_str(j, "text", sl_access_rule_text(e->access));
+	sl_json_obj_end(j);
+}
+
+static void add_candidates(struct sl_json *j, const struct sl_explanation *e)
+{
+	sl_json_arr(j, "candidates");
+	for (size_t i = 0; i < e->n_candidates; i++) {
+		const struct sl_explained_route *c = &e->candidates[i];
+
+		sl_json_obj(j, NULL);
+		sl_json_str(j, "route", c->conf->name);
+		sl_json_str(j, "result", c->verdict == SL_MATCH_WON ? "won" : "lost");
+		sl_json_str(j, "why", sl_match_verdict_name(c->verdict));
+		sl_json_str(j, "text", sl_match_verdict_text(c->verdict));
+		sl_json_obj_end(j);
+	}
+	sl_json_arr_end(j);
+}
+
 static void add_decision(struct sl_json *j, const struct sl_explanation *e)
 {
 	bool accepted = e->verdict == SL_REASON_NONE;
 
 	sl_json_bool(j, "listening", e->is_listening);
+	sl_json_bool(j, "needs_hello", e->needs_hello);
+	sl_json_bool(j, "accept_proxy", e->wants_proxy);
 	sl_json_str(j, "route", e->route ? e->route->name : NULL);
 	sl_json_str(j, "verdict", accepted ? "accepted" : sl_reason_name(e->verdict));
 	sl_json_str(j, "verdict_text",
 		    accepted ? "the connection would be accepted" : sl_reason_text(e->verdict));
-	if (e->route && e->engine != SL_ENGINE_NONE) {
-		sl_json_str(j, "engine", sl_engine_name(e->engine));
-		sl_json_str(j, "engine_reason", sl_engine_reason_name(e->engine_reason));
-		sl_json_str(j, "engine_text", sl_engine_reason_text(e->engine_reason));
-	} else {
-		sl_json_null(j, "engine");
-		sl_json_null(j, "engine_reason");
-		sl_json_null(j, "engine_text");
-	}
+	add_access(j, e);
+	add_engine(j, e);
 	sl_json_str(j, "target", e->route ? e->target : NULL);
+	sl_json_str(j, "target_why", e->route ? e->target_why : NULL);
+	add_candidates(j, e);
+	sl_json_str(j, "note", e->name_error);
 }
 
-void sl_view_explain(struct sl_str *out, struct sl_proxy *proxy,
-		     const struct sl_view_question *question)
+void sl_view_explain(struct sl_str *out, struct sl_proxy *proxy, const struct sl_question *question)
 {
+	_cleanup_(sl_explanation_done) struct sl_explanation e = { 0 };
 	struct sl_json j = sl_json_on(out);
-	const struct sl_question q = { .local = question->address,
-				       .port = question->port,
-				       .client = question->client };
-	struct sl_explanation e = { 0 };
-	char ip[SL_ADDR_TEXT];
 
-	if (sl_proxy_explain(proxy, &q, &e) < 0)
-		e.verdict = SL_REASON_ERROR;
-
+	if (sl_proxy_explain(proxy, question, &e) < 0) {
+		out->oom = true;
+		return;
+	}
 	sl_json_obj(&j, NULL);
-	sl_json_u64(&j, "port", question->port);
-	sl_json_str(&j, "address",
-		    sl_addr_family(&question->address) ? sl_addr_format_ip(&question->address, ip)
-						       : NULL);
-	sl_json_str(&j, "name", question->name);
-	sl_json_str(&j, "path", question->path);
-	sl_json_str(&j, "client",
-		    sl_addr_family(&question->client) ? sl_addr_format_ip(&question->client, ip)
-						      : NULL);
+	add_question(&j, question);
 	add_decision(&j, &e);
-	sl_json_str(&j, "note",
-		    question->name || question->path
-			    ? "routes of this build match by address and port only; name and "
-			      "path do not matter"
-			    : NULL);
 	finish(&j);
 }

@@ -13,20 +13,14 @@ const char *sl_view_state(const struct sl_proxy *proxy, const struct sl_ctl_fact
 void sl_view_status(struct sl_str *out, struct sl_proxy *proxy, const struct sl_ctl_facts *facts,
 		    uint64_t now_ms);
 void sl_view_routes(struct sl_str *out, struct sl_proxy *proxy);
+/* One of them, alone; false, and nothing appended: there is none of that name. */
+bool sl_view_route(struct sl_str *out, struct sl_proxy *proxy, const char *name);
 void sl_view_conns(struct sl_str *out, const struct sl_conn_survey *survey);
 void sl_view_flows(struct sl_str *out);
 void sl_view_engines(struct sl_str *out, const struct sl_proxy *proxy);
 void sl_view_version(struct sl_str *out, const struct sl_ctl_facts *facts);
 
-/* The question as asked; NULL and AF_UNSPEC for what was left out. */
-struct sl_view_question {
-	uint16_t port;
-	struct sl_addr address;
-	struct sl_addr client;
-	const char *name;
-	const char *path;
-};
 void sl_view_explain(struct sl_str *out, struct sl_proxy *proxy,
-		     const struct sl_view_question *question);
+		     const struct sl_question *question);
 
 #endif

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/str.h"
+#include "ctl/changes.h"
 
 #define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 
@@ -86,14 +87,20 @@ int sl_memfd_read(int fd, size_t max, char **ret, size_t *ret_len)
 	return 0;
 }
 
-/* The bundle: records of { kind, name length, text length } name text, each field 8 bytes. */
+/*
+ * The bundle: records of { kind, name length, text length } name text, each field 8 bytes. The name
+ * of a change is its subject; its kind stands above the record's.
+ */
 enum record_kind {
 	RECORD_SOURCE = 1,
 	RECORD_RESOLV_CONF,
 	RECORD_HOSTS,
+	RECORD_CHANGE,
 };
+#define CHANGE_SHIFT 8
+#define CHANGE_KEEP (UINT64_C(1) << 16)
 
-static void add_record(struct sl_str *s, enum record_kind kind, const char *name, const char *text,
+static void add_record(struct sl_str *s, uint64_t kind, const char *name, const char *text,
 		       size_t len)
 {
 	uint64_t head[3] = { kind, strlen(name), len };
@@ -103,13 +110,23 @@ static void add_record(struct sl_str *s, enum record_kind kind, const char *name
 	sl_str_add(s, text, len);
 }
 
+static void add_source_record(struct sl_str *s, const struct sl_conf_source *source)
+{
+	uint64_t kind = RECORD_CHANGE | (uint64_t)source->kind << CHANGE_SHIFT |
+			(source->keep ? CHANGE_KEEP : 0);
+
+	if (source->kind == SL_SOURCE_FILE)
+		add_record(s, RECORD_SOURCE, source->name, source->text, source->len);
+	else
+		add_record(s, kind, source->subject, source->text, source->len);
+}
+
 int sl_bundle_pack(const struct sl_bundle *b, int *ret_fd)
 {
 	_cleanup_(sl_str_done) struct sl_str s = { 0 };
 
 	for (size_t i = 0; i < b->sources.n; i++)
-		add_record(&s, RECORD_SOURCE, b->sources.item[i].name, b->sources.item[i].text,
-			   b->sources.item[i].len);
+		add_source_record(&s, &b->sources.item[i]);
 	if (b->resolv_conf)
 		add_record(&s, RECORD_RESOLV_CONF, "", b->resolv_conf, b->resolv_conf_len);
 	if (b->hosts)
@@ -153,6 +170,21 @@ static int add_source(struct sl_conf_sources *s, const char *name, size_t name_l
 	return item[s->n - 1].name && item[s->n - 1].text ? 0 : -ENOMEM;
 }
 
+static int add_change(struct sl_conf_sources *s, uint64_t head, const char *subject,
+		      size_t subject_len, const char *text, size_t len)
+{
+	uint64_t kind = head >> CHANGE_SHIFT & 0xff;
+	_cleanup_free_ char *name = copy_text(subject, subject_len);
+
+	if (!name)
+		return -ENOMEM;
+	if (kind == SL_SOURCE_FILE || kind >= SL_SOURCE_KIND_COUNT_ || head >= CHANGE_KEEP << 1 ||
+	    strlen(name) != subject_len || !sl_changes_fit((enum sl_source_kind)kind, name, len))
+		return -EBADMSG;
+	return sl_changes_insert(s, SIZE_MAX, (enum sl_source_kind)kind, head & CHANGE_KEEP, name,
+				 (struct sl_slice){ text, len });
+}
+
 static int take_text(char **slot, size_t *slot_len, const char *text, size_t len)
 {
 	if (*slot)
@@ -183,6 +215,8 @@ static int unpack_records(const char *p, size_t n, struct sl_bundle *b)
 			r = take_text(&b->resolv_conf, &b->resolv_conf_len, text, head[2]);
 		else if (head[0] == RECORD_HOSTS)
 			r = take_text(&b->hosts, &b->hosts_len, text, head[2]);
+		else if ((head[0] & 0xff) == RECORD_CHANGE)
+			r = add_change(&b->sources, head[0], p, head[1], text, head[2]);
 		if (r < 0)
 			return r;
 		p = text + head[2];

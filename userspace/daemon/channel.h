@@ -22,29 +22,31 @@ enum sl_msg_type {
 	/* from the supervisor */
 	SL_MSG_OPTIONS = 1, /* first message: who you are */
 	SL_MSG_FACTS,       /* what the control interface shows */
-	SL_MSG_CONFIG,      /* id: generation; fd: bundle; opens a change */
-	SL_MSG_LISTENER,    /* part of the change; fd: listening socket */
-	SL_MSG_REMOVE,      /* part of the change; id: listener to give up */
-	SL_MSG_HTTP,        /* part of the change; fd: new listening socket of global.http */
-	SL_MSG_NO_HTTP,     /* part of the change: global.http is off */
-	SL_MSG_CONTROL,     /* before the first change; fd: listening Unix socket */
-	SL_MSG_ACCESS,      /* any time; fd: where access lines go from now on */
-	SL_MSG_NO_ACCESS,   /* any time */
-	SL_MSG_PREPARE,     /* answer PREPARED or FAILED, change nothing yet */
-	SL_MSG_ABORT,       /* forget the change */
-	SL_MSG_COMMIT,      /* make the change; answer APPLIED (READY the first time) */
-	SL_MSG_REPLY,       /* id: of the REQUEST; flag: it worked; fd: sealed text */
-	SL_MSG_DENY,        /* any time after OPTIONS; fd: sealed set of denied addresses */
-	SL_MSG_DENIED,      /* any time; fd: page of counters of the kernel's drops, read-only */
-	SL_MSG_DRAIN,       /* flag: accept the queues empty first */
-	SL_MSG_STOP,        /* end now */
+	/* id: generation; fd: bundle; flag: its files of the system are those of the last one;
+	 * opens a change */
+	SL_MSG_CONFIG,
+	SL_MSG_LISTENER,  /* part of the change; fd: listening socket */
+	SL_MSG_REMOVE,    /* part of the change; id: listener to give up */
+	SL_MSG_HTTP,      /* part of the change; fd: new listening socket of global.http */
+	SL_MSG_NO_HTTP,   /* part of the change: global.http is off */
+	SL_MSG_CONTROL,   /* before the first change; fd: listening Unix socket */
+	SL_MSG_ACCESS,    /* any time; fd: where access lines go from now on */
+	SL_MSG_NO_ACCESS, /* any time */
+	SL_MSG_PREPARE,   /* answer PREPARED or FAILED, change nothing yet */
+	SL_MSG_ABORT,     /* forget the change */
+	SL_MSG_COMMIT,    /* make the change; answer APPLIED (READY the first time) */
+	SL_MSG_REPLY,     /* id: of the REQUEST; flag: it worked; fd: sealed text */
+	SL_MSG_DENY,      /* any time after OPTIONS; fd: sealed set of denied addresses */
+	SL_MSG_DENIED,    /* any time; fd: page of counters of the kernel's drops, read-only */
+	SL_MSG_DRAIN,     /* flag: accept the queues empty first */
+	SL_MSG_STOP,      /* end now */
 	/* from the proxy */
 	SL_MSG_READY,
 	SL_MSG_PREPARED,
 	SL_MSG_APPLIED,
 	SL_MSG_FAILED,  /* text */
 	SL_MSG_REQUEST, /* id: chosen by the proxy; flag: enum sl_ctl_request */
-	SL_MSG_CHANGE,  /* as REQUEST; fd: sealed sl_overlay_change, see daemon/overlay.h */
+	SL_MSG_CHANGE,  /* as REQUEST; fd: what daemon/overlay.h packs */
 	SL_MSG_COUNT_,
 };
 

@@ -70,7 +70,7 @@ static void make_printable(char *text)
 			*text = '?';
 }
 
-static void deliver(struct sl_child *c, const struct sl_msg *msg)
+static void deliver(struct sl_child *c, const struct sl_msg *msg, int fd)
 {
 	struct sl_msg clean = *msg;
 
@@ -80,16 +80,16 @@ static void deliver(struct sl_child *c, const struct sl_msg *msg)
 		clean.ready.version[sizeof(clean.ready.version) - 1] = '\0';
 		make_printable(clean.ready.version);
 	}
-	c->events->message(c->events->arg, c, &clean);
+	c->events->message(c->events->arg, c, &clean, fd);
 }
 
 static void on_channel(void *arg, int err, const struct sl_msg *msg, int fd)
 {
 	struct sl_child *c = arg;
 
-	(void)fd; /* messages of the proxy carry none */
 	if (!err) {
-		deliver(c, msg);
+		deliver(c, msg, fd);
+		sl_closep(&fd);
 		return;
 	}
 	if (c->pid == 0) {

@@ -30,7 +30,8 @@ struct sl_child_end {
 };
 
 struct sl_child_events {
-	void (*message)(void *arg, struct sl_child *child, const struct sl_msg *msg);
+	/* `fd`: of the message, borrowed; -1: none. */
+	void (*message)(void *arg, struct sl_child *child, const struct sl_msg *msg, int fd);
 	/*
 	 * The channel of a process is closed although it was not told to end: it is dead or
 	 * about to be killed, but how and when it ends is known later only.

@@ -12,15 +12,18 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "ctl/changes.h"
 #include "ctl/ctl.h"
 #include "daemon/bundle.h"
 #include "daemon/channel.h"
+#include "daemon/overlay.h"
 #include "daemon/privs.h"
 #include "daemon/resume.h"
 #include "daemon/sandbox.h"
 #include "proxy/proxy.h"
+#include "tls/library.h"
 
-#define MAX_REQUESTS 64
+#define MAX_REQUESTS 512 /* more than the control interface has clients */
 #define OPTIONS_WAIT_MS 10000
 /* After a drain: long enough for the last replies of the control interface to leave. */
 #define LINGER_MS 50
@@ -30,6 +33,7 @@ struct change {
 	bool is_open;
 	bool is_prepared;
 	uint64_t generation;
+	bool same_files; /* of the system, as the last one's */
 	struct sl_bundle bundle;
 	struct sl_conf *conf;
 	struct sl_proxy_listener *added;
@@ -56,6 +60,7 @@ struct role {
 	struct sl_ctl_facts facts;
 	char steering[sizeof(((struct sl_msg_facts *)0)->steering)];
 	char *config_path;
+	struct sl_conf_sources changes; /* made at run time, of the generation in force */
 	struct change change;
 	int control_fd;
 	int access_fd;
@@ -101,28 +106,40 @@ static void say_failed(struct role *role, int err, const char *text)
 
 /* ---- requests to the supervisor ---- */
 
+static int send_request(struct role *role, enum sl_ctl_request what,
+			const struct sl_ctl_change *change, uint64_t id)
+{
+	const struct sl_msg msg = { .type = change ? SL_MSG_CHANGE : SL_MSG_REQUEST,
+				    .flag = what,
+				    .id = id };
+	int fd = -1;
+	int r = change ? sl_overlay_pack(change, &fd) : 0;
+
+	return r < 0 ? r : sl_channel_send_owned(role->channel, &msg, fd);
+}
+
 static void on_request(void *arg, enum sl_ctl_request what, const struct sl_ctl_change *change,
 		       sl_ctl_reply_fn reply, void *reply_arg)
 {
 	struct role *role = arg;
-	struct sl_msg msg = { .type = SL_MSG_REQUEST, .flag = what };
-
-	(void)change;
 
 	for (size_t i = 0; i < MAX_REQUESTS; i++) {
 		struct request *slot = &role->requests[i];
+		uint64_t id;
 
 		if (slot->id)
 			continue;
-		msg.id = ++role->last_request;
-		if (sl_channel_send(role->channel, &msg, -1) < 0)
-			break;
+		id = ++role->last_request;
+		if (send_request(role, what, change, id) < 0) {
+			reply(reply_arg, SL_CTL_FAILED, "the supervisor cannot be asked\n");
+			return;
+		}
 		*slot = (struct request){
-			.id = msg.id, .what = what, .reply = reply, .arg = reply_arg
+			.id = id, .what = what, .reply = reply, .arg = reply_arg
 		};
 		return;
 	}
-	reply(reply_arg, false, "too many requests are waiting, try again later\n");
+	reply(reply_arg, SL_CTL_BUSY, "too many requests are waiting, try again later\n");
 }
 
 static void on_reply(struct role *role, const struct sl_msg *msg, int fd)
@@ -141,7 +158,7 @@ static void on_reply(struct role *role, const struct sl_msg *msg, int fd)
 		/* Whoever asks after this answer must be answered by the new generation. */
 		if (hit.what == SL_CTL_UPGRADE && msg->flag)
 			sl_ctl_stop_accepting(role->ctl);
-		hit.reply(hit.arg, msg->flag, text ? text : "");
+		hit.reply(hit.arg, (enum sl_ctl_result)msg->flag, text ? text : "");
 		return;
 	}
 }
@@ -155,6 +172,7 @@ static void open_change(struct role *role, const struct sl_msg *msg, int fd)
 	change_done(&role->change);
 	role->change.is_open = true;
 	role->change.generation = msg->id;
+	role->change.same_files = msg->flag;
 	r = sl_bundle_unpack(fd, &role->change.bundle);
 	if (r < 0)
 		sl_warn(r, "cannot read the configuration the supervisor sent");
@@ -279,18 +297,33 @@ static void on_applied(void *arg)
 	say(role, is_first ? SL_MSG_READY : SL_MSG_APPLIED);
 }
 
+/* What GET /v1/changes shows; without memory for it the last ones stay. */
+static void show_changes(struct role *role, const struct sl_conf_sources *sources)
+{
+	struct sl_conf_sources changes = { 0 };
+
+	if (sl_changes_copy(sources, &changes) < 0) {
+		sl_conf_sources_done(&changes);
+		return;
+	}
+	sl_conf_sources_done(&role->changes);
+	role->changes = changes;
+	role->facts.changes = &role->changes;
+}
+
 static int apply(struct role *role)
 {
 	struct change *c = &role->change;
 	struct sl_dns_files files = dns_files(&c->bundle);
 	size_t n_added = c->n_added;
 
-	if (role->facts.ready)
+	if (role->facts.ready && !c->same_files)
 		(void)sl_proxy_set_dns_files(role->proxy,
 					     &files); /* on failure the old ones stay */
 	if (c->has_http)
 		sl_ctl_set_http_fd(role->ctl, SL_TAKE_FD(c->http_fd));
 	set_log(c->conf);
+	show_changes(role, &c->bundle.sources);
 	c->n_added = 0; /* the descriptors belong to the proxy now */
 	return sl_proxy_apply(role->proxy, SL_TAKE_PTR(c->conf), c->generation, c->added, n_added,
 			      c->removed, c->n_removed, on_applied, role);
@@ -524,6 +557,7 @@ static void role_done(struct role *role)
 	sl_closep(&role->control_fd);
 	sl_closep(&role->access_fd);
 	free(role->config_path);
+	sl_conf_sources_done(&role->changes);
 }
 
 /*
@@ -551,6 +585,9 @@ static int start(struct role *role, int channel_fd)
 	if (role->options.log_level < SL_LOG_LEVEL_COUNT_)
 		sl_log_setup((enum sl_log_level)role->options.log_level, role->options.log_json,
 			     STDERR_FILENO);
+	r = sl_tls_init(); /* while files can be opened */
+	if (r < 0)
+		return sl_err(r, "cannot start the TLS library");
 	if (!role->options.is_single) {
 		move_to_top(&fd, role->options.channel_fd);
 		r = become_unprivileged(role);

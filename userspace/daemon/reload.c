@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "ctl/changes.h"
 #include "daemon/bind.h"
 #include "daemon/state.h"
 
@@ -21,13 +22,15 @@ void sl_setup_done(struct sl_setup *setup)
 	*setup = (struct sl_setup){ .bundle_fd = -1, .http_fd = -1 };
 }
 
-int sl_setup_read(const char *path, struct sl_bundle *ret, struct sl_conf **ret_conf,
-		  struct sl_str *report)
+int sl_setup_read(const char *path, const struct sl_conf_sources *changes, struct sl_bundle *ret,
+		  struct sl_conf **ret_conf, struct sl_str *report)
 {
 	_cleanup_(sl_bundle_done) struct sl_bundle b = { 0 };
 	_cleanup_(sl_diags_done) struct sl_diags diags = { 0 };
 	int r = sl_conf_sources_load(path, &b.sources, &diags);
 
+	if (r == 0 && changes)
+		r = sl_changes_copy(changes, &b.sources);
 	if (r == 0)
 		r = sl_conf_build(&b.sources, ret_conf, &diags);
 	sl_str_add(report, sl_str_text(&diags.text), diags.text.len);
@@ -107,6 +110,7 @@ int sl_setup_bind(struct sl_supervisor *s, const struct sl_setup *old,
 	/* Asked again at each reload when it is off because its address was taken. */
 	s->http_changes = !old->conf || !is_same_http(&old->conf->global, &setup->conf->global) ||
 			  (setup->conf->global.http_enabled && old->http_fd < 0);
+	s->http_changes = s->http_changes && s->job_what != SL_CTL_CHANGE;
 	if (s->http_changes)
 		r = bind_http(setup, old->http_fd, &setup->http_fd, report);
 	if (r < 0)
@@ -134,7 +138,9 @@ void sl_send_http(struct sl_child *child, int fd)
 
 static void send_change(struct sl_supervisor *s)
 {
-	const struct sl_msg config = { .type = SL_MSG_CONFIG, .id = s->next.generation };
+	const struct sl_msg config = { .type = SL_MSG_CONFIG,
+				       .id = s->next.generation,
+				       .flag = s->job_what == SL_CTL_CHANGE };
 	const struct sl_msg prepare = { .type = SL_MSG_PREPARE };
 	const struct sl_listeners *old = &s->now.listeners;
 	const struct sl_listeners *fresh = &s->next.listeners;
@@ -166,6 +172,10 @@ static double unix_now(void)
 
 static void finish(struct sl_supervisor *s, bool ok)
 {
+	if (s->job_what == SL_CTL_CHANGE) {
+		sl_change_finish(s, ok);
+		return;
+	}
 	s->last_reload_ok = ok;
 	s->last_reload_unix = unix_now();
 	sl_supervisor_send_facts(s);
@@ -176,7 +186,9 @@ static void finish_refused(struct sl_supervisor *s)
 {
 	sl_listeners_cancel(&s->next.listeners, &s->now.listeners);
 	sl_setup_done(&s->next);
-	sl_str_adds(&s->report, "nothing has changed, the old configuration stays in force\n");
+	if (s->job_what == SL_CTL_RELOAD)
+		sl_str_adds(&s->report,
+			    "nothing has changed, the old configuration stays in force\n");
 	finish(s, false);
 }
 
@@ -184,7 +196,7 @@ static void on_deadline(struct sl_timer *timer)
 {
 	struct sl_supervisor *s = SL_CONTAINER_OF(timer, struct sl_supervisor, job_deadline);
 
-	sl_log(SL_LOG_ERROR, "the proxy process does not answer a reload, replacing it");
+	sl_log(SL_LOG_ERROR, "the proxy process does not answer a reload or change, replacing it");
 	if (s->current)
 		sl_child_kill(s->current); /* its death ends the job */
 }
@@ -212,19 +224,12 @@ static void note_fixed(const struct sl_conf_global *old, const struct sl_conf_gl
 				    "global.max_connections is raised by a restart only\n");
 }
 
-void sl_reload_start(struct sl_supervisor *s)
+void sl_reload_switch(struct sl_supervisor *s, const struct sl_bundle *bundle, int r)
 {
-	_cleanup_(sl_bundle_done) struct sl_bundle bundle = { 0 };
-	int r;
-
-	s->next = (struct sl_setup){ .bundle_fd = -1,
-				     .http_fd = -1,
-				     .generation = s->now.generation + 1 };
-	r = sl_setup_read(s->options->config_path, &bundle, &s->next.conf, &s->report);
 	if (r == 0)
-		r = sl_setup_bind(s, &s->now, &bundle.sources, &s->next, &s->report);
+		r = sl_setup_bind(s, &s->now, &bundle->sources, &s->next, &s->report);
 	if (r == 0)
-		r = sl_bundle_pack(&bundle, &s->next.bundle_fd);
+		r = sl_bundle_pack(bundle, &s->next.bundle_fd);
 	if (r < 0) {
 		if (s->report.len == 0)
 			sl_str_addf(&s->report, "error: %s\n", strerror(-r));
@@ -235,6 +240,27 @@ void sl_reload_start(struct sl_supervisor *s)
 	sl_timer_start(s->loop, &s->job_deadline, sl_loop_now_ms(s->loop) + RELOAD_WAIT_MS,
 		       on_deadline);
 	send_change(s);
+}
+
+void sl_reload_start(struct sl_supervisor *s)
+{
+	_cleanup_(sl_bundle_done) struct sl_bundle bundle = { 0 };
+	_cleanup_(sl_bundle_done) struct sl_bundle old = { 0 };
+	int r;
+
+	s->job_what = SL_CTL_RELOAD;
+	s->next = (struct sl_setup){ .bundle_fd = -1,
+				     .http_fd = -1,
+				     .generation = s->now.generation + 1 };
+	r = sl_bundle_unpack(s->now.bundle_fd, &old);
+	if (r == 0)
+		r = sl_setup_read(s->options->config_path, &old.sources, &bundle, &s->next.conf,
+				  &s->report);
+	if (r < 0 && strstr(sl_str_text(&s->report), "runtime:"))
+		sl_str_adds(&s->report,
+			    "note: changes made at run time lie over the files; 'sluice routes "
+			    "changes' lists them, 'sluice routes forget NAME' drops them\n");
+	sl_reload_switch(s, &bundle, r);
 }
 
 /*
@@ -267,20 +293,27 @@ static void on_prepared(struct sl_supervisor *s)
 	const struct sl_msg abort = { .type = SL_MSG_ABORT };
 	int r = sl_steering_set(&s->steering, &s->next.listeners);
 
+	if (r < 0) {
+		sl_str_addf(&s->report, "error: cannot steer port ranges: %s\n", strerror(-r));
+	} else {
+		r = sl_change_save(s);
+		if (r < 0 && sl_steering_set(&s->steering, &s->now.listeners) < 0)
+			sl_log(SL_LOG_ERROR, "cannot steer port ranges as before");
+	}
 	if (r == 0) {
 		commit(s);
 		return;
 	}
 	sl_child_send(s->current, &abort, -1);
 	sl_timer_stop(&s->job_deadline);
-	sl_str_addf(&s->report, "error: cannot steer port ranges: %s\n", strerror(-r));
 	finish_refused(s);
 }
 
 static void on_applied(struct sl_supervisor *s)
 {
 	sl_timer_stop(&s->job_deadline);
-	sl_str_addf(&s->report, "generation %" PRIu64 " is in force\n", s->now.generation);
+	if (s->job_what == SL_CTL_RELOAD)
+		sl_str_addf(&s->report, "generation %" PRIu64 " is in force\n", s->now.generation);
 	finish(s, true);
 }
 

@@ -11,11 +11,12 @@
 #include "daemon/bundle.h"
 #include "daemon/state.h"
 
-#define STATE_MAX (64u << 20)
+/* Mostly changes that wait: SL_PENDING_MAX texts of at most 1 MiB each. */
+#define STATE_MAX (320u << 20)
 
 /*
- * The layout is SL_STATE_VERSION's: a header, then listeners, then children. Both programs
- * are of the same host, so byte order and alignment are no question.
+ * The layout is SL_STATE_VERSION's: a header, then listeners, then children, then changes that
+ * wait. Both programs are of the same host, so byte order and alignment are no question.
  */
 struct saved_header {
 	uint32_t version; /* first, in every version */
@@ -39,11 +40,19 @@ struct saved_header {
 	uint32_t socket_gid;
 	uint32_t n_listeners;
 	uint32_t n_children;
+	uint32_t n_pending;
 	uint32_t wants[SL_CTL_REQUEST_COUNT_];
 	struct sl_waiters waiting[SL_CTL_REQUEST_COUNT_];
 	char steering[160];
 	char runtime_dir[4096];
+	char changes_path[4096];
 	char exe[4096];
+};
+
+/* Followed by `len` bytes of sl_overlay_encode(). */
+struct saved_pending {
+	struct sl_waiter waiter;
+	uint64_t len;
 };
 
 struct saved_child {
@@ -84,6 +93,8 @@ static int save_header(const struct sl_supervisor *s, struct saved_header *h)
 	int r = copy_path(h->runtime_dir, sizeof(h->runtime_dir), s->runtime.dir);
 
 	if (r == 0)
+		r = copy_path(h->changes_path, sizeof(h->changes_path), s->changes_path);
+	if (r == 0)
 		r = copy_path(h->exe, sizeof(h->exe), s->exe);
 	if (r == 0)
 		r = copy_path(h->steering, sizeof(h->steering), s->steering.text);
@@ -109,6 +120,7 @@ static int save_header(const struct sl_supervisor *s, struct saved_header *h)
 	h->socket_gid = s->identity.socket_gid;
 	h->n_listeners = (uint32_t)s->now.listeners.n;
 	h->n_children = count_children(s);
+	h->n_pending = (uint32_t)s->n_pending;
 	for (int i = 0; i < SL_CTL_REQUEST_COUNT_; i++) {
 		h->wants[i] = s->wants[i];
 		h->waiting[i] = s->waiting[i];
@@ -131,6 +143,23 @@ static struct saved_child save_child(const struct sl_supervisor *s, const struct
 	return saved;
 }
 
+static void save_pending(const struct sl_pending *p, struct sl_str *out)
+{
+	_cleanup_(sl_str_done) struct sl_str encoded = { 0 };
+	const struct sl_ctl_change change = { .kind = p->change.kind,
+					      .undo = p->change.undo,
+					      .keep = p->change.keep,
+					      .subject = p->change.subject,
+					      .text = { p->change.text, p->change.len } };
+	struct saved_pending saved = { .waiter = p->waiter };
+
+	sl_overlay_encode(&change, &encoded);
+	saved.len = encoded.len;
+	sl_str_add(out, &saved, sizeof(saved));
+	sl_str_add(out, encoded.p, encoded.len);
+	out->oom = out->oom || encoded.oom;
+}
+
 static int save(const struct sl_supervisor *s, int *ret_fd)
 {
 	_cleanup_(sl_str_done) struct sl_str out = { 0 };
@@ -150,6 +179,8 @@ static int save(const struct sl_supervisor *s, int *ret_fd)
 
 		sl_str_add(&out, &c, sizeof(c));
 	}
+	sl_list_for_each (pos, &s->pending)
+		save_pending(SL_CONTAINER_OF(pos, struct sl_pending, node), &out);
 	return out.oom ? -ENOMEM : sl_memfd_new("sluice-state", out.p, out.len, ret_fd);
 }
 
@@ -258,7 +289,9 @@ static int load_header(struct sl_supervisor *s, const struct saved_header *h)
 	}
 	free(s->exe);
 	s->exe = strndup(h->exe, sizeof(h->exe));
-	r = s->exe ? sl_runtime_resume(h->runtime_dir, h->pid_fd, &s->runtime) : -ENOMEM;
+	s->changes_path = strndup(h->changes_path, sizeof(h->changes_path));
+	r = s->exe && s->changes_path ? sl_runtime_resume(h->runtime_dir, h->pid_fd, &s->runtime)
+				      : -ENOMEM;
 	if (r == 0)
 		r = load_steering(s, h);
 	return r < 0 ? r : load_conf(s);
@@ -294,17 +327,43 @@ static int load_child(struct sl_supervisor *s, const struct saved_child *saved)
 	return 0;
 }
 
+/* Up to the end of the state. */
+static int load_pending(struct sl_supervisor *s, const char *p, const char *end, uint32_t n)
+{
+	for (; n > 0; n--) {
+		_cleanup_(sl_overlay_change_done) struct sl_overlay_change change = { 0 };
+		struct saved_pending saved;
+		int r;
+
+		if ((size_t)(end - p) < sizeof(saved))
+			return -EPROTO;
+		memcpy(&saved, p, sizeof(saved));
+		p += sizeof(saved);
+		if (saved.len > (uint64_t)(end - p))
+			return -EPROTO;
+		r = sl_overlay_decode(p, saved.len, &change);
+		if (r == 0)
+			r = sl_change_append(s, &saved.waiter, &change);
+		if (r < 0)
+			return r;
+		p += saved.len;
+	}
+	return p == end ? 0 : -EPROTO;
+}
+
 static int load_all(struct sl_supervisor *s, const char *p, size_t len)
 {
 	const struct saved_header *h = (const void *)p;
 	const char *listeners = p + sizeof(*h);
 	const char *children;
+	const char *pending;
 	int r;
 
 	if (len < sizeof(*h) || h->version != SL_STATE_VERSION || h->size != sizeof(*h))
 		return -EPROTO;
 	children = listeners + h->n_listeners * sizeof(struct sl_listener);
-	if (children + h->n_children * sizeof(struct saved_child) != p + len)
+	pending = children + h->n_children * sizeof(struct saved_child);
+	if (pending > p + len)
 		return -EPROTO;
 	r = load_header(s, h);
 	if (r == 0)
@@ -315,7 +374,7 @@ static int load_all(struct sl_supervisor *s, const char *p, size_t len)
 		memcpy(&c, children + i * sizeof(c), sizeof(c));
 		r = load_child(s, &c);
 	}
-	return r;
+	return r < 0 ? r : load_pending(s, pending, p + len, h->n_pending);
 }
 
 int sl_resume_load(struct sl_supervisor *s, int state_fd)

@@ -68,6 +68,7 @@ static const int plain[] = {
 	SCMP_SYS(lseek),
 	SCMP_SYS(madvise),
 	SCMP_SYS(membarrier),
+	SCMP_SYS(memfd_create), /* long requests to the supervisor */
 	SCMP_SYS(mremap),
 	SCMP_SYS(munmap),
 	SCMP_SYS(nanosleep),
@@ -201,10 +202,9 @@ static int allow_values(scmp_filter_ctx ctx, int call, unsigned arg, const uint3
 
 static int allow_fcntl_ioctl(scmp_filter_ctx ctx)
 {
-	static const uint32_t fcntls[] = {
-		F_GETFD,      F_SETFD,      F_GETFL,         F_SETFL,
-		F_SETPIPE_SZ, F_GETPIPE_SZ, F_DUPFD_CLOEXEC, F_GET_SEALS
-	};
+	static const uint32_t fcntls[] = { F_GETFD,         F_SETFD,      F_GETFL,
+					   F_SETFL,         F_SETPIPE_SZ, F_GETPIPE_SZ,
+					   F_DUPFD_CLOEXEC, F_GET_SEALS,  F_ADD_SEALS };
 	static const uint32_t ioctls[] = { FIONREAD, FIONBIO, SIOCOUTQ, SIOCOUTQNSD };
 	int r = allow_values(ctx, SCMP_SYS(fcntl), 1, fcntls, SL_ARRAY_LEN(fcntls));
 

@@ -14,6 +14,7 @@
 #include "daemon/bundle.h"
 #include "daemon/child.h"
 #include "daemon/listeners.h"
+#include "daemon/overlay.h"
 #include "daemon/privs.h"
 #include "daemon/runtime.h"
 #include "daemon/supervisor.h"
@@ -45,11 +46,21 @@ struct sl_waiters {
 	size_t n;
 };
 
-/* Reloads and upgrades happen one at a time; what comes meanwhile waits for the next one. */
+/* A change asked for at run time, in the order in which they came. */
+struct sl_pending {
+	struct sl_list node;
+	struct sl_waiter waiter;
+	struct sl_overlay_change change;
+	bool is_new;               /* adds a route; once it is under way */
+	enum sl_ctl_result result; /* why it failed, as far as known */
+};
+#define SL_PENDING_MAX 256
+
+/* Reloads, changes and upgrades happen one at a time; what comes meanwhile waits. */
 enum sl_job {
 	SL_JOB_NONE = 0,
-	SL_JOB_PREPARE, /* reload: the proxy looks at it */
-	SL_JOB_COMMIT,  /* reload: the proxy changes over */
+	SL_JOB_PREPARE, /* reload, change: the proxy looks at it */
+	SL_JOB_COMMIT,  /* reload, change: the proxy changes over */
 	SL_JOB_UPGRADE, /* a proxy of the installed program gets ready */
 	SL_JOB_EXEC,    /* the last messages leave, then this program is replaced */
 };
@@ -91,6 +102,7 @@ struct sl_supervisor {
 	struct sl_timer restart;
 
 	enum sl_job job;
+	enum sl_ctl_request job_what; /* RELOAD or CHANGE, of PREPARE and COMMIT */
 	struct sl_timer job_deadline;
 	uint64_t exec_until_ms;
 	struct sl_setup next; /* of a reload under way */
@@ -99,6 +111,11 @@ struct sl_supervisor {
 	struct sl_waiters asked[SL_CTL_REQUEST_COUNT_];   /* for the job under way */
 	struct sl_waiters waiting[SL_CTL_REQUEST_COUNT_]; /* for the next one */
 	bool wants[SL_CTL_REQUEST_COUNT_];
+	struct sl_list pending; /* struct sl_pending; the job under way is not in it any more */
+	size_t n_pending;
+	struct sl_pending *changing; /* the job under way; NULL: none, or no change */
+	bool saves_changes;          /* what is kept differs: at COMMIT the file is written */
+	char *changes_path;          /* state_dir/changes */
 	bool last_reload_ok;
 	double last_reload_unix;
 	bool has_been_ready;
@@ -120,6 +137,9 @@ void sl_supervisor_set_drain_deadline(struct sl_supervisor *s, struct sl_child *
 void sl_supervisor_send_facts(struct sl_supervisor *s);
 /* Starts what is wanted, at the end of this turn and if nothing else is going on. */
 void sl_supervisor_next_job(struct sl_supervisor *s);
+/* Sends s->report. */
+void sl_supervisor_reply(struct sl_supervisor *s, const struct sl_waiter *waiter,
+			 enum sl_ctl_result result);
 /* Ends the job: answers who asked with s->report. The next one starts at the end of the turn. */
 void sl_supervisor_finish_job(struct sl_supervisor *s, enum sl_ctl_request what, bool ok);
 /* (Re)opens the access log of the configuration; on failure the old one stays in use. */
@@ -129,8 +149,12 @@ void sl_supervisor_set_log(const struct sl_conf *conf);
 
 /* ---- reload.c ---- */
 
-/* Reads and builds; diagnostics and warnings go to `report`. */
-SL_MUST_CHECK int sl_setup_read(const char *path, struct sl_bundle *ret, struct sl_conf **ret_conf,
+/*
+ * Reads and builds, with the changes of `changes` (NULL: none) on top; diagnostics and
+ * warnings go to `report`.
+ */
+SL_MUST_CHECK int sl_setup_read(const char *path, const struct sl_conf_sources *changes,
+				struct sl_bundle *ret, struct sl_conf **ret_conf,
 				struct sl_str *report);
 /* Binds listeners and global.http beside those of `old`; on failure nothing is left. */
 SL_MUST_CHECK int sl_setup_bind(struct sl_supervisor *s, const struct sl_setup *old,
@@ -140,8 +164,26 @@ void sl_send_listener(struct sl_child *child, const struct sl_listener *l);
 void sl_send_http(struct sl_child *child, int fd);
 
 void sl_reload_start(struct sl_supervisor *s);
+/*
+ * s->next, whose configuration is built from `bundle`, is to be in force: binds, asks the proxy.
+ * `r` below 0: it could not be built, s->report says why.
+ */
+void sl_reload_switch(struct sl_supervisor *s, const struct sl_bundle *bundle, int r);
 void sl_reload_on_message(struct sl_supervisor *s, const struct sl_msg *msg);
 void sl_reload_on_death(struct sl_supervisor *s); /* of the current proxy */
+
+/* ---- change.c ---- */
+
+/* Takes the request of a proxy; -EBADMSG: no proxy sends such a thing. */
+SL_MUST_CHECK int sl_change_take(struct sl_supervisor *s, const struct sl_waiter *waiter, int fd);
+void sl_change_start(struct sl_supervisor *s); /* the first of s->pending, which is not empty */
+/* Before COMMIT: what is kept is on the disk first. On failure, reported, nothing has changed. */
+SL_MUST_CHECK int sl_change_save(struct sl_supervisor *s);
+void sl_change_finish(struct sl_supervisor *s, bool ok);
+/* Appends one to s->pending; `change` is emptied. */
+SL_MUST_CHECK int sl_change_append(struct sl_supervisor *s, const struct sl_waiter *waiter,
+				   struct sl_overlay_change *change);
+void sl_changes_done(struct sl_supervisor *s); /* forgets what is pending */
 
 /* ---- upgrade.c ---- */
 

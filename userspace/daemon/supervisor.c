@@ -296,9 +296,10 @@ static void ask(struct sl_supervisor *s, enum sl_ctl_request what, struct sl_wai
 	sl_supervisor_next_job(s);
 }
 
-static void reply(struct sl_supervisor *s, const struct sl_waiter *waiter, bool ok)
+void sl_supervisor_reply(struct sl_supervisor *s, const struct sl_waiter *waiter,
+			 enum sl_ctl_result result)
 {
-	const struct sl_msg msg = { .type = SL_MSG_REPLY, .flag = ok, .id = waiter->request };
+	const struct sl_msg msg = { .type = SL_MSG_REPLY, .flag = result, .id = waiter->request };
 	struct sl_list *pos;
 	int fd = -1;
 
@@ -328,7 +329,7 @@ void sl_supervisor_finish_job(struct sl_supervisor *s, enum sl_ctl_request what,
 {
 	log_report(s, what, ok);
 	for (size_t i = 0; i < s->asked[what].n; i++)
-		reply(s, &s->asked[what].item[i], ok);
+		sl_supervisor_reply(s, &s->asked[what].item[i], ok ? SL_CTL_DONE : SL_CTL_FAILED);
 	s->asked[what].n = 0;
 	sl_str_done(&s->report);
 	s->job = SL_JOB_NONE;
@@ -361,6 +362,8 @@ static void on_job_task(struct sl_task *task)
 		begin_job(s, SL_CTL_RELOAD);
 	else if (s->wants[SL_CTL_UPGRADE])
 		begin_job(s, SL_CTL_UPGRADE);
+	else if (!sl_list_is_empty(&s->pending))
+		sl_change_start(s);
 }
 
 void sl_supervisor_next_job(struct sl_supervisor *s)
@@ -370,17 +373,33 @@ void sl_supervisor_next_job(struct sl_supervisor *s)
 
 static void on_request(struct sl_supervisor *s, const struct sl_child *c, const struct sl_msg *msg)
 {
-	if (msg->flag < SL_CTL_REQUEST_COUNT_)
+	if (msg->flag < SL_CTL_REQUEST_COUNT_ && msg->flag != SL_CTL_CHANGE)
 		ask(s, (enum sl_ctl_request)msg->flag,
 		    (struct sl_waiter){ .child = c->serial, .request = msg->id });
 }
 
-static void on_message(void *arg, struct sl_child *c, const struct sl_msg *msg)
+static void on_change(struct sl_supervisor *s, struct sl_child *c, const struct sl_msg *msg, int fd)
+{
+	const struct sl_waiter waiter = { .child = c->serial, .request = msg->id };
+	int r = sl_change_take(s, &waiter, fd);
+
+	if (r < 0) {
+		(void)sl_err(r, "proxy process %d sent what no proxy sends, killing it",
+			     (int)c->pid);
+		sl_child_kill(c);
+		return;
+	}
+	sl_supervisor_next_job(s);
+}
+
+static void on_message(void *arg, struct sl_child *c, const struct sl_msg *msg, int fd)
 {
 	struct sl_supervisor *s = arg;
 
 	if (msg->type == SL_MSG_REQUEST) {
 		on_request(s, c, msg);
+	} else if (msg->type == SL_MSG_CHANGE) {
+		on_change(s, c, msg, fd);
 	} else if (c == s->candidate) {
 		sl_upgrade_on_message(s, msg);
 	} else if (c == s->current && msg->type == SL_MSG_READY) {
@@ -481,6 +500,7 @@ static void cancel_job(struct sl_supervisor *s)
 		sl_child_kill(s->candidate);
 		s->candidate = NULL;
 	}
+	sl_changes_done(s);
 	s->job = SL_JOB_NONE;
 }
 
@@ -687,13 +707,50 @@ static int launch(struct sl_supervisor *s, const struct sl_bundle *bundle)
 	return 0;
 }
 
+/* What was kept of the changes lies over the files; where it is, the files say. */
+static int read_changes(struct sl_supervisor *s, struct sl_bundle *bundle)
+{
+	_cleanup_(sl_diags_done) struct sl_diags diags = { 0 };
+	struct sl_str path = { 0 };
+	size_t n_files = bundle->sources.n;
+	struct sl_conf *conf;
+	int r;
+
+	sl_str_addf(&path, "%s/changes", s->now.conf->global.state_dir);
+	s->changes_path = sl_str_take(&path);
+	if (!s->changes_path)
+		return -ENOMEM;
+	r = sl_overlay_load(s->changes_path, &bundle->sources, &s->report);
+	if (r < 0 || bundle->sources.n == n_files)
+		return r;
+	r = sl_conf_build(&bundle->sources, &conf, &diags);
+	/* Instead of what the files alone gave cause for: that is in it again. */
+	sl_str_clear(&s->report);
+	sl_str_add(&s->report, sl_str_text(&diags.text), diags.text.len);
+	if (r < 0) {
+		sl_str_addf(&s->report,
+			    "%s: error: the changes made at run time do not fit the files\n"
+			    "  Correct the files, or take what does not fit out of that file, or "
+			    "move it away.\n",
+			    s->changes_path);
+		return r;
+	}
+	sl_conf_free(s->now.conf);
+	s->now.conf = conf;
+	sl_info("%zu changes made at run time are in force, from %s", bundle->sources.n - n_files,
+		s->changes_path);
+	return 0;
+}
+
 /* In the order that leaves nothing behind when a step fails; each step says what failed. */
 static int start_fresh(struct sl_supervisor *s)
 {
 	_cleanup_(sl_bundle_done) struct sl_bundle bundle = { 0 };
 	const struct sl_conf_global *global;
-	int r = sl_setup_read(s->options->config_path, &bundle, &s->now.conf, &s->report);
+	int r = sl_setup_read(s->options->config_path, NULL, &bundle, &s->now.conf, &s->report);
 
+	if (r == 0)
+		r = read_changes(s, &bundle);
 	print_report(&s->report);
 	if (r < 0) {
 		s->exit_code = SL_EXIT_CONFIG;
@@ -739,6 +796,8 @@ static void supervisor_done(struct sl_supervisor *s)
 	sl_closep(&s->control_fd);
 	sl_closep(&s->access_fd);
 	sl_runtime_leave(&s->runtime);
+	sl_changes_done(s);
+	free(s->changes_path);
 	sl_str_done(&s->report);
 	sl_loop_free(s->loop);
 	free(s->exe);
@@ -776,6 +835,7 @@ int sl_supervisor_run(const struct sl_daemon_options *options)
 	};
 	s.started_ms = sl_clock_ms();
 	sl_list_init(&s.children);
+	sl_list_init(&s.pending);
 	sl_log_set_role(options->is_single ? "single" : "supervisor");
 	r = start(&s);
 	if (r == 0) {

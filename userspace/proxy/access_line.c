@@ -10,8 +10,10 @@
 
 struct facts {
 	char client[SL_ADDR_TEXT];
+	char via[SL_ADDR_TEXT];
 	char backend[SL_ADDR_TEXT];
 	const char *route;
+	const char *sni; /* NULL: none */
 	uint64_t duration_us;
 };
 
@@ -30,9 +32,10 @@ static void add_text(struct sl_str *s, const struct sl_conn *c, const struct fac
 {
 	add_time(s);
 	sl_str_addf(
-		s, " access: id=%" PRIu64 " client=%s via=- route=%s engine=%s/%s backend=%s sni=-",
-		c->id, f->client, f->route ? f->route : "-", sl_engine_name(c->engine_id),
-		sl_engine_reason_name(c->engine_reason), f->backend);
+		s,
+		" access: id=%" PRIu64 " client=%s via=%s route=%s engine=%s/%s backend=%s sni=%s",
+		c->id, f->client, f->via, f->route ? f->route : "-", sl_engine_name(c->engine_id),
+		sl_engine_reason_name(c->engine_reason), f->backend, f->sni ? f->sni : "-");
 	sl_str_addf(s, " duration=%.3fs", (double)f->duration_us / 1e6);
 	if (c->connect_us)
 		sl_str_addf(s, " connect=%.3fms", (double)c->connect_us / 1e3);
@@ -60,7 +63,7 @@ static void add_json(struct sl_str *s, const struct sl_conn *c, const struct fac
 	sl_json_str(&j, "level", "access");
 	sl_json_u64(&j, "id", c->id);
 	sl_json_str(&j, "client", f->client);
-	sl_json_null(&j, "client_via");
+	sl_json_str(&j, "client_via", sl_addr_family(&c->via) ? f->via : NULL);
 	sl_json_str(&j, "route", f->route);
 	sl_json_str(&j, "engine",
 		    c->engine_id == SL_ENGINE_NONE ? NULL : sl_engine_name(c->engine_id));
@@ -68,7 +71,7 @@ static void add_json(struct sl_str *s, const struct sl_conn *c, const struct fac
 		    c->engine_reason == SL_WHY_NONE ? NULL
 						    : sl_engine_reason_name(c->engine_reason));
 	sl_json_str(&j, "backend", sl_addr_family(&c->backend) ? f->backend : NULL);
-	sl_json_null(&j, "sni");
+	sl_json_str(&j, "sni", f->sni);
 	sl_json_f64(&j, "duration_s", (double)f->duration_us / 1e6);
 	if (c->connect_us)
 		sl_json_f64(&j, "connect_ms", (double)c->connect_us / 1e3);
@@ -85,12 +88,14 @@ static void add_json(struct sl_str *s, const struct sl_conn *c, const struct fac
 void sl_access_line(const struct sl_conn *c)
 {
 	struct sl_worker *w = c->worker;
-	struct facts f = { .route = c->route ? c->route->conf->name : NULL };
+	struct facts f = { .route = c->route ? c->route->conf->name : NULL,
+			   .sni = c->hello && c->hello->name_len ? c->hello->text : NULL };
 	bool was_empty = w->access_lines.len == 0;
 
 	if (!sl_access_is_on(w->access))
 		return;
 	(void)sl_addr_format(&c->client, f.client);
+	(void)sl_addr_format(&c->via, f.via);
 	(void)sl_addr_format(&c->backend, f.backend);
 	f.duration_us = sl_loop_now_us(w->loop) - c->accepted_us;
 	if (w->gen->conf->global.log_json)

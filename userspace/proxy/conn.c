@@ -15,6 +15,7 @@
 #include "base/count.h"
 #include "base/log.h"
 #include "proxy/access_line.h"
+#include "proxy/classify.h"
 #include "proxy/connect.h"
 #include "proxy/engine.h"
 #include "proxy/worker.h"
@@ -22,9 +23,10 @@
 /* Closing a drained connection early needs this much silence, less where the drain is short. */
 #define DRAIN_SILENCE_MS 1000
 
+/* Those of defaults before the route is known. */
 static const struct sl_timeouts *timeouts(const struct sl_conn *c)
 {
-	return &c->route->conf->timeouts;
+	return c->route ? &c->route->conf->timeouts : &c->gen->conf->timeouts;
 }
 
 static void on_deadline(struct sl_timer *timer);
@@ -103,6 +105,32 @@ bool sl_conn_hold(struct sl_conn *c, enum sl_side from, const char *bytes, size_
 	return true;
 }
 
+struct sl_slice sl_conn_in_hand(const struct sl_conn *c)
+{
+	const struct sl_flow *up = &c->flow[SL_UP];
+
+	if (up->held)
+		return (struct sl_slice){ .p = up->held + up->held_at, .n = up->held_len };
+	return (struct sl_slice){ .p = c->early, .n = c->early_len };
+}
+
+void sl_conn_consume(struct sl_conn *c, size_t n)
+{
+	struct sl_flow *up = &c->flow[SL_UP];
+
+	if (!up->held) {
+		c->early += n;
+		c->early_len -= (uint32_t)n;
+		return;
+	}
+	up->held_at += (uint32_t)n;
+	up->held_len -= (uint32_t)n;
+	if (up->held_len == 0) {
+		free(up->held);
+		up->held = NULL;
+	}
+}
+
 static void drop_held(struct sl_flow *f)
 {
 	free(f->held);
@@ -112,19 +140,35 @@ static void drop_held(struct sl_flow *f)
 
 /* ---- time ---- */
 
+/* Until the route is known, the port's most patient one counts. */
+static struct sl_deadline own_deadline(const struct sl_conn *c,
+				       const struct sl_deadline_facts *facts)
+{
+	const struct sl_port_segment *segment;
+	struct sl_timeouts early;
+
+	if (c->route)
+		return sl_deadline_next(timeouts(c), facts);
+	segment = sl_generation_segment(c->gen, c->port);
+	early = *timeouts(c);
+	early.proxy_header = segment->proxy_header_ms;
+	early.first_data = segment->first_data_ms;
+	return sl_deadline_next(&early, facts);
+}
+
 static struct sl_deadline next_deadline(const struct sl_conn *c)
 {
 	const struct sl_deadline_facts facts = {
 		.state = c->state,
-		.keep_alive = c->route->conf->keep_alive,
-		.half_open = c->route->conf->half_open,
+		.keep_alive = c->route ? c->route->conf->keep_alive : SL_KEEP_ALIVE_STANDARD,
+		.half_open = c->route && c->route->conf->half_open,
 		.client_finished = c->side[SL_CLIENT].hung_up,
 		.accepted_ms = c->accepted_us / 1000,
 		.attempt_ms = c->attempt_us / 1000,
 		.entered_ms = c->entered_us / 1000,
 		.active_ms = c->active_ms,
 	};
-	struct sl_deadline d = sl_deadline_next(timeouts(c), &facts);
+	struct sl_deadline d = own_deadline(c, &facts);
 
 	if (c->drain_final_ms < d.at_ms)
 		d = (struct sl_deadline){ .at_ms = c->drain_final_ms,
@@ -137,7 +181,7 @@ static struct sl_deadline next_deadline(const struct sl_conn *c)
 /* extended: the operator hears of a connection that has one plain idle limit left. */
 static uint64_t warn_at(const struct sl_conn *c, struct sl_deadline d)
 {
-	if (c->route->conf->keep_alive != SL_KEEP_ALIVE_EXTENDED || c->warned ||
+	if (!c->route || c->route->conf->keep_alive != SL_KEEP_ALIVE_EXTENDED || c->warned ||
 	    d.reason != SL_REASON_INACTIVITY)
 		return SL_NEVER;
 	return d.at_ms - timeouts(c)->idle;
@@ -250,8 +294,10 @@ static void on_deadline(struct sl_timer *timer)
 		drain_if_silent(c, now_ms);
 	} else if (d.reason == SL_REASON_CONNECTION_TIMEOUT) {
 		sl_connect_failed(c, SL_REASON_CONNECTION_TIMEOUT);
-	} else if (d.reason == SL_REASON_FIRST_DATA_TIMEOUT ||
-		   d.reason == SL_REASON_PROXY_HEADER_TIMEOUT) {
+	} else if (d.reason == SL_REASON_PROXY_HEADER_TIMEOUT) {
+		if (!sl_classify_without_header(c))
+			sl_conn_fail(c, SL_CLIENT, d.reason);
+	} else if (d.reason == SL_REASON_FIRST_DATA_TIMEOUT) {
 		sl_conn_fail(c, SL_CLIENT, d.reason);
 	} else if (d.reason != SL_REASON_MAX_LIFETIME && d.reason != SL_REASON_SHUTDOWN &&
 		   kernel_is_delivering(c)) {
@@ -265,7 +311,7 @@ void sl_conn_drain(struct sl_conn *c, uint64_t now_ms)
 {
 	uint64_t limit_ms;
 
-	if (c->state == SL_CONN_CLOSED || !c->route || c->drain_final_ms != SL_NEVER)
+	if (c->state == SL_CONN_CLOSED || !c->gen || c->drain_final_ms != SL_NEVER)
 		return;
 	limit_ms = timeouts(c)->drain;
 	c->drain_final_ms = now_ms + limit_ms;
@@ -288,6 +334,8 @@ static void count_end(struct sl_conn *c)
 		if (c->route)
 			sl_route_count_end(c->route->route, w->index, c->engine_id, (enum sl_side)i,
 					   reason);
+		else
+			sl_count_add(&w->counts.no_route_ended[reason], 1);
 	}
 }
 
@@ -325,9 +373,9 @@ static void release(struct sl_conn *c)
 	}
 	leave_limits(c);
 	sl_access_line(c);
-	if (c->target_active)
-		__atomic_fetch_sub(&c->target->active, 1, __ATOMIC_RELAXED);
-	sl_target_unref(c->target);
+	sl_connect_leave_target(c);
+	sl_classify_done(c);
+	free(c->hello);
 	sl_generation_unref(c->gen);
 	sl_worker_retire_conn(w, c);
 }
@@ -381,6 +429,8 @@ void sl_conn_event(struct sl_conn *c, enum sl_conn_event event)
 		release(c);
 		break;
 	case SL_ACT_READ_FIRST_BYTES:
+		sl_classify_read(c);
+		break;
 	case SL_ACT_HANDSHAKE:
 	case SL_ACT_BUG:
 	case SL_CONN_ACTION_COUNT_:
@@ -435,11 +485,13 @@ static void on_socket(struct sl_conn *c, enum sl_side side, uint32_t events)
 		s->hung_up = true;
 	if (events & (SL_IO_ERR | SL_IO_HUP | SL_IO_PRI))
 		s->read_to_end = true;
-	if (c->state == SL_CONN_CONNECTING) {
+	if (c->engine) {
+		c->engine->on_socket(c, side, events);
+	} else if (c->state == SL_CONN_CONNECTING) {
 		c->missed_events = true;
 		sl_connect_on_socket(c, side, events);
 	} else {
-		c->engine->on_socket(c, side, events);
+		sl_classify_on_socket(c);
 	}
 }
 
@@ -455,8 +507,7 @@ static void on_backend(struct sl_io *io, uint32_t events)
 
 /* ---- accept ---- */
 
-/* Refused before anything was sent to or taken from a backend. */
-static void refuse(struct sl_conn *c, enum sl_reason why)
+void sl_conn_refuse(struct sl_conn *c, enum sl_reason why)
 {
 	struct sl_worker *w = c->worker;
 
@@ -468,21 +519,20 @@ static void refuse(struct sl_conn *c, enum sl_reason why)
 	sl_conn_end(c, why, true);
 }
 
-/* The route of a port that needs no bytes to decide, and its admission. */
-static enum sl_reason route_conn(struct sl_conn *c, const struct sl_addr *local)
+/* Security is enforced after the match and never influences it. */
+static enum sl_reason admit(struct sl_conn *c)
 {
 	struct sl_worker *w = c->worker;
-	uint32_t i = sl_route_table_find(&w->gen->table, local, c->port);
+	const struct sl_conf_route *conf = c->route->conf;
+	enum sl_access_rule rule =
+		sl_access_check(&c->gen->conf->global.access, w->deny ? &w->deny->set : NULL,
+				&conf->access, &c->client);
 	enum sl_reason why;
 
-	if (i == SL_NO_ROUTE)
-		return SL_REASON_NO_ROUTE;
-	c->gen = sl_generation_ref(w->gen);
-	c->route = &c->gen->routes[i];
-	c->engine_id = SL_ENGINE_RELAY; /* in charge from the start, whatever takes over later */
-	c->engine_reason = sl_engine_reason_for(c->route->conf);
-	why = sl_limits_enter_route(w->limits, c->route->route, c->route->conf, &c->client,
-				    c->accepted_us, &c->counted_ip);
+	if (sl_access_is_denied(rule))
+		return SL_REASON_ROUTE_IP_BLOCKED;
+	why = sl_limits_enter_route(w->limits, c->route->route, conf, &c->client, c->accepted_us,
+				    &c->counted_ip);
 	c->counted_route = why == SL_REASON_NONE;
 	return why;
 }
@@ -511,6 +561,24 @@ static bool read_early(struct sl_conn *c)
 	return true;
 }
 
+void sl_conn_routed(struct sl_conn *c, uint32_t route)
+{
+	enum sl_reason why;
+
+	if (route == SL_NO_ROUTE) {
+		sl_conn_refuse(c, SL_REASON_NO_ROUTE);
+		return;
+	}
+	c->route = &c->gen->routes[route];
+	c->engine_id = SL_ENGINE_RELAY; /* in charge from the start, whatever takes over later */
+	c->engine_reason = sl_engine_reason_for(c->route->conf);
+	why = admit(c);
+	if (why != SL_REASON_NONE)
+		sl_conn_refuse(c, why);
+	else if (c->got_data || read_early(c))
+		sl_conn_event(c, SL_EV_ROUTED);
+}
+
 void sl_conn_open(struct sl_worker *w, int fd, const struct sl_addr *client, uint16_t port,
 		  const struct sl_addr *local)
 {
@@ -526,15 +594,15 @@ void sl_conn_open(struct sl_worker *w, int fd, const struct sl_addr *client, uin
 	c->side[SL_CLIENT].io.fd = fd;
 	c->client = *client;
 	c->port = port;
+	c->local = *local;
+	c->gen = sl_generation_ref(w->gen);
 	c->accepted_us = sl_loop_now_us(w->loop);
 	c->entered_us = c->accepted_us;
 	c->active_ms = c->accepted_us / 1000;
 	why = sl_limits_enter(w->limits);
 	c->counted = why == SL_REASON_NONE;
-	if (why == SL_REASON_NONE)
-		why = route_conn(c, local);
 	if (why != SL_REASON_NONE)
-		refuse(c, why);
-	else if (read_early(c))
-		sl_conn_event(c, SL_EV_ROUTED);
+		sl_conn_refuse(c, why);
+	else
+		sl_classify_start(c);
 }

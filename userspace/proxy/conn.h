@@ -11,12 +11,17 @@
 #include "core/conn_fsm.h"
 #include "core/deadline.h"
 #include "core/reason.h"
+#include "core/tls_hello.h"
 #include "io/loop.h"
 #include "io/pipe.h"
 #include "proxy/generation.h"
 
 struct sl_worker;
 struct sl_engine;
+struct sl_first;
+
+/* More than forward.retries can ask for. */
+#define SL_MAX_TRIES 11
 
 /*
  * A connection: the one record, owned by its worker's registry from accept to
@@ -34,6 +39,19 @@ struct sl_side_io {
 	bool read_to_end; /* a short read does not prove that nothing is left (RST, urgent data) */
 	bool wants_out;   /* EPOLLOUT is registered */
 };
+
+/* What the first bytes have told; kept for views and log lines. */
+struct sl_hello_facts {
+	uint32_t versions; /* SL_TLS_* offered; 0: no ClientHello */
+	uint16_t name_len; /* 0: none */
+	uint16_t alpn_len;
+	char text[]; /* the name and a NUL, then the protocols as sl_hello.alpn has them */
+};
+static inline struct sl_slice sl_hello_facts_alpn(const struct sl_hello_facts *f)
+{
+	return (struct sl_slice){ .p = f->alpn_len ? f->text + f->name_len + 1 : NULL,
+				  .n = f->alpn_len };
+}
 
 /* The bytes on their way from one side to the other; used by the relay engine. */
 struct sl_flow {
@@ -71,20 +89,26 @@ struct sl_conn {
 
 	struct sl_side_io side[SL_SIDE_COUNT_];
 	struct sl_flow flow[SL_SIDE_COUNT_];
-	const char *early; /* first bytes, in the worker's scratch during the accepting call */
+	const char *early; /* first bytes, in the worker's scratch during the call that read them */
 	uint32_t early_len;
+	struct sl_first *first;       /* owned while first bytes are awaited: proxy/classify.c */
+	struct sl_hello_facts *hello; /* owned; NULL: no ClientHello was read */
 
-	struct sl_addr client;
+	struct sl_addr client; /* the real one: of the PROXY header, where there is one */
+	struct sl_addr via;    /* the immediate peer then; AF_UNSPEC: the client itself */
+	struct sl_addr local;  /* connected to; AF_UNSPEC: ask the socket */
 	struct sl_addr backend;
-	uint16_t port;               /* the client connected to */
-	uint32_t tried;              /* targets looked at, resolved or not */
-	uint32_t attempts;           /* connects begun */
-	enum sl_reason last_failure; /* of a connect */
-	uint32_t first_target;       /* where round robin stood for this connection */
-	bool counted;                /* in the limits: all, */
-	bool counted_route;          /* its route, */
-	bool counted_ip;             /* its address */
+	uint16_t port;                /* the client connected to */
+	uint16_t tried[SL_MAX_TRIES]; /* targets connected to without success, and the current */
+	uint32_t attempts;            /* connects begun */
+	enum sl_reason last_failure;  /* of a connect */
+	uint64_t turn;                /* where round robin stood for this connection */
+	bool counted;                 /* in the limits: all, */
+	bool counted_route;           /* its route, */
+	bool counted_ip;              /* its address */
 	bool target_active;
+	bool target_connecting;
+	bool header_due;    /* send_proxy: not yet sent on this attempt */
 	bool reset;         /* close with RST */
 	bool got_data;      /* the client has sent at least one byte */
 	bool missed_events; /* edges came while connecting: the engine must look for itself */
@@ -99,6 +123,15 @@ struct sl_conn {
 	uint64_t drain_final_ms;
 	uint64_t outq_seen; /* undelivered bytes in the kernel at the last deadline check */
 };
+
+/*
+ * The first bytes have told where the connection goes, or that they need not be awaited: the
+ * route's index in c->gen or SL_NO_ROUTE. Admits or refuses.
+ */
+void sl_conn_routed(struct sl_conn *c, uint32_t route);
+
+/* Refused before anything was sent to or taken from a backend. */
+void sl_conn_refuse(struct sl_conn *c, enum sl_reason why);
 
 /* Takes an accepted socket over (ownership passes in every case). */
 void sl_conn_open(struct sl_worker *w, int fd, const struct sl_addr *client, uint16_t port,
@@ -132,6 +165,10 @@ void sl_conn_rearm(struct sl_conn *c);
 /* Watches a side's socket for everything but writability, edge-triggered. */
 SL_MUST_CHECK int sl_conn_watch(struct sl_conn *c, enum sl_side side, bool want_out);
 void sl_conn_want_out(struct sl_conn *c, enum sl_side side);
+
+/* What the client has sent and nobody has taken yet: read in this call, or held since. */
+struct sl_slice sl_conn_in_hand(const struct sl_conn *c);
+void sl_conn_consume(struct sl_conn *c, size_t n);
 
 /* Copies the unsent rest of what was read from `side`; false: out of memory. */
 SL_MUST_CHECK bool sl_conn_hold(struct sl_conn *c, enum sl_side from, const char *bytes, size_t n);

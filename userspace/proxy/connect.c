@@ -5,12 +5,15 @@
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <sys/socket.h>
 
 #include "base/count.h"
 #include "base/log.h"
+#include "core/proxy_header.h"
 #include "proxy/conn.h"
 #include "proxy/listener.h"
+#include "proxy/pick.h"
 #include "proxy/worker.h"
 
 #ifndef IP_LOCAL_PORT_RANGE
@@ -22,30 +25,46 @@
 
 bool sl_connect_can_retry(const struct sl_conn *c)
 {
-	return c->route && c->tried < c->route->conf->n_targets &&
+	return c->route && c->attempts < c->route->conf->n_targets &&
 	       c->attempts <= c->route->conf->retries && c->flow[SL_UP].bytes == 0;
 }
 
-/* Round robin over all workers; a retry goes on from where this connection began. */
+/* The target's share in this connection's life is over, whether it was connected or not. */
+void sl_connect_leave_target(struct sl_conn *c)
+{
+	if (c->target_active)
+		__atomic_fetch_sub(&c->target->active, 1, __ATOMIC_RELAXED);
+	if (c->target_connecting)
+		__atomic_fetch_sub(&c->target->connecting, 1, __ATOMIC_RELAXED);
+	c->target_active = false;
+	c->target_connecting = false;
+	sl_target_unref(c->target);
+	c->target = NULL;
+}
+
+/* A retry goes on from where this connection began, without what it has tried. */
 static bool pick_target(struct sl_conn *c)
 {
 	const struct sl_gen_route *route = c->route;
-	size_t n = route->conf->n_targets;
+	struct sl_worker *w = c->worker;
+	const struct sl_pick pick = { .route = route,
+				      .client = &c->client,
+				      .turn = c->turn,
+				      .random = sl_rand_next(&w->rand),
+				      .now_ms = sl_loop_now_ms(w->loop),
+				      .tried = c->tried,
+				      .n_tried = c->attempts };
+	size_t i = sl_pick_target(&pick, w->choices, NULL);
 
-	if (c->tried == 0)
-		c->first_target =
-			__atomic_fetch_add(&route->route->next_target, 1, __ATOMIC_RELAXED);
-	while (c->tried < n) {
-		struct sl_target *t = route->targets[(c->first_target + c->tried++) % n];
-
-		if (!sl_target_pick_addr(t, c->port, &c->backend))
-			continue;
-		sl_target_unref(c->target);
-		c->target = sl_target_ref(t);
-		c->attempts++;
-		return true;
-	}
-	return false;
+	/* A name can lose its addresses only between the two looks; the next connection sees it. */
+	if (i == SL_NO_CHOICE || !sl_target_pick_addr(route->targets[i], c->port, &c->backend))
+		return false;
+	sl_connect_leave_target(c);
+	c->target = sl_target_ref(route->targets[i]);
+	__atomic_fetch_add(&c->target->connecting, 1, __ATOMIC_RELAXED);
+	c->target_connecting = true;
+	c->tried[c->attempts++] = (uint16_t)i;
+	return true;
 }
 
 static int set_int(int fd, int level, int option, int value)
@@ -120,39 +139,103 @@ static int connect_from_own_port(struct sl_worker *w, int fd, const struct sl_ad
 	return connect(fd, &to->sa, sl_addr_len(to)) == 0 ? 0 : -errno;
 }
 
+/* ---- the first bytes to the backend ---- */
+
+/* What the client connected to: the PROXY header's word, or the socket's. */
+static void find_local(struct sl_conn *c)
+{
+	struct sockaddr_storage local;
+	socklen_t len = sizeof(local);
+
+	if (sl_addr_family(&c->local) == AF_UNSPEC &&
+	    getsockname(c->side[SL_CLIENT].io.fd, (struct sockaddr *)&local, &len) == 0)
+		sl_addr_set(&c->local, (const struct sockaddr *)&local);
+}
+
+static size_t write_header(struct sl_conn *c, uint8_t buf[SL_PH_OUT_MAX])
+{
+	const struct sl_conf_send_proxy *conf = &c->route->conf->send_proxy;
+	struct sl_ph_out out = { .version = conf->version,
+				 .src = c->client,
+				 .crc32c = conf->crc32c };
+	struct sl_slice protocols = { 0 };
+	char id[24];
+
+	find_local(c);
+	out.dst = c->local;
+	if (conf->unique_id)
+		out.unique_id = (struct sl_slice){
+			.p = id, .n = (size_t)snprintf(id, sizeof(id), "%" PRIu64, c->id)
+		};
+	if (c->hello && conf->authority && c->hello->name_len)
+		out.authority = (struct sl_slice){ .p = c->hello->text, .n = c->hello->name_len };
+	if (c->hello && conf->alpn)
+		protocols = sl_hello_facts_alpn(c->hello);
+	(void)sl_hello_next_alpn(&protocols, &out.alpn);
+	return sl_proxy_header_write(&out, buf, SL_PH_OUT_MAX);
+}
+
+/*
+ * Sends the PROXY header, if the target wants one, and what the client has sent so far, in
+ * one go and without waiting for writability: on short paths the handshake is complete when
+ * connect() returns. 1: sent, so the backend is connected; 0: not connected yet, or nothing to
+ * send; negative: -errno. A header always fits into the empty queue of a new socket.
+ */
+static int send_first(struct sl_conn *c)
+{
+	struct sl_slice bytes = sl_conn_in_hand(c);
+	uint8_t header[SL_PH_OUT_MAX];
+	size_t header_len = c->header_due ? write_header(c, header) : 0;
+	struct iovec iov[2] = { { .iov_base = header, .iov_len = header_len },
+				{ .iov_base = (void *)(uintptr_t)bytes.p, .iov_len = bytes.n } };
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
+	ssize_t n;
+
+	if (header_len + bytes.n == 0)
+		return c->header_due ? -EMSGSIZE : 0;
+	n = sendmsg(c->side[SL_BACKEND].io.fd, &msg, MSG_NOSIGNAL);
+	if (n < 0 && (errno == EAGAIN || errno == ENOTCONN))
+		return 0;
+	if (n < 0)
+		return -errno;
+	if ((size_t)n < header_len)
+		return -ENOBUFS;
+	c->header_due = false;
+	n -= (ssize_t)header_len;
+	sl_conn_consume(c, (size_t)n);
+	if (n > 0)
+		sl_conn_moved(c, SL_UP, (uint64_t)n);
+	return 1;
+}
+
 static void connected(struct sl_conn *c)
 {
+	int sent = c->header_due ? send_first(c) : 1;
+
+	if (sent <= 0) {
+		sl_connect_failed(c, sl_reason_from_errno(sent < 0 ? -sent : EPIPE));
+		return;
+	}
 	c->connect_us = sl_loop_now_us(c->worker->loop) - c->attempt_us;
 	if (c->connect_us == 0)
 		c->connect_us = 1; /* 0 means: not connected */
 	c->active_ms = sl_loop_now_ms(c->worker->loop);
 	__atomic_fetch_add(&c->target->n_total, 1, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&c->target->active, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_sub(&c->target->connecting, 1, __ATOMIC_RELAXED);
 	c->target_active = true;
+	c->target_connecting = false;
+	(void)sl_target_count_connect(c->target, true, c->active_ms);
 	sl_conn_event(c, SL_EV_CONNECTED);
 }
 
-/*
- * Sends what the client has sent so far without waiting for writability: on
- * short paths the handshake is complete when connect() returns. 1: something
- * was sent, so the backend is connected; 0: not yet; negative: -errno.
- */
-static int send_early(struct sl_conn *c)
+/* What could not be sent at once must outlive the worker's scratch. */
+static bool keep_early(struct sl_conn *c)
 {
-	ssize_t n = send(c->side[SL_BACKEND].io.fd, c->early, c->early_len, MSG_NOSIGNAL);
+	bool kept = c->early_len == 0 || sl_conn_hold(c, SL_UP, c->early, c->early_len);
 
-	if (n < 0 && errno != EAGAIN && errno != ENOTCONN)
-		return -errno;
-	if (n < 0)
-		n = 0;
-	if ((size_t)n < c->early_len &&
-	    !sl_conn_hold(c, SL_UP, c->early + n, c->early_len - (size_t)n))
-		return -ENOMEM;
 	c->early_len = 0;
-	if (n == 0)
-		return 0;
-	sl_conn_moved(c, SL_UP, (uint64_t)n);
-	return 1;
+	return kept;
 }
 
 /* Both sockets are watched from here on: a client that leaves must cancel the connect. */
@@ -167,21 +250,22 @@ static int watch_both(struct sl_conn *c, bool want_out)
 
 static int begin(struct sl_conn *c, bool *ret_connected)
 {
-	int sent = 0;
+	int sent;
 	int r;
 
 	r = open_socket(c, &c->side[SL_BACKEND].io.fd);
 	if (r < 0)
 		return r;
 	c->attempt_us = sl_loop_now_us(c->worker->loop);
+	c->header_due = c->route->conf->send_proxy.version != SL_PH_SEND_NONE;
 	r = connect_from_own_port(c->worker, c->side[SL_BACKEND].io.fd, &c->backend);
 	if (r < 0 && r != -EINPROGRESS)
 		return r;
-	if (c->early_len) {
-		sent = send_early(c);
-		if (sent < 0)
-			return sent;
-	}
+	sent = send_first(c);
+	if (sent < 0)
+		return sent;
+	if (!keep_early(c))
+		return -ENOMEM;
 	*ret_connected = r == 0 || sent > 0;
 	return watch_both(c, !*ret_connected || c->flow[SL_UP].held);
 }
@@ -191,6 +275,8 @@ void sl_connect_next(struct sl_conn *c)
 	bool is_connected = false;
 	int r;
 
+	if (c->attempts == 0)
+		c->turn = __atomic_fetch_add(&c->route->route->next_target, 1, __ATOMIC_RELAXED);
 	if (!pick_target(c)) {
 		if (c->attempts > 0)
 			sl_conn_fail(c, SL_BACKEND, c->last_failure);
@@ -199,9 +285,8 @@ void sl_connect_next(struct sl_conn *c)
 		return;
 	}
 	r = begin(c, &is_connected);
-	if (c->early_len && !sl_conn_hold(c, SL_UP, c->early, c->early_len))
+	if (!keep_early(c) && r >= 0)
 		r = -ENOMEM;
-	c->early_len = 0;
 	if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM)
 		sl_listener_pause(c->worker, r); /* what is queued waits for better times */
 	if (r < 0) {
@@ -231,12 +316,25 @@ static void log_failure(struct sl_conn *c, enum sl_reason reason)
 			    sl_reason_name(reason), sl_reason_text(reason));
 }
 
+/* The target's fault or its network's, not a lack of ours. */
+static bool is_of_target(enum sl_reason reason)
+{
+	return reason == SL_REASON_ECONNREFUSED || reason == SL_REASON_ECONNRESET ||
+	       reason == SL_REASON_ETIMEDOUT || reason == SL_REASON_CONNECTION_TIMEOUT ||
+	       reason == SL_REASON_EHOSTUNREACH || reason == SL_REASON_ENETUNREACH;
+}
+
 void sl_connect_failed(struct sl_conn *c, enum sl_reason reason)
 {
 	struct sl_side_io *backend = &c->side[SL_BACKEND];
 
+	uint64_t now_ms = sl_loop_now_ms(c->worker->loop);
+
 	__atomic_fetch_add(&c->target->n_failed, 1, __ATOMIC_RELAXED);
 	log_failure(c, reason);
+	if (is_of_target(reason) && sl_target_count_connect(c->target, false, now_ms))
+		sl_log(SL_LOG_WARN, "route %s: connects to %s fail, leaving it out for a while",
+		       c->route->conf->name, c->target->address);
 	c->last_failure = reason;
 	if (!sl_connect_can_retry(c)) {
 		sl_conn_fail(c, SL_BACKEND, reason);

@@ -15,6 +15,8 @@ struct sl_conn;
 bool sl_connect_can_retry(const struct sl_conn *c);
 /* Begins a connect to the next target; ends in sl_conn_event(), sl_conn_fail() or sl_conn_end(). */
 void sl_connect_next(struct sl_conn *c);
+/* Gives the target back; idempotent. */
+void sl_connect_leave_target(struct sl_conn *c);
 /* Events of either socket while connecting. */
 void sl_connect_on_socket(struct sl_conn *c, enum sl_side side, uint32_t events);
 /* The running attempt failed; goes on with the next target if one is left. */

@@ -50,6 +50,58 @@ static struct sl_target *find_target(const struct sl_gen_route *before,
 	return NULL;
 }
 
+static uint32_t slots_of(const struct sl_conf_target *t)
+{
+	return t->backup ? 0 : t->weight; /* backups have none */
+}
+
+static bool has_same_slots(const struct sl_conf_route *a, const struct sl_conf_route *b)
+{
+	bool is_same = a->balance == b->balance && a->n_targets == b->n_targets;
+
+	for (size_t i = 0; is_same && i < a->n_targets; i++)
+		is_same = strcmp(a->targets[i].address, b->targets[i].address) == 0 &&
+			  slots_of(&a->targets[i]) == slots_of(&b->targets[i]);
+	return is_same;
+}
+
+static int fill_slots(struct sl_slots *slots, const struct sl_conf_route *conf)
+{
+	size_t n = conf->n_targets;
+	_cleanup_free_ uint64_t *permutation = calloc(2 * n, sizeof(*permutation));
+	_cleanup_free_ const char **names = calloc(n, sizeof(*names));
+	_cleanup_free_ uint32_t *weights = calloc(n, sizeof(*weights));
+
+	if (!permutation || !names || !weights)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		names[i] = conf->targets[i].address;
+		weights[i] = slots_of(&conf->targets[i]);
+	}
+	sl_maglev_fill(slots->slot, slots->n, names, weights, n, permutation);
+	return 0;
+}
+
+/* Filling takes milliseconds, and route changes may come a hundred times a second. */
+static int build_slots(struct sl_gen_route *gr, const struct sl_gen_route *before)
+{
+	size_t n = sl_maglev_size(gr->conf->n_targets);
+
+	if (gr->conf->balance != SL_BALANCE_MAGLEV)
+		return 0;
+	if (before && has_same_slots(gr->conf, before->conf)) {
+		gr->slots = before->slots;
+		__atomic_add_fetch(&gr->slots->refs, 1, __ATOMIC_RELAXED);
+		return 0;
+	}
+	gr->slots = malloc(sizeof(*gr->slots) + n * sizeof(gr->slots->slot[0]));
+	if (!gr->slots)
+		return -ENOMEM;
+	gr->slots->refs = 1;
+	gr->slots->n = n;
+	return fill_slots(gr->slots, gr->conf);
+}
+
 static int build_route(struct sl_gen_route *gr, const struct sl_gen_route *before,
 		       unsigned n_workers, uint32_t *next_scope)
 {
@@ -74,40 +126,208 @@ static int build_route(struct sl_gen_route *gr, const struct sl_gen_route *befor
 		else
 			r = sl_target_new(&gr->conf->targets[i], &gr->targets[i]);
 	}
-	return r;
+	return r == 0 ? build_slots(gr, before) : r;
 }
 
-static int build_table(struct sl_generation *g)
-{
-	uint32_t *entries;
-	uint32_t *first;
-	size_t n = 0;
+/* ---- the matcher ---- */
 
-	for (size_t i = 0; i < g->conf->n_routes; i++)
-		n += g->conf->routes[i].enabled ? g->conf->routes[i].n_ports : 0;
-	g->rules = calloc(n + 1, sizeof(*g->rules));
-	if (!g->rules)
+static void fill_rule(struct sl_match_rule *rule, const struct sl_conf_route *route,
+		      struct sl_match_ports *ports)
+{
+	for (size_t i = 0; i < route->n_ports; i++)
+		ports[i] = (struct sl_match_ports){ .ip = route->ports[i].ip,
+						    .from = route->ports[i].from,
+						    .to = route->ports[i].to };
+	*rule = (struct sl_match_rule){ .enabled = route->enabled,
+					.ports = ports,
+					.n_ports = route->n_ports,
+					.priority = route->priority,
+					.domains = (const char *const *)route->domains,
+					.n_domains = route->n_domains,
+					.path = route->path,
+					.clients = route->has_clients ? &route->clients : NULL,
+					.tls_versions = route->tls_versions,
+					.alpn = (const char *const *)route->alpn,
+					.n_alpn = route->n_alpn };
+}
+
+static int build_matcher(struct sl_generation *g)
+{
+	const struct sl_conf *conf = g->conf;
+	size_t n = 0;
+	size_t size;
+
+	for (size_t i = 0; i < conf->n_routes; i++)
+		n += conf->routes[i].n_ports;
+	g->rules = calloc(conf->n_routes + 1, sizeof(*g->rules));
+	g->ports = calloc(n + 1, sizeof(*g->ports));
+	if (!g->rules || !g->ports)
 		return -ENOMEM;
 	n = 0;
-	for (size_t i = 0; i < g->conf->n_routes; i++) {
-		const struct sl_conf_route *route = &g->conf->routes[i];
-
-		for (size_t p = 0; route->enabled && p < route->n_ports; p++)
-			g->rules[n++] = (struct sl_route_rule){ .ip = route->ports[p].ip,
-								.from = route->ports[p].from,
-								.to = route->ports[p].to,
-								.route = (uint32_t)i };
+	for (size_t i = 0; i < conf->n_routes; i++) {
+		fill_rule(&g->rules[i], &conf->routes[i], &g->ports[n]);
+		n += conf->routes[i].n_ports;
 	}
-	sl_route_table_plan(&g->table, g->rules, n);
-	first = calloc(g->table.n_segments + 1, sizeof(*first));
-	entries = calloc(g->table.n_entries + 1, sizeof(*entries));
-	if (!first || !entries) {
-		free(first);
-		free(entries);
+	size = sl_matcher_size(g->rules, conf->n_routes);
+	if (size == 0)
+		return -EOVERFLOW;
+	g->matcher_block = malloc(size);
+	if (!g->matcher_block)
 		return -ENOMEM;
-	}
-	sl_route_table_fill(&g->table, first, entries);
+	g->matcher = sl_matcher_fill(g->matcher_block, g->rules, conf->n_routes);
 	return 0;
+}
+
+/* ---- segments of ports ---- */
+
+static int compare_segments(const void *a, const void *b)
+{
+	const struct sl_port_segment *x = a;
+	const struct sl_port_segment *y = b;
+
+	return (x->from > y->from) - (x->from < y->from);
+}
+
+static size_t find_segment(const struct sl_generation *g, uint16_t port)
+{
+	size_t low = 0;
+	size_t high = g->n_segments;
+
+	while (high - low > 1) {
+		size_t middle = low + (high - low) / 2;
+
+		if (g->segments[middle].from <= port)
+			low = middle;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+const struct sl_port_segment *sl_generation_segment(const struct sl_generation *g, uint16_t port)
+{
+	return &g->segments[find_segment(g, port)];
+}
+
+/* 0 is no limit, and so the longest; SL_NEVER marks ports no route has spoken for. */
+static uint64_t longer(uint64_t a, uint64_t b)
+{
+	if (a == SL_NEVER || b == SL_NEVER)
+		return a == SL_NEVER ? b : a;
+	return a == 0 || b == 0 ? 0 : a > b ? a : b;
+}
+
+static void add_route(struct sl_generation *g, const struct sl_conf_route *route,
+		      const struct sl_port_spec *ports)
+{
+	for (size_t i = find_segment(g, ports->from);
+	     i < g->n_segments && g->segments[i].from <= ports->to; i++) {
+		struct sl_port_segment *s = &g->segments[i];
+
+		s->proxy_header_ms = longer(s->proxy_header_ms, route->timeouts.proxy_header);
+		s->first_data_ms = longer(s->first_data_ms, route->timeouts.first_data);
+	}
+}
+
+static void add_accept_proxy(struct sl_generation *g, const struct sl_port_spec *ports)
+{
+	for (size_t i = find_segment(g, ports->from);
+	     i < g->n_segments && g->segments[i].from <= ports->to; i++)
+		g->segments[i].accepts_proxy = true;
+}
+
+static size_t cut(struct sl_port_segment *cuts, size_t n, const struct sl_port_spec *ports)
+{
+	cuts[n++].from = ports->from;
+	if (ports->to < UINT16_MAX)
+		cuts[n++].from = (uint16_t)(ports->to + 1);
+	return n;
+}
+
+/* Ports are cut wherever a route or listener begins or ends. */
+static size_t cut_ports(struct sl_port_segment *cuts, const struct sl_conf *conf)
+{
+	size_t n = 1; /* the first begins at 0 */
+	size_t kept = 1;
+
+	for (size_t i = 0; i < conf->n_routes; i++)
+		for (size_t p = 0; p < conf->routes[i].n_ports; p++)
+			n = cut(cuts, n, &conf->routes[i].ports[p]);
+	for (size_t i = 0; i < conf->n_accept_proxies; i++)
+		n = cut(cuts, n, &conf->accept_proxies[i].ports);
+	qsort(cuts, n, sizeof(*cuts), compare_segments);
+	for (size_t i = 1; i < n; i++)
+		if (cuts[i].from != cuts[kept - 1].from)
+			cuts[kept++].from = cuts[i].from;
+	return kept;
+}
+
+static int build_segments(struct sl_generation *g)
+{
+	const struct sl_conf *conf = g->conf;
+	size_t n = conf->n_accept_proxies;
+
+	for (size_t i = 0; i < conf->n_routes; i++)
+		n += conf->routes[i].n_ports;
+	g->segments = calloc(2 * n + 1, sizeof(*g->segments));
+	if (!g->segments)
+		return -ENOMEM;
+	g->n_segments = cut_ports(g->segments, conf);
+	for (size_t i = 0; i < g->n_segments; i++) {
+		g->segments[i].proxy_header_ms = SL_NEVER;
+		g->segments[i].first_data_ms = SL_NEVER;
+	}
+	for (size_t i = 0; i < conf->n_routes; i++)
+		for (size_t p = 0; conf->routes[i].enabled && p < conf->routes[i].n_ports; p++)
+			add_route(g, &conf->routes[i], &conf->routes[i].ports[p]);
+	for (size_t i = 0; i < conf->n_accept_proxies; i++)
+		add_accept_proxy(g, &conf->accept_proxies[i].ports);
+	for (size_t i = 0; i < g->n_segments; i++) {
+		if (g->segments[i].proxy_header_ms == SL_NEVER)
+			g->segments[i].proxy_header_ms = conf->timeouts.proxy_header;
+		if (g->segments[i].first_data_ms == SL_NEVER)
+			g->segments[i].first_data_ms = conf->timeouts.first_data;
+	}
+	return 0;
+}
+
+/* ---- PROXY headers ---- */
+
+static bool is_at(const struct sl_port_spec *ports, const struct sl_addr *local, uint16_t port)
+{
+	if (port < ports->from || port > ports->to)
+		return false;
+	if (sl_addr_family(&ports->ip) == AF_UNSPEC)
+		return true;
+	if (sl_addr_is_any(&ports->ip))
+		return sl_addr_family(&ports->ip) == sl_addr_family(local);
+	return sl_addr_same_ip(&ports->ip, local);
+}
+
+const struct sl_conf_accept_proxy *sl_generation_accept_proxy(const struct sl_generation *g,
+							      const struct sl_addr *local,
+							      uint16_t port)
+{
+	if (!sl_generation_segment(g, port)->accepts_proxy)
+		return NULL;
+	for (size_t i = 0; i < g->conf->n_accept_proxies; i++)
+		if (is_at(&g->conf->accept_proxies[i].ports, local, port))
+			return &g->conf->accept_proxies[i];
+	return NULL;
+}
+
+bool sl_generation_needs_ip(const struct sl_generation *g, uint16_t port)
+{
+	bool accepts_proxy = sl_generation_segment(g, port)->accepts_proxy;
+
+	for (size_t i = 0; accepts_proxy && i < g->conf->n_accept_proxies; i++) {
+		const struct sl_port_spec *ports = &g->conf->accept_proxies[i].ports;
+
+		if (port >= ports->from && port <= ports->to &&
+		    sl_addr_family(&ports->ip) != AF_UNSPEC)
+			return true;
+	}
+	return sl_matcher_needs_ip(g->matcher, port);
 }
 
 int sl_generation_new(struct sl_conf *conf, uint64_t number, unsigned n_workers,
@@ -139,11 +359,20 @@ int sl_generation_new(struct sl_conf *conf, uint64_t number, unsigned n_workers,
 	}
 	free_index(&index);
 	if (r == 0)
-		r = build_table(g);
+		r = build_matcher(g);
+	if (r == 0)
+		r = build_segments(g);
 	if (r < 0)
 		return r;
 	*ret = SL_TAKE_PTR(g);
 	return 0;
+}
+
+/* The last connection of a generation may end on any worker. */
+static void unref_slots(struct sl_slots *slots)
+{
+	if (slots && __atomic_sub_fetch(&slots->refs, 1, __ATOMIC_ACQ_REL) == 0)
+		free(slots);
 }
 
 struct sl_generation *sl_generation_ref(struct sl_generation *g)
@@ -162,11 +391,13 @@ void sl_generation_unref(struct sl_generation *g)
 		for (size_t t = 0; gr->targets && t < gr->conf->n_targets; t++)
 			sl_target_unref(gr->targets[t]);
 		free(gr->targets);
+		unref_slots(gr->slots);
 		sl_route_unref(gr->route);
 	}
 	free(g->routes);
-	free(g->table.first);
-	free(g->table.entries);
+	free(g->matcher_block);
+	free(g->segments);
+	free(g->ports);
 	free(g->rules);
 	sl_conf_free(g->conf);
 	free(g);

@@ -2,10 +2,11 @@
 #ifndef SL_PROXY_GENERATION_H
 #define SL_PROXY_GENERATION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "conf/conf.h"
-#include "core/route_table.h"
+#include "core/matcher.h"
 #include "proxy/route.h"
 #include "proxy/target.h"
 
@@ -19,16 +20,45 @@ struct sl_gen_route {
 	const struct sl_conf_route *conf;
 	struct sl_route *route;     /* owned reference */
 	struct sl_target **targets; /* owned references, conf->n_targets of them */
+	struct sl_slots *slots;     /* owned reference; NULL unless balance: maglev */
+};
+
+/* The table of balance: maglev; shared by generations while targets and weights stay. */
+struct sl_slots {
+	uint32_t refs; /* atomic */
+	size_t n;
+	uint16_t slot[];
+};
+
+/* What holds for a range of ports before a route is known. */
+struct sl_port_segment {
+	uint16_t from; /* up to where the next one begins */
+	bool accepts_proxy;
+	uint64_t
+		proxy_header_ms; /* the longest that any route of these ports grants; 0: no limit */
+	uint64_t first_data_ms;
 };
 
 struct sl_generation {
 	uint32_t refs; /* atomic */
 	uint64_t number;
-	struct sl_conf *conf;        /* owned */
-	struct sl_gen_route *routes; /* conf->n_routes of them, same order */
-	struct sl_route_rule *rules; /* of the table */
-	struct sl_route_table table;
+	struct sl_conf *conf;         /* owned */
+	struct sl_gen_route *routes;  /* conf->n_routes of them, same order */
+	struct sl_match_rule *rules;  /* one for each route, same order */
+	struct sl_match_ports *ports; /* of all rules */
+	void *matcher_block;
+	struct sl_matcher *matcher;       /* inside the block */
+	struct sl_port_segment *segments; /* sorted */
+	size_t n_segments;
 };
+
+/* The listener's demand for a PROXY header; NULL: connections begin with the client's bytes. */
+const struct sl_conf_accept_proxy *sl_generation_accept_proxy(const struct sl_generation *g,
+							      const struct sl_addr *local,
+							      uint16_t port);
+/* Whether routes or listeners of that port differ by the local address. */
+bool sl_generation_needs_ip(const struct sl_generation *g, uint16_t port);
+const struct sl_port_segment *sl_generation_segment(const struct sl_generation *g, uint16_t port);
 
 /*
  * Takes `conf` over, also on failure. `before` may be NULL. `next_scope` numbers

@@ -125,7 +125,7 @@ static uint16_t where_to(const struct sl_listener *l, int fd, struct sl_addr *re
 	*ret_local = conf->ip;
 	if (conf->from == conf->to &&
 	    ((sl_addr_family(&conf->ip) != AF_UNSPEC && !sl_addr_is_any(&conf->ip)) ||
-	     !sl_route_table_needs_ip(&l->worker->gen->table, conf->from)))
+	     !sl_generation_needs_ip(l->worker->gen, conf->from)))
 		return conf->from;
 	if (getsockname(fd, (struct sockaddr *)&local, &len) < 0)
 		return 0; /* matches no route */

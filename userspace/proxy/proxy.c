@@ -8,7 +8,9 @@
 #include "base/count.h"
 #include "base/log.h"
 #include "proxy/access.h"
+#include "proxy/explain.h"
 #include "proxy/generation.h"
+#include "proxy/health.h"
 #include "proxy/limits.h"
 #include "proxy/listener.h"
 #include "proxy/survey.h"
@@ -25,6 +27,8 @@ struct sl_proxy {
 	struct sl_dns *dns;
 	struct sl_worker **workers;
 	unsigned n_workers;
+	struct sl_checks *checks;
+	struct sl_deny *deny;      /* reference; NULL: no deny_file */
 	struct sl_generation *gen; /* reference to the current one */
 	struct sl_listen_socket **sockets;
 	size_t n_sockets;
@@ -44,6 +48,7 @@ struct round {
 	uint64_t give_up_ms;
 	unsigned n_waiting; /* atomic */
 
+	struct sl_deny *deny;            /* reference; of a round that changes it */
 	struct sl_generation *gen;       /* reference */
 	struct sl_listen_socket **added; /* references */
 	size_t n_added;
@@ -65,6 +70,7 @@ static void free_round(struct round *r)
 	free(r->added);
 	free(r->removed);
 	sl_generation_unref(r->gen);
+	sl_deny_unref(r->deny);
 	free(r);
 }
 
@@ -171,6 +177,8 @@ int sl_proxy_new(const struct sl_proxy_options *options, struct sl_proxy **ret)
 	if (r == 0)
 		r = sl_dns_new(p->control, &options->dns, &p->dns);
 	if (r == 0)
+		r = sl_checks_new(p->control, &p->checks);
+	if (r == 0)
 		r = start_workers(p, options);
 	if (r < 0)
 		return r;
@@ -192,6 +200,8 @@ void sl_proxy_free(struct sl_proxy *p)
 	for (size_t i = 0; i < p->n_sockets; i++)
 		sl_listen_socket_unref(p->sockets[i]);
 	free(p->sockets);
+	sl_checks_free(p->checks);
+	sl_deny_unref(p->deny);
 	sl_generation_unwatch(p->gen);
 	sl_generation_unref(p->gen);
 	sl_dns_free(p->dns);
@@ -204,13 +214,17 @@ void sl_proxy_free(struct sl_proxy *p)
 
 static void apply_to_worker(struct sl_worker *w, struct round *r)
 {
+	int e;
+
 	/* Connections queued on a listener that goes belong to the generation that had it. */
 	for (size_t i = 0; i < r->n_removed; i++)
 		sl_listener_remove(w, r->removed[i], true);
-	sl_worker_use_generation(w, r->gen);
+	e = sl_worker_use_generation(w, r->gen);
+	if (e < 0)
+		(void)sl_err(e, "worker %u: cannot use the new generation, keeping the old one",
+			     w->index);
 	for (size_t i = 0; i < r->n_added; i++) {
-		int e = sl_listener_add(w, r->added[i]);
-
+		e = sl_listener_add(w, r->added[i]);
 		if (e < 0)
 			(void)sl_err(e,
 				     "worker %u: cannot watch the listener of port %u, others do",
@@ -309,7 +323,13 @@ static int prepare_round(struct sl_proxy *p, struct round *r, struct sl_generati
 	e = sl_limits_configure(p->limits, &g->conf->global);
 	if (e < 0)
 		return e;
-	return sl_generation_watch(g, p->gen, p->dns);
+	e = sl_generation_watch(g, p->gen, p->dns);
+	if (e < 0)
+		return e;
+	e = sl_checks_use(p->checks, g);
+	if (e < 0)
+		(void)sl_err(e, "cannot check the new generation's targets, checking the old ones");
+	return 0;
 }
 
 static void close_all(const struct sl_proxy_listener *added, size_t n)
@@ -351,6 +371,35 @@ int sl_proxy_apply(struct sl_proxy *p, struct sl_conf *conf, uint64_t generation
 	r->give_up_ms = sl_loop_now_ms(p->control) + RESOLVE_WAIT_MS;
 	p->pending = r;
 	wait_for_names(&r->timer);
+	return 0;
+}
+
+/* ---- the deny_file ---- */
+
+static void deny_in_worker(struct sl_worker *w, struct round *r)
+{
+	sl_deny_unref(w->deny);
+	w->deny = sl_deny_ref(r->deny);
+	part_done(r);
+}
+
+int sl_proxy_set_deny_file(struct sl_proxy *p, struct sl_ip_set *set, sl_proxy_fn done, void *arg)
+{
+	struct sl_deny *d = NULL;
+	struct round *r;
+	int e = sl_deny_new(set, &d);
+
+	if (e < 0)
+		return e;
+	r = new_round(p, deny_in_worker, done, arg);
+	if (!r) {
+		sl_deny_unref(d);
+		return -ENOMEM;
+	}
+	r->deny = sl_deny_ref(d);
+	sl_deny_unref(p->deny);
+	p->deny = d;
+	start_round(r);
 	return 0;
 }
 
@@ -464,6 +513,7 @@ static void add_worker(struct sl_proxy_totals *t, const struct sl_worker_counts 
 	add_all(t->engine_active, c->engine_active, SL_ENGINE_COUNT_);
 	add_all(t->engine_total, c->engine_total, SL_ENGINE_COUNT_);
 	add_all(t->no_route_rejected, c->no_route_rejected, SL_REASON_COUNT_);
+	add_all(t->no_route_ended, c->no_route_ended, SL_REASON_COUNT_);
 	for (int e = 0; e < SL_ENGINE_COUNT_; e++)
 		add_all(t->engine_why[e], c->engine_why[e], SL_WHY_COUNT_);
 	for (int s = 0; s < SL_SIDE_COUNT_; s++)
@@ -485,17 +535,49 @@ void sl_proxy_totals(const struct sl_proxy *p, struct sl_proxy_totals *ret)
 
 const char *sl_target_state_name(enum sl_target_state state)
 {
-	return state == SL_TARGET_UP ? "up" : "unresolved";
+	switch (state) {
+	case SL_TARGET_UP:
+		return "up";
+	case SL_TARGET_UNRESOLVED:
+		return "unresolved";
+	case SL_TARGET_DOWN:
+		return "down";
+	case SL_TARGET_DRAINED:
+		return "drained";
+	case SL_TARGET_FAILING:
+		return "failing";
+	}
+	return "";
 }
 
-static void view_target(struct sl_target_view *v, struct sl_target *t)
+static enum sl_target_state state_of(const struct sl_target *t, const struct sl_conf_target *conf,
+				     size_t n_addrs, uint64_t now_ms)
+{
+	if (conf->drained)
+		return SL_TARGET_DRAINED;
+	if (n_addrs == 0)
+		return SL_TARGET_UNRESOLVED;
+	if (__atomic_load_n(&t->is_down, __ATOMIC_RELAXED))
+		return SL_TARGET_DOWN;
+	if (__atomic_load_n(&t->held_until_ms, __ATOMIC_RELAXED) > now_ms)
+		return SL_TARGET_FAILING;
+	return SL_TARGET_UP;
+}
+
+static void view_target(struct sl_target_view *v, struct sl_target *t,
+			const struct sl_conf_target *conf, uint64_t now_ms)
 {
 	v->address = t->address;
 	v->active = __atomic_load_n(&t->active, __ATOMIC_RELAXED);
 	v->total = __atomic_load_n(&t->n_total, __ATOMIC_RELAXED);
 	v->failed = __atomic_load_n(&t->n_failed, __ATOMIC_RELAXED);
 	v->n_addrs = sl_target_addrs(t, v->addrs);
-	v->state = v->n_addrs ? SL_TARGET_UP : SL_TARGET_UNRESOLVED;
+	v->state = state_of(t, conf, v->n_addrs, now_ms);
+	v->weight = conf->weight;
+	v->is_backup = conf->backup;
+	v->checks_ok = __atomic_load_n(&t->n_checks_ok, __ATOMIC_RELAXED);
+	v->checks_failed = __atomic_load_n(&t->n_checks_failed, __ATOMIC_RELAXED);
+	memcpy(v->check_error, t->check_error, sizeof(v->check_error));
 }
 
 static void view_counts(struct sl_route_view *v, const struct sl_route_counts *c)
@@ -514,7 +596,7 @@ static void view_counts(struct sl_route_view *v, const struct sl_route_counts *c
 }
 
 static void view_route(const struct sl_gen_route *gr, struct sl_target_view *targets,
-		       sl_route_fn fn, void *arg)
+		       uint64_t now_ms, sl_route_fn fn, void *arg)
 {
 	struct sl_route_view v = { .conf = gr->conf,
 				   .targets = targets,
@@ -530,7 +612,7 @@ static void view_route(const struct sl_gen_route *gr, struct sl_target_view *tar
 		v.bytes_down += v.engine_bytes_down[e];
 	}
 	for (size_t i = 0; i < v.n_targets; i++)
-		view_target(&targets[i], gr->targets[i]);
+		view_target(&targets[i], gr->targets[i], &gr->conf->targets[i], now_ms);
 	fn(arg, &v);
 }
 
@@ -543,7 +625,7 @@ void sl_proxy_each_route(struct sl_proxy *p, sl_route_fn fn, void *arg)
 
 		if (!targets)
 			return;
-		view_route(gr, targets, fn, arg);
+		view_route(gr, targets, sl_loop_now_ms(p->control), fn, arg);
 	}
 }
 
@@ -570,32 +652,16 @@ static bool is_listening(const struct sl_proxy *p, const struct sl_addr *local, 
 	return false;
 }
 
-void sl_explanation_done(struct sl_explanation *x)
-{
-	free(x->candidates);
-	x->candidates = NULL;
-}
-
 int sl_proxy_explain(struct sl_proxy *p, const struct sl_question *q, struct sl_explanation *ret)
 {
-	struct sl_explanation x = { .engine = SL_ENGINE_NONE,
-				    .is_listening = is_listening(p, &q->local, q->port) };
-	const struct sl_gen_route *gr;
-	uint32_t i;
+	struct sl_explanation x;
+	int r = -EAGAIN;
 
-	i = p->gen ? sl_route_table_find(&p->gen->table, &q->local, q->port) : SL_NO_ROUTE;
-	if (i == SL_NO_ROUTE) {
-		x.verdict = SL_REASON_NO_ROUTE;
-		*ret = x;
-		return 0;
-	}
-	gr = &p->gen->routes[i];
-	x.route = gr->conf;
-	x.engine = SL_ENGINE_RELAY;
-	x.engine_reason = sl_engine_reason_for(gr->conf);
-	x.target = gr->targets[__atomic_load_n(&gr->route->next_target, __ATOMIC_RELAXED) %
-			       gr->conf->n_targets]
-			   ->address;
+	if (p->gen)
+		r = sl_explain(p->gen, p->deny, q, sl_loop_now_ms(p->control), &x);
+	if (r < 0)
+		return r;
+	x.is_listening = is_listening(p, &q->local, q->port);
 	*ret = x;
 	return 0;
 }

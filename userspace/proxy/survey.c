@@ -29,8 +29,11 @@ struct part {
 
 struct survey {
 	struct sl_loop *control;
-	struct sl_conn_filter filter;
-	char *route; /* the filter's, owned */
+	struct sl_conn_filter filter; /* its texts are those below */
+	char *route;
+	char *target;
+	struct sl_ip_pattern client;
+	struct sl_ip_set clients; /* of `client` alone */
 	sl_survey_fn fn;
 	void *arg;
 	struct sl_task report;
@@ -44,7 +47,19 @@ static void free_survey(struct survey *s)
 	for (unsigned i = 0; i < s->n_parts; i++)
 		free(s->parts[i].rows);
 	free(s->route);
+	free(s->target);
 	free(s);
+}
+
+static void fill_hello(struct sl_conn_row *row, const struct sl_hello_facts *hello)
+{
+	struct sl_slice protocols = sl_hello_facts_alpn(hello);
+	struct sl_slice first;
+
+	row->tls_versions = hello->versions;
+	memcpy(row->sni, hello->text, hello->name_len + 1u);
+	if (sl_hello_next_alpn(&protocols, &first))
+		(void)snprintf(row->alpn, sizeof(row->alpn), "%.*s", (int)first.n, first.p);
 }
 
 static void fill_row(struct sl_conn_row *row, const struct sl_conn *c, uint64_t now_us)
@@ -57,6 +72,7 @@ static void fill_row(struct sl_conn_row *row, const struct sl_conn *c, uint64_t 
 		.engine = c->engine_id,
 		.engine_reason = c->engine_reason,
 		.client = c->client,
+		.client_via = c->via,
 		.backend = c->backend,
 		.age_ms = (now_us - c->accepted_us) / 1000,
 		.idle_ms = now_ms > c->active_ms ? now_ms - c->active_ms : 0,
@@ -66,15 +82,45 @@ static void fill_row(struct sl_conn_row *row, const struct sl_conn *c, uint64_t 
 	};
 	if (c->route)
 		(void)snprintf(row->route, sizeof(row->route), "%s", c->route->conf->name);
+	if (c->hello)
+		fill_hello(row, c->hello);
+}
+
+/* A set of the one pattern, which must outlive it. */
+static struct sl_ip_set set_of(struct sl_ip_pattern *p)
+{
+	struct sl_ip_set set = { 0 };
+
+	switch (p->kind) {
+	case SL_IP_RANGE4:
+		set.v4 = &p->v4;
+		set.n4 = 1;
+		break;
+	case SL_IP_RANGE6:
+		set.v6 = &p->v6;
+		set.n6 = 1;
+		break;
+	case SL_IP_GLOB4:
+		set.globs = &p->glob;
+		set.n_globs = 1;
+		break;
+	}
+	return set;
 }
 
 static bool matches(const struct survey *s, const struct sl_conn *c)
 {
+	const struct sl_conn_filter *f = &s->filter;
+
 	if (c->state == SL_CONN_CLOSED)
 		return false;
-	if (s->filter.id != 0 && c->id != s->filter.id)
+	if (f->id != 0 && c->id != f->id)
 		return false;
-	return !s->route || (c->route && strcmp(c->route->conf->name, s->route) == 0);
+	if (f->route && !(c->route && strcmp(c->route->conf->name, f->route) == 0))
+		return false;
+	if (f->target && !(c->target && strcmp(c->target->address, f->target) == 0))
+		return false;
+	return !f->client || sl_ip_set_has(&s->clients, &c->client);
 }
 
 /* A row lost to lack of memory still counts as matching. */
@@ -189,6 +235,21 @@ static void begin(struct sl_task *task)
 	walk(task);
 }
 
+static int copy_filter(struct survey *s, const struct sl_conn_filter *filter)
+{
+	s->filter = *filter;
+	if (filter->route && !(s->filter.route = s->route = strdup(filter->route)))
+		return -ENOMEM;
+	if (filter->target && !(s->filter.target = s->target = strdup(filter->target)))
+		return -ENOMEM;
+	if (filter->client) {
+		s->client = *filter->client;
+		s->filter.client = &s->client;
+		s->clients = set_of(&s->client);
+	}
+	return 0;
+}
+
 int sl_survey_start(struct sl_loop *control, struct sl_worker **workers, unsigned n_workers,
 		    const struct sl_conn_filter *filter, sl_survey_fn fn, void *arg)
 {
@@ -197,18 +258,14 @@ int sl_survey_start(struct sl_loop *control, struct sl_worker **workers, unsigne
 	if (!s)
 		return -ENOMEM;
 	s->control = control;
-	s->filter = *filter;
 	s->fn = fn;
 	s->arg = arg;
-	s->n_parts = n_workers;
 	s->n_waiting = n_workers;
-	if (filter->route) {
-		s->route = strdup(filter->route);
-		if (!s->route) {
-			free(s);
-			return -ENOMEM;
-		}
+	if (copy_filter(s, filter) < 0) {
+		free_survey(s);
+		return -ENOMEM;
 	}
+	s->n_parts = n_workers;
 	for (unsigned i = 0; i < n_workers; i++) {
 		s->parts[i].survey = s;
 		s->parts[i].worker = workers[i];

@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/count.h"
 #include "base/log.h"
+#include "core/balance.h"
 
 SL_DEFINE_CLEANUP(struct sl_target, sl_target_unref);
 
@@ -27,6 +29,7 @@ int sl_target_new(const struct sl_conf_target *conf, struct sl_target **ret)
 	t->address = strdup(conf->address);
 	if (!t->address)
 		return -ENOMEM;
+	t->name = sl_balance_name(t->address);
 	*ret = SL_TAKE_PTR(t);
 	return 0;
 }
@@ -56,7 +59,7 @@ static void on_resolved(void *arg, const struct sl_addr *addrs, size_t n, const 
 	was_failing = t->last_error[0] != '\0';
 	if (n > 0) {
 		memcpy(t->addrs, addrs, n * sizeof(*addrs));
-		t->n_addrs = n;
+		__atomic_store_n(&t->n_addrs, n, __ATOMIC_RELAXED);
 		t->last_error[0] = '\0';
 	} else {
 		(void)snprintf(t->last_error, sizeof(t->last_error), "%s", err);
@@ -119,4 +122,46 @@ bool sl_target_has_answer(struct sl_target *t)
 	has = t->n_addrs > 0 || t->last_error[0] != '\0';
 	(void)pthread_mutex_unlock(&t->lock);
 	return has;
+}
+
+uint32_t sl_target_share(struct sl_target *t, const struct sl_conf_target *conf,
+			 uint64_t slow_start_ms, bool passive, uint64_t now_ms)
+{
+	uint32_t share = SL_SHARE_ONE;
+	uint64_t up_since_ms;
+
+	if (conf->drained ||
+	    __atomic_load_n(&t->is_down, __ATOMIC_ACQUIRE) || /* with up_since_ms */
+	    __atomic_load_n(&t->n_addrs, __ATOMIC_RELAXED) == 0)
+		return 0;
+	if (passive && now_ms < sl_count_get(&t->held_until_ms))
+		return 0;
+	up_since_ms = sl_count_get(&t->up_since_ms);
+	/* A worker's turn may have begun before the control loop's. */
+	if (up_since_ms != 0)
+		share = sl_slow_start_share(now_ms > up_since_ms ? now_ms - up_since_ms : 0,
+					    slow_start_ms);
+	return conf->weight * share;
+}
+
+bool sl_target_count_connect(struct sl_target *t, bool ok, uint64_t now_ms)
+{
+	uint64_t held_until_ms = sl_count_get(&t->held_until_ms);
+	uint64_t hold_ms;
+
+	if (ok) {
+		/* Written only when it changes: every connection of every worker passes here. */
+		if (__atomic_load_n(&t->failures, __ATOMIC_RELAXED) != 0) {
+			__atomic_store_n(&t->failures, 0, __ATOMIC_RELAXED);
+			__atomic_store_n(&t->held_until_ms, 0, __ATOMIC_RELAXED);
+		}
+		return false;
+	}
+	/* Connects begun before the hold say nothing that is not known. */
+	if (now_ms < held_until_ms)
+		return false;
+	hold_ms = sl_passive_hold_ms(__atomic_add_fetch(&t->failures, 1, __ATOMIC_RELAXED));
+	return hold_ms != 0 &&
+	       __atomic_compare_exchange_n(&t->held_until_ms, &held_until_ms, now_ms + hold_ms,
+					   false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }

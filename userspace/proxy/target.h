@@ -17,16 +17,18 @@
  * referenced by generations and connections, from any thread.
  */
 struct sl_target {
-	uint32_t refs;     /* atomic */
-	uint32_t active;   /* atomic */
-	uint64_t n_total;  /* atomic: connections established */
-	uint64_t n_failed; /* atomic: connect attempts that failed */
-	char *address;     /* as written */
-	uint16_t port;     /* 0: the port the client connected to */
+	uint32_t refs;       /* atomic */
+	uint32_t active;     /* atomic */
+	uint32_t connecting; /* atomic: connects on their way */
+	uint64_t n_total;    /* atomic: connections established */
+	uint64_t n_failed;   /* atomic: connect attempts that failed */
+	char *address;       /* as written */
+	uint64_t name;       /* sl_balance_name() of it */
+	uint16_t port;       /* 0: the port the client connected to */
 	bool is_name;
 	pthread_mutex_t lock; /* guards what follows where `is_name`; else immutable */
 	struct sl_addr addrs[SL_DNS_MAX_ADDRS];
-	size_t n_addrs;       /* 0: never resolved */
+	size_t n_addrs;       /* 0: never resolved; also read without the lock, atomically */
 	uint32_t next_addr;   /* rotates through addrs */
 	char last_error[128]; /* of the resolver */
 	/* what checks and traffic have shown; atomic, written by the thread named */
@@ -34,14 +36,14 @@ struct sl_target {
 	uint64_t up_since_ms;     /* control: went up by a check; 0: never was down */
 	uint64_t n_checks_ok;     /* control */
 	uint64_t n_checks_failed; /* control */
-	uint32_t is_drained;      /* control: by an operator */
 	uint32_t failures;        /* any: connects failed in a row */
 	uint64_t held_until_ms;   /* any: passive marking, see core/health.h */
 	/* control thread only: */
 	struct sl_dns_name *watch;
-	bool is_stale; /* mark of proxy/generation.c */
+	struct sl_check *check; /* of proxy/health.c; NULL: not checked */
+	bool is_stale;          /* mark of proxy/generation.c */
 	struct sl_health health;
-	char check_error[96];
+	char check_error[96]; /* "": the last check was good, or there was none */
 };
 
 SL_MUST_CHECK int sl_target_new(const struct sl_conf_target *conf, struct sl_target **ret);
@@ -61,8 +63,9 @@ bool sl_target_pick_addr(struct sl_target *t, uint16_t listener_port, struct sl_
 bool sl_target_has_answer(struct sl_target *t);
 
 /*
- * What the target is worth to a new connection now: 0, or its weight in SL_SHARE_ONE, less during
- * slow start. `passive`: targets held back after failed connects count as 0, too.
+ * What the target is worth to a new connection now: 0 (also without any address), or its weight in
+ * SL_SHARE_ONE, less during slow start. Any thread. `passive`: targets held back after failed
+ * connects count as 0, too.
  */
 uint32_t sl_target_share(struct sl_target *t, const struct sl_conf_target *conf,
 			 uint64_t slow_start_ms, bool passive, uint64_t now_ms);

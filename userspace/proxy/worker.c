@@ -122,6 +122,8 @@ void sl_worker_free(struct sl_worker *w)
 		free(c);
 	}
 	sl_generation_unref(w->gen);
+	sl_deny_unref(w->deny);
+	free(w->choices);
 	sl_pipe_pool_free(w->pipes);
 	sl_str_done(&w->access_lines);
 	free(w->scratch);
@@ -178,12 +180,35 @@ void sl_worker_retire_conn(struct sl_worker *w, struct sl_conn *c)
 		sl_loop_defer(w->loop, &w->empty_task, w->on_empty);
 }
 
-void sl_worker_use_generation(struct sl_worker *w, struct sl_generation *gen)
+/* Scratch for the route with most targets; it never shrinks. */
+static int grow_choices(struct sl_worker *w, const struct sl_conf *conf)
+{
+	struct sl_choice *choices;
+	size_t n = 1;
+
+	for (size_t i = 0; i < conf->n_routes; i++)
+		if (conf->routes[i].n_targets > n)
+			n = conf->routes[i].n_targets;
+	if (n <= w->n_choices)
+		return 0;
+	choices = reallocarray(w->choices, n, sizeof(*choices));
+	if (!choices)
+		return -ENOMEM;
+	w->choices = choices;
+	w->n_choices = n;
+	return 0;
+}
+
+int sl_worker_use_generation(struct sl_worker *w, struct sl_generation *gen)
 {
 	struct sl_generation *before = w->gen;
+	int r = grow_choices(w, gen->conf);
 
+	if (r < 0)
+		return r;
 	w->gen = sl_generation_ref(gen);
 	sl_generation_unref(before);
+	return 0;
 }
 
 static void flush_access(struct sl_task *task)

@@ -12,6 +12,7 @@
 #include "io/pipe.h"
 #include "proxy/access.h"
 #include "proxy/conn.h"
+#include "proxy/deny.h"
 #include "proxy/generation.h"
 #include "proxy/limits.h"
 #include "proxy/proxy.h"
@@ -29,6 +30,7 @@ struct sl_worker_counts {
 	uint64_t engine_why[SL_ENGINE_COUNT_][SL_WHY_COUNT_];
 	uint64_t ended[SL_SIDE_COUNT_][SL_REASON_COUNT_];
 	uint64_t no_route_rejected[SL_REASON_COUNT_];
+	uint64_t no_route_ended[SL_REASON_COUNT_];
 	uint64_t accept_errors;
 	uint64_t fsm_bugs;
 	struct sl_hist connect;
@@ -51,7 +53,10 @@ struct sl_worker {
 	struct sl_access *access;
 
 	struct sl_generation *gen; /* reference to the current one */
-	struct sl_list conns;      /* the registry */
+	struct sl_deny *deny;      /* reference to the addresses of deny_file; NULL: none */
+	struct sl_choice *choices; /* scratch of proxy/pick.c: for the route with most targets */
+	size_t n_choices;
+	struct sl_list conns; /* the registry */
 	size_t n_conns;
 	uint64_t next_id;
 	uint64_t id_step;
@@ -69,6 +74,7 @@ struct sl_worker {
 	struct sl_task access_flush;
 	struct sl_log_limit connect_log;
 	struct sl_log_limit accept_log;
+	struct sl_log_limit first_log;
 
 	struct sl_list listeners; /* of struct sl_listener */
 	struct sl_timer accept_pause;
@@ -102,8 +108,8 @@ void sl_worker_free(struct sl_worker *w);
 struct sl_conn *sl_worker_new_conn(struct sl_worker *w); /* NULL: out of memory */
 /* The record goes back at the end of the turn. */
 void sl_worker_retire_conn(struct sl_worker *w, struct sl_conn *c);
-void sl_worker_use_generation(struct sl_worker *w,
-			      struct sl_generation *gen); /* takes a reference */
-void sl_worker_flush_access_later(struct sl_worker *w);   /* access_lines, at the end of the turn */
+/* Takes a reference. On -ENOMEM the generation before stays. */
+SL_MUST_CHECK int sl_worker_use_generation(struct sl_worker *w, struct sl_generation *gen);
+void sl_worker_flush_access_later(struct sl_worker *w); /* access_lines, at the end of the turn */
 
 #endif

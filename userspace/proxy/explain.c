@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "proxy/explain.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "proxy/pick.h"
+
+/* What the question would show of itself in its first bytes. */
+struct first_bytes {
+	char name[SL_NAME_MAX + 1];
+	char alpn[256];
+	size_t alpn_len;
+};
+
+/* "h2,http/1.1" as a ClientHello has it; what does not fit is left out. */
+static void encode_alpn(const char *list, struct first_bytes *b)
+{
+	while (list && *list) {
+		size_t n = strcspn(list, ",");
+
+		if (n > 0 && n < 256 && b->alpn_len + 1 + n <= sizeof(b->alpn)) {
+			b->alpn[b->alpn_len++] = (char)n;
+			memcpy(b->alpn + b->alpn_len, list, n);
+			b->alpn_len += n;
+		}
+		list += n + (list[n] == ',');
+	}
+}
+
+static void make_facts(const struct sl_question *q, struct first_bytes *b,
+		       struct sl_match_facts *facts, const char **ret_name_error)
+{
+	size_t len = 0;
+
+	*facts = (struct sl_match_facts){
+		.local = q->local, .port = q->port, .client = q->client, .known = SL_MATCH_NOT_TLS
+	};
+	encode_alpn(q->alpn, b);
+	if (q->name || q->tls_versions || b->alpn_len) {
+		facts->known = SL_MATCH_HELLO;
+		facts->tls_versions = q->tls_versions ? q->tls_versions : SL_TLS_1_2 | SL_TLS_1_3;
+	}
+	if (q->name && sl_name_normalize(sl_slice_of(q->name), true, b->name, &len) < 0)
+		*ret_name_error = "not a host name: letters, digits, '-', '_' and single dots";
+	else if (q->name)
+		facts->name = (struct sl_slice){ .p = b->name, .n = len };
+	if (b->alpn_len)
+		facts->alpn = (struct sl_slice){ .p = b->alpn, .n = b->alpn_len };
+	if (q->path)
+		facts->path = sl_slice_of(q->path);
+}
+
+/* Matching routes before those that do not match, each group in file order. */
+static int list_candidates(const struct sl_generation *g, const struct sl_match_facts *facts,
+			   uint32_t winner, struct sl_explanation *x)
+{
+	size_t n = g->conf->n_routes;
+
+	x->candidates = calloc(n + 1, sizeof(*x->candidates));
+	if (!x->candidates)
+		return -ENOMEM;
+	for (int group = 0; group < 3; group++)
+		for (size_t i = 0; i < n; i++) {
+			enum sl_match_verdict v =
+				sl_matcher_judge(g->matcher, facts, winner, (uint32_t)i);
+			int its_group = v == SL_MATCH_WON ? 0 : v == SL_MATCH_OUTRANKED ? 1 : 2;
+
+			if (v == SL_MATCH_PORT || its_group != group)
+				continue;
+			x->candidates[x->n_candidates++] =
+				(struct sl_explained_route){ .conf = g->routes[i].conf,
+							     .verdict = v };
+		}
+	return 0;
+}
+
+static int choose_target(const struct sl_gen_route *gr, const struct sl_question *q,
+			 uint64_t now_ms, struct sl_explanation *x)
+{
+	const struct sl_pick pick = { .route = gr,
+				      .client = &q->client,
+				      .turn = __atomic_load_n(&gr->route->next_target,
+							      __ATOMIC_RELAXED),
+				      .now_ms = now_ms };
+	_cleanup_free_ struct sl_choice *choices = calloc(gr->conf->n_targets, sizeof(*choices));
+	size_t i;
+
+	if (!choices)
+		return -ENOMEM;
+	i = sl_pick_target(&pick, choices, &x->target_why);
+	if (i == SL_NO_CHOICE) {
+		if (x->verdict == SL_REASON_NONE)
+			x->verdict = SL_REASON_BACKEND_DOWN;
+		x->target_why = "no target has an address, weight and good health";
+	} else {
+		x->target = gr->targets[i]->address;
+	}
+	return 0;
+}
+
+int sl_explain(const struct sl_generation *g, const struct sl_deny *deny,
+	       const struct sl_question *q, uint64_t now_ms, struct sl_explanation *ret)
+{
+	struct sl_explanation x = { .engine = SL_ENGINE_NONE };
+	struct first_bytes bytes = { 0 };
+	struct sl_match_facts facts;
+	const struct sl_gen_route *gr;
+	uint32_t winner;
+	int r;
+
+	make_facts(q, &bytes, &facts, &x.name_error);
+	winner = sl_matcher_find(g->matcher, &facts);
+	r = list_candidates(g, &facts, winner, &x);
+	if (r < 0)
+		return r;
+	facts.known = SL_MATCH_NO_BYTES;
+	x.needs_hello = sl_matcher_find(g->matcher, &facts) == SL_NEED_BYTES;
+	x.wants_proxy = sl_generation_accept_proxy(g, &q->local, q->port) != NULL;
+	x.verdict = SL_REASON_NO_ROUTE;
+	if (winner != SL_NO_ROUTE) {
+		gr = &g->routes[winner];
+		x.route = gr->conf;
+		x.engine = SL_ENGINE_RELAY;
+		x.engine_reason = sl_engine_reason_for(gr->conf);
+		x.access = sl_access_check(&g->conf->global.access, deny ? &deny->set : NULL,
+					   &gr->conf->access, &q->client);
+		x.verdict =
+			sl_access_is_denied(x.access) ? SL_REASON_ROUTE_IP_BLOCKED : SL_REASON_NONE;
+		/* A denied client's target is shown, too: what would be without the list. */
+		r = choose_target(gr, q, now_ms, &x);
+	}
+	if (r < 0) {
+		sl_explanation_done(&x);
+		return r;
+	}
+	*ret = x;
+	return 0;
+}
+
+void sl_explanation_done(struct sl_explanation *x)
+{
+	free(x->candidates);
+	x->candidates = NULL;
+	x->n_candidates = 0;
+}
