@@ -55,6 +55,16 @@ static uint64_t rank_low(const struct sl_match_rule *rule, uint32_t index,
 
 /* Hash tables. */
 
+/* A power of two, so that at most half is taken. */
+static uint64_t table_size(uint64_t n)
+{
+	uint64_t size = 4;
+
+	while (size < n * 2)
+		size *= 2;
+	return size;
+}
+
 struct sl_match_slot *sl_match_find_slot(const struct sl_matcher *m, enum sl_match_kind kind,
 					 struct sl_slice text, uint64_t hash)
 {
@@ -78,25 +88,41 @@ struct sl_match_list *sl_match_find_list(const struct sl_matcher *m, uint64_t ke
 			return &m->lists[i];
 }
 
-static uint32_t group_for(struct sl_matcher *m, enum sl_match_kind kind, struct sl_slice text)
+static uint64_t hash_text(enum sl_match_kind kind, struct sl_slice text)
 {
 	uint64_t hash = SL_MATCH_HASH_BEGIN;
-	struct sl_match_slot *slot;
 
 	for (size_t i = 0; i < text.n; i++)
 		hash = sl_match_hash_add(hash,
 					 text.p[sl_match_is_from_end(kind) ? text.n - 1 - i : i]);
-	slot = sl_match_find_slot(m, kind, text, hash);
+	return hash;
+}
+
+/* `index`: of the group, unless there is one with that text. Returns the group's. */
+static uint32_t put_slot(struct sl_matcher *m, enum sl_match_kind kind, struct sl_slice text,
+			 uint32_t index)
+{
+	uint64_t hash = hash_text(kind, text);
+	struct sl_match_slot *slot = sl_match_find_slot(m, kind, text, hash);
+
 	if (!slot->group) {
 		slot->hash = (uint32_t)(sl_match_mix(hash + (uint64_t)kind) >> 32);
-		slot->group = m->n_groups++;
-		m->groups[slot->group] = (struct sl_match_group){
+		slot->group = index;
+	}
+	return slot->group;
+}
+
+static uint32_t group_for(struct sl_matcher *m, enum sl_match_kind kind, struct sl_slice text)
+{
+	uint32_t group = put_slot(m, kind, text, m->n_groups);
+
+	if (group == m->n_groups)
+		m->groups[m->n_groups++] = (struct sl_match_group){
 			.text = text.p,
 			.len = (uint32_t)text.n,
 			.kind = kind,
 		};
-	}
-	return slot->group;
+	return group;
 }
 
 /* Names to groups. */
@@ -342,6 +368,24 @@ static void place_entry(struct sl_matcher *m, uint32_t group, uint32_t block,
 	m->entries[list->first + list->count++] = *e;
 }
 
+/* Groups that are in use move to a table of their size: fewer cache lines to look at. */
+static void shrink_slots(struct sl_matcher *m)
+{
+	uint64_t used = 0;
+
+	for (uint32_t i = SL_MATCH_NAMELESS_COUNT_; i < m->n_groups; i++)
+		used += m->groups[i].n_lists > 0;
+	m->slot_mask = table_size(used) - 1;
+	memset(m->slots, 0, (m->slot_mask + 1) * sizeof(*m->slots));
+	for (uint32_t i = SL_MATCH_NAMELESS_COUNT_; i < m->n_groups; i++) {
+		const struct sl_match_group *g = &m->groups[i];
+
+		if (g->n_lists)
+			(void)put_slot(m, g->kind, (struct sl_slice){ .p = g->text, .n = g->len },
+				       i);
+	}
+}
+
 /* Counts become places; counting begins anew with place_entry(). */
 static void lay_out(struct sl_matcher *m)
 {
@@ -395,6 +439,7 @@ static void finish_lists(struct sl_matcher *m)
 			g->block = (uint32_t)(list->key & 0x1ffff);
 			g->first = list->first;
 			g->count = list->count;
+			g->best = m->entries[list->first];
 		}
 	}
 }
@@ -448,16 +493,6 @@ static uint64_t count_blocks(const struct sl_match_rule *rule)
 	return n;
 }
 
-/* A power of two, so that at most half is taken. */
-static uint64_t table_size(uint64_t n)
-{
-	uint64_t size = 4;
-
-	while (size < n * 2)
-		size *= 2;
-	return size;
-}
-
 /* Everything in the block is made of words of 8 bytes. */
 static size_t place(size_t *end, uint64_t n, size_t size)
 {
@@ -502,7 +537,7 @@ static bool make_plan(const struct sl_match_rule *rules, size_t n, struct plan *
 	p.slots = table_size(p.groups);
 	p.lists = table_size(p.entries);
 	(void)place(&p.size, 1, sizeof(struct sl_matcher));
-	p.groups_at = place(&p.size, p.groups, sizeof(struct sl_match_group));
+	p.groups_at = place(&p.size, p.groups + 1, SL_MATCH_GROUP_ALIGN);
 	p.slots_at = place(&p.size, p.slots, sizeof(struct sl_match_slot));
 	p.lists_at = place(&p.size, p.lists, sizeof(struct sl_match_list));
 	p.entries_at = place(&p.size, p.entries, sizeof(struct sl_match_entry));
@@ -529,7 +564,9 @@ struct sl_matcher *sl_matcher_fill(void *block, const struct sl_match_rule *rule
 	memset(m, 0, sizeof(*m));
 	m->rules = rules;
 	m->n_rules = (uint32_t)n;
-	m->groups = (struct sl_match_group *)(void *)(start + p.groups_at);
+	m->groups = (struct sl_match_group *)(((uintptr_t)start + p.groups_at +
+					       SL_MATCH_GROUP_ALIGN - 1) &
+					      ~(uintptr_t)(SL_MATCH_GROUP_ALIGN - 1));
 	m->slots = (struct sl_match_slot *)(void *)(start + p.slots_at);
 	m->lists = (struct sl_match_list *)(void *)(start + p.lists_at);
 	m->entries = (struct sl_match_entry *)(void *)(start + p.entries_at);
@@ -542,6 +579,7 @@ struct sl_matcher *sl_matcher_fill(void *block, const struct sl_match_rule *rule
 	memset(m->lists, 0, p.lists * sizeof(*m->lists));
 	group_names(m);
 	each_entry(m, count_entry);
+	shrink_slots(m);
 	lay_out(m);
 	each_entry(m, place_entry);
 	finish_lists(m);

@@ -68,18 +68,23 @@ enum sl_match_nameless {
 	SL_MATCH_NAMELESS_COUNT_,
 };
 
+/* A cache line: what most names have, one entry on one block of ports, is found here. */
+#define SL_MATCH_GROUP_ALIGN 64
+
 struct sl_match_group {
 	const char *text;
 	uint32_t len;
 	enum sl_match_kind kind;
 	uint32_t levels; /* bit b: some block is ports that share b bits */
 	uint32_t n_lists;
-	/* of the only list, when there is one: most names are on one port */
+	/* of the only list, when there is one */
 	uint32_t block;
 	uint32_t first;
 	uint32_t count;
-	uint32_t n_globs; /* while filling: globs that could be found by this text */
+	uint32_t n_globs;           /* while filling: globs that could be found by this text */
+	struct sl_match_entry best; /* of that list */
 };
+_Static_assert(sizeof(struct sl_match_group) <= SL_MATCH_GROUP_ALIGN, "larger than a cache line");
 
 struct sl_match_slot {
 	uint32_t hash;

@@ -92,23 +92,25 @@ static bool entry_fits(const struct search *s, const struct sl_match_entry *e, b
 	       alpn_fits(rule, s->facts) && path_fits(rule, s->facts);
 }
 
-/* The first that fits is the best of its list; those that cannot be the best of all end it. */
+/* False: no later entry of the same list can be better than the best, because they are in order. */
+static bool try_entry(struct search *s, const struct sl_match_entry *e, bool is_glob)
+{
+	if (!sl_match_entry_precedes(e, &s->best))
+		return false;
+	/* Spares the rule's cache line. */
+	if ((is_glob || !sl_match_entry_is_plain(e)) && !entry_fits(s, e, is_glob))
+		return true;
+	s->best = *e;
+	return false;
+}
+
 static void try_entries(struct search *s, uint32_t first, uint32_t count, bool is_glob)
 {
 	const struct sl_match_entry *e = &s->m->entries[first];
 	const struct sl_match_entry *end = e + count;
 
-	for (; e < end && sl_match_entry_precedes(e, &s->best); e++) {
-		/* Spares the rule's cache line. */
-		if (!is_glob && sl_match_entry_is_plain(e)) {
-			s->best = *e;
-			return;
-		}
-		if (entry_fits(s, e, is_glob)) {
-			s->best = *e;
-			return;
-		}
-	}
+	while (e < end && try_entry(s, e, is_glob))
+		e++;
 }
 
 static void try_group(struct search *s, uint32_t index)
@@ -121,8 +123,8 @@ static void try_group(struct search *s, uint32_t index)
 		const struct sl_match_list *list;
 
 		if (g->n_lists == 1) {
-			if (g->block == block)
-				try_entries(s, g->first, g->count, is_glob);
+			if (g->block == block && try_entry(s, &g->best, is_glob))
+				try_entries(s, g->first + 1, g->count - 1, is_glob);
 			return;
 		}
 		list = sl_match_find_list(s->m, sl_match_list_key(index, block));

@@ -466,11 +466,24 @@ static void print_question(const struct sl_render *r, const json_t *doc)
 	line(r, "connection to", "%s", sl_str_text(&text));
 }
 
+/* "denied by the route's security.deny", "allowed: no list applies" */
+static void print_security(const struct sl_render *r, const json_t *security)
+{
+	const char *verdict = text_at(security, "verdict");
+	const char *text = text_at(security, "text");
+	size_t n = strlen(verdict);
+	bool begins = strncmp(text, verdict, n) == 0;
+	char word[64];
+
+	line(r, "security", "%s%s%s",
+	     coloured(r, strcmp(verdict, "denied") == 0 ? RED : GREEN, verdict, word),
+	     begins ? "" : ": ", begins ? text + n : text);
+}
+
 static void print_decision(const struct sl_render *r, const json_t *doc)
 {
 	const json_t *security = json_object_get(doc, "security");
 	bool accepted = strcmp(text_at(doc, "verdict"), "accepted") == 0;
-	bool denied = strcmp(text_at(security, "verdict"), "denied") == 0;
 	char word[64];
 
 	line(r, "verdict", "%s: %s",
@@ -478,16 +491,11 @@ static void print_decision(const struct sl_render *r, const json_t *doc)
 	     text_at(doc, "verdict_text"));
 	line(r, "route", "%s", text_at(doc, "route"));
 	if (json_is_object(security))
-		line(r, "security", "%s: %s",
-		     coloured(r, denied ? RED : GREEN, text_at(security, "verdict"), word),
-		     text_at(security, "text"));
-	if (json_is_string(json_object_get(doc, "target")) &&
-	    json_is_string(json_object_get(doc, "target_why")))
-		line(r, "target", "%s: %s", text_at(doc, "target"), text_at(doc, "target_why"));
+		print_security(r, security);
+	if (json_is_string(json_object_get(doc, "target")))
+		line(r, "target", "%s (%s)", text_at(doc, "target"), text_at(doc, "target_why"));
 	else if (json_is_string(json_object_get(doc, "route")))
-		line(r, "target", "%s",
-		     json_is_string(json_object_get(doc, "target")) ? text_at(doc, "target")
-								    : "none is usable");
+		line(r, "target", "none: %s", text_at(doc, "target_why"));
 	if (json_is_string(json_object_get(doc, "engine")))
 		line(r, "engine", "%s, %s: %s", text_at(doc, "engine"),
 		     text_at(doc, "engine_reason"), text_at(doc, "engine_text"));

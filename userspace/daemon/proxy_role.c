@@ -27,6 +27,7 @@
 #define OPTIONS_WAIT_MS 10000
 /* After a drain: long enough for the last replies of the control interface to leave. */
 #define LINGER_MS 50
+#define LINGER_MAX_MS 3000
 
 /* What CONFIG opened and COMMIT or ABORT ends. */
 struct change {
@@ -67,6 +68,7 @@ struct role {
 	struct request requests[MAX_REQUESTS];
 	uint64_t last_request;
 	struct sl_timer linger;
+	uint64_t linger_until_ms;
 	int exit_code;
 };
 
@@ -353,17 +355,31 @@ static void commit(struct role *role)
 
 /* ---- the end ---- */
 
+/* Changes wait for those before them, at an upgrade for the next program, too. */
+static bool waits_for_change(const struct role *role)
+{
+	for (size_t i = 0; i < MAX_REQUESTS; i++)
+		if (role->requests[i].id && role->requests[i].what == SL_CTL_CHANGE)
+			return true;
+	return false;
+}
+
 static void on_linger(struct sl_timer *timer)
 {
 	struct role *role = SL_CONTAINER_OF(timer, struct role, linger);
+	uint64_t now_ms = sl_loop_now_ms(role->loop);
 
-	sl_loop_quit(role->loop);
+	if (waits_for_change(role) && now_ms < role->linger_until_ms)
+		sl_timer_start(role->loop, timer, now_ms + LINGER_MS, on_linger);
+	else
+		sl_loop_quit(role->loop);
 }
 
 static void on_drained(void *arg)
 {
 	struct role *role = arg;
 
+	role->linger_until_ms = sl_loop_now_ms(role->loop) + LINGER_MAX_MS;
 	sl_timer_start(role->loop, &role->linger, sl_loop_now_ms(role->loop) + LINGER_MS,
 		       on_linger);
 }

@@ -183,7 +183,8 @@ void sl_change_finish(struct sl_supervisor *s, bool ok);
 /* Appends one to s->pending; `change` is emptied. */
 SL_MUST_CHECK int sl_change_append(struct sl_supervisor *s, const struct sl_waiter *waiter,
 				   struct sl_overlay_change *change);
-void sl_changes_done(struct sl_supervisor *s); /* forgets what is pending */
+void sl_changes_cancel(struct sl_supervisor *s); /* the daemon stops: answers all that wait */
+void sl_changes_done(struct sl_supervisor *s);   /* forgets what is pending */
 
 /* ---- upgrade.c ---- */
 

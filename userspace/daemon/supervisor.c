@@ -500,7 +500,7 @@ static void cancel_job(struct sl_supervisor *s)
 		sl_child_kill(s->candidate);
 		s->candidate = NULL;
 	}
-	sl_changes_done(s);
+	sl_changes_cancel(s);
 	s->job = SL_JOB_NONE;
 }
 
