@@ -68,6 +68,7 @@ help:
 	@echo 'make fuzz       every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 	@echo 'make soak       root: the long suites (integrity, churn, deaths, sanitizers)'
 	@echo 'make bench      root: against direct, HAProxy and nginx, one interleaved run'
+	@echo 'make bench-matcher  what routing costs by the number of routes, and lists of addresses'
 	@echo 'make coverage   line coverage of userspace/core (needs gcovr)'
 	@echo 'make install    to DESTDIR and PREFIX=$(PREFIX)'
 	@echo 'make deps       root: install-deps.sh'
@@ -126,7 +127,12 @@ $O/testlib/%: tests/lib/%.c $(wildcard tests/lib/*.h)
 	@mkdir -p $(@D)
 	$Q$(CC) -std=gnu11 -D_GNU_SOURCE -pthread -O2 -g $(WARN) -Iuserspace $< -o $@ -lm
 
-$O/fuzz/%: tests/fuzz/%.c $(wildcard userspace/*/*.[ch])
+$O/bench/%: tests/bench/%.c $(LIB)
+	$(call say,BENCH,$@)
+	@mkdir -p $(@D)
+	$Q$(CC) $(ALL_CFLAGS) -MMD -MP $(ALL_LDFLAGS) $< $(LIB) $(LDLIBS) -o $@
+
+$O/fuzz/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h userspace/*/*.[ch])
 	$(call say,FUZZ,$@)
 	@mkdir -p $(@D)
 	$Q$(CLANG) $(filter-out -D_FORTIFY_SOURCE=2 -fPIE,$(ALL_CFLAGS)) -Wno-missing-prototypes \
@@ -165,6 +171,9 @@ bench: all $(TESTTOOLS)
 	@$(SUDO_CHECK)
 	$QO=$O tests/bench/run $(ONLY)
 
+bench-matcher: $O/bench/matcher
+	$Q$<
+
 demo:
 	@$(SUDO_CHECK)
 	$Q./install-deps.sh
@@ -202,7 +211,7 @@ clean:
 	$(call say,CLEAN,$O)
 	$Qrm -rf $O
 
-.PHONY: all help unit lint check check-installed e2e fuzz soak bench demo deps coverage tidy format \
+.PHONY: all help unit lint check check-installed e2e fuzz soak bench bench-matcher demo deps coverage tidy format \
 	install uninstall clean testtools
 .DELETE_ON_ERROR:
 .SECONDARY:

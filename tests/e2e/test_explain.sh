@@ -32,8 +32,8 @@ source, port, keys = sys.argv[2], int(sys.argv[3]), sys.argv[4:]
 raw = b"plain bytes"
 if keys:
     raw = subprocess.run(["/usr/bin/python3", "tests/lib/hello.py", "build"] + keys, stdout=subprocess.PIPE, check=True).stdout
-s = socket.create_connection((sys.argv[1], port), 15, (source, 0))
-try:
+try:  # a refused one may be reset before connect() returns
+    s = socket.create_connection((sys.argv[1], port), 15, (source, 0))
     s.sendall(raw)
     s.shutdown(socket.SHUT_WR)
     while s.recv(65536):

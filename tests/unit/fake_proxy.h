@@ -195,6 +195,7 @@ void sl_proxy_totals(const struct sl_proxy *p, struct sl_proxy_totals *t)
 	t->ended[SL_CLIENT][SL_REASON_ECONNRESET] = 1;
 	t->ended[SL_BACKEND][SL_REASON_NORMAL] = 5;
 	t->no_route_rejected[SL_REASON_LIMIT_GLOBAL] = 2;
+	t->no_route_ended[SL_REASON_LIMIT_GLOBAL] = 2;
 	t->dns = (struct sl_dns_stats){ .queries = 6, .failures = 1 };
 	sl_hist_add(&t->connect, 1500);
 	sl_hist_add(&t->duration, 90000000);

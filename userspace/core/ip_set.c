@@ -95,21 +95,32 @@ ALWAYS_INLINE void radix_pass(struct layout l, const uint8_t *from, uint8_t *to,
 		memcpy(to + place[from[at]]++ * l.size, from, l.size);
 }
 
+/* Sets the bits of the key's bytes that are not the same everywhere. */
+ALWAYS_INLINE void find_differences(struct layout l, const uint8_t *items, size_t n, uint8_t *ret)
+{
+	memset(ret, 0, l.n_key);
+	for (size_t i = 1; i < n; i++)
+		for (unsigned k = 0; k < l.n_key; k++)
+			ret[k] |= items[k] ^ items[i * l.size + k];
+}
+
 ALWAYS_INLINE void radix_sort(struct layout l, uint8_t *items, uint8_t *scratch, size_t n)
 {
+	uint8_t differs[16];
 	size_t count[256];
 	uint8_t *from = items;
 	uint8_t *to = scratch;
 
+	find_differences(l, items, n, differs);
 	for (unsigned k = 0; k < l.n_key; k++) {
 		unsigned at = key_at(l, k);
 		uint8_t *other = from;
 
+		if (!differs[at])
+			continue;
 		memset(count, 0, sizeof(count));
 		for (size_t i = 0; i < n; i++)
 			count[from[i * l.size + at]]++;
-		if (count[from[at]] == n) /* the same everywhere */
-			continue;
 		radix_pass(l, from, to, n, at, count);
 		from = to;
 		to = other;

@@ -55,6 +55,16 @@ static uint64_t rank_low(const struct sl_match_rule *rule, uint32_t index,
 
 /* Hash tables. */
 
+/* A power of two, so that at most half is taken. */
+static uint64_t table_size(uint64_t n)
+{
+	uint64_t size = 4;
+
+	while (size < n * 2)
+		size *= 2;
+	return size;
+}
+
 struct sl_match_slot *sl_match_find_slot(const struct sl_matcher *m, enum sl_match_kind kind,
 					 struct sl_slice text, uint64_t hash)
 {
@@ -78,25 +88,41 @@ struct sl_match_list *sl_match_find_list(const struct sl_matcher *m, uint64_t ke
 			return &m->lists[i];
 }
 
-static uint32_t group_for(struct sl_matcher *m, enum sl_match_kind kind, struct sl_slice text)
+static uint64_t hash_text(enum sl_match_kind kind, struct sl_slice text)
 {
 	uint64_t hash = SL_MATCH_HASH_BEGIN;
-	struct sl_match_slot *slot;
 
 	for (size_t i = 0; i < text.n; i++)
 		hash = sl_match_hash_add(hash,
 					 text.p[sl_match_is_from_end(kind) ? text.n - 1 - i : i]);
-	slot = sl_match_find_slot(m, kind, text, hash);
+	return hash;
+}
+
+/* `index`: of the group, unless there is one with that text. Returns the group's. */
+static uint32_t put_slot(struct sl_matcher *m, enum sl_match_kind kind, struct sl_slice text,
+			 uint32_t index)
+{
+	uint64_t hash = hash_text(kind, text);
+	struct sl_match_slot *slot = sl_match_find_slot(m, kind, text, hash);
+
 	if (!slot->group) {
 		slot->hash = (uint32_t)(sl_match_mix(hash + (uint64_t)kind) >> 32);
-		slot->group = m->n_groups++;
-		m->groups[slot->group] = (struct sl_match_group){
+		slot->group = index;
+	}
+	return slot->group;
+}
+
+static uint32_t group_for(struct sl_matcher *m, enum sl_match_kind kind, struct sl_slice text)
+{
+	uint32_t group = put_slot(m, kind, text, m->n_groups);
+
+	if (group == m->n_groups)
+		m->groups[m->n_groups++] = (struct sl_match_group){
 			.text = text.p,
 			.len = (uint32_t)text.n,
 			.kind = kind,
 		};
-	}
-	return slot->group;
+	return group;
 }
 
 /* Names to groups. */
@@ -132,28 +158,95 @@ static uint32_t simple_group(struct sl_matcher *m, const char *domain, enum sl_m
 }
 
 /*
- * A glob is found by its head or its tail, whichever fewer globs share ("tenant1-*.example.com"
- * by the head, "api-*.tenant1.com" by the tail); at a tie by the longer.
+ * What a glob can be found by: its head, its tail, and each label between dots or ends that has no
+ * star, because a name that matches has the same label. One at a time; false after the last.
+ * A glob without any ("*x*") has its empty tail.
  */
-static uint32_t glob_group(struct sl_matcher *m, const char *domain)
-{
-	uint32_t head = group_for(m, SL_MATCH_HEAD, head_of(domain));
-	uint32_t tail = group_for(m, SL_MATCH_TAIL, tail_of(domain));
-	const struct sl_match_group *h = &m->groups[head];
-	const struct sl_match_group *t = &m->groups[tail];
+struct handles {
+	const char *domain;
+	const char *label; /* the next to be looked at */
+	bool had_head;
+	bool had_tail;
+	bool had_any;
+};
 
-	/* A star at one side: that side has no text, and every name would have to be tried. */
-	if (!h->len || !t->len)
-		return h->len ? head : tail;
-	if (h->n_globs != t->n_globs)
-		return h->n_globs < t->n_globs ? head : tail;
-	return h->len > t->len ? head : tail;
+struct handle {
+	enum sl_match_kind kind;
+	struct sl_slice text;
+};
+
+static bool next_handle(struct handles *h, struct handle *ret)
+{
+	if (!h->had_head) {
+		h->had_head = true;
+		*ret = (struct handle){ .kind = SL_MATCH_HEAD, .text = head_of(h->domain) };
+		if (ret->text.n)
+			return h->had_any = true;
+	}
+	while (h->label) {
+		const char *label = h->label;
+		size_t n = strcspn(label, ".*");
+
+		h->label = strchr(label, '.');
+		if (h->label)
+			h->label++;
+		*ret = (struct handle){ .kind = SL_MATCH_LABEL, .text = { .p = label, .n = n } };
+		if (n && label[n] != '*')
+			return h->had_any = true;
+	}
+	if (h->had_tail)
+		return false;
+	h->had_tail = true;
+	*ret = (struct handle){ .kind = SL_MATCH_TAIL, .text = tail_of(h->domain) };
+	return ret->text.n || !h->had_any;
+}
+
+static struct handles handles_of(const char *domain)
+{
+	return (struct handles){ .domain = domain, .label = domain };
 }
 
 static void count_glob(struct sl_matcher *m, const char *domain)
 {
-	m->groups[group_for(m, SL_MATCH_HEAD, head_of(domain))].n_globs++;
-	m->groups[group_for(m, SL_MATCH_TAIL, tail_of(domain))].n_globs++;
+	struct handles h = handles_of(domain);
+	struct handle handle;
+
+	while (next_handle(&h, &handle))
+		m->groups[group_for(m, handle.kind, handle.text)].n_globs++;
+}
+
+/*
+ * The handle that fewest globs share: "tenant1-*.example.com" is found by its head,
+ * "api-*.tenant1.com" by its tail, "api-*.tenant1.*" by its label.
+ */
+static uint32_t glob_group(struct sl_matcher *m, const char *domain)
+{
+	struct handles h = handles_of(domain);
+	uint32_t fewest = UINT32_MAX;
+	struct handle handle;
+	uint32_t found = 0;
+
+	while (next_handle(&h, &handle)) {
+		uint32_t group = group_for(m, handle.kind, handle.text);
+
+		if (m->groups[group].n_globs < fewest) {
+			fewest = m->groups[group].n_globs;
+			found = group;
+		}
+	}
+	return found;
+}
+
+/* At most so many groups come into being for it. */
+static uint64_t count_handles(const char *domain)
+{
+	struct handles h = handles_of(domain);
+	struct handle handle;
+	uint64_t n = 0;
+
+	while (next_handle(&h, &handle))
+		n++;
+	return n;
 }
 
 static void note_length(struct sl_matcher *m, const struct sl_match_group *g)
@@ -275,6 +368,24 @@ static void place_entry(struct sl_matcher *m, uint32_t group, uint32_t block,
 	m->entries[list->first + list->count++] = *e;
 }
 
+/* Groups that are in use move to a table of their size: fewer cache lines to look at. */
+static void shrink_slots(struct sl_matcher *m)
+{
+	uint64_t used = 0;
+
+	for (uint32_t i = SL_MATCH_NAMELESS_COUNT_; i < m->n_groups; i++)
+		used += m->groups[i].n_lists > 0;
+	m->slot_mask = table_size(used) - 1;
+	memset(m->slots, 0, (m->slot_mask + 1) * sizeof(*m->slots));
+	for (uint32_t i = SL_MATCH_NAMELESS_COUNT_; i < m->n_groups; i++) {
+		const struct sl_match_group *g = &m->groups[i];
+
+		if (g->n_lists)
+			(void)put_slot(m, g->kind, (struct sl_slice){ .p = g->text, .n = g->len },
+				       i);
+	}
+}
+
 /* Counts become places; counting begins anew with place_entry(). */
 static void lay_out(struct sl_matcher *m)
 {
@@ -328,6 +439,7 @@ static void finish_lists(struct sl_matcher *m)
 			g->block = (uint32_t)(list->key & 0x1ffff);
 			g->first = list->first;
 			g->count = list->count;
+			g->best = m->entries[list->first];
 		}
 	}
 }
@@ -381,16 +493,6 @@ static uint64_t count_blocks(const struct sl_match_rule *rule)
 	return n;
 }
 
-/* A power of two, so that at most half is taken. */
-static uint64_t table_size(uint64_t n)
-{
-	uint64_t size = 4;
-
-	while (size < n * 2)
-		size *= 2;
-	return size;
-}
-
 /* Everything in the block is made of words of 8 bytes. */
 static size_t place(size_t *end, uint64_t n, size_t size)
 {
@@ -404,18 +506,22 @@ static bool count_rule(const struct sl_match_rule *rule, struct plan *p)
 {
 	uint64_t blocks;
 
-	if (rule->n_ports > UINT32_MAX || rule->n_domains > UINT32_MAX)
+	if (rule->n_ports > UINT32_MAX || rule->n_domains >= UINT32_MAX)
 		return false;
 	blocks = count_blocks(rule);
-	if (blocks > UINT32_MAX)
+	if (blocks > UINT32_MAX || blocks * (rule->n_domains + 1) > UINT32_MAX)
 		return false;
 	p->entries += blocks * (rule->n_domains ? rule->n_domains : 1);
 	if (sl_match_rule_needs_bytes(rule))
 		p->entries += blocks;
 	p->names += rule->n_domains;
+	if (p->entries > UINT32_MAX || p->names > UINT32_MAX)
+		return false;
 	for (size_t d = 0; d < rule->n_domains; d++)
-		p->groups += kind_of(rule->domains[d]) == SL_MATCH_TAIL ? 2 : 1;
-	return p->entries <= UINT32_MAX && p->groups <= UINT32_MAX;
+		p->groups += kind_of(rule->domains[d]) == SL_MATCH_TAIL
+				     ? count_handles(rule->domains[d])
+				     : 1;
+	return p->groups <= UINT32_MAX;
 }
 
 /* False when indices would not fit. */
@@ -431,7 +537,7 @@ static bool make_plan(const struct sl_match_rule *rules, size_t n, struct plan *
 	p.slots = table_size(p.groups);
 	p.lists = table_size(p.entries);
 	(void)place(&p.size, 1, sizeof(struct sl_matcher));
-	p.groups_at = place(&p.size, p.groups, sizeof(struct sl_match_group));
+	p.groups_at = place(&p.size, p.groups + 1, SL_MATCH_GROUP_ALIGN);
 	p.slots_at = place(&p.size, p.slots, sizeof(struct sl_match_slot));
 	p.lists_at = place(&p.size, p.lists, sizeof(struct sl_match_list));
 	p.entries_at = place(&p.size, p.entries, sizeof(struct sl_match_entry));
@@ -458,7 +564,9 @@ struct sl_matcher *sl_matcher_fill(void *block, const struct sl_match_rule *rule
 	memset(m, 0, sizeof(*m));
 	m->rules = rules;
 	m->n_rules = (uint32_t)n;
-	m->groups = (struct sl_match_group *)(void *)(start + p.groups_at);
+	m->groups = (struct sl_match_group *)(((uintptr_t)start + p.groups_at +
+					       SL_MATCH_GROUP_ALIGN - 1) &
+					      ~(uintptr_t)(SL_MATCH_GROUP_ALIGN - 1));
 	m->slots = (struct sl_match_slot *)(void *)(start + p.slots_at);
 	m->lists = (struct sl_match_list *)(void *)(start + p.lists_at);
 	m->entries = (struct sl_match_entry *)(void *)(start + p.entries_at);
@@ -471,6 +579,7 @@ struct sl_matcher *sl_matcher_fill(void *block, const struct sl_match_rule *rule
 	memset(m->lists, 0, p.lists * sizeof(*m->lists));
 	group_names(m);
 	each_entry(m, count_entry);
+	shrink_slots(m);
 	lay_out(m);
 	each_entry(m, place_entry);
 	finish_lists(m);

@@ -56,6 +56,7 @@ enum sl_match_kind {
 	SL_MATCH_PREFIX, /* of "x.*": "x." */
 	SL_MATCH_TAIL,   /* of another glob: what stands after its last star */
 	SL_MATCH_HEAD,   /* what stands before its first */
+	SL_MATCH_LABEL,  /* a label of it without stars: "x" of "a*.x.*" */
 	SL_MATCH_KIND_COUNT_,
 };
 
@@ -67,18 +68,23 @@ enum sl_match_nameless {
 	SL_MATCH_NAMELESS_COUNT_,
 };
 
+/* A cache line: what most names have, one entry on one block of ports, is found here. */
+#define SL_MATCH_GROUP_ALIGN 64
+
 struct sl_match_group {
 	const char *text;
 	uint32_t len;
 	enum sl_match_kind kind;
 	uint32_t levels; /* bit b: some block is ports that share b bits */
 	uint32_t n_lists;
-	/* of the only list, when there is one: most names are on one port */
+	/* of the only list, when there is one */
 	uint32_t block;
 	uint32_t first;
 	uint32_t count;
-	uint32_t n_globs; /* while filling: globs that could be found by this text */
+	uint32_t n_globs;           /* while filling: globs that could be found by this text */
+	struct sl_match_entry best; /* of that list */
 };
+_Static_assert(sizeof(struct sl_match_group) <= SL_MATCH_GROUP_ALIGN, "larger than a cache line");
 
 struct sl_match_slot {
 	uint32_t hash;
@@ -118,6 +124,11 @@ static inline uint32_t sl_match_block(uint16_t port, unsigned bits)
 static inline uint64_t sl_match_list_key(uint32_t group, uint32_t block)
 {
 	return (uint64_t)group << 17 | block;
+}
+
+static inline bool sl_match_is_glob(enum sl_match_kind kind)
+{
+	return kind == SL_MATCH_TAIL || kind == SL_MATCH_HEAD || kind == SL_MATCH_LABEL;
 }
 
 /* Texts are hashed character by character from the side where they are anchored. */

@@ -92,37 +92,39 @@ static bool entry_fits(const struct search *s, const struct sl_match_entry *e, b
 	       alpn_fits(rule, s->facts) && path_fits(rule, s->facts);
 }
 
-/* The first that fits is the best of its list; those that cannot be the best of all end it. */
+/* False: no later entry of the same list can be better than the best, because they are in order. */
+static bool try_entry(struct search *s, const struct sl_match_entry *e, bool is_glob)
+{
+	if (!sl_match_entry_precedes(e, &s->best))
+		return false;
+	/* Spares the rule's cache line. */
+	if ((is_glob || !sl_match_entry_is_plain(e)) && !entry_fits(s, e, is_glob))
+		return true;
+	s->best = *e;
+	return false;
+}
+
 static void try_entries(struct search *s, uint32_t first, uint32_t count, bool is_glob)
 {
 	const struct sl_match_entry *e = &s->m->entries[first];
 	const struct sl_match_entry *end = e + count;
 
-	for (; e < end && sl_match_entry_precedes(e, &s->best); e++) {
-		/* Spares the rule's cache line. */
-		if (!is_glob && sl_match_entry_is_plain(e)) {
-			s->best = *e;
-			return;
-		}
-		if (entry_fits(s, e, is_glob)) {
-			s->best = *e;
-			return;
-		}
-	}
+	while (e < end && try_entry(s, e, is_glob))
+		e++;
 }
 
 static void try_group(struct search *s, uint32_t index)
 {
 	const struct sl_match_group *g = &s->m->groups[index];
-	bool is_glob = g->kind == SL_MATCH_TAIL || g->kind == SL_MATCH_HEAD;
+	bool is_glob = sl_match_is_glob(g->kind);
 
 	for (uint32_t levels = g->levels; levels; levels &= levels - 1) {
 		uint32_t block = sl_match_block(s->facts->port, (unsigned)__builtin_ctz(levels));
 		const struct sl_match_list *list;
 
 		if (g->n_lists == 1) {
-			if (g->block == block)
-				try_entries(s, g->first, g->count, is_glob);
+			if (g->block == block && try_entry(s, &g->best, is_glob))
+				try_entries(s, g->first + 1, g->count - 1, is_glob);
 			return;
 		}
 		list = sl_match_find_list(s->m, sl_match_list_key(index, block));
@@ -142,27 +144,41 @@ static void try_text(struct search *s, enum sl_match_kind kind, struct sl_slice 
 		try_group(s, slot->group);
 }
 
-/*
- * At most two probes for each label, one for each length that globs' texts have, and one for the
- * whole name, however many names are configured.
- */
-static void try_names(struct search *s)
+static void try_from_start(struct search *s)
 {
 	struct sl_slice name = s->facts->name;
+	struct sl_slice label = { .p = name.p };
 	uint64_t hash = SL_MATCH_HASH_BEGIN;
+	uint64_t label_hash = SL_MATCH_HASH_BEGIN;
 
 	for (size_t n = 0;; n++) {
 		struct sl_slice text = { .p = name.p, .n = n };
+		bool ends = n == name.n;
 
 		try_text(s, SL_MATCH_HEAD, text, hash);
 		if (n && name.p[n - 1] == '.')
 			try_text(s, SL_MATCH_PREFIX, text, hash);
-		if (n == name.n)
+		if (ends || name.p[n] == '.')
+			try_text(s, SL_MATCH_LABEL, label, label_hash);
+		if (ends)
 			break;
 		hash = sl_match_hash_add(hash, name.p[n]);
+		if (name.p[n] == '.') {
+			label = (struct sl_slice){ .p = name.p + n + 1 };
+			label_hash = SL_MATCH_HASH_BEGIN;
+		} else {
+			label.n++;
+			label_hash = sl_match_hash_add(label_hash, name.p[n]);
+		}
 	}
 	try_text(s, SL_MATCH_EXACT, name, hash);
-	hash = SL_MATCH_HASH_BEGIN;
+}
+
+static void try_from_end(struct search *s)
+{
+	struct sl_slice name = s->facts->name;
+	uint64_t hash = SL_MATCH_HASH_BEGIN;
+
 	for (size_t n = 0;; n++) {
 		struct sl_slice text = { .p = name.p + name.n - n, .n = n };
 
@@ -173,6 +189,16 @@ static void try_names(struct search *s)
 			break;
 		hash = sl_match_hash_add(hash, text.p[-1]);
 	}
+}
+
+/*
+ * At most three probes for each label, one for each length that heads and tails of globs have, and
+ * one for the whole name, however many names are configured.
+ */
+static void try_names(struct search *s)
+{
+	try_from_start(s);
+	try_from_end(s);
 }
 
 uint32_t sl_matcher_find(const struct sl_matcher *m, const struct sl_match_facts *facts)

@@ -12,9 +12,12 @@
 
 /*
  * From what is known of a connection to its route. The cost does not grow with the number of
- * routes: ports are cut into segments found by bitmap and rank, names are looked up by hash
- * of the whole, of each suffix after a dot and of each prefix before one, and globs by
- * the literal text before their first or after their last star.
+ * routes: names are looked up by hash of the whole, of each suffix after a dot and of each prefix
+ * before one, and globs by the literal text before their first or after their last star, or by
+ * a label without stars, whichever is rarest. Within a name, ports are found by their
+ * leading bits, so that memory is linear in the ports and names configured. What is left is tried
+ * in order: routes that differ only in clients, address or path; globs that have no such
+ * text ("*x*"); and, before the first bytes, routes that are ruled out by their clients.
  *
  * Order: higher priority; exact domain, then wildcard (more literal characters first), then none;
  * longer path pattern (literal characters); listening address, then family, then neither; more

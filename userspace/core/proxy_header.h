@@ -12,7 +12,10 @@
 /*
  * The PROXY protocol, versions 1 and 2 (haproxy.org/download/2.9/doc/proxy-protocol.txt), read
  * strictly and written. A header is told from other first bytes as early as its signature allows:
- * "PROXY " for version 1, the twelve bytes of version 2.
+ * "PROXY " for version 1, the twelve bytes of version 2. Where the specification leaves a choice:
+ * a datagram protocol in a PROXY command is BAD, for it cannot be about this connection; unix
+ * addresses are skipped but TLVs after them are read; of LOCAL, UNKNOWN and UNSPEC everything is
+ * skipped unread. A TLV that says what only one can say may come once.
  */
 #define SL_PH_V1_MAX 107                    /* with CR LF */
 #define SL_PH_V2_MAX (16 + UINT32_C(65535)) /* signature, fixed part and the longest rest */
@@ -20,7 +23,7 @@
 
 enum sl_ph_result {
 	SL_PH_OK = 0,
-	SL_PH_MORE, /* a prefix of a possible header */
+	SL_PH_MORE, /* a strict prefix of a possible header; in v1 known exactly, at any byte */
 	SL_PH_NONE, /* not a header: the signature does not fit */
 	SL_PH_BAD,  /* begins like a header and is malformed */
 };
@@ -59,7 +62,8 @@ enum sl_ph_choice {
 struct sl_ph_out {
 	enum sl_ph_choice version; /* V1 or V2 */
 	struct sl_addr src;        /* AF_UNSPEC: UNKNOWN (v1) or LOCAL (v2) */
-	struct sl_addr dst;        /* of another family than src: both as IPv6, IPv4 mapped */
+	struct sl_addr dst;        /* of another family than src: both as IPv6, IPv4 mapped;
+				      AF_UNSPEC: zeros */
 	struct sl_slice alpn;      /* v2 only, as all below; absent: no TLV */
 	struct sl_slice authority;
 	struct sl_slice unique_id; /* at most SL_PH_UNIQUE_ID_MAX */
@@ -68,10 +72,13 @@ struct sl_ph_out {
 /* The most a header we write can need: addresses, name, one protocol, unique id, checksum. */
 #define SL_PH_OUT_MAX 1024
 
-/* Returns the length, or 0 when it does not fit into `size`. */
+/* Returns the length, or 0 when it does not fit into `size` or a value into its TLV. */
 size_t sl_proxy_header_write(const struct sl_ph_out *out, uint8_t *buf, size_t size);
 
-/* CRC32c (Castagnoli, RFC 3720 appendix B.4), as the v2 checksum TLV has it. */
+/*
+ * CRC32c (Castagnoli, RFC 3720 appendix B.4), as the v2 checksum TLV has it. Starts with `crc` 0;
+ * the result of one piece is the `crc` of the next.
+ */
 uint32_t sl_crc32c(uint32_t crc, const void *bytes, size_t n);
 
 #endif

@@ -209,13 +209,13 @@ static void add_totals(struct page *p, const struct sl_proxy_totals *t)
 			    LABELS({ "route", "-" },
 				   { "reason", sl_reason_name((enum sl_reason)i) }),
 			    t->no_route_rejected[i]);
-	/* Refused before a route was known: the client side is all there was. */
+	/* Ended before a route was known: the client side is all there was. */
 	for (int i = SL_REASON_NONE + 1; i < SL_REASON_COUNT_; i++)
-		if (t->no_route_rejected[i])
+		if (t->no_route_ended[i])
 			add(p, METRIC_ENDS,
 			    LABELS({ "route", "-" }, { "engine", "-" }, { "side", "client" },
 				   { "reason", sl_reason_name((enum sl_reason)i) }),
-			    t->no_route_rejected[i]);
+			    t->no_route_ended[i]);
 	for (int e = 0; e < SL_ENGINE_COUNT_; e++)
 		for (int i = SL_WHY_NONE + 1; i < SL_WHY_COUNT_; i++)
 			if (t->engine_why[e][i])

@@ -334,6 +334,8 @@ static void count_end(struct sl_conn *c)
 		if (c->route)
 			sl_route_count_end(c->route->route, w->index, c->engine_id, (enum sl_side)i,
 					   reason);
+		else
+			sl_count_add(&w->counts.no_route_ended[reason], 1);
 	}
 }
 

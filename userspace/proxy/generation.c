@@ -50,29 +50,56 @@ static struct sl_target *find_target(const struct sl_gen_route *before,
 	return NULL;
 }
 
-/* The table of balance: maglev; its targets are all but the backups. */
-static int build_slots(struct sl_gen_route *gr)
+static uint32_t slots_of(const struct sl_conf_target *t)
 {
-	size_t n = gr->conf->n_targets;
-	_cleanup_free_ uint64_t *permutation = NULL;
-	_cleanup_free_ const char **names = NULL;
-	_cleanup_free_ uint32_t *weights = NULL;
+	return t->backup ? 0 : t->weight; /* backups have none */
+}
+
+static bool has_same_slots(const struct sl_conf_route *a, const struct sl_conf_route *b)
+{
+	bool is_same = a->balance == b->balance && a->n_targets == b->n_targets;
+
+	for (size_t i = 0; is_same && i < a->n_targets; i++)
+		is_same = strcmp(a->targets[i].address, b->targets[i].address) == 0 &&
+			  slots_of(&a->targets[i]) == slots_of(&b->targets[i]);
+	return is_same;
+}
+
+static int fill_slots(struct sl_slots *slots, const struct sl_conf_route *conf)
+{
+	size_t n = conf->n_targets;
+	_cleanup_free_ uint64_t *permutation = calloc(2 * n, sizeof(*permutation));
+	_cleanup_free_ const char **names = calloc(n, sizeof(*names));
+	_cleanup_free_ uint32_t *weights = calloc(n, sizeof(*weights));
+
+	if (!permutation || !names || !weights)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		names[i] = conf->targets[i].address;
+		weights[i] = slots_of(&conf->targets[i]);
+	}
+	sl_maglev_fill(slots->slot, slots->n, names, weights, n, permutation);
+	return 0;
+}
+
+/* Filling takes milliseconds, and route changes may come a hundred times a second. */
+static int build_slots(struct sl_gen_route *gr, const struct sl_gen_route *before)
+{
+	size_t n = sl_maglev_size(gr->conf->n_targets);
 
 	if (gr->conf->balance != SL_BALANCE_MAGLEV)
 		return 0;
-	gr->n_slots = sl_maglev_size(n);
-	gr->slots = calloc(gr->n_slots, sizeof(*gr->slots));
-	permutation = calloc(2 * n, sizeof(*permutation));
-	names = calloc(n, sizeof(*names));
-	weights = calloc(n, sizeof(*weights));
-	if (!gr->slots || !permutation || !names || !weights)
-		return -ENOMEM;
-	for (size_t i = 0; i < n; i++) {
-		names[i] = gr->conf->targets[i].address;
-		weights[i] = gr->conf->targets[i].backup ? 0 : gr->conf->targets[i].weight;
+	if (before && has_same_slots(gr->conf, before->conf)) {
+		gr->slots = before->slots;
+		__atomic_add_fetch(&gr->slots->refs, 1, __ATOMIC_RELAXED);
+		return 0;
 	}
-	sl_maglev_fill(gr->slots, gr->n_slots, names, weights, n, permutation);
-	return 0;
+	gr->slots = malloc(sizeof(*gr->slots) + n * sizeof(gr->slots->slot[0]));
+	if (!gr->slots)
+		return -ENOMEM;
+	gr->slots->refs = 1;
+	gr->slots->n = n;
+	return fill_slots(gr->slots, gr->conf);
 }
 
 static int build_route(struct sl_gen_route *gr, const struct sl_gen_route *before,
@@ -99,7 +126,7 @@ static int build_route(struct sl_gen_route *gr, const struct sl_gen_route *befor
 		else
 			r = sl_target_new(&gr->conf->targets[i], &gr->targets[i]);
 	}
-	return r == 0 ? build_slots(gr) : r;
+	return r == 0 ? build_slots(gr, before) : r;
 }
 
 /* ---- the matcher ---- */
@@ -341,6 +368,13 @@ int sl_generation_new(struct sl_conf *conf, uint64_t number, unsigned n_workers,
 	return 0;
 }
 
+/* The last connection of a generation may end on any worker. */
+static void unref_slots(struct sl_slots *slots)
+{
+	if (slots && __atomic_sub_fetch(&slots->refs, 1, __ATOMIC_ACQ_REL) == 0)
+		free(slots);
+}
+
 struct sl_generation *sl_generation_ref(struct sl_generation *g)
 {
 	__atomic_add_fetch(&g->refs, 1, __ATOMIC_RELAXED);
@@ -357,7 +391,7 @@ void sl_generation_unref(struct sl_generation *g)
 		for (size_t t = 0; gr->targets && t < gr->conf->n_targets; t++)
 			sl_target_unref(gr->targets[t]);
 		free(gr->targets);
-		free(gr->slots);
+		unref_slots(gr->slots);
 		sl_route_unref(gr->route);
 	}
 	free(g->routes);

@@ -20,8 +20,14 @@ struct sl_gen_route {
 	const struct sl_conf_route *conf;
 	struct sl_route *route;     /* owned reference */
 	struct sl_target **targets; /* owned references, conf->n_targets of them */
-	uint16_t *slots;            /* owned; balance: maglev */
-	size_t n_slots;
+	struct sl_slots *slots;     /* owned reference; NULL unless balance: maglev */
+};
+
+/* The table of balance: maglev; shared by generations while targets and weights stay. */
+struct sl_slots {
+	uint32_t refs; /* atomic */
+	size_t n;
+	uint16_t slot[];
 };
 
 /* What holds for a range of ports before a route is known. */

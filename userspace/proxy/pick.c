@@ -63,8 +63,8 @@ size_t sl_pick_target(const struct sl_pick *p, struct sl_choice *choices, const 
 	const struct sl_conf_route *conf = p->route->conf;
 	struct sl_ticket ticket = { .turn = p->turn,
 				    .random = p->random,
-				    .slots = p->route->slots,
-				    .n_slots = p->route->n_slots };
+				    .slots = p->route->slots ? p->route->slots->slot : NULL,
+				    .n_slots = p->route->slots ? p->route->slots->n : 0 };
 
 	if (conf->balance == SL_BALANCE_SOURCE_HASH || conf->balance == SL_BALANCE_MAGLEV)
 		ticket.client = sl_balance_hash(p->client);

@@ -513,6 +513,7 @@ static void add_worker(struct sl_proxy_totals *t, const struct sl_worker_counts 
 	add_all(t->engine_active, c->engine_active, SL_ENGINE_COUNT_);
 	add_all(t->engine_total, c->engine_total, SL_ENGINE_COUNT_);
 	add_all(t->no_route_rejected, c->no_route_rejected, SL_REASON_COUNT_);
+	add_all(t->no_route_ended, c->no_route_ended, SL_REASON_COUNT_);
 	for (int e = 0; e < SL_ENGINE_COUNT_; e++)
 		add_all(t->engine_why[e], c->engine_why[e], SL_WHY_COUNT_);
 	for (int s = 0; s < SL_SIDE_COUNT_; s++)

@@ -127,6 +127,7 @@ struct sl_proxy_totals {
 	uint64_t engine_why[SL_ENGINE_COUNT_][SL_WHY_COUNT_]; /* choices and their reasons */
 	uint64_t ended[SL_SIDE_COUNT_][SL_REASON_COUNT_];
 	uint64_t no_route_rejected[SL_REASON_COUNT_]; /* refused before a route was known */
+	uint64_t no_route_ended[SL_REASON_COUNT_];    /* ended then, also those refused */
 	uint64_t accept_errors;                       /* EMFILE, ENFILE, ENOMEM, ENOBUFS */
 	uint64_t fsm_bugs; /* impossible events; anything but 0 is a defect */
 	bool overloaded;   /* the circuit breaker is open */
