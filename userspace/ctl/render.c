@@ -110,7 +110,7 @@ static void print_route_table(const struct sl_render *r, const json_t *routes)
 		{ "ROUTE", false }, { "ENGINE", false }, { "ACTIVE", true },   { "TOTAL", true },
 		{ "UP", true },     { "DOWN", true },    { "TARGETS", false },
 	};
-	_cleanup_(sl_table_done) struct sl_table t;
+	_cleanup_(sl_table_done) struct sl_table t = { 0 };
 
 	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
 	for (size_t i = 0; i < json_array_size(routes); i++) {
@@ -333,7 +333,7 @@ void sl_render_changes(const struct sl_render *r, const json_t *doc)
 		{ "CHANGE", false }, { "ROUTE", false }, { "KEPT", false }, { "WHAT", false }
 	};
 	const json_t *changes = json_object_get(doc, "changes");
-	_cleanup_(sl_table_done) struct sl_table t;
+	_cleanup_(sl_table_done) struct sl_table t = { 0 };
 
 	if (json_array_size(changes) == 0) {
 		(void)fputs("nothing was changed at run time\n", r->to);
@@ -383,7 +383,7 @@ void sl_render_conns(const struct sl_render *r, const json_t *doc)
 		{ "SNI", false }, { "AGE", true },     { "IDLE", true },   { "UP", true },
 		{ "DOWN", true },
 	};
-	_cleanup_(sl_table_done) struct sl_table t;
+	_cleanup_(sl_table_done) struct sl_table t = { 0 };
 	size_t n = json_array_size(doc);
 
 	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
@@ -411,7 +411,7 @@ void sl_render_engines(const struct sl_render *r, const json_t *doc)
 		{ "TOTAL", true },   { "REASON", false },
 	};
 	json_t *engines = json_object_get(doc, "engines");
-	_cleanup_(sl_table_done) struct sl_table t;
+	_cleanup_(sl_table_done) struct sl_table t = { 0 };
 	const char *name;
 	json_t *e;
 
@@ -430,7 +430,7 @@ void sl_render_engines(const struct sl_render *r, const json_t *doc)
 static void print_words(const struct sl_render *r, const char *title, const json_t *words)
 {
 	const struct sl_table_column columns[] = { { title, false }, { "MEANING", false } };
-	_cleanup_(sl_table_done) struct sl_table t;
+	_cleanup_(sl_table_done) struct sl_table t = { 0 };
 
 	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
 	for (size_t i = 0; i < json_array_size(words); i++) {
@@ -506,7 +506,7 @@ static void print_candidates(const struct sl_render *r, const json_t *candidates
 	static const struct sl_table_column columns[] = { { "ROUTE", false },
 							  { "RESULT", false },
 							  { "WHY", false } };
-	_cleanup_(sl_table_done) struct sl_table t;
+	_cleanup_(sl_table_done) struct sl_table t = { 0 };
 	size_t n = json_array_size(candidates);
 
 	if (n == 0)
