@@ -47,7 +47,7 @@ lines() { grep -acE ' access: ' "$(log_file)" || true; }
 more_lines_than() { [ "$(lines)" -gt "$1" ]; }
 # same WHAT SOURCE PORT "EXPLAIN-ARGUMENTS" [HELLO-KEY=VALUE...]
 same() {
-	local what=$1 source=$2 port=$3 arguments=$4 before line said then
+	local what=$1 source=$2 port=$3 arguments=$4 before line said happened
 	shift 4
 	before=$(lines)
 	# shellcheck disable=SC2086
@@ -55,9 +55,9 @@ same() {
 	in_ns client /usr/bin/python3 "$LAB_DIR/ask.py" $PROXY_IP "$source" "$port" "$@"
 	wait_for more_lines_than "$before"
 	line=$(grep -aE ' access: ' "$(log_file)" | tail -n 1)
-	then="$(sed 's/.* route=\([^ ]*\).*/\1/' <<<"$line") $(sed 's/.* backend=\([^ ]*\).*/\1/' <<<"$line")"
-	then+=" $(sed 's/.* client_reason=\([^ ]*\).*/\1/' <<<"$line")"
-	assert_eq "$what" "$(jq -r '"\(.route // "-") \(if .verdict == "accepted" then .target else "-" end) \(if .verdict == "accepted" then "normal" else .verdict end)"' <<<"$said")" "$then"
+	happened="$(sed 's/.* route=\([^ ]*\).*/\1/' <<<"$line") $(sed 's/.* backend=\([^ ]*\).*/\1/' <<<"$line")"
+	happened+=" $(sed 's/.* client_reason=\([^ ]*\).*/\1/' <<<"$line")"
+	assert_eq "$what" "$(jq -r '"\(.route // "-") \(if .verdict == "accepted" then .target else "-" end) \(if .verdict == "accepted" then "normal" else .verdict end)"' <<<"$said")" "$happened"
 	assert_eq "$what: one winner" "$(jq '[.candidates[] | select(.result == "won")] | length' <<<"$said")" \
 		"$(jq 'if .route then 1 else 0 end' <<<"$said")"
 	SAID=$said

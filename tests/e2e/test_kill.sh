@@ -50,6 +50,7 @@ say "filters: what is given must all be true of a connection"
 server m echo 8003,8004
 held() { # NAME PORT COUNT SOURCE
 	client_bg "$1" hold to="${5:-$PROXY_IP}:$2" n="$3" ping=1 timeout=30 src="$4"
+	wait_for has_output "$1" # one after the other, so that turns are known
 }
 held v1 8083 4 10.91.128.10
 held v2 8083 4 10.91.129.20
