@@ -61,6 +61,13 @@ struct sl_ctl_facts {
 	bool sandboxed;          /* system call filter on */
 	bool privileged_uid;     /* runs as uid 0 (no account to change to) */
 	const char *steering;    /* port ranges: "sk_lookup", or why not */
+	const char *guard;       /* denied sources: "tcx on 3 interfaces, 9 ranges"; "none"; or
+				    "userspace: " and why */
+	uint32_t deny_patterns;  /* of global.security.deny_file, as written */
+	uint32_t guard_ranges;   /* 0 where the kernel does not enforce */
+	uint32_t guard_interfaces;
+	/* bpf/abi.h; counted by the kernel while it is read; NULL: nothing counts */
+	const struct sl_guard_counts *guard_counts;
 	/* the changes made at run time that are in force, in their order; NULL: none */
 	const struct sl_conf_sources *changes;
 };

@@ -256,9 +256,10 @@ static void print_match(const struct sl_render *r, const json_t *route)
 	if (json_is_object(health))
 		line(r, "  health", "every %s, down after %" PRIu64 ", up after %" PRIu64,
 		     text_at(health, "every"), count_at(health, "fall"), count_at(health, "rise"));
-	if (count_at(security, "allow") || count_at(security, "deny"))
-		line(r, "  security", "%" PRIu64 " allowed, %" PRIu64 " denied entries",
-		     count_at(security, "allow"), count_at(security, "deny"));
+	if (count_at(security, "allow"))
+		line(r, "  allow", "%" PRIu64 " entries, nobody else", count_at(security, "allow"));
+	if (count_at(security, "deny"))
+		line(r, "  deny", "%" PRIu64 " entries", count_at(security, "deny"));
 }
 
 static void print_target(const struct sl_render *r, const char *label, const json_t *t)

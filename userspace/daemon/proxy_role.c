@@ -10,12 +10,14 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "accel/guard.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "ctl/changes.h"
 #include "ctl/ctl.h"
 #include "daemon/bundle.h"
 #include "daemon/channel.h"
+#include "daemon/deny_set.h"
 #include "daemon/overlay.h"
 #include "daemon/privs.h"
 #include "daemon/resume.h"
@@ -43,6 +45,9 @@ struct change {
 	size_t n_removed;
 	bool has_http;
 	int http_fd;
+	bool has_deny;
+	int deny_error; /* the list could not be read */
+	struct sl_ip_set deny;
 };
 
 struct request {
@@ -60,6 +65,8 @@ struct role {
 	struct sl_ctl *ctl;
 	struct sl_ctl_facts facts;
 	char steering[sizeof(((struct sl_msg_facts *)0)->steering)];
+	char guard[sizeof(((struct sl_msg_facts *)0)->guard)];
+	unsigned n_applying; /* parts of a change that are not in force yet */
 	char *config_path;
 	struct sl_conf_sources changes; /* made at run time, of the generation in force */
 	struct change change;
@@ -81,6 +88,7 @@ static void change_done(struct change *c)
 	free(c->added);
 	free(c->removed);
 	sl_closep(&c->http_fd);
+	sl_deny_set_done(&c->deny);
 	*c = (struct change){ .http_fd = -1 };
 }
 
@@ -234,6 +242,8 @@ static int prepare(struct role *role)
 		return -ENOMEM;
 	if (c->is_prepared)
 		return 0;
+	if (c->deny_error)
+		return c->deny_error;
 	r = sl_conf_build(&c->bundle.sources, &c->conf, &diags);
 	if (r < 0)
 		sl_log(SL_LOG_ERROR, "the proxy refuses what the supervisor accepted:\n%s",
@@ -295,6 +305,8 @@ static void on_applied(void *arg)
 	struct role *role = arg;
 	bool is_first = !role->facts.ready;
 
+	if (--role->n_applying > 0)
+		return;
 	role->facts.ready = true;
 	say(role, is_first ? SL_MSG_READY : SL_MSG_APPLIED);
 }
@@ -313,11 +325,22 @@ static void show_changes(struct role *role, const struct sl_conf_sources *source
 	role->facts.changes = &role->changes;
 }
 
+/* Workers do what they are told in order: the list is in force before new listeners are. */
+static int apply_deny(struct role *role)
+{
+	role->n_applying++;
+	return sl_proxy_set_deny_file(role->proxy, &role->change.deny, on_applied, role);
+}
+
 static int apply(struct role *role)
 {
 	struct change *c = &role->change;
 	struct sl_dns_files files = dns_files(&c->bundle);
 	size_t n_added = c->n_added;
+	int r = c->has_deny ? apply_deny(role) : 0;
+
+	if (r < 0)
+		return r;
 
 	if (role->facts.ready && !c->same_files)
 		(void)sl_proxy_set_dns_files(role->proxy,
@@ -327,6 +350,7 @@ static int apply(struct role *role)
 	set_log(c->conf);
 	show_changes(role, &c->bundle.sources);
 	c->n_added = 0; /* the descriptors belong to the proxy now */
+	role->n_applying++;
 	return sl_proxy_apply(role->proxy, SL_TAKE_PTR(c->conf), c->generation, c->added, n_added,
 			      c->removed, c->n_removed, on_applied, role);
 }
@@ -351,6 +375,46 @@ static void commit(struct role *role)
 	if (r < 0)
 		say_failed(role, r, what);
 	change_done(&role->change);
+}
+
+/* ---- denied sources ---- */
+
+static void set_deny(struct role *role, bool alone, int fd)
+{
+	struct change *c = &role->change;
+	struct sl_ip_set set = { 0 };
+	int r = sl_deny_set_unpack(fd, &set);
+
+	if (!alone) {
+		sl_deny_set_done(&c->deny);
+		c->deny = set;
+		c->has_deny = true;
+		c->deny_error = r;
+		return;
+	}
+	if (r == 0 && !role->proxy)
+		r = -EPROTO;
+	if (r == 0) {
+		role->n_applying++;
+		r = sl_proxy_set_deny_file(role->proxy, &set, on_applied, role);
+	}
+	sl_deny_set_done(&set); /* empty where the proxy took it */
+	if (r < 0)
+		say_failed(role, r, "cannot take the deny_file");
+}
+
+/* What the kernel drops before it is accepted; it counts on in the same page. */
+static void set_counters(struct role *role, int fd)
+{
+	const struct sl_guard_counts *counts = NULL;
+	int r = sl_guard_map_counts(fd, &counts);
+
+	if (r < 0) {
+		(void)sl_warn(r, "cannot read the counters of denied sources");
+		return;
+	}
+	sl_guard_unmap_counts(role->facts.guard_counts);
+	role->facts.guard_counts = counts;
 }
 
 /* ---- the end ---- */
@@ -414,6 +478,12 @@ static void set_facts(struct role *role, const struct sl_msg_facts *facts)
 	(void)snprintf(role->steering, sizeof(role->steering), "%.*s",
 		       (int)sizeof(facts->steering) - 1, facts->steering);
 	role->facts.steering = role->steering;
+	(void)snprintf(role->guard, sizeof(role->guard), "%.*s", (int)sizeof(facts->guard) - 1,
+		       facts->guard);
+	role->facts.guard = role->guard;
+	role->facts.deny_patterns = facts->deny_patterns;
+	role->facts.guard_ranges = facts->guard_ranges;
+	role->facts.guard_interfaces = facts->guard_interfaces;
 }
 
 static void set_access(struct role *role, int fd)
@@ -473,6 +543,12 @@ static void dispatch(struct role *role, const struct sl_msg *msg, int *fd)
 	case SL_MSG_COMMIT:
 		commit(role);
 		break;
+	case SL_MSG_DENY:
+		set_deny(role, msg->flag, *fd);
+		break;
+	case SL_MSG_DENIED:
+		set_counters(role, *fd);
+		break;
 	case SL_MSG_REPLY:
 		on_reply(role, msg, *fd);
 		break;
@@ -487,8 +563,6 @@ static void dispatch(struct role *role, const struct sl_msg *msg, int *fd)
 	case SL_MSG_PREPARED:
 	case SL_MSG_APPLIED:
 	case SL_MSG_FAILED:
-	case SL_MSG_DENY:
-	case SL_MSG_DENIED:
 	case SL_MSG_REQUEST:
 	case SL_MSG_CHANGE:
 	case SL_MSG_COUNT_:
@@ -568,6 +642,7 @@ static void role_done(struct role *role)
 	change_done(&role->change);
 	if (role->loop)
 		sl_timer_stop(&role->linger);
+	sl_guard_unmap_counts(role->facts.guard_counts);
 	sl_channel_free(role->channel);
 	sl_loop_free(role->loop);
 	sl_closep(&role->control_fd);
@@ -629,6 +704,7 @@ int sl_proxy_role_run(int channel_fd)
 	int r;
 
 	role.facts.steering = role.steering;
+	role.facts.guard = role.guard;
 	r = start(&role, channel_fd);
 	if (r == 0)
 		r = sl_loop_run(role.loop);
