@@ -32,11 +32,11 @@ command -v apt-get >/dev/null && command -v dpkg-query >/dev/null ||
 release=$(. /etc/os-release 2>/dev/null && echo "${ID:-}:${VERSION_ID:-}") || release=unknown
 
 # libFuzzer and the sanitizers of clang are a package of their own, named after its version.
-bpftool=bpftool wish= browser=chromium
+bpftool=bpftool wish='' browser=chromium
 case $release in
 debian:12) clang=14 wish=clang-format-14 ;;
 debian:13) clang=19 ;;
-ubuntu:24.04) clang=18 wish=clang-format-14 bpftool='linux-tools-common linux-tools-generic' browser= ;;
+ubuntu:24.04) clang=18 wish=clang-format-14 bpftool='linux-tools-common linux-tools-generic' browser='' ;;
 *)
 	clang=19
 	echo "install-deps.sh: not tested on '$release'; using the package names of Debian 13" >&2
