@@ -6,7 +6,7 @@
 
 server e echo 8001,8002,8003,8004,8005
 to() { echo "\"$BACKEND_IP:800$1\""; }
-GLOBAL='  security: { deny: [10.91.140.0/24] }' start_sluice "listeners:
+GLOBAL='  security: { deny: [10.91.140.0/24], enforce: userspace }' start_sluice "listeners:
   - { ports: 446, accept_proxy: { from: [10.91.150.0/24], required: true } }
 routes:
   - { name: plain, match: { ports: 443 }, forward: $(to 1) }

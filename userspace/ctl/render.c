@@ -180,6 +180,24 @@ static void print_protection(const struct sl_render *r, const json_t *doc)
 	     text_at(doc, "steering"));
 }
 
+/* Nothing where nobody is kept out. */
+static void print_lists(const struct sl_render *r, const json_t *doc)
+{
+	const json_t *lists = json_object_get(doc, "security");
+	_cleanup_(sl_str_done) struct sl_str text = { 0 };
+
+	if (count_at(lists, "allow"))
+		sl_str_addf(&text, "%" PRIu64 " allow entries", count_at(lists, "allow"));
+	if (count_at(lists, "deny"))
+		sl_str_addf(&text, "%s%" PRIu64 " deny entries", text.len ? ", " : "",
+			    count_at(lists, "deny"));
+	if (json_is_string(json_object_get(lists, "deny_file")))
+		sl_str_addf(&text, "%s%" PRIu64 " of %s", text.len ? ", " : "",
+			    count_at(lists, "deny_file_entries"), text_at(lists, "deny_file"));
+	if (text.len)
+		line(r, "access lists", "%s", sl_str_text(&text));
+}
+
 void sl_render_status(const struct sl_render *r, const json_t *doc)
 {
 	_cleanup_(sl_str_done) struct sl_str client = { 0 };
@@ -196,6 +214,10 @@ void sl_render_status(const struct sl_render *r, const json_t *doc)
 					   : "");
 	print_engines(r, doc);
 	print_protection(r, doc);
+	print_lists(r, doc);
+	if (count_at(doc, "runtime_changes"))
+		line(r, "runtime changes", "%" PRIu64 "; 'sluice routes changes' lists them",
+		     count_at(doc, "runtime_changes"));
 	add_counts(&client, json_object_get(ends, "client"));
 	add_counts(&backend, json_object_get(ends, "backend"));
 	line(r, "ends, client", "%s", sl_str_text(&client));
