@@ -50,6 +50,14 @@ enum sl_ctl_result {
  */
 typedef void (*sl_ctl_reply_fn)(void *arg, enum sl_ctl_result result, const char *text);
 
+/* Connection attempts the kernel has looked at, by family of the address. */
+struct sl_ctl_guarded {
+	uint64_t passed4; /* not denied */
+	uint64_t passed6;
+	uint64_t dropped4; /* denied: dropped before accept */
+	uint64_t dropped6;
+};
+
 /* What the daemon knows and the control interface shows; owned by the daemon, read on the loop. */
 struct sl_ctl_facts {
 	pid_t pid;           /* the supervisor's: the one to send signals to */
@@ -66,8 +74,9 @@ struct sl_ctl_facts {
 	uint32_t deny_patterns;  /* of global.security.deny_file, as written */
 	uint32_t guard_ranges;   /* 0 where the kernel does not enforce */
 	uint32_t guard_interfaces;
-	/* bpf/abi.h; counted by the kernel while it is read; NULL: nothing counts */
-	const struct sl_guard_counts *guard_counts;
+	/* what the kernel has done so far with SYNs for our ports; NULL: it does nothing */
+	void (*read_guarded)(const void *arg, struct sl_ctl_guarded *ret);
+	const void *read_guarded_arg;
 	/* the changes made at run time that are in force, in their order; NULL: none */
 	const struct sl_conf_sources *changes;
 };

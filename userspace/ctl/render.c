@@ -184,6 +184,7 @@ static void print_protection(const struct sl_render *r, const json_t *doc)
 static void print_lists(const struct sl_render *r, const json_t *doc)
 {
 	const json_t *lists = json_object_get(doc, "security");
+	const json_t *kernel = json_object_get(lists, "kernel");
 	_cleanup_(sl_str_done) struct sl_str text = { 0 };
 
 	if (count_at(lists, "allow"))
@@ -194,8 +195,12 @@ static void print_lists(const struct sl_render *r, const json_t *doc)
 	if (json_is_string(json_object_get(lists, "deny_file")))
 		sl_str_addf(&text, "%s%" PRIu64 " of %s", text.len ? ", " : "",
 			    count_at(lists, "deny_file_entries"), text_at(lists, "deny_file"));
-	if (text.len)
-		line(r, "access lists", "%s", sl_str_text(&text));
+	if (!text.len)
+		return;
+	line(r, "access lists", "%s", sl_str_text(&text));
+	if (json_is_string(json_object_get(kernel, "state")))
+		line(r, "  in the kernel", "%s; %" PRIu64 " attempts dropped",
+		     text_at(kernel, "state"), count_at(kernel, "dropped"));
 }
 
 void sl_render_status(const struct sl_render *r, const json_t *doc)

@@ -10,8 +10,10 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "abi.h"
 #include "accel/guard.h"
 #include "base/clock.h"
+#include "base/count.h"
 #include "base/log.h"
 #include "ctl/changes.h"
 #include "ctl/ctl.h"
@@ -403,6 +405,16 @@ static void set_deny(struct role *role, bool alone, int fd)
 		say_failed(role, r, "cannot take the deny_file");
 }
 
+static void read_guarded(const void *arg, struct sl_ctl_guarded *ret)
+{
+	const struct sl_guard_counts *counts = arg;
+
+	*ret = (struct sl_ctl_guarded){ .passed4 = sl_count_get(&counts->passed4),
+					.passed6 = sl_count_get(&counts->passed6),
+					.dropped4 = sl_count_get(&counts->dropped4),
+					.dropped6 = sl_count_get(&counts->dropped6) };
+}
+
 /* What the kernel drops before it is accepted; it counts on in the same page. */
 static void set_counters(struct role *role, int fd)
 {
@@ -413,8 +425,9 @@ static void set_counters(struct role *role, int fd)
 		(void)sl_warn(r, "cannot read the counters of denied sources");
 		return;
 	}
-	sl_guard_unmap_counts(role->facts.guard_counts);
-	role->facts.guard_counts = counts;
+	sl_guard_unmap_counts(role->facts.read_guarded_arg);
+	role->facts.read_guarded = read_guarded;
+	role->facts.read_guarded_arg = counts;
 }
 
 /* ---- the end ---- */
@@ -642,7 +655,7 @@ static void role_done(struct role *role)
 	change_done(&role->change);
 	if (role->loop)
 		sl_timer_stop(&role->linger);
-	sl_guard_unmap_counts(role->facts.guard_counts);
+	sl_guard_unmap_counts(role->facts.read_guarded_arg);
 	sl_channel_free(role->channel);
 	sl_loop_free(role->loop);
 	sl_closep(&role->control_fd);
