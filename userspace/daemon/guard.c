@@ -401,6 +401,7 @@ int sl_guarding_new(struct sl_loop *loop, void (*changed)(void *arg), void *arg,
 
 void sl_guarding_stop(struct sl_guarding *g)
 {
+	memcpy(g->text, "none", sizeof("none")); /* no news */
 	stop_with(g, "none");
 }
 
