@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Installs what building, testing and the demo need: Debian 12 and 13, Ubuntu 24.04.
-#   install-deps.sh [--bench] [--dev] [--list]
-# --bench adds the proxies that `make bench` compares with, --dev the tools behind
-# `make coverage` and `make tidy`. --list only prints the package names.
+#   install-deps.sh [--dev] [--list]
+# --dev adds the tools behind `make coverage`, `make tidy` and the browser of `make soak`.
+# --list only prints the package names.
 # When nothing is missing it says so and touches neither network nor package manager.
 # Services of installed packages are neither started nor enabled.
 set -eu
@@ -13,14 +13,13 @@ die() {
 	exit 1
 }
 
-bench=no dev=no list=no
+dev=no list=no
 for arg in "$@"; do
 	case $arg in
-	--bench) bench=yes ;;
 	--dev) dev=yes ;;
 	--list) list=yes ;;
 	*)
-		echo "usage: install-deps.sh [--bench] [--dev] [--list]" >&2
+		echo "usage: install-deps.sh [--dev] [--list]" >&2
 		exit 2
 		;;
 	esac
@@ -33,11 +32,11 @@ command -v apt-get >/dev/null && command -v dpkg-query >/dev/null ||
 release=$(. /etc/os-release 2>/dev/null && echo "${ID:-}:${VERSION_ID:-}") || release=unknown
 
 # libFuzzer and the sanitizers of clang are a package of their own, named after its version.
-bpftool=bpftool wish=
+bpftool=bpftool wish='' browser=chromium
 case $release in
 debian:12) clang=14 wish=clang-format-14 ;;
 debian:13) clang=19 ;;
-ubuntu:24.04) clang=18 wish=clang-format-14 bpftool='linux-tools-common linux-tools-generic' ;;
+ubuntu:24.04) clang=18 wish=clang-format-14 bpftool='linux-tools-common linux-tools-generic' browser='' ;;
 *)
 	clang=19
 	echo "install-deps.sh: not tested on '$release'; using the package names of Debian 13" >&2
@@ -50,8 +49,7 @@ need="gcc libc6-dev make pkgconf clang llvm libclang-rt-$clang-dev $bpftool
 	iproute2 procps util-linux bsdextrautils libcap2-bin ethtool nftables ca-certificates curl jq
 	socat python3 python3-jsonschema python3-yaml nginx
 	dnsmasq-base prometheus shellcheck git openssl gnutls-bin haproxy libnginx-mod-stream"
-if [ "$bench" = yes ]; then need="$need haproxy libnginx-mod-stream"; fi
-if [ "$dev" = yes ]; then need="$need gcovr clang-tidy"; fi
+if [ "$dev" = yes ]; then need="$need gcovr clang-tidy $browser"; fi
 if [ "$list" = yes ]; then
 	printf '%s\n' $need $wish
 	exit 0

@@ -72,7 +72,7 @@ struct sl_guard_addr {
 };
 _Static_assert(sizeof(struct sl_guard_addr) == 20, "layout");
 
-/* One row, so that a dump names each outcome. */
+/* One row, so that a dump names each outcome. Later versions may append fields only. */
 struct sl_guard_counts {
 	__u64 passed4; /* SYN for a port of ours from a source that is not denied */
 	__u64 passed6;

@@ -9,7 +9,7 @@ O=$(realpath "${O:-build}")
 	echo "tools/demo.sh: needs root (network namespaces)" >&2
 	exit 1
 }
-for tool in ip curl jq column "$O/sluiced" "$O/sluice"; do
+for tool in ip curl jq column openssl "$O/sluiced" "$O/sluice"; do
 	command -v "$tool" >/dev/null || {
 		echo "tools/demo.sh: $tool is missing" >&2
 		exit 1
@@ -102,6 +102,8 @@ start_servers() {
 	head -c 60000000 /dev/urandom >"$web/download" || return 1
 	nginx=$(PATH=$PATH:/usr/sbin command -v nginx)
 	if [ -n "$nginx" ]; then
+		openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
+			-subj /CN=demo -keyout "$tmp/key.pem" -out "$tmp/cert.pem" 2>/dev/null || return 1
 		cat >"$tmp/nginx.conf" <<-END
 			daemon off;
 			user root;
@@ -117,6 +119,10 @@ start_servers() {
 			  uwsgi_temp_path $tmp/nginx-uwsgi;
 			  scgi_temp_path $tmp/nginx-scgi;
 			  server { listen 8081; listen 8082; root $web; }
+			  ssl_certificate $tmp/cert.pem;
+			  ssl_certificate_key $tmp/key.pem;
+			  server { listen 8443 ssl; return 200 "This is the shop.\n"; }
+			  server { listen 8444 ssl; return 200 "This is the blog.\n"; }
 			}
 		END
 		on $server "$nginx" -p "$tmp" -c "$tmp/nginx.conf" -e "$tmp/nginx.log" >/dev/null 2>&1 &
@@ -243,6 +249,25 @@ rc=$?
 fold -s -w 96 "$tmp/check" | indent
 [ $rc = 78 ] || fail "sluice check ended with $rc instead of 78"
 say "" "Exit code $rc: a service manager knows not to restart on that."
+
+if [ "$server_name" = nginx ]; then
+	heading "Two names on one port, added while it runs"
+	say "The shop and the blog speak TLS; Sluice reads the name in the client's first message and" \
+		"hands the bytes on unchanged. It has no certificate." ""
+	for site in shop:8443 blog:8444; do
+		route="{match: {ports: 443, domains: ${site%:*}.example.com}, forward: \"10.98.2.2:${site#*:}\"}"
+		printf "  %s\$ echo '%s' | sluice routes set %s%s\n" "$bold" "$route" "${site%:*}" "$plain"
+		echo "$route" | sluice routes set "${site%:*}" - | indent
+	done
+	for site in shop blog; do
+		shown curl https://$site.example.com/
+		on $client curl -skf -m 5 --resolve $site.example.com:443:10.98.1.1 https://$site.example.com/ |
+			indent || fail "no answer from the $site"
+	done
+	say ""
+	shown sluice explain 443 blog.example.com
+	sluice explain 443 blog.example.com | fold -s -w 96 | indent
+fi
 
 heading "Ten reloads under load"
 say "Four clients ask without a pause, one long download runs, the configuration changes ten times." ""

@@ -153,6 +153,33 @@ if [ -z "${SLUICE_SINGLE:-}" ]; then
 	api DELETE /v1/routes/later
 	assert_eq "removed" "$STATUS" 200
 	assert_refused 9003
+
+	say "and while one is under way: each is answered, none is lost"
+	burst() { # WHO
+		local i
+		for i in {1..25}; do
+			curl -sS --max-time 15 -X PUT --data-binary "{match: {ports: $((9010 + $1))}, forward: \"$BACKEND_IP:8001\"}" \
+				-o /dev/null -w '%{http_code}\n' --unix-socket "$socket" "http://x/v1/routes/burst$1-$i" || echo "curl $?"
+			curl -sS --max-time 15 -X DELETE -o /dev/null -w '%{http_code}\n' --unix-socket "$socket" \
+				"http://x/v1/routes/burst$1-$i" || echo "curl $?"
+		done
+	}
+	bursts=()
+	for i in {1..6}; do
+		burst "$i" >"$LAB_DIR/burst.$i" 2>&1 &
+		bursts+=($!)
+	done
+	for _ in 1 2 3; do
+		sl upgrade >"$LAB_DIR/upgrade.out" 2>&1 || fail "upgrade: $(cat "$LAB_DIR/upgrade.out")"
+		wait_for is_running
+	done
+	for pid in "${bursts[@]}"; do wait "$pid"; done
+	assert_eq "answers" "$(sort "$LAB_DIR"/burst.* | uniq -c | awk '{ print $1, $2 }' | xargs)" "150 200 150 201"
+	assert_eq "changes" "$(sl routes changes --json | jq '.changes | length')" 2
+	stop_peer long
+	assert_eq "long connections: $RESULT" "$RC" 0
+	client_bg long trickle to=$PROXY_IP:8081 ms=20 c=2 timeout=200
+	wait_for eval '[ "$(jqs .connections.active)" = 2 ]'
 fi
 
 say "back to the file"

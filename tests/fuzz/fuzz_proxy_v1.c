@@ -3,35 +3,22 @@
 
 #include <stdbool.h>
 
-/* Whether some end makes it a header, by trying the shortest ends of every field. */
+/* Whether some end makes it a header, by trying the shortest ends of the field and of the line. */
 static bool can_be_completed(const uint8_t *bytes, size_t n)
 {
-	static const char *const rests[] = {
-		"\r\n",
-		"\n",
-		" 0\r\n",
-		" 0 0\r\n",
-		" 0.0.0.0 0 0\r\n",
-		" :: 0 0\r\n",
-		"PROXY UNKNOWN\r\n",
-		"0.0.0.0 0.0.0.0 0 0\r\n",
-		":: :: 0 0\r\n",
-		"TCP4 0.0.0.0 0.0.0.0 0 0\r\n",
-		"UNKNOWN\r\n",
-		"4 0.0.0.0 0.0.0.0 0 0\r\n",
-		" :: :: 0 0\r\n",
-		" 0.0.0.0 0.0.0.0 0 0\r\n",
-		"P4 0.0.0.0 0.0.0.0 0 0\r\n",
-		"CP4 0.0.0.0 0.0.0.0 0 0\r\n",
-	};
-	static const char *const ends[] = { "",    "0",    "::",    ":",      ":0", ".0",
-					    "0.0", ".0.0", "0.0.0", ".0.0.0", "N",  "WN",
-					    "OWN", "NOWN", "KNOWN", "NKNOWN" };
+	static const char *const lines[] = { "PROXY UNKNOWN\r\n", "PROXY TCP4 ", "PROXY TCP6 " };
+	static const char *const ends[] = { "",     "0",      "::",  ":",     ":0",     ".0",
+					    ".0.0", ".0.0.0", "0.0", "0.0.0", "0.0.0.0" };
+	static const char *const rests[] = { "\r\n",     "\n",          " 0\r\n",
+					     " 0 0\r\n", " :: 0 0\r\n", " 0.0.0.0 0 0\r\n" };
 	char text[SL_PH_V1_MAX + 64];
 	struct sl_proxy_header h;
 	const char *why;
 
 	assert(n < SL_PH_V1_MAX);
+	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
+		if (n <= strlen(lines[i]) && memcmp(bytes, lines[i], n) == 0)
+			return true;
 	memcpy(text, bytes, n);
 	for (size_t e = 0; e < sizeof(ends) / sizeof(ends[0]); e++) {
 		size_t m = n + strlen(ends[e]);

@@ -465,6 +465,8 @@ static void routes_and_changes_are_shown(void **state)
 	lab->facts.changes = &changes;
 	RUN(lab, "routes", "changes");
 	expect(lab, 0, "drain   (all)  yes   10.0.0.1:80\n", "");
+	RUN(lab, "status");
+	expect(lab, 0, "runtime changes  1; ", "");
 	RUN(lab, "routes", "changes", "--json");
 	expect(lab, 0, "\"target\":\"10.0.0.1:80\"", "");
 }

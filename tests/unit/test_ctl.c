@@ -721,6 +721,12 @@ static void changes_in_force_are_listed(void **state)
 	j = ask_json(lab, "GET", "/v1/status", 200);
 	assert_int_equal(json_integer_value(json_object_get(j, "runtime_changes")), 2);
 	json_decref(j);
+	lab->facts.deny_patterns = 1000;
+	j = ask_json(lab, "GET", "/v1/status", 200);
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(j, "security"),
+							    "deny_file_entries")),
+			 1000);
+	json_decref(j);
 }
 
 /* ---- actions ---- */

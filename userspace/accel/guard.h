@@ -62,7 +62,7 @@ int sl_guard_program_fd(const struct sl_guard *g); /* borrowed; for tests */
 
 /*
  * The counters as the kernel counts them, for any process that was given the descriptor, which
- * may be closed afterwards. -EPROTO: of another layout.
+ * may be closed afterwards.
  */
 SL_MUST_CHECK int sl_guard_map_counts(int count_fd, const struct sl_guard_counts **ret);
 void sl_guard_unmap_counts(const struct sl_guard_counts *counts); /* NULL is fine */

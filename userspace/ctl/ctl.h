@@ -50,6 +50,14 @@ enum sl_ctl_result {
  */
 typedef void (*sl_ctl_reply_fn)(void *arg, enum sl_ctl_result result, const char *text);
 
+/* Connection attempts the kernel has looked at, by family of the address. */
+struct sl_ctl_guarded {
+	uint64_t passed4; /* not denied */
+	uint64_t passed6;
+	uint64_t dropped4; /* denied: dropped before accept */
+	uint64_t dropped6;
+};
+
 /* What the daemon knows and the control interface shows; owned by the daemon, read on the loop. */
 struct sl_ctl_facts {
 	pid_t pid;           /* the supervisor's: the one to send signals to */
@@ -61,6 +69,14 @@ struct sl_ctl_facts {
 	bool sandboxed;          /* system call filter on */
 	bool privileged_uid;     /* runs as uid 0 (no account to change to) */
 	const char *steering;    /* port ranges: "sk_lookup", or why not */
+	const char *guard;       /* denied sources: "tcx on 3 interfaces, 9 ranges"; "none"; or
+				    "userspace: " and why */
+	uint32_t deny_patterns;  /* of global.security.deny_file, as written */
+	uint32_t guard_ranges;   /* 0 where the kernel does not enforce */
+	uint32_t guard_interfaces;
+	/* what the kernel has done so far with SYNs for our ports; NULL: it does nothing */
+	void (*read_guarded)(const void *arg, struct sl_ctl_guarded *ret);
+	const void *read_guarded_arg;
 	/* the changes made at run time that are in force, in their order; NULL: none */
 	const struct sl_conf_sources *changes;
 };

@@ -41,6 +41,8 @@
 	  "Health checks of the target by result, ok or failed.")                                  \
 	X(CHANGES, "sluice_config_runtime_changes", "gauge",                                       \
 	  "Changes made at run time that lie over the files.")                                     \
+	X(DENIED, "sluice_denied_syns_total", "counter",                                           \
+	  "Connection attempts of denied sources that the kernel dropped before accept.")          \
 	X(OVERLOADED, "sluice_overloaded", "gauge", "1 while the circuit breaker refuses.")        \
 	X(DNS_QUERIES, "sluice_dns_queries_total", "counter", "Questions asked of name servers.")  \
 	X(DNS_FAILURES, "sluice_dns_failures_total", "counter", "Questions without an answer.")    \
@@ -237,6 +239,17 @@ static void add_totals(struct page *p, const struct sl_proxy_totals *t)
 	add(p, METRIC_BUGS, NULL, t->fsm_bugs);
 }
 
+static void add_denied(struct page *p, const struct sl_ctl_facts *facts)
+{
+	struct sl_ctl_guarded n = { 0 };
+
+	if (!facts->read_guarded)
+		return;
+	facts->read_guarded(facts->read_guarded_arg, &n);
+	add(p, METRIC_DENIED, LABELS({ "family", "ipv4" }), n.dropped4);
+	add(p, METRIC_DENIED, LABELS({ "family", "ipv6" }), n.dropped6);
+}
+
 void sl_metrics_render(struct sl_str *out, struct sl_proxy *proxy, const struct sl_ctl_facts *facts,
 		       const struct sl_hist *age, uint64_t now_ms)
 {
@@ -251,6 +264,7 @@ void sl_metrics_render(struct sl_str *out, struct sl_proxy *proxy, const struct 
 	add(&page, METRIC_GENERATION, NULL, sl_proxy_generation(proxy));
 	add(&page, METRIC_RELOAD_OK, NULL, facts->last_reload_unix <= 0 || facts->last_reload_ok);
 	add(&page, METRIC_CHANGES, NULL, facts->changes ? facts->changes->n : 0);
+	add_denied(&page, facts);
 	add_totals(&page, &totals);
 	add_hist(&page, METRIC_AGE, (struct label){ 0 }, age);
 	sl_proxy_each_route(proxy, add_route, &page);

@@ -110,7 +110,7 @@ static void print_route_table(const struct sl_render *r, const json_t *routes)
 		{ "ROUTE", false }, { "ENGINE", false }, { "ACTIVE", true },   { "TOTAL", true },
 		{ "UP", true },     { "DOWN", true },    { "TARGETS", false },
 	};
-	_cleanup_(sl_table_done) struct sl_table t;
+	_cleanup_(sl_table_done) struct sl_table t = { 0 };
 
 	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
 	for (size_t i = 0; i < json_array_size(routes); i++) {
@@ -180,6 +180,29 @@ static void print_protection(const struct sl_render *r, const json_t *doc)
 	     text_at(doc, "steering"));
 }
 
+/* Nothing where nobody is kept out. */
+static void print_lists(const struct sl_render *r, const json_t *doc)
+{
+	const json_t *lists = json_object_get(doc, "security");
+	const json_t *kernel = json_object_get(lists, "kernel");
+	_cleanup_(sl_str_done) struct sl_str text = { 0 };
+
+	if (count_at(lists, "allow"))
+		sl_str_addf(&text, "%" PRIu64 " allow entries", count_at(lists, "allow"));
+	if (count_at(lists, "deny"))
+		sl_str_addf(&text, "%s%" PRIu64 " deny entries", text.len ? ", " : "",
+			    count_at(lists, "deny"));
+	if (json_is_string(json_object_get(lists, "deny_file")))
+		sl_str_addf(&text, "%s%" PRIu64 " of %s", text.len ? ", " : "",
+			    count_at(lists, "deny_file_entries"), text_at(lists, "deny_file"));
+	if (!text.len)
+		return;
+	line(r, "access lists", "%s", sl_str_text(&text));
+	if (json_is_string(json_object_get(kernel, "state")))
+		line(r, "  in the kernel", "%s; %" PRIu64 " attempts dropped",
+		     text_at(kernel, "state"), count_at(kernel, "dropped"));
+}
+
 void sl_render_status(const struct sl_render *r, const json_t *doc)
 {
 	_cleanup_(sl_str_done) struct sl_str client = { 0 };
@@ -196,6 +219,10 @@ void sl_render_status(const struct sl_render *r, const json_t *doc)
 					   : "");
 	print_engines(r, doc);
 	print_protection(r, doc);
+	print_lists(r, doc);
+	if (count_at(doc, "runtime_changes"))
+		line(r, "runtime changes", "%" PRIu64 "; 'sluice routes changes' lists them",
+		     count_at(doc, "runtime_changes"));
 	add_counts(&client, json_object_get(ends, "client"));
 	add_counts(&backend, json_object_get(ends, "backend"));
 	line(r, "ends, client", "%s", sl_str_text(&client));
@@ -256,9 +283,10 @@ static void print_match(const struct sl_render *r, const json_t *route)
 	if (json_is_object(health))
 		line(r, "  health", "every %s, down after %" PRIu64 ", up after %" PRIu64,
 		     text_at(health, "every"), count_at(health, "fall"), count_at(health, "rise"));
-	if (count_at(security, "allow") || count_at(security, "deny"))
-		line(r, "  security", "%" PRIu64 " allowed, %" PRIu64 " denied entries",
-		     count_at(security, "allow"), count_at(security, "deny"));
+	if (count_at(security, "allow"))
+		line(r, "  allow", "%" PRIu64 " entries, nobody else", count_at(security, "allow"));
+	if (count_at(security, "deny"))
+		line(r, "  deny", "%" PRIu64 " entries", count_at(security, "deny"));
 }
 
 static void print_target(const struct sl_render *r, const char *label, const json_t *t)
@@ -333,7 +361,7 @@ void sl_render_changes(const struct sl_render *r, const json_t *doc)
 		{ "CHANGE", false }, { "ROUTE", false }, { "KEPT", false }, { "WHAT", false }
 	};
 	const json_t *changes = json_object_get(doc, "changes");
-	_cleanup_(sl_table_done) struct sl_table t;
+	_cleanup_(sl_table_done) struct sl_table t = { 0 };
 
 	if (json_array_size(changes) == 0) {
 		(void)fputs("nothing was changed at run time\n", r->to);
@@ -383,7 +411,7 @@ void sl_render_conns(const struct sl_render *r, const json_t *doc)
 		{ "SNI", false }, { "AGE", true },     { "IDLE", true },   { "UP", true },
 		{ "DOWN", true },
 	};
-	_cleanup_(sl_table_done) struct sl_table t;
+	_cleanup_(sl_table_done) struct sl_table t = { 0 };
 	size_t n = json_array_size(doc);
 
 	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
@@ -411,7 +439,7 @@ void sl_render_engines(const struct sl_render *r, const json_t *doc)
 		{ "TOTAL", true },   { "REASON", false },
 	};
 	json_t *engines = json_object_get(doc, "engines");
-	_cleanup_(sl_table_done) struct sl_table t;
+	_cleanup_(sl_table_done) struct sl_table t = { 0 };
 	const char *name;
 	json_t *e;
 
@@ -430,7 +458,7 @@ void sl_render_engines(const struct sl_render *r, const json_t *doc)
 static void print_words(const struct sl_render *r, const char *title, const json_t *words)
 {
 	const struct sl_table_column columns[] = { { title, false }, { "MEANING", false } };
-	_cleanup_(sl_table_done) struct sl_table t;
+	_cleanup_(sl_table_done) struct sl_table t = { 0 };
 
 	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
 	for (size_t i = 0; i < json_array_size(words); i++) {
@@ -466,11 +494,24 @@ static void print_question(const struct sl_render *r, const json_t *doc)
 	line(r, "connection to", "%s", sl_str_text(&text));
 }
 
+/* "denied by the route's security.deny", "allowed: no list applies" */
+static void print_security(const struct sl_render *r, const json_t *security)
+{
+	const char *verdict = text_at(security, "verdict");
+	const char *text = text_at(security, "text");
+	size_t n = strlen(verdict);
+	bool begins = strncmp(text, verdict, n) == 0;
+	char word[64];
+
+	line(r, "security", "%s%s%s",
+	     coloured(r, strcmp(verdict, "denied") == 0 ? RED : GREEN, verdict, word),
+	     begins ? "" : ": ", begins ? text + n : text);
+}
+
 static void print_decision(const struct sl_render *r, const json_t *doc)
 {
 	const json_t *security = json_object_get(doc, "security");
 	bool accepted = strcmp(text_at(doc, "verdict"), "accepted") == 0;
-	bool denied = strcmp(text_at(security, "verdict"), "denied") == 0;
 	char word[64];
 
 	line(r, "verdict", "%s: %s",
@@ -478,16 +519,11 @@ static void print_decision(const struct sl_render *r, const json_t *doc)
 	     text_at(doc, "verdict_text"));
 	line(r, "route", "%s", text_at(doc, "route"));
 	if (json_is_object(security))
-		line(r, "security", "%s: %s",
-		     coloured(r, denied ? RED : GREEN, text_at(security, "verdict"), word),
-		     text_at(security, "text"));
-	if (json_is_string(json_object_get(doc, "target")) &&
-	    json_is_string(json_object_get(doc, "target_why")))
-		line(r, "target", "%s: %s", text_at(doc, "target"), text_at(doc, "target_why"));
+		print_security(r, security);
+	if (json_is_string(json_object_get(doc, "target")))
+		line(r, "target", "%s (%s)", text_at(doc, "target"), text_at(doc, "target_why"));
 	else if (json_is_string(json_object_get(doc, "route")))
-		line(r, "target", "%s",
-		     json_is_string(json_object_get(doc, "target")) ? text_at(doc, "target")
-								    : "none is usable");
+		line(r, "target", "none: %s", text_at(doc, "target_why"));
 	if (json_is_string(json_object_get(doc, "engine")))
 		line(r, "engine", "%s, %s: %s", text_at(doc, "engine"),
 		     text_at(doc, "engine_reason"), text_at(doc, "engine_text"));
@@ -498,7 +534,7 @@ static void print_candidates(const struct sl_render *r, const json_t *candidates
 	static const struct sl_table_column columns[] = { { "ROUTE", false },
 							  { "RESULT", false },
 							  { "WHY", false } };
-	_cleanup_(sl_table_done) struct sl_table t;
+	_cleanup_(sl_table_done) struct sl_table t = { 0 };
 	size_t n = json_array_size(candidates);
 
 	if (n == 0)

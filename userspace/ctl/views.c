@@ -161,7 +161,24 @@ static void add_kernel(struct sl_json *j)
 }
 
 /* The lists everybody is held against. */
-static void add_security(struct sl_json *j, const struct sl_proxy *proxy)
+/* The kernel's part of it. */
+static void add_guard(struct sl_json *j, const struct sl_ctl_facts *facts)
+{
+	struct sl_ctl_guarded n = { 0 };
+
+	if (facts->read_guarded)
+		facts->read_guarded(facts->read_guarded_arg, &n);
+	sl_json_obj(j, "kernel");
+	sl_json_str(j, "state", facts->guard);
+	sl_json_u64(j, "interfaces", facts->guard_interfaces);
+	sl_json_u64(j, "ranges", facts->guard_ranges);
+	sl_json_u64(j, "dropped", n.dropped4 + n.dropped6);
+	sl_json_u64(j, "passed", n.passed4 + n.passed6);
+	sl_json_obj_end(j);
+}
+
+static void add_security(struct sl_json *j, const struct sl_proxy *proxy,
+			 const struct sl_ctl_facts *facts)
 {
 	const struct sl_conf *conf = sl_proxy_conf(proxy);
 	const struct sl_conf_global *g = conf ? &conf->global : NULL;
@@ -170,6 +187,8 @@ static void add_security(struct sl_json *j, const struct sl_proxy *proxy)
 	sl_json_u64(j, "allow", g ? sl_view_set_size(&g->access.allow) : 0);
 	sl_json_u64(j, "deny", g ? sl_view_set_size(&g->access.deny) : 0);
 	sl_json_str(j, "deny_file", g ? g->deny_file : NULL);
+	sl_json_u64(j, "deny_file_entries", facts->deny_patterns);
+	add_guard(j, facts);
 	sl_json_obj_end(j);
 }
 
@@ -196,7 +215,7 @@ void sl_view_status(struct sl_str *out, struct sl_proxy *proxy, const struct sl_
 	add_facts(&j, facts);
 	add_totals(&j, &totals);
 	add_kernel(&j);
-	add_security(&j, proxy);
+	add_security(&j, proxy, facts);
 	add_changes(&j, facts->changes);
 	sl_json_arr(&j, "routes");
 	sl_proxy_each_route(proxy, add_route_summary, &j);

@@ -64,11 +64,29 @@ static void refuse(struct sl_supervisor *s, const struct sl_waiter *waiter,
 	s->report = report;
 }
 
+static const char stopping[] = "error: the daemon is stopping\n";
+
+void sl_changes_cancel(struct sl_supervisor *s)
+{
+	struct sl_list *pos;
+
+	if (s->changing)
+		refuse(s, &s->changing->waiter, SL_CTL_FAILED, stopping);
+	sl_list_for_each (pos, &s->pending)
+		refuse(s, &SL_CONTAINER_OF(pos, struct sl_pending, node)->waiter, SL_CTL_FAILED,
+		       stopping);
+	sl_changes_done(s);
+}
+
 int sl_change_take(struct sl_supervisor *s, const struct sl_waiter *waiter, int fd)
 {
 	_cleanup_(sl_overlay_change_done) struct sl_overlay_change change = { 0 };
 	int r;
 
+	if (s->stopping) {
+		refuse(s, waiter, SL_CTL_FAILED, stopping);
+		return 0;
+	}
 	if (s->n_pending >= SL_PENDING_MAX) {
 		refuse(s, waiter, SL_CTL_BUSY,
 		       "error: 256 changes are waiting already, try again later\n");

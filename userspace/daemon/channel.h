@@ -68,8 +68,11 @@ struct sl_msg_options {
 struct sl_msg_facts {
 	double last_reload_unix; /* 0: never reloaded */
 	uint32_t last_reload_ok;
-	uint32_t pad_;
-	char steering[160];
+	uint32_t deny_patterns; /* of deny_file */
+	uint32_t guard_ranges;
+	uint32_t guard_interfaces;
+	char steering[104];
+	char guard[112];
 };
 
 struct sl_msg_listener {

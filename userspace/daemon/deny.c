@@ -7,7 +7,6 @@
 #include <malloc.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -16,7 +15,6 @@
 #define SHOWN_LINES 20
 #define SHOWN_BYTES 80
 #define RAW_GLOBS_MAX 65536u /* before small ones are turned into ranges */
-#define SETTLED_NS UINT64_C(2000000000)
 
 struct reader {
 	const char *path;
@@ -39,39 +37,10 @@ void sl_deny_list_free(struct sl_deny_list *list)
 	if (!list)
 		return;
 	sl_closep(&list->fd);
-	free(list->path);
 	free(list);
 }
 
 /* ---- the file ---- */
-
-static uint64_t nanoseconds(struct timespec t)
-{
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static struct sl_deny_stamp stamp_of(const struct stat *st)
-{
-	return (struct sl_deny_stamp){ .device = st->st_dev,
-				       .inode = st->st_ino,
-				       .size = (uint64_t)st->st_size,
-				       .modified_ns = nanoseconds(st->st_mtim),
-				       .changed_ns = nanoseconds(st->st_ctim) };
-}
-
-static bool is_same_stamp(const struct sl_deny_stamp *a, const struct sl_deny_stamp *b)
-{
-	return memcmp(a, b, sizeof(*a)) == 0;
-}
-
-/* The clock of files is coarse: a second writing in the same tick would not be seen. */
-static bool is_settled(const struct sl_deny_stamp *stamp)
-{
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_REALTIME, &now);
-	return stamp->changed_ns + SETTLED_NS < nanoseconds(now);
-}
 
 static int fail(struct reader *r, int err, const char *why)
 {
@@ -105,27 +74,16 @@ static int read_text(struct reader *r, int fd, char **ret, size_t *ret_len)
 	return 0;
 }
 
-/* The text and what identifies it. */
-static int load(struct reader *r, struct sl_deny_list *list, char **ret, size_t *ret_len)
+static int load(struct reader *r, char **ret, size_t *ret_len)
 {
 	_cleanup_fd_ int fd = open(r->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	struct sl_deny_stamp after;
 	struct stat st;
-	int e;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return fail(r, -errno, NULL);
 	if (!S_ISREG(st.st_mode))
 		return fail(r, -EINVAL, "not a file");
-	list->stamp = stamp_of(&st);
-	e = read_text(r, fd, ret, ret_len);
-	if (e < 0)
-		return e;
-	if (fstat(fd, &st) < 0)
-		return fail(r, -errno, NULL);
-	after = stamp_of(&st);
-	list->is_fixed = is_same_stamp(&list->stamp, &after) && is_settled(&after);
-	return 0;
+	return read_text(r, fd, ret, ret_len);
 }
 
 /* ---- its lines ---- */
@@ -201,11 +159,11 @@ static int parse(struct reader *r, struct sl_slice rest)
 	return e == 0 && r->n_bad ? -EINVAL : e;
 }
 
-static int read_file(struct reader *r, struct sl_deny_list *list)
+static int read_file(struct reader *r)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t len = 0;
-	int e = load(r, list, &text, &len);
+	int e = load(r, &text, &len);
 
 	if (e == 0)
 		e = parse(r, (struct sl_slice){ .p = text, .n = len });
@@ -223,20 +181,15 @@ static int read_file(struct reader *r, struct sl_deny_list *list)
 
 /* ---- lists ---- */
 
-static int list_new(const char *path, struct sl_deny_list **ret)
+static int list_new(struct sl_deny_list **ret)
 {
-	_cleanup_(sl_deny_list_freep) struct sl_deny_list *list = calloc(1, sizeof(*list));
+	struct sl_deny_list *list = calloc(1, sizeof(*list));
 
 	if (!list)
 		return -ENOMEM;
 	list->fd = -1;
 	list->id = sl_clock_us();
-	if (path) {
-		list->path = strdup(path);
-		if (!list->path)
-			return -ENOMEM;
-	}
-	*ret = SL_TAKE_PTR(list);
+	*ret = list;
 	return 0;
 }
 
@@ -244,10 +197,10 @@ static int read_list(const char *path, struct sl_deny_list **ret, struct sl_str 
 {
 	_cleanup_(sl_deny_list_freep) struct sl_deny_list *list = NULL;
 	_cleanup_(reader_done) struct reader r = { .path = path ? path : "", .report = report };
-	int e = list_new(path, &list);
+	int e = list_new(&list);
 
 	if (e == 0 && path)
-		e = read_file(&r, list);
+		e = read_file(&r);
 	if (e < 0)
 		return e;
 	e = sl_deny_set_pack(&r.set, &list->fd);
@@ -269,25 +222,11 @@ int sl_deny_list_read(const char *path, struct sl_deny_list **ret, struct sl_str
 	return r;
 }
 
-bool sl_deny_list_is_current(const struct sl_deny_list *list, const char *path)
-{
-	struct sl_deny_stamp now;
-	struct stat st;
-
-	if (!list || !list->path)
-		return !path;
-	if (!path || strcmp(list->path, path) != 0 || !list->is_fixed || stat(path, &st) < 0)
-		return false;
-	now = stamp_of(&st);
-	return is_same_stamp(&list->stamp, &now);
-}
-
-int sl_deny_list_adopt(int fd, const char *path, uint64_t n_patterns, uint64_t n_ranges,
-		       struct sl_deny_list **ret)
+int sl_deny_list_adopt(int fd, uint64_t n_patterns, uint64_t n_ranges, struct sl_deny_list **ret)
 {
 	_cleanup_fd_ int owned = fd;
 	struct sl_deny_list *list = NULL;
-	int r = list_new(path, &list);
+	int r = list_new(&list);
 
 	if (r < 0)
 		return r;

@@ -2,7 +2,6 @@
 #ifndef SL_DAEMON_DENY_H
 #define SL_DAEMON_DENY_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,21 +17,9 @@
 /* Patterns that are no ranges ("*.*.*.1") cost each new connection a step. */
 #define SL_DENY_GLOBS_MAX 1024u
 
-/* Which file it was, so that it is read again only when it has changed. */
-struct sl_deny_stamp {
-	uint64_t device;
-	uint64_t inode;
-	uint64_t size;
-	uint64_t modified_ns;
-	uint64_t changed_ns;
-};
-
 struct sl_deny_list {
-	int fd;        /* the sealed set */
-	char *path;    /* NULL: there is no file */
-	uint64_t id;   /* differs for every list this process has read */
-	bool is_fixed; /* false: may have been written to while, or right after, it was read */
-	struct sl_deny_stamp stamp;
+	int fd;              /* the sealed set */
+	uint64_t id;         /* differs for every list this process has read */
 	uint64_t n_patterns; /* as written */
 	uint64_t n_ranges;   /* disjoint ones after merging, and globs that are none */
 };
@@ -46,11 +33,8 @@ SL_MUST_CHECK int sl_deny_list_read(const char *path, struct sl_deny_list **ret,
 void sl_deny_list_free(struct sl_deny_list *list);
 SL_DEFINE_CLEANUP(struct sl_deny_list, sl_deny_list_free);
 
-/* Whether reading `path` would give the same. `list` NULL: there has been no file. */
-bool sl_deny_list_is_current(const struct sl_deny_list *list, const char *path);
-
 /* After an exec: the list of the program before; takes over the descriptor, also on failure. */
-SL_MUST_CHECK int sl_deny_list_adopt(int fd, const char *path, uint64_t n_patterns,
-				     uint64_t n_ranges, struct sl_deny_list **ret);
+SL_MUST_CHECK int sl_deny_list_adopt(int fd, uint64_t n_patterns, uint64_t n_ranges,
+				     struct sl_deny_list **ret);
 
 #endif

@@ -10,12 +10,15 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "abi.h"
+#include "accel/guard.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "ctl/changes.h"
 #include "ctl/ctl.h"
 #include "daemon/bundle.h"
 #include "daemon/channel.h"
+#include "daemon/deny_set.h"
 #include "daemon/overlay.h"
 #include "daemon/privs.h"
 #include "daemon/resume.h"
@@ -27,6 +30,7 @@
 #define OPTIONS_WAIT_MS 10000
 /* After a drain: long enough for the last replies of the control interface to leave. */
 #define LINGER_MS 50
+#define LINGER_MAX_MS 3000
 
 /* What CONFIG opened and COMMIT or ABORT ends. */
 struct change {
@@ -42,6 +46,9 @@ struct change {
 	size_t n_removed;
 	bool has_http;
 	int http_fd;
+	bool has_deny;
+	int deny_error; /* the list could not be read */
+	struct sl_ip_set deny;
 };
 
 struct request {
@@ -59,6 +66,8 @@ struct role {
 	struct sl_ctl *ctl;
 	struct sl_ctl_facts facts;
 	char steering[sizeof(((struct sl_msg_facts *)0)->steering)];
+	char guard[sizeof(((struct sl_msg_facts *)0)->guard)];
+	unsigned n_applying; /* parts of a change that are not in force yet */
 	char *config_path;
 	struct sl_conf_sources changes; /* made at run time, of the generation in force */
 	struct change change;
@@ -67,6 +76,7 @@ struct role {
 	struct request requests[MAX_REQUESTS];
 	uint64_t last_request;
 	struct sl_timer linger;
+	uint64_t linger_until_ms;
 	int exit_code;
 };
 
@@ -79,6 +89,7 @@ static void change_done(struct change *c)
 	free(c->added);
 	free(c->removed);
 	sl_closep(&c->http_fd);
+	sl_deny_set_done(&c->deny);
 	*c = (struct change){ .http_fd = -1 };
 }
 
@@ -232,6 +243,8 @@ static int prepare(struct role *role)
 		return -ENOMEM;
 	if (c->is_prepared)
 		return 0;
+	if (c->deny_error)
+		return c->deny_error;
 	r = sl_conf_build(&c->bundle.sources, &c->conf, &diags);
 	if (r < 0)
 		sl_log(SL_LOG_ERROR, "the proxy refuses what the supervisor accepted:\n%s",
@@ -293,6 +306,8 @@ static void on_applied(void *arg)
 	struct role *role = arg;
 	bool is_first = !role->facts.ready;
 
+	if (--role->n_applying > 0)
+		return;
 	role->facts.ready = true;
 	say(role, is_first ? SL_MSG_READY : SL_MSG_APPLIED);
 }
@@ -311,11 +326,22 @@ static void show_changes(struct role *role, const struct sl_conf_sources *source
 	role->facts.changes = &role->changes;
 }
 
+/* Workers do what they are told in order: the list is in force before new listeners are. */
+static int apply_deny(struct role *role)
+{
+	role->n_applying++;
+	return sl_proxy_set_deny_file(role->proxy, &role->change.deny, on_applied, role);
+}
+
 static int apply(struct role *role)
 {
 	struct change *c = &role->change;
 	struct sl_dns_files files = dns_files(&c->bundle);
 	size_t n_added = c->n_added;
+	int r = c->has_deny ? apply_deny(role) : 0;
+
+	if (r < 0)
+		return r;
 
 	if (role->facts.ready && !c->same_files)
 		(void)sl_proxy_set_dns_files(role->proxy,
@@ -325,6 +351,7 @@ static int apply(struct role *role)
 	set_log(c->conf);
 	show_changes(role, &c->bundle.sources);
 	c->n_added = 0; /* the descriptors belong to the proxy now */
+	role->n_applying++;
 	return sl_proxy_apply(role->proxy, SL_TAKE_PTR(c->conf), c->generation, c->added, n_added,
 			      c->removed, c->n_removed, on_applied, role);
 }
@@ -351,19 +378,86 @@ static void commit(struct role *role)
 	change_done(&role->change);
 }
 
+/* ---- denied sources ---- */
+
+static void set_deny(struct role *role, bool alone, int fd)
+{
+	struct change *c = &role->change;
+	struct sl_ip_set set = { 0 };
+	int r = sl_deny_set_unpack(fd, &set);
+
+	if (!alone) {
+		sl_deny_set_done(&c->deny);
+		c->deny = set;
+		c->has_deny = true;
+		c->deny_error = r;
+		return;
+	}
+	if (r == 0 && !role->proxy)
+		r = -EPROTO;
+	if (r == 0) {
+		role->n_applying++;
+		r = sl_proxy_set_deny_file(role->proxy, &set, on_applied, role);
+	}
+	sl_deny_set_done(&set); /* empty where the proxy took it */
+	if (r < 0)
+		say_failed(role, r, "cannot take the deny_file");
+}
+
+static void read_guarded(const void *arg, struct sl_ctl_guarded *ret)
+{
+	const struct sl_guard_counts *counts = arg;
+
+	*ret = (struct sl_ctl_guarded){
+		.passed4 = __atomic_load_n(&counts->passed4, __ATOMIC_RELAXED),
+		.passed6 = __atomic_load_n(&counts->passed6, __ATOMIC_RELAXED),
+		.dropped4 = __atomic_load_n(&counts->dropped4, __ATOMIC_RELAXED),
+		.dropped6 = __atomic_load_n(&counts->dropped6, __ATOMIC_RELAXED)
+	};
+}
+
+/* What the kernel drops before it is accepted; it counts on in the same page. */
+static void set_counters(struct role *role, int fd)
+{
+	const struct sl_guard_counts *counts = NULL;
+	int r = sl_guard_map_counts(fd, &counts);
+
+	if (r < 0) {
+		(void)sl_warn(r, "cannot read the counters of denied sources");
+		return;
+	}
+	sl_guard_unmap_counts(role->facts.read_guarded_arg);
+	role->facts.read_guarded = read_guarded;
+	role->facts.read_guarded_arg = counts;
+}
+
 /* ---- the end ---- */
+
+/* Changes wait for those before them, at an upgrade for the next program, too. */
+static bool waits_for_change(const struct role *role)
+{
+	for (size_t i = 0; i < MAX_REQUESTS; i++)
+		if (role->requests[i].id && role->requests[i].what == SL_CTL_CHANGE)
+			return true;
+	return false;
+}
 
 static void on_linger(struct sl_timer *timer)
 {
 	struct role *role = SL_CONTAINER_OF(timer, struct role, linger);
+	uint64_t now_ms = sl_loop_now_ms(role->loop);
 
-	sl_loop_quit(role->loop);
+	if (waits_for_change(role) && now_ms < role->linger_until_ms)
+		sl_timer_start(role->loop, timer, now_ms + LINGER_MS, on_linger);
+	else
+		sl_loop_quit(role->loop);
 }
 
 static void on_drained(void *arg)
 {
 	struct role *role = arg;
 
+	role->linger_until_ms = sl_loop_now_ms(role->loop) + LINGER_MAX_MS;
 	sl_timer_start(role->loop, &role->linger, sl_loop_now_ms(role->loop) + LINGER_MS,
 		       on_linger);
 }
@@ -398,6 +492,12 @@ static void set_facts(struct role *role, const struct sl_msg_facts *facts)
 	(void)snprintf(role->steering, sizeof(role->steering), "%.*s",
 		       (int)sizeof(facts->steering) - 1, facts->steering);
 	role->facts.steering = role->steering;
+	(void)snprintf(role->guard, sizeof(role->guard), "%.*s", (int)sizeof(facts->guard) - 1,
+		       facts->guard);
+	role->facts.guard = role->guard;
+	role->facts.deny_patterns = facts->deny_patterns;
+	role->facts.guard_ranges = facts->guard_ranges;
+	role->facts.guard_interfaces = facts->guard_interfaces;
 }
 
 static void set_access(struct role *role, int fd)
@@ -457,6 +557,12 @@ static void dispatch(struct role *role, const struct sl_msg *msg, int *fd)
 	case SL_MSG_COMMIT:
 		commit(role);
 		break;
+	case SL_MSG_DENY:
+		set_deny(role, msg->flag, *fd);
+		break;
+	case SL_MSG_DENIED:
+		set_counters(role, *fd);
+		break;
 	case SL_MSG_REPLY:
 		on_reply(role, msg, *fd);
 		break;
@@ -471,8 +577,6 @@ static void dispatch(struct role *role, const struct sl_msg *msg, int *fd)
 	case SL_MSG_PREPARED:
 	case SL_MSG_APPLIED:
 	case SL_MSG_FAILED:
-	case SL_MSG_DENY:
-	case SL_MSG_DENIED:
 	case SL_MSG_REQUEST:
 	case SL_MSG_CHANGE:
 	case SL_MSG_COUNT_:
@@ -552,6 +656,7 @@ static void role_done(struct role *role)
 	change_done(&role->change);
 	if (role->loop)
 		sl_timer_stop(&role->linger);
+	sl_guard_unmap_counts(role->facts.read_guarded_arg);
 	sl_channel_free(role->channel);
 	sl_loop_free(role->loop);
 	sl_closep(&role->control_fd);
@@ -613,6 +718,7 @@ int sl_proxy_role_run(int channel_fd)
 	int r;
 
 	role.facts.steering = role.steering;
+	role.facts.guard = role.guard;
 	r = start(&role, channel_fd);
 	if (r == 0)
 		r = sl_loop_run(role.loop);

@@ -146,6 +146,7 @@ static void send_change(struct sl_supervisor *s)
 	const struct sl_listeners *fresh = &s->next.listeners;
 
 	sl_child_send(s->current, &config, s->next.bundle_fd);
+	sl_denied_send_next(s, 0);
 	for (size_t i = 0; i < fresh->n; i++)
 		if (!sl_listeners_find(old, &fresh->item[i]))
 			sl_send_listener(s->current, &fresh->item[i]);
@@ -186,6 +187,7 @@ static void finish_refused(struct sl_supervisor *s)
 {
 	sl_listeners_cancel(&s->next.listeners, &s->now.listeners);
 	sl_setup_done(&s->next);
+	sl_denied_cancel(s);
 	if (s->job_what == SL_CTL_RELOAD)
 		sl_str_adds(&s->report,
 			    "nothing has changed, the old configuration stays in force\n");
@@ -226,6 +228,8 @@ static void note_fixed(const struct sl_conf_global *old, const struct sl_conf_gl
 
 void sl_reload_switch(struct sl_supervisor *s, const struct sl_bundle *bundle, int r)
 {
+	if (r == 0 && s->job_what == SL_CTL_RELOAD)
+		r = sl_denied_read(s, s->next.conf);
 	if (r == 0)
 		r = sl_setup_bind(s, &s->now, &bundle->sources, &s->next, &s->report);
 	if (r == 0)
@@ -283,6 +287,7 @@ static void commit(struct sl_supervisor *s)
 	s->next = (struct sl_setup){ .bundle_fd = -1, .http_fd = -1 };
 	sl_supervisor_set_log(s->now.conf);
 	s->job = SL_JOB_COMMIT;
+	sl_denied_commit(s);
 	if (new_access && sl_supervisor_open_access(s, s->now.conf) == 0)
 		sl_supervisor_send_access(s);
 	sl_child_send(s->current, &msg, -1);

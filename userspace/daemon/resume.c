@@ -15,8 +15,9 @@
 #define STATE_MAX (320u << 20)
 
 /*
- * The layout is SL_STATE_VERSION's: a header, then listeners, then children, then changes that
- * wait. Both programs are of the same host, so byte order and alignment are no question.
+ * The layout is SL_STATE_VERSION's: a header, then listeners, then children, then links of
+ * interfaces, then changes that wait. Both programs are of the same host, so byte order and
+ * alignment are no question.
  */
 struct saved_header {
 	uint32_t version; /* first, in every version */
@@ -35,12 +36,17 @@ struct saved_header {
 	int32_t bundle_fd;
 	int32_t steering_fd[SL_SKLOOKUP_FDS];
 	uint32_t has_steering;
+	int32_t deny_fd;  /* -1: there was no deny_file yet */
+	int32_t count_fd; /* -1: nothing was counted in the kernel */
+	uint64_t deny_patterns;
+	uint64_t deny_ranges;
 	uint32_t uid;
 	uint32_t gid;
 	uint32_t socket_gid;
 	uint32_t n_listeners;
 	uint32_t n_children;
 	uint32_t n_pending;
+	uint32_t n_links;
 	uint32_t wants[SL_CTL_REQUEST_COUNT_];
 	struct sl_waiters waiting[SL_CTL_REQUEST_COUNT_];
 	char steering[160];
@@ -115,6 +121,11 @@ static int save_header(const struct sl_supervisor *s, struct saved_header *h)
 	h->has_steering = s->steering.sklookup != NULL;
 	if (h->has_steering)
 		sl_sklookup_fds(s->steering.sklookup, h->steering_fd);
+	h->deny_fd = s->deny ? s->deny->fd : -1;
+	h->deny_patterns = s->deny ? s->deny->n_patterns : 0;
+	h->deny_ranges = s->deny ? s->deny->n_ranges : 0;
+	h->count_fd = sl_guarding_count_fd(s->guarding);
+	h->n_links = (uint32_t)sl_guarding_n_links(s->guarding);
 	h->uid = s->identity.uid;
 	h->gid = s->identity.gid;
 	h->socket_gid = s->identity.socket_gid;
@@ -179,6 +190,11 @@ static int save(const struct sl_supervisor *s, int *ret_fd)
 
 		sl_str_add(&out, &c, sizeof(c));
 	}
+	for (size_t i = 0; i < h->n_links; i++) {
+		int32_t link = sl_guarding_link_fd(s->guarding, i);
+
+		sl_str_add(&out, &link, sizeof(link));
+	}
 	sl_list_for_each (pos, &s->pending)
 		save_pending(SL_CONTAINER_OF(pos, struct sl_pending, node), &out);
 	return out.oom ? -ENOMEM : sl_memfd_new("sluice-state", out.p, out.len, ret_fd);
@@ -211,6 +227,11 @@ static void inherit_all(const struct sl_supervisor *s, bool on)
 		inherit(c->pidfd, on);
 		inherit(sl_channel_fd(c->channel), on);
 	}
+	if (s->deny)
+		inherit(s->deny->fd, on);
+	inherit(sl_guarding_count_fd(s->guarding), on);
+	for (size_t i = 0; i < sl_guarding_n_links(s->guarding); i++)
+		inherit(sl_guarding_link_fd(s->guarding, i), on);
 	if (!s->steering.sklookup)
 		return;
 	sl_sklookup_fds(s->steering.sklookup, steering);
@@ -251,6 +272,19 @@ static int load_steering(struct sl_supervisor *s, const struct saved_header *h)
 	if (!h->has_steering)
 		return 0;
 	return sl_sklookup_adopt(h->steering_fd, &s->steering.sklookup);
+}
+
+/* What was denied stays so; the program that drops its SYNs is replaced when all is loaded. */
+static int load_denied(struct sl_supervisor *s, const struct saved_header *h, const int32_t *links)
+{
+	int r = sl_guarding_adopt(s->guarding, h->count_fd, links, h->n_links);
+
+	inherit(h->deny_fd, false);
+	for (uint32_t i = 0; i < h->n_links; i++)
+		inherit(links[i], false);
+	if (r == 0 && h->deny_fd >= 0)
+		r = sl_deny_list_adopt(h->deny_fd, h->deny_patterns, h->deny_ranges, &s->deny);
+	return r;
 }
 
 static int load_conf(struct sl_supervisor *s)
@@ -356,13 +390,15 @@ static int load_all(struct sl_supervisor *s, const char *p, size_t len)
 	const struct saved_header *h = (const void *)p;
 	const char *listeners = p + sizeof(*h);
 	const char *children;
+	const char *links;
 	const char *pending;
 	int r;
 
 	if (len < sizeof(*h) || h->version != SL_STATE_VERSION || h->size != sizeof(*h))
 		return -EPROTO;
 	children = listeners + h->n_listeners * sizeof(struct sl_listener);
-	pending = children + h->n_children * sizeof(struct saved_child);
+	links = children + h->n_children * sizeof(struct saved_child);
+	pending = links + h->n_links * sizeof(int32_t);
 	if (pending > p + len)
 		return -EPROTO;
 	r = load_header(s, h);
@@ -374,6 +410,8 @@ static int load_all(struct sl_supervisor *s, const char *p, size_t len)
 		memcpy(&c, children + i * sizeof(c), sizeof(c));
 		r = load_child(s, &c);
 	}
+	if (r == 0)
+		r = load_denied(s, h, (const void *)links);
 	return r < 0 ? r : load_pending(s, pending, p + len, h->n_pending);
 }
 
@@ -389,6 +427,8 @@ int sl_resume_load(struct sl_supervisor *s, int state_fd)
 	if (r < 0)
 		return sl_err(r, "cannot take over from the program before this one");
 	inherit_all(s, false);
+	sl_denied_commit(s);
+	sl_supervisor_send_facts(s);
 	sl_info("upgrade: the supervisor is version " SL_VERSION " now");
 	sl_supervisor_next_job(s);
 	return 0;

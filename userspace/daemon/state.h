@@ -13,6 +13,8 @@
 #include "ctl/ctl.h"
 #include "daemon/bundle.h"
 #include "daemon/child.h"
+#include "daemon/deny.h"
+#include "daemon/guard.h"
 #include "daemon/listeners.h"
 #include "daemon/overlay.h"
 #include "daemon/privs.h"
@@ -61,6 +63,7 @@ enum sl_job {
 	SL_JOB_NONE = 0,
 	SL_JOB_PREPARE, /* reload, change: the proxy looks at it */
 	SL_JOB_COMMIT,  /* reload, change: the proxy changes over */
+	SL_JOB_DENY,    /* deny_file alone: the proxy takes it */
 	SL_JOB_UPGRADE, /* a proxy of the installed program gets ready */
 	SL_JOB_EXEC,    /* the last messages leave, then this program is replaced */
 };
@@ -80,6 +83,8 @@ struct sl_supervisor {
 	struct sl_identity identity;
 	struct sl_setup now;
 	struct sl_steering steering;
+	struct sl_deny_list *deny; /* deny_file as in force; NULL: there was none yet */
+	struct sl_guarding *guarding;
 	int control_fd;
 	int access_fd; /* -1: none */
 
@@ -107,6 +112,8 @@ struct sl_supervisor {
 	uint64_t exec_until_ms;
 	struct sl_setup next; /* of a reload under way */
 	bool http_changes;
+	struct sl_deny_list *next_deny; /* of the job under way; NULL: stays as it is */
+	uint64_t deny_started_us;
 	struct sl_str report;                             /* of the job under way */
 	struct sl_waiters asked[SL_CTL_REQUEST_COUNT_];   /* for the job under way */
 	struct sl_waiters waiting[SL_CTL_REQUEST_COUNT_]; /* for the next one */
@@ -183,7 +190,26 @@ void sl_change_finish(struct sl_supervisor *s, bool ok);
 /* Appends one to s->pending; `change` is emptied. */
 SL_MUST_CHECK int sl_change_append(struct sl_supervisor *s, const struct sl_waiter *waiter,
 				   struct sl_overlay_change *change);
-void sl_changes_done(struct sl_supervisor *s); /* forgets what is pending */
+void sl_changes_cancel(struct sl_supervisor *s); /* the daemon stops: answers all that wait */
+void sl_changes_done(struct sl_supervisor *s);   /* forgets what is pending */
+
+/* ---- denied.c: deny_file, and what is denied in the kernel ---- */
+
+/* Reads the file of `conf`, if it has one, to s->next_deny; what is wrong goes to s->report. */
+SL_MUST_CHECK int sl_denied_read(struct sl_supervisor *s, const struct sl_conf *conf);
+/* s->next_deny to the proxy, as part of a change or (flag 1) alone. */
+void sl_denied_send_next(struct sl_supervisor *s, uint32_t alone);
+/* What a new proxy is given, between CONFIG and COMMIT. */
+void sl_denied_send(const struct sl_supervisor *s, struct sl_child *child);
+/* s->next_deny, if any, is in force, and so is s->now: the kernel gets its share. */
+void sl_denied_commit(struct sl_supervisor *s);
+void sl_denied_cancel(struct sl_supervisor *s); /* forgets s->next_deny */
+/* Makes s->guarding. */
+SL_MUST_CHECK int sl_denied_init(struct sl_supervisor *s);
+
+void sl_denied_start(struct sl_supervisor *s); /* the job */
+void sl_denied_on_message(struct sl_supervisor *s, const struct sl_msg *msg);
+void sl_denied_on_death(struct sl_supervisor *s); /* of the current proxy */
 
 /* ---- upgrade.c ---- */
 

@@ -95,10 +95,18 @@ static void send_facts(const struct sl_supervisor *s, struct sl_child *c)
 {
 	struct sl_msg msg = { .type = SL_MSG_FACTS,
 			      .facts = { .last_reload_unix = s->last_reload_unix,
-					 .last_reload_ok = s->last_reload_ok } };
+					 .last_reload_ok = s->last_reload_ok,
+					 .guard_ranges = sl_guarding_n_ranges(s->guarding),
+					 .guard_interfaces =
+						 sl_guarding_n_interfaces(s->guarding) } };
 
-	(void)snprintf(msg.facts.steering, sizeof(msg.facts.steering), "%s",
+	(void)snprintf(msg.facts.steering, sizeof(msg.facts.steering), "%.*s",
+		       (int)sizeof(msg.facts.steering) - 1,
 		       s->steering.text[0] ? s->steering.text : "not needed");
+	(void)snprintf(msg.facts.guard, sizeof(msg.facts.guard), "%s",
+		       sl_guarding_text(s->guarding));
+	if (s->deny)
+		msg.facts.deny_patterns = (uint32_t)s->deny->n_patterns;
 	sl_child_send(c, &msg, -1);
 }
 
@@ -134,6 +142,7 @@ static void send_setup(struct sl_supervisor *s, struct sl_child *c)
 	send_access(s, c);
 	sl_child_send(c, &control, s->control_fd);
 	sl_child_send(c, &config, s->now.bundle_fd);
+	sl_denied_send(s, c);
 	for (size_t i = 0; i < s->now.listeners.n; i++)
 		sl_send_listener(c, &s->now.listeners.item[i]);
 	sl_send_http(c, s->now.http_fd);
@@ -228,6 +237,8 @@ static void replace_current(struct sl_supervisor *s)
 	s->current = NULL;
 	if (s->job == SL_JOB_PREPARE || s->job == SL_JOB_COMMIT)
 		sl_reload_on_death(s);
+	else if (s->job == SL_JOB_DENY)
+		sl_denied_on_death(s);
 	if (is_crash_loop(s))
 		wait_restart(s);
 	else
@@ -316,13 +327,18 @@ void sl_supervisor_reply(struct sl_supervisor *s, const struct sl_waiter *waiter
 
 static void log_report(const struct sl_supervisor *s, enum sl_ctl_request what, bool ok)
 {
-	const char *verb = what == SL_CTL_RELOAD ? "reload" : "upgrade";
+	static const char *const verbs[SL_CTL_REQUEST_COUNT_] = {
+		[SL_CTL_RELOAD] = "reload",
+		[SL_CTL_UPGRADE] = "upgrade",
+		[SL_CTL_RELOAD_DENY_FILE] = "reload of deny_file",
+		[SL_CTL_CHANGE] = "change",
+	};
 	size_t len = s->report.len;
 
 	while (len > 0 && s->report.p[len - 1] == '\n')
 		len--;
-	sl_log(ok ? SL_LOG_INFO : SL_LOG_ERROR, "%s %s:\n%.*s", verb, ok ? "done" : "refused",
-	       (int)len, sl_str_text(&s->report));
+	sl_log(ok ? SL_LOG_INFO : SL_LOG_ERROR, "%s %s:\n%.*s", verbs[what],
+	       ok ? "done" : "refused", (int)len, sl_str_text(&s->report));
 }
 
 void sl_supervisor_finish_job(struct sl_supervisor *s, enum sl_ctl_request what, bool ok)
@@ -346,6 +362,8 @@ static void begin_job(struct sl_supervisor *s, enum sl_ctl_request what)
 	if (what == SL_CTL_RELOAD) {
 		sl_notify_reloading();
 		sl_reload_start(s);
+	} else if (what == SL_CTL_RELOAD_DENY_FILE) {
+		sl_denied_start(s);
 	} else {
 		sl_upgrade_start(s);
 	}
@@ -362,6 +380,8 @@ static void on_job_task(struct sl_task *task)
 		begin_job(s, SL_CTL_RELOAD);
 	else if (s->wants[SL_CTL_UPGRADE])
 		begin_job(s, SL_CTL_UPGRADE);
+	else if (s->wants[SL_CTL_RELOAD_DENY_FILE])
+		begin_job(s, SL_CTL_RELOAD_DENY_FILE);
 	else if (!sl_list_is_empty(&s->pending))
 		sl_change_start(s);
 }
@@ -404,6 +424,8 @@ static void on_message(void *arg, struct sl_child *c, const struct sl_msg *msg, 
 		sl_upgrade_on_message(s, msg);
 	} else if (c == s->current && msg->type == SL_MSG_READY) {
 		on_ready(s, c);
+	} else if (c == s->current && s->job == SL_JOB_DENY) {
+		sl_denied_on_message(s, msg);
 	} else if (c == s->current && s->job != SL_JOB_NONE) {
 		sl_reload_on_message(s, msg);
 	} else if (c == s->current && msg->type == SL_MSG_FAILED) {
@@ -496,11 +518,12 @@ static void cancel_job(struct sl_supervisor *s)
 		sl_listeners_cancel(&s->next.listeners, &s->now.listeners);
 		sl_setup_done(&s->next);
 	}
+	sl_denied_cancel(s);
 	if (s->candidate) {
 		sl_child_kill(s->candidate);
 		s->candidate = NULL;
 	}
-	sl_changes_done(s);
+	sl_changes_cancel(s);
 	s->job = SL_JOB_NONE;
 }
 
@@ -512,6 +535,7 @@ static void stop_drain(struct sl_supervisor *s)
 	cancel_job(s);
 	sl_timer_stop(&s->restart);
 	/* The proxy's copies are the last ones: it accepts what is queued, then closes them. */
+	sl_guarding_stop(s->guarding);
 	sl_steering_done(&s->steering);
 	sl_listeners_done(&s->now.listeners);
 	if (s->current)
@@ -751,6 +775,8 @@ static int start_fresh(struct sl_supervisor *s)
 
 	if (r == 0)
 		r = read_changes(s, &bundle);
+	if (r == 0)
+		r = sl_denied_read(s, s->now.conf);
 	print_report(&s->report);
 	if (r < 0) {
 		s->exit_code = SL_EXIT_CONFIG;
@@ -771,7 +797,10 @@ static int start_fresh(struct sl_supervisor *s)
 		r = bind_control(s);
 	if (r == 0)
 		r = sl_supervisor_open_access(s, s->now.conf);
-	return r < 0 ? r : launch(s, &bundle);
+	if (r < 0)
+		return r;
+	sl_denied_commit(s);
+	return launch(s, &bundle);
 }
 
 static void supervisor_done(struct sl_supervisor *s)
@@ -792,6 +821,9 @@ static void supervisor_done(struct sl_supervisor *s)
 	sl_closep(&s->signal_fd);
 	sl_setup_done(&s->now);
 	sl_setup_done(&s->next);
+	sl_guarding_free(s->guarding);
+	sl_deny_list_free(s->deny);
+	sl_denied_cancel(s);
 	sl_steering_done(&s->steering);
 	sl_closep(&s->control_fd);
 	sl_closep(&s->access_fd);
@@ -811,6 +843,8 @@ static int start(struct sl_supervisor *s)
 		r = find_exe(s);
 	if (r == 0)
 		r = take_signals(s);
+	if (r == 0)
+		r = sl_denied_init(s);
 	if (r < 0)
 		return sl_err(r, "cannot start");
 	if (s->options->resume_fd >= 0)

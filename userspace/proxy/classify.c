@@ -103,10 +103,8 @@ static struct sl_match_facts facts_of(const struct sl_conn *c, enum sl_match_kno
 	};
 }
 
-static void routed(struct sl_conn *c, const struct sl_match_facts *facts)
+static void routed(struct sl_conn *c, uint32_t route)
 {
-	uint32_t route = sl_matcher_find(c->gen->matcher, facts);
-
 	c->local = c->first ? c->first->dst : (struct sl_addr){ 0 };
 	sl_classify_done(c);
 	sl_conn_routed(c, route);
@@ -116,11 +114,12 @@ static void routed(struct sl_conn *c, const struct sl_match_facts *facts)
 static void route_or_wait(struct sl_conn *c)
 {
 	struct sl_match_facts facts = facts_of(c, SL_MATCH_NO_BYTES);
+	uint32_t route = sl_matcher_find(c->gen->matcher, &facts);
 
-	if (sl_matcher_find(c->gen->matcher, &facts) == SL_NEED_BYTES)
+	if (route == SL_NEED_BYTES)
 		sl_conn_event(c, SL_EV_BYTES_NEEDED);
 	else
-		routed(c, &facts);
+		routed(c, route);
 }
 
 static void log_refusal(struct sl_conn *c, const char *what, const char *why)
@@ -222,7 +221,7 @@ static enum step take_hello(struct sl_conn *c, const struct sl_hello *hello)
 	facts.alpn = hello->alpn;
 	facts.tls_versions = hello->versions;
 	keep_facts(c, hello);
-	routed(c, &facts);
+	routed(c, sl_matcher_find(c->gen->matcher, &facts));
 	return STEP_OVER;
 }
 
@@ -249,7 +248,7 @@ static enum step step_hello(struct sl_conn *c)
 		return take_hello(c, &hello);
 	case SL_HELLO_NOT_TLS:
 		facts = facts_of(c, SL_MATCH_NOT_TLS);
-		routed(c, &facts);
+		routed(c, sl_matcher_find(c->gen->matcher, &facts));
 		return STEP_OVER;
 	case SL_HELLO_BAD:
 		return refuse_hello(c, why);

@@ -51,6 +51,14 @@ static void make_facts(const struct sl_question *q, struct first_bytes *b,
 		facts->path = sl_slice_of(q->path);
 }
 
+static bool has_port(const struct sl_conf_route *r, uint16_t port)
+{
+	for (size_t i = 0; i < r->n_ports; i++)
+		if (port >= r->ports[i].from && port <= r->ports[i].to)
+			return true;
+	return false;
+}
+
 /* Matching routes before those that do not match, each group in file order. */
 static int list_candidates(const struct sl_generation *g, const struct sl_match_facts *facts,
 			   uint32_t winner, struct sl_explanation *x)
@@ -66,7 +74,8 @@ static int list_candidates(const struct sl_generation *g, const struct sl_match_
 				sl_matcher_judge(g->matcher, facts, winner, (uint32_t)i);
 			int its_group = v == SL_MATCH_WON ? 0 : v == SL_MATCH_OUTRANKED ? 1 : 2;
 
-			if (v == SL_MATCH_PORT || its_group != group)
+			if (v == SL_MATCH_PORT || its_group != group ||
+			    (v == SL_MATCH_DISABLED && !has_port(&g->conf->routes[i], facts->port)))
 				continue;
 			x->candidates[x->n_candidates++] =
 				(struct sl_explained_route){ .conf = g->routes[i].conf,
