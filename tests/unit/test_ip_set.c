@@ -449,6 +449,32 @@ static void sorting_with_and_without_scratch_agree(void **state)
 	}
 }
 
+/* Most bytes of the addresses are the same, which the sort skips. */
+static void lists_of_one_network(void **state)
+{
+	enum { N = 100 };
+	struct sl_ip6_range scratch[N];
+	struct sl_ip_set set = new_set(N);
+
+	(void)state;
+	for (unsigned i = 0; i < N; i++) {
+		char text[64];
+		unsigned last = i * 37 % N * 2;
+
+		snprintf(text, sizeof(text), "10.0.0.%u", last);
+		put_text(&set, text);
+		snprintf(text, sizeof(text), "2001:db8::%x:5", last);
+		put_text(&set, text);
+	}
+	sl_ip_set_build(&set, scratch);
+	check_sorted(&set);
+	assert_int_equal(set.n4, N);
+	assert_int_equal(set.n6, N);
+	assert_true(has(&set, "10.0.0.198") && !has(&set, "10.0.0.197"));
+	assert_true(has(&set, "2001:db8::2:5") && !has(&set, "2001:db8::3:5"));
+	done(&set);
+}
+
 static void globs_mean_their_decimal_text(void **state)
 {
 	static const char *const octets[] = {
@@ -621,6 +647,7 @@ int main(void)
 		cmocka_unit_test(everything_is_each_family_alone),
 		cmocka_unit_test(neighbours_merge),
 		cmocka_unit_test(sorting_with_and_without_scratch_agree),
+		cmocka_unit_test(lists_of_one_network),
 		cmocka_unit_test(globs_mean_their_decimal_text),
 		cmocka_unit_test(files),
 		cmocka_unit_test(ranges_as_prefixes),

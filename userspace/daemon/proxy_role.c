@@ -13,7 +13,6 @@
 #include "abi.h"
 #include "accel/guard.h"
 #include "base/clock.h"
-#include "base/count.h"
 #include "base/log.h"
 #include "ctl/changes.h"
 #include "ctl/ctl.h"
@@ -409,10 +408,12 @@ static void read_guarded(const void *arg, struct sl_ctl_guarded *ret)
 {
 	const struct sl_guard_counts *counts = arg;
 
-	*ret = (struct sl_ctl_guarded){ .passed4 = sl_count_get(&counts->passed4),
-					.passed6 = sl_count_get(&counts->passed6),
-					.dropped4 = sl_count_get(&counts->dropped4),
-					.dropped6 = sl_count_get(&counts->dropped6) };
+	*ret = (struct sl_ctl_guarded){
+		.passed4 = __atomic_load_n(&counts->passed4, __ATOMIC_RELAXED),
+		.passed6 = __atomic_load_n(&counts->passed6, __ATOMIC_RELAXED),
+		.dropped4 = __atomic_load_n(&counts->dropped4, __ATOMIC_RELAXED),
+		.dropped6 = __atomic_load_n(&counts->dropped6, __ATOMIC_RELAXED)
+	};
 }
 
 /* What the kernel drops before it is accepted; it counts on in the same page. */
