@@ -159,9 +159,9 @@ class Client:
         with s:
             self.began = time.monotonic()
             end = "eof"
+            await asyncio.wait_for(loop.sock_connect(s, (self.host, plan.port)), 60)
+            here, there = s.getsockname(), (self.host, plan.port)
             try:
-                await asyncio.wait_for(loop.sock_connect(s, (self.host, plan.port)), 60)
-                here, there = s.getsockname(), s.getpeername()
                 reader = asyncio.ensure_future(self.listen(s))
                 try:
                     await asyncio.wait_for(self.talk(s), 60)
@@ -178,7 +178,7 @@ class Client:
                 end = "open"
             except OSError as e:
                 end = type(e).__name__
-            return self.judge(end, here if self.began else None, there)
+            return self.judge(end, here, there)
 
     def judge(self, end, here, there):
         plan = self.plan
@@ -215,7 +215,7 @@ async def clients(host, n, jobs, seed, limit, strict):
             except OSError as e:
                 if strict:
                     wrong.append(f"{i}: {plan}: {e}")
-                seen["refused"] += 1
+                seen["refused " + type(e).__name__] += 1
 
     await asyncio.gather(*(work() for _ in range(jobs)))
     for line in wrong[:10]:
