@@ -315,7 +315,8 @@ void sl_conn_drain(struct sl_conn *c, uint64_t now_ms)
 		return;
 	limit_ms = timeouts(c)->drain;
 	c->drain_final_ms = now_ms + limit_ms;
-	c->drain_at_ms = now_ms + limit_ms / 2 + sl_rand_below(&c->worker->rand, limit_ms / 2 + 1);
+	/* Before the final one, which would give the silent another reason. */
+	c->drain_at_ms = now_ms + limit_ms / 2 + sl_rand_below(&c->worker->rand, limit_ms / 2);
 	sl_conn_rearm(c);
 }
 
