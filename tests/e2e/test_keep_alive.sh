@@ -18,7 +18,7 @@ client_bg immortal hold to=$PROXY_IP:8083 n=3 ping=1 timeout=20
 for name in standard:8081 default:8084; do
 	shot to=$PROXY_IP:"${name#*:}"
 	assert_eq "$name: the client's end" "$(of end)" eof
-	assert_between "$name: after ms" "$(of end_ms)" 299 $((400 * SLOW))
+	assert_between "$name: after ms" "$(of end_ms)" 250 $((400 * SLOW))
 	assert_ended "${name%:*}" 1 inactivity inactivity
 done
 join_shot extended
