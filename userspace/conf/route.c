@@ -343,8 +343,8 @@ static void check_health(struct sl_build *b, const struct sl_node *health,
 		return;
 	sl_report_warning(
 		&b->report, at->at, path,
-		"the timeout of a check (%s) is longer than the time between two (%s%s%s)",
-		sl_num_format_duration(made->timeout, one),
+		"the timeout of a check (%s%s) is longer than the time between two (%s%s%s)",
+		sl_num_format_duration(made->timeout, one), timeout ? "" : ", not given here",
 		sl_num_format_duration(made->every, two), other ? ", at " : "",
 		other ? sl_report_place(&b->report, other->at, place) : "");
 }
