@@ -222,6 +222,15 @@ int sl_deny_list_read(const char *path, struct sl_deny_list **ret, struct sl_str
 	return r;
 }
 
+int sl_deny_list_check(const char *path, struct sl_diags *diags)
+{
+	_cleanup_(sl_deny_list_freep) struct sl_deny_list *list = NULL;
+	int r = path ? sl_deny_list_read(path, &list, &diags->text) : 0;
+
+	diags->n_errors += r < 0;
+	return r;
+}
+
 int sl_deny_list_adopt(int fd, uint64_t n_patterns, uint64_t n_ranges, struct sl_deny_list **ret)
 {
 	_cleanup_fd_ int owned = fd;
