@@ -188,16 +188,16 @@ static void print_lists(const struct sl_render *r, const json_t *doc)
 	_cleanup_(sl_str_done) struct sl_str text = { 0 };
 
 	if (count_at(lists, "allow"))
-		sl_str_addf(&text, "%" PRIu64 " allowed", count_at(lists, "allow"));
+		sl_str_addf(&text, "%" PRIu64 " allow", count_at(lists, "allow"));
 	if (count_at(lists, "deny"))
-		sl_str_addf(&text, "%s%" PRIu64 " denied", text.len ? ", " : "",
+		sl_str_addf(&text, "%s%" PRIu64 " deny", text.len ? ", " : "",
 			    count_at(lists, "deny"));
 	if (json_is_string(json_object_get(lists, "deny_file")))
-		sl_str_addf(&text, "%s%" PRIu64 " denied by %s", text.len ? ", " : "",
+		sl_str_addf(&text, "%s%" PRIu64 " in %s", text.len ? ", " : "",
 			    count_at(lists, "deny_file_entries"), text_at(lists, "deny_file"));
 	if (!text.len)
 		return;
-	line(r, "access lists", "%s", sl_str_text(&text));
+	line(r, "access lists", "%s (entries)", sl_str_text(&text));
 	if (json_is_string(json_object_get(kernel, "state")))
 		line(r, "  in the kernel", "%s; %" PRIu64 " attempts dropped",
 		     text_at(kernel, "state"), count_at(kernel, "dropped"));
