@@ -20,14 +20,6 @@ struct packed {
 	uint64_t n_globs;
 };
 
-void sl_deny_set_done(struct sl_ip_set *set)
-{
-	free(set->v4);
-	free(set->v6);
-	free(set->globs);
-	*set = (struct sl_ip_set){ 0 };
-}
-
 /* ---- memory ---- */
 
 static int grow(void *slot, size_t n, size_t size)
@@ -282,7 +274,7 @@ static bool is_built(const struct sl_ip_set *set)
 
 int sl_deny_set_unpack(int fd, struct sl_ip_set *ret)
 {
-	_cleanup_(sl_deny_set_done) struct sl_ip_set set = { 0 };
+	_cleanup_(sl_ip_list_done) struct sl_ip_set set = { 0 };
 	struct packed head;
 	uint64_t at = 0;
 	int r = read_head(fd, &head, &at);

@@ -89,7 +89,7 @@ static void change_done(struct change *c)
 	free(c->added);
 	free(c->removed);
 	sl_closep(&c->http_fd);
-	sl_deny_set_done(&c->deny);
+	sl_ip_list_done(&c->deny);
 	*c = (struct change){ .http_fd = -1 };
 }
 
@@ -387,7 +387,7 @@ static void set_deny(struct role *role, bool alone, int fd)
 	int r = sl_deny_set_unpack(fd, &set);
 
 	if (!alone) {
-		sl_deny_set_done(&c->deny);
+		sl_ip_list_done(&c->deny);
 		c->deny = set;
 		c->has_deny = true;
 		c->deny_error = r;
@@ -399,7 +399,7 @@ static void set_deny(struct role *role, bool alone, int fd)
 		role->n_applying++;
 		r = sl_proxy_set_deny_file(role->proxy, &set, on_applied, role);
 	}
-	sl_deny_set_done(&set); /* empty where the proxy took it */
+	sl_ip_list_done(&set); /* empty where the proxy took it */
 	if (r < 0)
 		say_failed(role, r, "cannot take the deny_file");
 }
