@@ -630,12 +630,30 @@ static int wait_empty(struct cli *cli, uint64_t wait_ms)
 	return EXIT_FAILED;
 }
 
+/* "drain ROUTE TARGET" is "drain TARGET --route ROUTE". */
+static bool take_route(struct cli *cli)
+{
+	if (cli->n_operands < 2)
+		return true;
+	if (cli->route) {
+		complain("the route is given twice: '%s' and --route %s", cli->operand[0],
+			 cli->route);
+		return false;
+	}
+	cli->route = cli->operand[0];
+	cli->operand[0] = cli->operand[1];
+	cli->n_operands = 1;
+	return true;
+}
+
 static int run_drain(struct cli *cli)
 {
 	_cleanup_(sl_str_done) struct sl_str target = { 0 };
 	uint64_t wait_ms = WAIT_MS;
 	int r;
 
+	if (!take_route(cli))
+		return EXIT_USAGE;
 	if (cli->timeout && (!cli->wait || sl_num_parse_duration(cli->timeout, &wait_ms) < 0)) {
 		complain(cli->wait ? "'%s' is no duration: write for example 30s"
 				   : "--timeout %s is for --wait",
@@ -655,6 +673,8 @@ static int run_undrain(struct cli *cli)
 {
 	_cleanup_(sl_str_done) struct sl_str target = { 0 };
 
+	if (!take_route(cli))
+		return EXIT_USAGE;
 	sl_str_adds(&target, "/v1/undrain");
 	sl_client_add_param(&target, "target", cli->operand[0]);
 	if (cli->route)
@@ -874,10 +894,10 @@ static const struct verb verbs[] = {
 	{ "kill", run_kill, 0, MAX_OPERANDS, "route client target id all ",
 	  "kill [ID...] [--route NAME] [--client PATTERN] [--target ADDRESS] | --all",
 	  "close connections that fit all of it" },
-	{ "drain", run_drain, 1, 1, "route keep wait timeout ",
-	  "drain TARGET [--route NAME] [--keep] [--wait [--timeout 5m]]",
+	{ "drain", run_drain, 1, 2, "route keep wait timeout ",
+	  "drain [ROUTE] TARGET [--keep] [--wait [--timeout 5m]]",
 	  "no new connections for a target; --wait: until the last one has ended" },
-	{ "undrain", run_undrain, 1, 1, "route ", "undrain TARGET [--route NAME]",
+	{ "undrain", run_undrain, 1, 2, "route ", "undrain [ROUTE] TARGET",
 	  "new connections for a target again" },
 	{ "reload", run_reload, 0, 0, "deny-file ", "reload [--deny-file]",
 	  "apply the configuration file, or global.security.deny_file alone" },

@@ -172,6 +172,20 @@ denied 10.94.0.66 10.94.0.1:8080 dropped4
 ip -n "$LAB-p" link set ext netns "$LAB-b"
 wait_for has_links 3
 ip -n "$LAB-b" link del ext
+# More news than the supervisor has room for while it does not read them.
+kill -STOP "$(supervisor)"
+for ((i = 0; i < 600; i++)); do echo "link set dev lo mtu $((65000 + i))"; done | ip -n "$LAB-p" -batch -
+new_link
+drops() { in_ns proxy awk '$2 == 0 { n += $9 } END { print n + 0 }' /proc/net/netlink; }
+assert_between "messages lost" "$(drops)" 1 100000
+kill -CONT "$(supervisor)"
+wait_for has_links 4
+denied 10.94.0.66 10.94.0.1:8080 dropped4
+kill -STOP "$(supervisor)"
+for ((i = 0; i < 600; i++)); do echo "link set dev lo mtu $((65000 + i))"; done | ip -n "$LAB-p" -batch -
+ip -n "$LAB-p" link del ext
+kill -CONT "$(supervisor)"
+wait_for has_links 3
 assert_match "what the log says" "$(state)" '^denied sources: tcx on 3 interfaces, 3 ranges$'
 
 if [ -z "${SLUICE_SINGLE:-}" ]; then

@@ -27,7 +27,7 @@ say "open connections go on, new ones go elsewhere"
 client_bg held hold to=$PROXY_IP:8080 n=6 ping=1 timeout=60
 wait_for eval '[ "$(jqs .connections.active)" = 6 ]'
 assert_eq "spread" "$(of_target a "$t1" active) $(of_target a "$t2" active)" "3 3"
-sl drain "$t1" --route a
+sl drain a "$t1"
 assert_eq "states" "$(state_of a "$t1") $(state_of a "$t2") $(state_of b "$t1")" "drained up up"
 before=$(of_target a "$t1" total)
 ten_shots 8080

@@ -12,7 +12,7 @@
       One connection: a header ("v2 src=... dst=..." or escaped bytes), a ClientHello, text; with
       bytes=1 each byte alone. Prints JSON: the own address, the greeting's line, what came after it
       (text, or with bulk=N whether N bytes came back unchanged), the end, the time it took. hold:
-      prints {"local": ..., "line": ...} first and stays until FILE is there.
+      prints {"local": ..., "line": ..., "ms": ...} first and stays until FILE is there.
 
   proxy_peer.py cases to=ADDR:PORT src=IP mode=MODE log=FILE [bytes=1] [jobs=N]
       Every "in" case of proxy_cases.txt, followed by a payload, against a daemon before `serve`;
@@ -182,14 +182,25 @@ def ask(args):
         print(json.dumps({"local": local, "line": "", "data": "", "end": "reset", "ms": ms}))
         return 0
     if "hold" in args:
-        print(json.dumps({"local": local, "line": read_line(s)}), flush=True)
-        while not os.path.exists(args["hold"]):
+        line = read_line(s)
+        ms = int((time.monotonic() - began) * 1000)
+        print(json.dumps({"local": local, "line": line, "ms": ms}), flush=True)
+        while not os.path.exists(args["hold"]) and time.monotonic() < began + 60:
             time.sleep(0.02)
-    writer = threading.Thread(target=lambda: (send(s, bulk, False), args.get("fin") == "0" or finish(s)))
+    cut = []  # the socket tells of a reset once only, to the writer or to us
+
+    def write_rest():
+        if bulk and not send(s, bulk, False):
+            cut.append(True)
+        elif args.get("fin") != "0":
+            finish(s)
+
+    writer = threading.Thread(target=write_rest)
     writer.start()
     got, end = read_all(s)
     ms = int((time.monotonic() - began) * 1000)
     writer.join()
+    end = "reset" if cut else end
     line, _, rest = ("", "", got) if "hold" in args else got.partition(b"\n")
     answer = {"local": local, "line": (line or b"").decode("latin-1"), "end": end, "ms": ms}
     if bulk:

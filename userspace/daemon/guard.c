@@ -129,15 +129,17 @@ static void on_lost(struct sl_guarding *g)
 
 /* ---- what it says ---- */
 
-static void set_text(struct sl_guarding *g, const char *text)
+/* Whether it is another one. */
+static bool set_text(struct sl_guarding *g, const char *text)
 {
-	if (strcmp(g->text, text) == 0)
-		return;
+	if (strncmp(g->text, text, sizeof(g->text) - 1) == 0)
+		return false;
 	(void)snprintf(g->text, sizeof(g->text), "%s", text);
 	sl_info("denied sources: %s", g->text);
+	return true;
 }
 
-static void describe(struct sl_guarding *g)
+static bool describe(struct sl_guarding *g)
 {
 	_cleanup_(sl_str_done) struct sl_str s = { 0 };
 
@@ -152,7 +154,7 @@ static void describe(struct sl_guarding *g)
 		sl_str_addf(&s, ", %zu patterns in userspace", g->n_globs_left);
 	if (g->n_ports_left)
 		sl_str_addf(&s, ", %zu ports in userspace", g->n_ports_left);
-	set_text(g, sl_str_text(&s));
+	return set_text(g, sl_str_text(&s));
 }
 
 static void stop_with(struct sl_guarding *g, const char *text)
@@ -167,7 +169,7 @@ static void stop_with(struct sl_guarding *g, const char *text)
 	g->n_ranges = 0;
 	g->n_globs_left = 0;
 	g->n_ports_left = 0;
-	set_text(g, text);
+	(void)set_text(g, text);
 }
 
 static void fail(struct sl_guarding *g, const char *what, int err)
@@ -193,10 +195,9 @@ static void on_interface(void *arg, enum sl_ifwatch_event event, unsigned ifinde
 		on_lost(g);
 		break;
 	case SL_IF_SETTLED:
-		if (!g->watch) /* the first time, when it is not ours yet */
-			break;
-		describe(g);
-		g->changed(g->arg);
+		/* The first time it is not ours yet. */
+		if (g->watch && describe(g))
+			g->changed(g->arg);
 		break;
 	}
 }
@@ -369,7 +370,7 @@ static void start(struct sl_guarding *g, const struct sl_conf *conf,
 		return;
 	}
 	close_old_links(g);
-	describe(g);
+	(void)describe(g);
 }
 
 void sl_guarding_set(struct sl_guarding *g, const struct sl_conf *conf,
