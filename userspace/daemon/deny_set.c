@@ -8,7 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+#include "daemon/bundle.h"
+
 #define MAGIC UINT64_C(0x3179656e64006c73)
 #define GLOBS_MAX 4096u
 
@@ -173,23 +174,6 @@ int sl_deny_set_expand(struct sl_ip_set *set)
 
 /* ---- memfd ---- */
 
-static int write_all(int fd, const void *bytes, size_t n)
-{
-	const char *p = bytes;
-
-	while (n > 0) {
-		ssize_t w = write(fd, p, n);
-
-		if (w < 0 && errno == EINTR)
-			continue;
-		if (w < 0)
-			return -errno;
-		p += w;
-		n -= (size_t)w;
-	}
-	return 0;
-}
-
 int sl_deny_set_pack(const struct sl_ip_set *set, int *ret_fd)
 {
 	const struct packed head = { MAGIC, set->n4, set->n6, set->n_globs };
@@ -198,16 +182,16 @@ int sl_deny_set_pack(const struct sl_ip_set *set, int *ret_fd)
 
 	if (fd < 0)
 		return -errno;
-	r = write_all(fd, &head, sizeof(head));
+	r = sl_write_all(fd, &head, sizeof(head));
 	if (r == 0)
-		r = write_all(fd, set->v4, set->n4 * sizeof(*set->v4));
+		r = sl_write_all(fd, set->v4, set->n4 * sizeof(*set->v4));
 	if (r == 0)
-		r = write_all(fd, set->v6, set->n6 * sizeof(*set->v6));
+		r = sl_write_all(fd, set->v6, set->n6 * sizeof(*set->v6));
 	if (r == 0)
-		r = write_all(fd, set->globs, set->n_globs * sizeof(*set->globs));
+		r = sl_write_all(fd, set->globs, set->n_globs * sizeof(*set->globs));
 	if (r < 0)
 		return r;
-	if (fcntl(fd, F_ADD_SEALS, SEALS) < 0)
+	if (fcntl(fd, F_ADD_SEALS, SL_SEALS) < 0)
 		return -errno;
 	*ret_fd = SL_TAKE_FD(fd);
 	return 0;
@@ -240,7 +224,7 @@ static int read_head(int fd, struct packed *ret, uint64_t *at)
 	struct stat st;
 	int r;
 
-	if (seals < 0 || (seals & SEALS) != SEALS)
+	if (seals < 0 || (seals & SL_SEALS) != SL_SEALS)
 		return -EPERM;
 	if (fstat(fd, &st) < 0)
 		return -errno;
