@@ -65,11 +65,6 @@ void sl_deny_set_build(struct sl_ip_set *set)
 
 /* ---- globs ---- */
 
-static bool has(const struct sl_ip4_glob *g, unsigned i, unsigned octet)
-{
-	return g->octet[i][octet / 64] >> octet % 64 & 1;
-}
-
 static size_t n_values(const struct sl_ip4_glob *g, unsigned i)
 {
 	size_t n = 0;
@@ -82,7 +77,8 @@ static size_t n_values(const struct sl_ip4_glob *g, unsigned i)
 /* Whether a run of values of the octet begins at this one. */
 static bool begins(const struct sl_ip4_glob *g, unsigned i, unsigned octet)
 {
-	return has(g, i, octet) && (octet == 0 || !has(g, i, octet - 1));
+	return sl_ip_octet_has(g->octet[i], octet) &&
+	       (octet == 0 || !sl_ip_octet_has(g->octet[i], octet - 1));
 }
 
 static size_t n_runs(const struct sl_ip4_glob *g, unsigned i)
@@ -125,7 +121,7 @@ static void put_runs(struct sl_ip_set *set, const struct sl_ip4_glob *g, unsigne
 
 		if (!begins(g, last, octet))
 			continue;
-		while (end < 255 && has(g, last, end + 1))
+		while (end < 255 && sl_ip_octet_has(g->octet[last], end + 1))
 			end++;
 		set->v4[set->n4++] =
 			(struct sl_ip4_range){ prefix | (uint32_t)octet << shift,
@@ -142,7 +138,7 @@ static void put_values(struct sl_ip_set *set, const struct sl_ip4_glob *g, unsig
 		return;
 	}
 	for (unsigned octet = 0; octet < 256; octet++)
-		if (has(g, i, octet))
+		if (sl_ip_octet_has(g->octet[i], octet))
 			put_values(set, g, last, i + 1, prefix | (uint32_t)octet << (24 - 8 * i));
 }
 
