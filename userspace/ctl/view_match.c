@@ -2,7 +2,6 @@
 #include "ctl/view_match.h"
 
 #include <arpa/inet.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 

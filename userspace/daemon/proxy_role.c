@@ -12,7 +12,6 @@
 
 #include "abi.h"
 #include "accel/guard.h"
-#include "base/clock.h"
 #include "base/log.h"
 #include "ctl/changes.h"
 #include "ctl/ctl.h"

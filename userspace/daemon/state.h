@@ -88,7 +88,6 @@ struct sl_supervisor {
 	int control_fd;
 	int access_fd; /* -1: none */
 
-	sigset_t old_signals;
 	int signal_fd;
 	struct sl_io signal_io;
 

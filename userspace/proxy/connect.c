@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
-#include "base/count.h"
 #include "base/log.h"
 #include "core/proxy_header.h"
 #include "proxy/conn.h"
