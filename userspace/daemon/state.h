@@ -2,7 +2,6 @@
 #ifndef SL_DAEMON_STATE_H
 #define SL_DAEMON_STATE_H
 
-#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
