@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <malloc.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -29,7 +28,7 @@ struct reader {
 
 static void reader_done(struct reader *r)
 {
-	sl_deny_set_done(&r->set);
+	sl_ip_list_done(&r->set);
 }
 
 void sl_deny_list_free(struct sl_deny_list *list)

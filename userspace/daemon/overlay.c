@@ -68,6 +68,9 @@ static bool is_sound(const struct head *h, const struct sl_overlay_change *c)
 		return false;
 	if (c->undo && (c->kind != SL_SOURCE_DRAIN || c->keep))
 		return false;
+	/* It would fit a target by its beginning, and then could not be read from the disk. */
+	if (c->kind == SL_SOURCE_DRAIN && strlen(c->text) != c->len)
+		return false;
 	if (c->kind == SL_SOURCE_FILE)
 		return !c->keep && c->len == 0 &&
 		       (!c->subject[0] || sl_changes_is_name(c->subject));
@@ -245,21 +248,6 @@ int sl_overlay_load(const char *path, struct sl_conf_sources *s, struct sl_str *
 	return r;
 }
 
-static int write_all(int fd, const char *p, size_t n)
-{
-	while (n > 0) {
-		ssize_t w = write(fd, p, n);
-
-		if (w < 0 && errno == EINTR)
-			continue;
-		if (w < 0)
-			return -errno;
-		p += w;
-		n -= (size_t)w;
-	}
-	return fsync(fd) < 0 ? -errno : 0;
-}
-
 /* What a rename or unlink did survives a power failure only when the directory is written, too. */
 static int sync_dir(const char *path)
 {
@@ -286,8 +274,9 @@ static int write_new(const char *path, const struct sl_str *text)
 {
 	_cleanup_fd_ int fd =
 		open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int r = fd < 0 ? -errno : sl_write_all(fd, text->p, text->len);
 
-	return fd < 0 ? -errno : write_all(fd, text->p, text->len);
+	return r == 0 && fsync(fd) < 0 ? -errno : r;
 }
 
 int sl_overlay_save(const char *path, const struct sl_conf_sources *s)

@@ -2,7 +2,6 @@
 #ifndef SL_DAEMON_STATE_H
 #define SL_DAEMON_STATE_H
 
-#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -88,7 +87,6 @@ struct sl_supervisor {
 	int control_fd;
 	int access_fd; /* -1: none */
 
-	sigset_t old_signals;
 	int signal_fd;
 	struct sl_io signal_io;
 
@@ -147,6 +145,10 @@ void sl_supervisor_next_job(struct sl_supervisor *s);
 /* Sends s->report. */
 void sl_supervisor_reply(struct sl_supervisor *s, const struct sl_waiter *waiter,
 			 enum sl_ctl_result result);
+#define SL_STOPPING_TEXT "error: the daemon is stopping\n"
+/* Sends `text` to who need not wait for the job under way. */
+void sl_supervisor_refuse(struct sl_supervisor *s, const struct sl_waiter *waiter,
+			  enum sl_ctl_result result, const char *text);
 /* Ends the job: answers who asked with s->report. The next one starts at the end of the turn. */
 void sl_supervisor_finish_job(struct sl_supervisor *s, enum sl_ctl_request what, bool ok);
 /* (Re)opens the access log of the configuration; on failure the old one stays in use. */
