@@ -47,3 +47,20 @@ to=()
 for port in 20000 21000 22500 24999; do to+=("to=$PROXY_IP:$port"); done
 client rate "${to[@]}" t=2 c=8 expect=10 timeout=10 pause=5
 assert_back_to_baseline
+
+say "a change that cannot be kept changes nothing, the steered range included"
+mkdir "$LAB_DIR/main/state/changes.new" # where the file would be written
+status=0
+sl routes remove big --keep >/dev/null 2>&1 || status=$?
+assert_eq "removing the range" "$status" 1
+for port in 20000 22500; do
+	assert_match "port $port" "$(reaches $port)" "^big .* $BACKEND_IP:$port"
+done
+rmdir "$LAB_DIR/main/state/changes.new"
+sl routes remove big --keep >/dev/null
+assert_eq "without ranges" "$(jqs .steering)" "not needed"
+shot to=$PROXY_IP:22500
+assert_eq "port 22500" "$(of connect)" refused
+sl routes forget >/dev/null
+assert_match "port 22500 again" "$(reaches 22500)" "^big .* $BACKEND_IP:22500"
+assert_back_to_baseline

@@ -160,5 +160,22 @@ is_late() { [ "$(jqs ".terminations.client.first_data_timeout // 0")" = 2 ]; }
 wait_for is_late
 assert_eq "first_data_timeout in metrics" "$(counted first_data_timeout)" 2
 assert_back_to_baseline
+
+say "a rate counts connections when they are routed, in whatever order their hellos come"
+reload "$(conf 10s)
+  - { name: rate, match: { ports: [445], domains: [x.example] }, forward: \"${backend[exact]}\",
+      security: { new_connections_per_ip: 1/s } }"
+rm "$GO"
+sni_bg first held $PROXY_IP:445 exact at=50 go="$GO" sni=x.example
+wait_for grep -q held "$LAB_DIR/first.out"
+sni one $PROXY_IP:445 exact sni=x.example || fail "the second"
+second_ms=$(now_ms)
+sni one $PROXY_IP:445 - sni=x.example || fail "a third within the second is not refused"
+wait_for eval '[ "$(now_ms)" -ge '$((second_ms + 1000))' ]'
+touch "$GO"
+wait "$LAST" || fail "the first, a second after the second: $(cat "$LAB_DIR/first.out.err")"
+assert_eq "refused" "$(counted rate_ip)" 1
+reload "$(conf 500ms)"
+assert_back_to_baseline
 stop_sluice
 assert_eq "exit code" "$RC" 0

@@ -105,6 +105,7 @@ static void what_does_not_fit_together_is_refused(void **state)
 		{ .kind = SL_SOURCE_FILE, .keep = true, .subject = "" },
 		{ .kind = SL_SOURCE_REMOVE, .undo = true, .subject = "x" },
 		{ .kind = SL_SOURCE_DRAIN, .undo = true, .keep = true, .text = { "x:1", 3 } },
+		{ .kind = SL_SOURCE_DRAIN, .keep = true, .text = { "x:1\0y", 5 } },
 	};
 
 	(void)state;

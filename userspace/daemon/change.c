@@ -51,30 +51,15 @@ int sl_change_append(struct sl_supervisor *s, const struct sl_waiter *waiter,
 	return 0;
 }
 
-static void refuse(struct sl_supervisor *s, const struct sl_waiter *waiter,
-		   enum sl_ctl_result result, const char *text)
-{
-	/* The report is that of a job under way, which goes on. */
-	struct sl_str report = s->report;
-
-	s->report = (struct sl_str){ 0 };
-	sl_str_adds(&s->report, text);
-	sl_supervisor_reply(s, waiter, result);
-	sl_str_done(&s->report);
-	s->report = report;
-}
-
-static const char stopping[] = "error: the daemon is stopping\n";
-
 void sl_changes_cancel(struct sl_supervisor *s)
 {
 	struct sl_list *pos;
 
 	if (s->changing)
-		refuse(s, &s->changing->waiter, SL_CTL_FAILED, stopping);
+		sl_supervisor_refuse(s, &s->changing->waiter, SL_CTL_FAILED, SL_STOPPING_TEXT);
 	sl_list_for_each (pos, &s->pending)
-		refuse(s, &SL_CONTAINER_OF(pos, struct sl_pending, node)->waiter, SL_CTL_FAILED,
-		       stopping);
+		sl_supervisor_refuse(s, &SL_CONTAINER_OF(pos, struct sl_pending, node)->waiter,
+				     SL_CTL_FAILED, SL_STOPPING_TEXT);
 	sl_changes_done(s);
 }
 
@@ -84,19 +69,19 @@ int sl_change_take(struct sl_supervisor *s, const struct sl_waiter *waiter, int 
 	int r;
 
 	if (s->stopping) {
-		refuse(s, waiter, SL_CTL_FAILED, stopping);
+		sl_supervisor_refuse(s, waiter, SL_CTL_FAILED, SL_STOPPING_TEXT);
 		return 0;
 	}
 	if (s->n_pending >= SL_PENDING_MAX) {
-		refuse(s, waiter, SL_CTL_BUSY,
-		       "error: 256 changes are waiting already, try again later\n");
+		sl_supervisor_refuse(s, waiter, SL_CTL_BUSY,
+				     "error: 256 changes are waiting already, try again later\n");
 		return 0;
 	}
 	r = sl_overlay_unpack(fd, &change);
 	if (r == 0)
 		r = sl_change_append(s, waiter, &change);
 	if (r == -ENOMEM) {
-		refuse(s, waiter, SL_CTL_FAILED, "error: out of memory\n");
+		sl_supervisor_refuse(s, waiter, SL_CTL_FAILED, "error: out of memory\n");
 		return 0;
 	}
 	return r;

@@ -296,6 +296,11 @@ int sl_listeners_build(const struct sl_listen_plan *plan, struct sl_listeners *r
 
 /* ---- steering ---- */
 
+static bool is_range(const struct sl_listener *l)
+{
+	return l->from != l->to;
+}
+
 int sl_steering_set(struct sl_steering *s, const struct sl_listeners *l)
 {
 	struct sl_steer range[SL_SKLOOKUP_MAX_RANGES];
@@ -306,7 +311,7 @@ int sl_steering_set(struct sl_steering *s, const struct sl_listeners *l)
 	for (size_t i = 0; i < l->n; i++) {
 		const struct sl_listener *from = &l->item[i];
 
-		if (from->from == from->to)
+		if (!is_range(from))
 			continue;
 		if (n == SL_ARRAY_LEN(range))
 			return -E2BIG;
@@ -314,11 +319,17 @@ int sl_steering_set(struct sl_steering *s, const struct sl_listeners *l)
 			.ip = from->ip, .from = from->from, .to = from->to, .fd = from->fd
 		};
 	}
-	if (n == 0) {
-		sl_steering_done(s); /* nothing stays attached that nobody needs */
-		return 0;
-	}
 	return sl_sklookup_set(s->sklookup, range, n);
+}
+
+void sl_steering_trim(struct sl_steering *s, const struct sl_listeners *l)
+{
+	bool is_needed = !s->sklookup; /* why there is none is still to be told */
+
+	for (size_t i = 0; i < l->n && !is_needed; i++)
+		is_needed = is_range(&l->item[i]);
+	if (!is_needed)
+		sl_steering_done(s);
 }
 
 void sl_steering_done(struct sl_steering *s)

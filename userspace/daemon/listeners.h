@@ -65,8 +65,10 @@ void sl_listeners_done(struct sl_listeners *l);
 const struct sl_listener *sl_listeners_find(const struct sl_listeners *l,
 					    const struct sl_listener *like);
 
-/* Steers the ranges of `l` to its sockets, and nothing else; without ranges the program goes. */
+/* Steers the ranges of `l` to its sockets, and nothing else. What was set before can be again. */
 SL_MUST_CHECK int sl_steering_set(struct sl_steering *s, const struct sl_listeners *l);
+/* `l` is in force: without ranges the program goes. */
+void sl_steering_trim(struct sl_steering *s, const struct sl_listeners *l);
 void sl_steering_done(struct sl_steering *s);
 
 #endif

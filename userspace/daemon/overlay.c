@@ -68,6 +68,9 @@ static bool is_sound(const struct head *h, const struct sl_overlay_change *c)
 		return false;
 	if (c->undo && (c->kind != SL_SOURCE_DRAIN || c->keep))
 		return false;
+	/* It would fit a target by its beginning, and then could not be read from the disk. */
+	if (c->kind == SL_SOURCE_DRAIN && strlen(c->text) != c->len)
+		return false;
 	if (c->kind == SL_SOURCE_FILE)
 		return !c->keep && c->len == 0 &&
 		       (!c->subject[0] || sl_changes_is_name(c->subject));

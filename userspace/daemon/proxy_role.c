@@ -180,10 +180,10 @@ static void open_change(struct role *role, const struct sl_msg *msg, int fd)
 	int r;
 
 	change_done(&role->change);
-	role->change.is_open = true;
 	role->change.generation = msg->id;
 	role->change.same_files = msg->flag;
 	r = sl_bundle_unpack(fd, &role->change.bundle);
+	role->change.is_open = r == 0;
 	if (r < 0)
 		sl_warn(r, "cannot read the configuration the supervisor sent");
 }
@@ -326,10 +326,12 @@ static void show_changes(struct role *role, const struct sl_conf_sources *source
 }
 
 /* Workers do what they are told in order: the list is in force before new listeners are. */
-static int apply_deny(struct role *role)
+static int apply_deny(struct role *role, struct sl_ip_set *set)
 {
-	role->n_applying++;
-	return sl_proxy_set_deny_file(role->proxy, &role->change.deny, on_applied, role);
+	int r = sl_proxy_set_deny_file(role->proxy, set, on_applied, role);
+
+	role->n_applying += r == 0; /* on_applied() runs later */
+	return r;
 }
 
 static int apply(struct role *role)
@@ -337,7 +339,7 @@ static int apply(struct role *role)
 	struct change *c = &role->change;
 	struct sl_dns_files files = dns_files(&c->bundle);
 	size_t n_added = c->n_added;
-	int r = c->has_deny ? apply_deny(role) : 0;
+	int r = c->has_deny ? apply_deny(role, &c->deny) : 0;
 
 	if (r < 0)
 		return r;
@@ -350,9 +352,10 @@ static int apply(struct role *role)
 	set_log(c->conf);
 	show_changes(role, &c->bundle.sources);
 	c->n_added = 0; /* the descriptors belong to the proxy now */
-	role->n_applying++;
-	return sl_proxy_apply(role->proxy, SL_TAKE_PTR(c->conf), c->generation, c->added, n_added,
-			      c->removed, c->n_removed, on_applied, role);
+	r = sl_proxy_apply(role->proxy, SL_TAKE_PTR(c->conf), c->generation, c->added, n_added,
+			   c->removed, c->n_removed, on_applied, role);
+	role->n_applying += r == 0;
+	return r;
 }
 
 static void commit(struct role *role)
@@ -394,10 +397,8 @@ static void set_deny(struct role *role, bool alone, int fd)
 	}
 	if (r == 0 && !role->proxy)
 		r = -EPROTO;
-	if (r == 0) {
-		role->n_applying++;
-		r = sl_proxy_set_deny_file(role->proxy, &set, on_applied, role);
-	}
+	if (r == 0)
+		r = apply_deny(role, &set);
 	sl_ip_list_done(&set); /* empty where the proxy took it */
 	if (r < 0)
 		say_failed(role, r, "cannot take the deny_file");

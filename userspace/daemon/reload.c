@@ -173,19 +173,21 @@ static double unix_now(void)
 
 static void finish(struct sl_supervisor *s, bool ok)
 {
-	if (s->job_what == SL_CTL_CHANGE) {
-		sl_change_finish(s, ok);
-		return;
+	if (s->job_what == SL_CTL_RELOAD) {
+		s->last_reload_ok = ok;
+		s->last_reload_unix = unix_now();
 	}
-	s->last_reload_ok = ok;
-	s->last_reload_unix = unix_now();
 	sl_supervisor_send_facts(s);
-	sl_supervisor_finish_job(s, SL_CTL_RELOAD, ok);
+	if (s->job_what == SL_CTL_CHANGE)
+		sl_change_finish(s, ok);
+	else
+		sl_supervisor_finish_job(s, SL_CTL_RELOAD, ok);
 }
 
 static void finish_refused(struct sl_supervisor *s)
 {
 	sl_listeners_cancel(&s->next.listeners, &s->now.listeners);
+	sl_steering_trim(&s->steering, &s->now.listeners);
 	sl_setup_done(&s->next);
 	sl_denied_cancel(s);
 	if (s->job_what == SL_CTL_RELOAD)
@@ -285,6 +287,7 @@ static void commit(struct sl_supervisor *s)
 	sl_setup_done(&s->now);
 	s->now = s->next;
 	s->next = (struct sl_setup){ .bundle_fd = -1, .http_fd = -1 };
+	sl_steering_trim(&s->steering, &s->now.listeners);
 	sl_supervisor_set_log(s->now.conf);
 	s->job = SL_JOB_COMMIT;
 	sl_denied_commit(s);

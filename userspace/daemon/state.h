@@ -145,6 +145,10 @@ void sl_supervisor_next_job(struct sl_supervisor *s);
 /* Sends s->report. */
 void sl_supervisor_reply(struct sl_supervisor *s, const struct sl_waiter *waiter,
 			 enum sl_ctl_result result);
+#define SL_STOPPING_TEXT "error: the daemon is stopping\n"
+/* Sends `text` to who need not wait for the job under way. */
+void sl_supervisor_refuse(struct sl_supervisor *s, const struct sl_waiter *waiter,
+			  enum sl_ctl_result result, const char *text);
 /* Ends the job: answers who asked with s->report. The next one starts at the end of the turn. */
 void sl_supervisor_finish_job(struct sl_supervisor *s, enum sl_ctl_request what, bool ok);
 /* (Re)opens the access log of the configuration; on failure the old one stays in use. */

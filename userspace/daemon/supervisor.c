@@ -293,19 +293,6 @@ static void on_ready(struct sl_supervisor *s, struct sl_child *c)
 
 /* ---- requests ---- */
 
-static void add_waiter(struct sl_waiters *w, struct sl_waiter waiter)
-{
-	if (w->n < SL_ARRAY_LEN(w->item))
-		w->item[w->n++] = waiter;
-}
-
-static void ask(struct sl_supervisor *s, enum sl_ctl_request what, struct sl_waiter waiter)
-{
-	s->wants[what] = true;
-	add_waiter(&s->waiting[what], waiter);
-	sl_supervisor_next_job(s);
-}
-
 void sl_supervisor_reply(struct sl_supervisor *s, const struct sl_waiter *waiter,
 			 enum sl_ctl_result result)
 {
@@ -322,6 +309,37 @@ void sl_supervisor_reply(struct sl_supervisor *s, const struct sl_waiter *waiter
 			sl_child_send_owned(c, &msg, fd);
 		return;
 	}
+}
+
+void sl_supervisor_refuse(struct sl_supervisor *s, const struct sl_waiter *waiter,
+			  enum sl_ctl_result result, const char *text)
+{
+	/* The report is that of a job under way, which goes on. */
+	struct sl_str report = s->report;
+
+	s->report = (struct sl_str){ 0 };
+	sl_str_adds(&s->report, text);
+	sl_supervisor_reply(s, waiter, result);
+	sl_str_done(&s->report);
+	s->report = report;
+}
+
+static void ask(struct sl_supervisor *s, enum sl_ctl_request what, struct sl_waiter waiter)
+{
+	struct sl_waiters *waiting = &s->waiting[what];
+
+	if (s->stopping) {
+		sl_supervisor_refuse(s, &waiter, SL_CTL_FAILED, SL_STOPPING_TEXT);
+		return;
+	}
+	s->wants[what] = true;
+	if (waiting->n < SL_ARRAY_LEN(waiting->item))
+		waiting->item[waiting->n++] = waiter;
+	else
+		sl_supervisor_refuse(s, &waiter, SL_CTL_BUSY,
+				     "error: 64 requests for this are waiting already, try again "
+				     "later\n");
+	sl_supervisor_next_job(s);
 }
 
 static void log_report(const struct sl_supervisor *s, enum sl_ctl_request what, bool ok)
@@ -510,8 +528,19 @@ static void quit_when_empty(struct sl_supervisor *s)
 		sl_loop_quit(s->loop);
 }
 
+static void refuse_all(struct sl_supervisor *s, struct sl_waiters *waiters)
+{
+	for (size_t i = 0; i < waiters->n; i++)
+		sl_supervisor_refuse(s, &waiters->item[i], SL_CTL_FAILED, SL_STOPPING_TEXT);
+	waiters->n = 0;
+}
+
 static void cancel_job(struct sl_supervisor *s)
 {
+	for (int what = 0; what < SL_CTL_REQUEST_COUNT_; what++) {
+		refuse_all(s, &s->asked[what]);
+		refuse_all(s, &s->waiting[what]);
+	}
 	sl_timer_stop(&s->job_deadline);
 	if (s->job == SL_JOB_PREPARE) {
 		sl_listeners_cancel(&s->next.listeners, &s->now.listeners);

@@ -539,8 +539,9 @@ static enum sl_reason admit(struct sl_conn *c)
 
 	if (sl_access_is_denied(rule))
 		return SL_REASON_ROUTE_IP_BLOCKED;
-	why = sl_limits_enter_route(w->limits, c->route->route, conf, &c->client, c->accepted_us,
-				    &c->counted_ip);
+	/* Now, not when it was accepted: first bytes come in another order than connections. */
+	why = sl_limits_enter_route(w->limits, c->route->route, conf, &c->client,
+				    sl_loop_now_us(w->loop), &c->counted_ip);
 	c->counted_route = why == SL_REASON_NONE;
 	return why;
 }

@@ -254,10 +254,8 @@ static int begin(struct sl_conn *c, bool *ret_connected)
 	sent = send_first(c);
 	if (sent < 0)
 		return sent;
-	if (!sl_conn_keep(c))
-		return -ENOMEM;
 	*ret_connected = r == 0 || sent > 0;
-	return watch_both(c, !*ret_connected || c->flow[SL_UP].held);
+	return watch_both(c, !*ret_connected || sl_conn_in_hand(c).n > 0);
 }
 
 void sl_connect_next(struct sl_conn *c)
@@ -275,8 +273,11 @@ void sl_connect_next(struct sl_conn *c)
 		return;
 	}
 	r = begin(c, &is_connected);
-	if (!sl_conn_keep(c) && r >= 0)
-		r = -ENOMEM;
+	if (!sl_conn_keep(c)) { /* no other target could be sent them */
+		sl_listener_pause(c->worker, -ENOMEM);
+		sl_conn_end(c, SL_REASON_ERROR, true);
+		return;
+	}
 	if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM)
 		sl_listener_pause(c->worker, r); /* what is queued waits for better times */
 	if (r < 0) {
