@@ -413,10 +413,13 @@ static const struct row warnings[] = {
 	{ F("{ targets: h:1, health: { every: 1s, timeout: 2s } }"),
 	  { "5:60: warning: routes[0].forward.health: the timeout of a check (2s) is longer than "
 	    "the time between two (1s, at a.yaml:5:47)" } },
-	{ F("{ targets: h:1, health: { every: 500ms } }"),
-	  { "5:47: warning: routes[0].forward.health: the timeout of a check (1s, not given "
-	    "here) is longer than "
-	    "the time between two (500ms)" } },
+	{ F("{ targets: h:1, health: { every: 500ms } }"), { NULL } },
+	{ R "defaults: { forward: { health: { every: 500ms } } }\n", { NULL } },
+	{ "version: 1\ndefaults: { forward: { health: { timeout: 1s } } }\nroutes:\n"
+	  "  - { name: a, match: { ports: 1 }, forward: { targets: h:1, health: { every: 500ms } } "
+	  "}\n",
+	  { "4:79: warning: routes[0].forward.health: the timeout of a check (1s, not given "
+	    "here) is longer than the time between two (500ms)" } },
 	{ R "defaults: { forward: { health: { timeout: 3s } } }\n",
 	  { "6:43: warning: defaults.forward.health: the timeout of a check (3s) is longer" } },
 	{ F("{ targets: h:1, health: { every: 1s, timeout: 1s } }"), { NULL } },

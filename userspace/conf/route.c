@@ -330,6 +330,13 @@ static void check_engine(struct sl_build *b, const struct sl_node *node, const s
 				sl_report_place(&b->report, send->key_at, place));
 }
 
+static bool is_timeout_written(const struct sl_build *b, const struct sl_node *health)
+{
+	const struct sl_node *inherited = sl_node_find(b->defaults, "forward");
+
+	return own_or_default(health, sl_node_find(inherited, "health"), "timeout");
+}
+
 static void check_health(struct sl_build *b, const struct sl_node *health,
 			 const struct sl_health_conf *made, const struct sl_path *path)
 {
@@ -338,7 +345,8 @@ static void check_health(struct sl_build *b, const struct sl_node *health,
 	const struct sl_node *at = timeout ? timeout : every, *other = timeout ? every : NULL;
 	char place[SL_PLACE_LEN], one[32], two[32];
 
-	if (!at || at->bad || made->timeout <= made->every)
+	/* see shorten_timeout() */
+	if (!at || at->bad || made->timeout <= made->every || !is_timeout_written(b, health))
 		return;
 	sl_report_warning(
 		&b->report, at->at, path,
@@ -363,6 +371,15 @@ void sl_build_check_forward(struct sl_build *b, const struct sl_node *node,
 }
 
 /* ---- a route ---- */
+
+/* Where nobody wrote a timeout, checks that come more often than the default's have less. */
+static void shorten_timeout(const struct sl_build *b, const struct sl_node *forward,
+			    struct sl_conf_route *route)
+{
+	if (!is_timeout_written(b, sl_node_find(forward, "health")) &&
+	    route->health.timeout > route->health.every)
+		route->health.timeout = route->health.every;
+}
 
 int sl_build_route(struct sl_build *b, const struct sl_node *node, const struct sl_path *path,
 		   struct sl_conf_route *route)
@@ -392,6 +409,7 @@ int sl_build_route(struct sl_build *b, const struct sl_node *node, const struct 
 	if (r == 0)
 		r = sl_build_access(b, sl_node_find(node, "security"), &security_path,
 				    &route->access);
+	shorten_timeout(b, forward, route);
 	sl_build_check_forward(b, node, path, route);
 	return r;
 }
