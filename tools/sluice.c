@@ -17,6 +17,7 @@
 #include "ctl/client.h"
 #include "ctl/render.h"
 #include "ctl/words.h"
+#include "daemon/deny.h"
 
 #define DEFAULT_CONFIG "/etc/sluice/sluice.yaml"
 #define DEFAULT_RUNTIME_DIR "/run/sluice"
@@ -656,7 +657,7 @@ static int run_drain(struct cli *cli)
 		return EXIT_USAGE;
 	if (cli->timeout && (!cli->wait || sl_num_parse_duration(cli->timeout, &wait_ms) < 0)) {
 		complain(cli->wait ? "'%s' is no duration: write for example 30s"
-				   : "--timeout %s is for --wait",
+				   : "--timeout %s needs --wait",
 			 cli->timeout);
 		return EXIT_USAGE;
 	}
@@ -693,8 +694,9 @@ static void print_check(const struct cli *cli, const char *path, const struct sl
 	if (!cli->json) {
 		(void)fputs(sl_str_text(&diags->text), stderr);
 		if (conf)
-			(void)printf("%s: ok (%zu routes, %zu listeners)\n", path, conf->n_routes,
-				     conf->n_listens);
+			(void)printf("%s: ok (%zu route%s, %zu listener%s)\n", path, conf->n_routes,
+				     conf->n_routes == 1 ? "" : "s", conf->n_listens,
+				     conf->n_listens == 1 ? "" : "s");
 		return;
 	}
 	sl_json_obj(&j, NULL);
@@ -721,7 +723,9 @@ static int run_check(struct cli *cli)
 
 	if (r == 0)
 		r = sl_conf_build(&sources, &conf, &diags);
-	print_check(cli, path, conf, &diags);
+	if (r == 0)
+		r = sl_deny_list_check(conf->global.deny_file, &diags);
+	print_check(cli, path, r == 0 ? conf : NULL, &diags);
 	return r < 0 ? EXIT_BAD_CONFIG : EXIT_GOOD;
 }
 
@@ -879,8 +883,8 @@ static const struct verb verbs[] = {
 	{ "routes", run_routes, 0, 3, "keep ",
 	  "routes [list | show NAME | set NAME [FILE|-] | remove NAME | enable NAME | "
 	  "disable NAME | changes | forget [NAME]] [--keep]",
-	  "list routes with how connections ended, or change them until the next start; --keep: "
-	  "over it" },
+	  "list routes with how connections ended, or change them until the next start (--keep: "
+	  "beyond it)" },
 	{ "conns", run_conns, 0, 1, "route client target id limit ",
 	  "conns [ID] [--route NAME] [--client PATTERN] [--target ADDRESS] [--limit N]",
 	  "open connections" },

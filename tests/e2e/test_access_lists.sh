@@ -17,7 +17,6 @@ refused() { # PORT SOURCE ROUTE
 	assert_eq "$2 on $1" "$(of end)" reset
 	assert_ended "$3" $((n + 1)) route_ip_blocked -
 }
-rejected() { http_get /metrics | awk '/^sluice_connections_rejected_total/ && /route_ip_blocked/ { n += $NF } END { print n + 0 }'; }
 
 GLOBAL='  security: { deny: ["10.91.128.66", "10.91.129.?"], enforce: userspace }' start_sluice "routes:
 $(route open 8080 "$target")
@@ -46,7 +45,7 @@ say "deny wins"
 served 8083 10.91.140.6
 refused 8083 10.91.140.7 both
 refused 8083 10.91.128.66 both
-assert_eq "counted" "$(rejected)" 10
+assert_eq "counted" "$(n_rejected route_ip_blocked)" 10
 assert_back_to_baseline
 
 say "a change of lists closes nothing"

@@ -30,14 +30,6 @@ $(route backup 8085 "{ targets: [ { address: \"$T:1\" }, { address: \"$T:8003\",
 start_sluice "$(config "$(targets 1 1 1 1)")"
 baseline
 
-# names PORT N: who served each of N connections, in order.
-names() {
-	in_ns client bash -c 'for ((i = 0; i < $3; i++)); do
-		"$1" shot timeout=15 to="$2"; done' _ "$PEERS/peer_client" "$PROXY_IP:$1" "$2" |
-		jq -r '.text | split(" ")[0]'
-}
-counts() { sort "$1" | uniq -c | awk '{ print $2 "=" $1 }' | xargs; }
-
 # owners PORT FILE: "ADDRESS NAME" for 60 clients, each with an address of its own.
 owners() {
 	in_ns client bash -c 'for ((i = 1; i <= 60; i++)); do
@@ -50,7 +42,7 @@ moved() { # FILE FILE: the owners that lost clients, each once
 }
 
 say "round robin: exact weights in each cycle, spread over it, none for weight 0"
-names 8080 32 >"$LAB_DIR/rr"
+names_of 8080 32 >"$LAB_DIR/rr"
 assert_eq "cycles of 8" "$(counts "$LAB_DIR/rr")" "s1=20 s2=8 s3=4"
 for start in 1 9 17 25; do
 	sed -n "$start,$((start + 7))p" "$LAB_DIR/rr" >"$LAB_DIR/cycle"
@@ -119,7 +111,7 @@ owners 8084 maglev.5
 assert_between "maglev: clients that moved" "$(diff "$LAB_DIR/maglev.1" "$LAB_DIR/maglev.5" | grep -c '^<')" 5 30
 
 say "backups serve in turn when nothing else does"
-names 8085 8 >"$LAB_DIR/backup"
+names_of 8085 8 >"$LAB_DIR/backup"
 assert_eq "backups" "$(counts "$LAB_DIR/backup")" "s3=4 s4=4"
 
 say "explain names the target and how it was chosen"

@@ -48,6 +48,15 @@ assert_eq "exit code" $RC 78
 assert_match "first" "$(cat "$LAB_DIR/err")" "$LIST:3: error: '10.0.0.256': "
 assert_match "second" "$(cat "$LAB_DIR/err")" "$LIST:4: error: 'foo': "
 
+say "and one that checking the configuration finds"
+for check in "$SLUICED -t -c" "$O/sluice check"; do
+	RC=0
+	$check "$LAB_DIR/$INST/sluice.yaml" >"$LAB_DIR/out" 2>"$LAB_DIR/err" || RC=$?
+	assert_eq "exit code of $check" $RC 78
+	assert_match "$check" "$(cat "$LAB_DIR/err")" "$LIST:3: error: '10.0.0.256': "
+	assert_eq "praise" "$(cat "$LAB_DIR/out")" ""
+done
+
 say "in force when it is ready"
 cat >"$LIST" <<'LIST'
 # comments, blank lines, and every form

@@ -46,6 +46,12 @@ assert_eq "second" "$RC" 0
 stop_peer three
 assert_eq "third" "$RC" 0
 
+say "a route that does not exist"
+rc=0
+sl kill --route bb >"$LAB_DIR/typo" 2>&1 || rc=$?
+assert_eq "exit code" $rc 1
+assert_match "what is said" "$(cat "$LAB_DIR/typo")" "no route 'bb'"
+
 say "filters: what is given must all be true of a connection"
 server m echo 8003,8004
 held() { # NAME PORT COUNT SOURCE

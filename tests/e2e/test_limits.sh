@@ -4,7 +4,6 @@
 . "$(dirname "$0")/../lib/netlab.sh"
 
 server e echo 8000
-rejected() { http_get /metrics | awk -v r="reason=\"$1\"" '/^sluice_connections_rejected_total/ && index($0, r) { n += $NF } END { print n + 0 }'; }
 active_is() { [ "$(jqs .connections.active)" = "$1" ]; }
 
 # held PORT N WANT [ARGUMENT...]: N connections at once, WANT of them get through, the rest a reset.
@@ -34,7 +33,7 @@ baseline
 
 say "per route"
 held 8081 25 10
-assert_eq "rejected" "$(rejected limit_route)" 15
+assert_eq "rejected" "$(n_rejected limit_route)" 15
 assert_match "access line" "$(grep -a 'route=route .*client_reason=limit_route' "$(log_file)" | head -n 1)" \
 	' backend=- .* client_reason=limit_route backend_reason=-$'
 release
@@ -47,12 +46,12 @@ held 8082 10 3
 release
 held 8082 12 12 src=10.91.128.1,10.91.128.2,10.91.128.3,10.91.128.4
 release
-assert_eq "rejected" "$(rejected limit_ip)" 7
+assert_eq "rejected" "$(n_rejected limit_ip)" 7
 
 say "rate per address"
 held 8083 20 5 c=20
 release
-assert_eq "rejected" "$(rejected rate_ip)" 15
+assert_eq "rejected" "$(n_rejected rate_ip)" 15
 say "another address has its own"
 held 8083 5 5 src=10.91.128.9
 release
@@ -60,7 +59,7 @@ release
 say "for all"
 held 8080 60 40
 release
-assert_eq "limit for all" "$(rejected limit_global)" 20
+assert_eq "limit for all" "$(n_rejected limit_global)" 20
 assert_eq "status counts them" "$(jqs .connections.rejected)" $((17 + 7 + 15 + 20))
 
 say "circuit breaker: refuses from 80 %, serves again only below 50 %"
@@ -86,4 +85,4 @@ kill -TERM "${PEER_PIDS[b3]}"
 wait_for active_is 8
 shot to=$PROXY_IP:8080 send=x stop=1
 assert_eq "below both marks: served" "$(of end)" stopped
-assert_between "overload rejections" "$(rejected overload)" 4 30
+assert_between "overload rejections" "$(n_rejected overload)" 4 30

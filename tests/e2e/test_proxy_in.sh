@@ -79,14 +79,13 @@ for header in v1 v2 "v2 crc32c"; do
 done
 
 say "not trusted: refused at accept, before a byte"
-rejected() { http_get /metrics | awk -v r="reason=\"$1\"" '/^sluice_connections_rejected_total/ && index($0, r) { n += $NF } END { print n + 0 }'; }
 ask to=$PROXY_IP:8001 src=$STRANGER fin=0
 assert_eq "end" "$(told end)" reset
 wait_own "$(told local)" " client=$(told local) via=- .* client_reason=proxy_protocol_untrusted backend_reason=-"
 ask to=$PROXY_IP:8001 src=$STRANGER header="$H" send=x
 assert_eq "with a header" "$(told end)" reset
 wait_own "$(told local)" " client=$(told local) via=- .* client_reason=proxy_protocol_untrusted backend_reason=-"
-assert_eq "counted" "$(rejected proxy_protocol_untrusted)" 2
+assert_eq "counted" "$(n_rejected proxy_protocol_untrusted)" 2
 assert_eq "in status" "$(jqs .terminations.client.proxy_protocol_untrusted)" 2
 
 say "required: missing, malformed"
@@ -102,7 +101,7 @@ refused "one byte of none" send=x fin=0
 refused "a bad line" raw='PROXY TCP4 1.1.1.1 1.1.1.1 1 65536\r\n' send=x fin=0
 refused "a bad command" raw='{sig}\x22' fin=0
 refused "half a header and FIN" raw='PROXY TCP4 1.1.1'
-assert_eq "counted" "$(rejected proxy_protocol_error)" 5
+assert_eq "counted" "$(n_rejected proxy_protocol_error)" 5
 wait_log 'PROXY header of .* refused: a bad port'
 shot to=$PROXY_IP:8001 src=$TRUSTED fin=1
 assert_eq "a client that sends nothing at all" "$(of end)" eof

@@ -9,8 +9,7 @@ base="routes:
 $(route web 8080 "\"$BACKEND_IP:8000\"")
 $(route long 8081 "\"$BACKEND_IP:8001\"")"
 start_sluice "$base"
-inodes() { in_ns proxy ss -Hltne 'sport = :8080' 2>/dev/null | grep -o 'ino:[0-9]*' | sort | xargs; }
-ino=$(inodes)
+ino=$(inodes 8080)
 
 client_bg long trickle to=$PROXY_IP:8081 ms=10 c=3 timeout=60
 client_bg load rate to=$PROXY_IP:8080 t=30 c=8 pause=10 expect=2000 timeout=60 v=1
@@ -29,7 +28,7 @@ assert_eq "generation" "$(jqs .generation)" $((generation + 20))
 if [ -z "${SLUICE_SINGLE:-}" ]; then # whose descriptors are connections, too
 	assert_eq "descriptors of the supervisor" "$(n_fds "$SLUICE_PID")" "$supervisor_fds"
 fi
-assert_eq "the unchanged listeners" "$(inodes)" "$ino"
+assert_eq "the unchanged listeners" "$(inodes 8080)" "$ino"
 
 say "by SIGHUP too"
 write_conf "$base

@@ -32,8 +32,7 @@ assert_refused() {
 	shot to=$PROXY_IP:"$1"
 	assert_eq "port $1" "$(of connect)" refused
 }
-inodes() { in_ns proxy ss -Hltne 'sport = :8080' 2>/dev/null | grep -o 'ino:[0-9]*' | sort | xargs; }
-ino=$(inodes)
+ino=$(inodes 8080)
 to_one="{\"match\": {\"ports\": 9000}, \"forward\": \"$BACKEND_IP:8001\"}"
 
 client_bg long trickle to=$PROXY_IP:8081 ms=20 c=2 timeout=200
@@ -194,7 +193,7 @@ sl routes forget >/dev/null
 assert_serves 8090 one
 assert_refused 9000
 assert_eq "nothing left" "$(sl routes changes --json | jq -c .changes)" "[]"
-assert_eq "the listener of the unchanged port" "$(inodes)" "$ino"
+assert_eq "the listener of the unchanged port" "$(inodes 8080)" "$ino"
 assert_eq "no file" "$(ls "$LAB_DIR/main/state")" ""
 
 say "a removed route's connections go on until they end"

@@ -31,7 +31,12 @@ sys.exit(bool(errors))
 PY
 }
 
-for f in docs/sluice.yaml docs/examples/*.yaml tests/fuzz/corpus/conf/full.yaml; do good "$f"; done
+for f in docs/sluice.yaml docs/examples/*.yaml; do good "$f"; done
+# Checking reads the deny_file, which has to be there.
+: >"$LAB_DIR/deny"
+sed "s,/etc/deny,$LAB_DIR/deny," tests/fuzz/corpus/conf/full.yaml >"$LAB_DIR/full.yaml"
+grep -q "$LAB_DIR/deny" "$LAB_DIR/full.yaml" || fail "full.yaml has no deny_file"
+good "$LAB_DIR/full.yaml"
 good_text() { # TEXT: both accept it
 	printf 'version: 1\n%s\n' "$1" >"$LAB_DIR/good.yaml"
 	good "$LAB_DIR/good.yaml"

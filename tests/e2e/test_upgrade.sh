@@ -16,8 +16,7 @@ routes:
 $(route web 8080 "\"$BACKEND_IP:8000\"")
 $(route long 8081 "\"$BACKEND_IP:8001\"")
 $(route range '"20000-20999"' "\"$BACKEND_IP:8001\"")"
-inodes() { in_ns proxy ss -Hltne 'sport = :8080' 2>/dev/null | grep -o 'ino:[0-9]*' | sort | xargs; }
-ino=$(inodes)
+ino=$(inodes 8080)
 
 client_bg load rate to=$PROXY_IP:8080 t=300 c=8 pause=10 expect=2000 timeout=400 v=1
 client_bg long trickle to=$PROXY_IP:8081 ms=20 timeout=400
@@ -29,7 +28,7 @@ for ((i = 1; i <= UPGRADES; i++)); do
 	assert_eq "served after upgrade $i" "$(of end) $(of text)" "eof x"
 	shot to=$PROXY_IP:20500 send=y fin=1
 	assert_eq "a port of a range after upgrade $i" "$(of end) $(of text)" "eof y"
-	assert_eq "listening sockets after upgrade $i" "$(inodes)" "$ino"
+	assert_eq "listening sockets after upgrade $i" "$(inodes 8080)" "$ino"
 done
 
 say "a new binary that ends at once, one that is killed, and (slow) one that hangs"

@@ -267,6 +267,10 @@ sl() { "$O/sluice" --socket "$LAB_DIR/$INST/run/control.sock" "$@"; }
 # Exit code 4, degraded, comes with an answer.
 jqs() { { sl status --json || [ $? = 4 ]; } | jq -r "$1"; }
 http_get() { in_ns proxy curl -sS --max-time 5 "http://${HTTP_ADDRS[$INST]}$1"; }
+# n_rejected REASON: by the metrics.
+n_rejected() {
+	http_get /metrics | awk -v r="reason=\"$1\"" '/^sluice_connections_rejected_total/ && index($0, r) { n += $NF } END { print n + 0 }'
+}
 
 # reload [TEXT]: writes the new text, if any, and reloads; fails when the daemon refuses.
 reload() {
@@ -290,8 +294,6 @@ proxy_pid() {
 	done
 }
 
-has_proxy() { [ -n "$(proxy_pid)" ]; }
-
 cpu_ms() { awk '{ sub(/.*\) /, ""); print ($12 + $13) * 10 }' "/proc/$1/stat"; }
 rss_kib() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
 n_fds() { find "/proc/$1/fd" -mindepth 1 -maxdepth 1 | wc -l; }
@@ -299,6 +301,12 @@ n_fds() { find "/proc/$1/fd" -mindepth 1 -maxdepth 1 | wc -l; }
 n_own_fds() { find "/proc/$1/fd" -mindepth 1 -maxdepth 1 -printf '%l\n' | grep -vc '^pipe:'; }
 n_pipes() { find "/proc/$1/fd" -mindepth 1 -maxdepth 1 -printf '%l\n' | grep -c '^pipe:' || true; }
 n_sockets() { in_ns proxy ss -Htan | grep -vc '^TIME-WAIT' || true; }
+# inodes PORT...: of the sockets that listen there; a socket that was kept has the same.
+inodes() {
+	local ports="sport = :$1" port
+	for port in "${@:2}"; do ports+=" or sport = :$port"; done
+	in_ns proxy ss -Hltne "( $ports )" 2>/dev/null | grep -o 'ino:[0-9]*' | sort | xargs
+}
 
 # ---- its log ----
 
@@ -415,6 +423,14 @@ more_lines() { [ "$(wc -l <"$1")" -gt "$2" ]; }
 # shot ARGUMENT...: one connection; SHOT holds the result, `of FIELD` reads it.
 shot() { SHOT=$(client shot timeout=15 "$@" || true); }
 of() { jq -r ".$1" <<<"$SHOT"; }
+
+# names_of PORT N: who of several `identify` servers served each of N connections, in order.
+names_of() {
+	in_ns client bash -c 'for ((i = 0; i < $3; i++)); do
+		"$1" shot timeout=15 to="$2"; done' _ "$PEERS/peer_client" "$PROXY_IP:$1" "$2" |
+		jq -r '.text | split(" ")[0]'
+}
+counts() { sort "$1" | uniq -c | awk '{ print $2 "=" $1 }' | xargs; } # FILE: "s1=5 s2=3"
 
 # A scripted peer for sequences that matter in detail: see dialog.py.
 dialog() { # client|backend ARGUMENT...

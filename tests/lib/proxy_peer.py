@@ -9,10 +9,12 @@
 
   proxy_peer.py ask to=ADDR:PORT [src=IP] [header=WHAT | raw=BYTES] [hello=NAME[,PROTOCOL...]]
                    [send=TEXT] [bytes=1] [fin=0] [hold=FILE] [bulk=N]
+                   [tls=NAME[,PROTOCOL...]]
       One connection: a header ("v2 src=... dst=..." or escaped bytes), a ClientHello, text; with
       bytes=1 each byte alone. Prints JSON: the own address, the greeting's line, what came after it
       (text, or with bulk=N whether N bytes came back unchanged), the end, the time it took. hold:
-      prints {"local": ..., "line": ..., "ms": ...} first and stays until FILE is there.
+      prints {"local": ..., "line": ..., "ms": ...} first and stays until FILE is there. tls:
+      all that in TLS, whoever the server is; only with hold, and over after the first line.
 
   proxy_peer.py cases to=ADDR:PORT src=IP mode=MODE log=FILE [bytes=1] [jobs=N]
       Every "in" case of proxy_cases.txt, followed by a payload, against a daemon before `serve`;
@@ -26,6 +28,7 @@ import os
 import random
 import re
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -164,6 +167,16 @@ def read_line(s):
     return line.decode().strip()
 
 
+def in_tls(s, text):
+    name, *protocols = text.split(",")
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    return context.wrap_socket(s, server_hostname=name)
+
+
 def client_hello(text):
     name, *protocols = text.split(",")
     return hello.build(sni=name, alpn=protocols)
@@ -177,6 +190,7 @@ def ask(args):
     bulk = random.Random(1).randbytes(int(args.get("bulk", 0)))
     began = time.monotonic()
     s, local = connect(args)
+    s = in_tls(s, args["tls"]) if s and "tls" in args else s
     if not s or not send(s, data, args.get("bytes") == "1"):
         ms = int((time.monotonic() - began) * 1000)
         print(json.dumps({"local": local, "line": "", "data": "", "end": "reset", "ms": ms}))
@@ -185,6 +199,8 @@ def ask(args):
         line = read_line(s)
         ms = int((time.monotonic() - began) * 1000)
         print(json.dumps({"local": local, "line": line, "ms": ms}), flush=True)
+        if "tls" in args:
+            return 0
         while not os.path.exists(args["hold"]) and time.monotonic() < began + 60:
             time.sleep(0.02)
     cut = []  # the socket tells of a reset once only, to the writer or to us

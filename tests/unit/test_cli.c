@@ -644,7 +644,7 @@ static void check_tells_good_from_bad(void **state)
 	char line[128];
 	json_t *doc;
 
-	(void)snprintf(line, sizeof(line), "%s: ok (1 routes, 1 listeners)\n", lab->config);
+	(void)snprintf(line, sizeof(line), "%s: ok (1 route, 1 listener)\n", lab->config);
 	run_args(lab,
 		 (char *[]){ (char *)"sluice", (char *)"check", (char *)"-c", lab->config, NULL });
 	expect(lab, 0, line, NULL);

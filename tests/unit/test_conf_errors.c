@@ -91,6 +91,8 @@ static const struct row values[] = {
 	  { "6:5: error: routes[0]: unknown key 'ports'; it belongs further in: match.ports" } },
 	{ R "    workers: 1\n",
 	  { "6:5: error: routes[0]: unknown key 'workers'; is global.workers" } },
+	{ R "    timeout: 1\n",
+	  { "6:5: error: routes[0]: unknown key 'timeout', did you mean 'timeouts'?" } },
 	{ R "    acme: 1\n",
 	  { "6:5: error: routes[0]: unknown key 'acme'; it belongs further in: tls.acme" } },
 	{ R "    zzzzzzzz: 1\n",
@@ -239,7 +241,8 @@ static const struct row routes[] = {
 	    "5:61: error: routes[0].forward.health.every: '0' is out of range: 10ms to 1d",
 	    "5:64: error: routes[0].forward.health: unknown key 'fal', did you mean 'fall'?" } },
 	{ F("{ targets: h:1, health: true }"),
-	  { "5:38: error: routes[0].forward.health: 'true' is not one of: none" } },
+	  { "5:38: error: routes[0].forward.health: 'true' is not one of: none; or a mapping of: "
+	    "every, timeout, " } },
 	{ F("{ targets: h:1, send_proxy: v3 }"),
 	  { "5:42: error: routes[0].forward.send_proxy: 'v3' is not one of: none, v1, v2" } },
 	{ F("{ targets: h:1, send_proxy: { crc32c: true } }"),
@@ -410,9 +413,13 @@ static const struct row warnings[] = {
 	{ F("{ targets: h:1, health: { every: 1s, timeout: 2s } }"),
 	  { "5:60: warning: routes[0].forward.health: the timeout of a check (2s) is longer than "
 	    "the time between two (1s, at a.yaml:5:47)" } },
-	{ F("{ targets: h:1, health: { every: 500ms } }"),
-	  { "5:47: warning: routes[0].forward.health: the timeout of a check (1s) is longer than "
-	    "the time between two (500ms)" } },
+	{ F("{ targets: h:1, health: { every: 500ms } }"), { NULL } },
+	{ R "defaults: { forward: { health: { every: 500ms } } }\n", { NULL } },
+	{ "version: 1\ndefaults: { forward: { health: { timeout: 1s } } }\nroutes:\n"
+	  "  - { name: a, match: { ports: 1 }, forward: { targets: h:1, health: { every: 500ms } } "
+	  "}\n",
+	  { "4:79: warning: routes[0].forward.health: the timeout of a check (1s, not given "
+	    "here) is longer than the time between two (500ms)" } },
 	{ R "defaults: { forward: { health: { timeout: 3s } } }\n",
 	  { "6:43: warning: defaults.forward.health: the timeout of a check (3s) is longer" } },
 	{ F("{ targets: h:1, health: { every: 1s, timeout: 1s } }"), { NULL } },

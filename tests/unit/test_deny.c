@@ -109,7 +109,7 @@ static void test_forms(void **state)
 		assert_true(has(&set, in[i]));
 	for (size_t i = 0; i < SL_ARRAY_LEN(out); i++)
 		assert_false(has(&set, out[i]));
-	sl_deny_set_done(&set);
+	sl_ip_list_done(&set);
 	sl_deny_list_free(list);
 }
 
@@ -126,7 +126,7 @@ static void test_empty(void **state)
 		set = set_of(list);
 		assert_true(sl_ip_set_is_empty(&set));
 		assert_int_equal(list->n_patterns, 0);
-		sl_deny_set_done(&set);
+		sl_ip_list_done(&set);
 		sl_deny_list_free(list);
 	}
 	/* No file at all is the same. */
@@ -134,7 +134,7 @@ static void test_empty(void **state)
 	assert_int_equal(list->n_ranges, 0);
 	set = set_of(list);
 	assert_true(sl_ip_set_is_empty(&set));
-	sl_deny_set_done(&set);
+	sl_ip_list_done(&set);
 	sl_deny_list_free(list);
 }
 
@@ -151,7 +151,7 @@ static void test_merged(void **state)
 	assert_int_equal(set.n4, 1);
 	assert_int_equal(set.v4[0].from, 0x0a000000);
 	assert_int_equal(set.v4[0].to, 0x0a000008);
-	sl_deny_set_done(&set);
+	sl_ip_list_done(&set);
 	sl_deny_list_free(list);
 }
 
@@ -308,8 +308,8 @@ static void test_expand(void **state)
 			a.v4.sin_addr.s_addr = htonl(r);
 			assert_int_equal(sl_ip_set_has(&before, &a), sl_ip_set_has(&after, &a));
 		}
-		sl_deny_set_done(&before);
-		sl_deny_set_done(&after);
+		sl_ip_list_done(&before);
+		sl_ip_list_done(&after);
 	}
 }
 
@@ -340,7 +340,7 @@ static int unpack(const void *bytes, size_t n, int seals)
 
 	assert_int_equal(close(fd), 0);
 	if (r == 0)
-		sl_deny_set_done(&set);
+		sl_ip_list_done(&set);
 	else
 		assert_int_equal(set.n4, 77);
 	return r;
@@ -369,7 +369,7 @@ static size_t good_bytes(uint8_t *to, size_t size)
 	assert_true((size_t)st.st_size <= size);
 	assert_int_equal(pread(fd, to, size, 0), st.st_size);
 	assert_int_equal(close(fd), 0);
-	sl_deny_set_done(&set);
+	sl_ip_list_done(&set);
 	return (size_t)st.st_size;
 }
 
@@ -434,7 +434,7 @@ static void test_memfd_bytes(void **state)
 					assert_true(set.v4[k].from <= set.v4[k].to &&
 						    (!k || set.v4[k - 1].to < set.v4[k].from));
 			}
-			sl_deny_set_done(&set);
+			sl_ip_list_done(&set);
 			assert_int_equal(close(fd), 0);
 		}
 	}

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
 
 #include "base/num.h"
@@ -331,6 +330,13 @@ static void check_engine(struct sl_build *b, const struct sl_node *node, const s
 				sl_report_place(&b->report, send->key_at, place));
 }
 
+static bool is_timeout_written(const struct sl_build *b, const struct sl_node *health)
+{
+	const struct sl_node *inherited = sl_node_find(b->defaults, "forward");
+
+	return own_or_default(health, sl_node_find(inherited, "health"), "timeout");
+}
+
 static void check_health(struct sl_build *b, const struct sl_node *health,
 			 const struct sl_health_conf *made, const struct sl_path *path)
 {
@@ -339,12 +345,13 @@ static void check_health(struct sl_build *b, const struct sl_node *health,
 	const struct sl_node *at = timeout ? timeout : every, *other = timeout ? every : NULL;
 	char place[SL_PLACE_LEN], one[32], two[32];
 
-	if (!at || at->bad || made->timeout <= made->every)
+	/* see shorten_timeout() */
+	if (!at || at->bad || made->timeout <= made->every || !is_timeout_written(b, health))
 		return;
 	sl_report_warning(
 		&b->report, at->at, path,
-		"the timeout of a check (%s) is longer than the time between two (%s%s%s)",
-		sl_num_format_duration(made->timeout, one),
+		"the timeout of a check (%s%s) is longer than the time between two (%s%s%s)",
+		sl_num_format_duration(made->timeout, one), timeout ? "" : ", not given here",
 		sl_num_format_duration(made->every, two), other ? ", at " : "",
 		other ? sl_report_place(&b->report, other->at, place) : "");
 }
@@ -364,6 +371,15 @@ void sl_build_check_forward(struct sl_build *b, const struct sl_node *node,
 }
 
 /* ---- a route ---- */
+
+/* Where nobody wrote a timeout, checks that come more often than the default's have less. */
+static void shorten_timeout(const struct sl_build *b, const struct sl_node *forward,
+			    struct sl_conf_route *route)
+{
+	if (!is_timeout_written(b, sl_node_find(forward, "health")) &&
+	    route->health.timeout > route->health.every)
+		route->health.timeout = route->health.every;
+}
 
 int sl_build_route(struct sl_build *b, const struct sl_node *node, const struct sl_path *path,
 		   struct sl_conf_route *route)
@@ -393,6 +409,7 @@ int sl_build_route(struct sl_build *b, const struct sl_node *node, const struct 
 	if (r == 0)
 		r = sl_build_access(b, sl_node_find(node, "security"), &security_path,
 				    &route->access);
+	shorten_timeout(b, forward, route);
 	sl_build_check_forward(b, node, path, route);
 	return r;
 }

@@ -7,7 +7,8 @@
 /* What is on the way from the root to the value being checked. */
 struct scope {
 	struct sl_report *report;
-	bool in_later; /* inside something that is refused as a whole */
+	bool in_later;                /* inside something that is refused as a whole */
+	const struct sl_key *mapping; /* what the value might be instead of one word; NULL: none */
 };
 
 static void check_value(struct scope *s, const struct sl_key *key, struct sl_node *node,
@@ -125,6 +126,9 @@ static void refuse_unknown(struct scope *s, const struct sl_key *key, struct sl_
 	node->key_bad = true;
 	if (s->report->n >= SL_REPORT_KEEP) /* nobody will read the hint */
 		sl_report_error(s->report, node->key_at, path, "unknown key %s", buf);
+	else if (best.word && best.distance == 1 && strlen(best.word) > 3) /* a slip of the pen */
+		sl_report_error(s->report, node->key_at, path, "unknown key %s, did you mean '%s'?",
+				buf, best.word);
 	else if (find_below(key->keys, node->key, 2, &where))
 		sl_report_error(s->report, node->key_at, path,
 				"unknown key %s; it belongs further in: %s", buf, where.p);
@@ -270,6 +274,18 @@ static void check_object(struct scope *s, const struct sl_key *key, struct sl_no
 
 /* ---- values ---- */
 
+static void refuse_value(struct scope *s, const struct sl_node *node, const struct sl_path *path,
+			 const char *why)
+{
+	_cleanup_(sl_str_done) struct sl_str known = { 0 };
+
+	if (s->mapping)
+		list_keys(s->mapping->keys, &known);
+	sl_report_error(s->report, node->at, path, "%s%s%s", why,
+			known.len ? "; or a mapping of: " : "", sl_str_text(&known));
+	s->report->oom |= known.oom;
+}
+
 static void check_scalar(struct scope *s, const struct sl_key *key, struct sl_node *node,
 			 const struct sl_path *path)
 {
@@ -282,7 +298,7 @@ static void check_scalar(struct scope *s, const struct sl_key *key, struct sl_no
 		return;
 	}
 	if (sl_value_parse(key, node->text, &v, why) < 0)
-		sl_report_error(s->report, node->at, path, "%s", why);
+		refuse_value(s, node, path, why);
 	else if (node->quoted && is_number && strcmp(node->text, "auto") != 0)
 		sl_report_error(s->report, node->at, path, "write %s without quotes", node->text);
 	else if (v.is_later && !s->in_later)
@@ -340,6 +356,15 @@ static bool check_null(struct scope *s, const struct sl_key *key, struct sl_node
 	return true;
 }
 
+/* What may stand for a mapping: one word of few, one value or a list. */
+static void check_short(struct scope *s, const struct sl_key *key, struct sl_node *node,
+			const struct sl_path *path)
+{
+	s->mapping = key->item->type == SL_KEY_ENUM ? key : NULL;
+	check_value(s, key->item, node, path);
+	s->mapping = NULL;
+}
+
 static void check_value(struct scope *s, const struct sl_key *key, struct sl_node *node,
 			const struct sl_path *path)
 {
@@ -348,7 +373,7 @@ static void check_value(struct scope *s, const struct sl_key *key, struct sl_nod
 	if (key->type == SL_KEY_OBJECT && node->kind == SL_NODE_MAPPING)
 		check_object(s, key, node, path);
 	else if (key->type == SL_KEY_OBJECT && key->item)
-		check_value(s, key->item, node, path);
+		check_short(s, key, node, path);
 	else if (key->type == SL_KEY_MAP && node->kind == SL_NODE_MAPPING)
 		check_map(s, key, node, path);
 	else if ((key->type == SL_KEY_LIST || key->type == SL_KEY_ONE_OR_LIST) &&

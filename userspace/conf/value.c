@@ -297,7 +297,7 @@ static int refuse_word(const struct sl_key *key, const char *text, char why[SL_W
 	for (const struct sl_word *w = key->words; w->name; w++)
 		sl_nearest_offer(&best, text, w->name);
 	list_words(key->words, true, words);
-	if (best.word)
+	if (best.word && strlen(best.word) > 3) /* of "v1" and "1.2" every other word is near */
 		return sl_refuse(why, "%s is not one of: %.400s; did you mean '%s'?",
 				 sl_quote(text, buf), words, best.word);
 	return sl_refuse(why, "%s is not one of: %.400s", sl_quote(text, buf), words);

@@ -7,7 +7,6 @@
 #include <string.h>
 #include <yaml.h>
 
-#include "base/num.h"
 #include "conf/utf8.h"
 
 #define MAX_DEPTH 32

@@ -25,7 +25,7 @@ static const struct {
 	const char *name;
 	const char *text;
 } rules[SL_ACCESS_COUNT_] = {
-	[SL_ACCESS_OPEN] = { "open", "no list applies" },
+	[SL_ACCESS_OPEN] = { "open", "no list refuses it" },
 	[SL_ACCESS_ALLOWED] = { "allowed", "allowed by every list that applies" },
 	[SL_ACCESS_GLOBAL_DENY] = { "global_deny", "denied by global.security.deny" },
 	[SL_ACCESS_DENY_FILE] = { "deny_file", "denied by global.security.deny_file" },

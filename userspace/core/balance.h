@@ -57,10 +57,10 @@ uint64_t sl_balance_name(const char *name); /* never 0 */
  */
 size_t sl_maglev_size(size_t n_targets);
 /*
- * `permutation`: scratch, 2 * n elements. Weight 0: no slots; where no target has weight, every
+ * `scratch`: 2 * n elements. Weight 0: no slots; where no target has weight, every
  * slot is UINT16_MAX. At most 65535 targets; `n_slots` is prime.
  */
 void sl_maglev_fill(uint16_t *slots, size_t n_slots, const char *const *names,
-		    const uint32_t *weights, size_t n, uint64_t *permutation);
+		    const uint32_t *weights, size_t n, uint64_t *scratch);
 
 #endif

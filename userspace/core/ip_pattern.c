@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/num.h"
+#include "core/ip_bytes.h"
 
 /* One address as written. */
 struct end {
@@ -13,13 +14,6 @@ struct end {
 	uint32_t v4;    /* host order */
 	uint8_t v6[16];
 };
-
-static const uint8_t mapped_prefix[12] = { [10] = 0xff, [11] = 0xff };
-
-static uint32_t load_be32(const uint8_t *p)
-{
-	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
 
 static bool is_digit(char c)
 {
@@ -89,10 +83,10 @@ static const char *parse_end(struct sl_slice text, struct end *ret)
 	if (sl_addr_parse_ip(copy, &addr))
 		return "not an IPv6 address";
 	memcpy(e.v6, &addr.v6.sin6_addr, 16);
-	if (memcmp(e.v6, mapped_prefix, 12) == 0) {
+	if (sl_ip6_is_mapped(e.v6)) {
 		e.is_v4 = true;
 		e.is_mapped = true;
-		e.v4 = load_be32(e.v6 + 12);
+		e.v4 = sl_load_be32(e.v6 + 12);
 	}
 	*ret = e;
 	return NULL;
@@ -313,8 +307,8 @@ static const char *parse_glob6(struct sl_slice text, struct sl_ip_pattern *ret)
 	}
 	if (!sl_slice_is(text, "*"))
 		return wrong;
-	if (n >= 6 && memcmp(ip, mapped_prefix, 12) == 0)
-		*ret = network4(load_be32(ip + 12), n * 16 - 96);
+	if (n >= 6 && sl_ip6_is_mapped(ip))
+		*ret = network4(sl_load_be32(ip + 12), n * 16 - 96);
 	else
 		*ret = network6(ip, n * 16);
 	return NULL;

@@ -3,16 +3,11 @@
 
 #include <string.h>
 
-static const uint8_t mapped_prefix[12] = { [10] = 0xff, [11] = 0xff };
-
-static uint32_t load_be32(const uint8_t *p)
-{
-	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
+#include "core/ip_bytes.h"
 
 static uint64_t load_be64(const uint8_t *p)
 {
-	return (uint64_t)load_be32(p) << 32 | load_be32(p + 4);
+	return (uint64_t)sl_load_be32(p) << 32 | sl_load_be32(p + 4);
 }
 
 static void store_be64(uint8_t *p, uint64_t v)
@@ -236,12 +231,9 @@ bool sl_ip_set_is_empty(const struct sl_ip_set *set)
 
 static bool glob_has(const struct sl_ip4_glob *glob, uint32_t ip)
 {
-	for (unsigned i = 0; i < 4; i++) {
-		unsigned octet = ip >> (24 - 8 * i) & 0xff;
-
-		if (!(glob->octet[i][octet / 64] >> octet % 64 & 1))
+	for (unsigned i = 0; i < 4; i++)
+		if (!sl_ip_octet_has(glob->octet[i], ip >> (24 - 8 * i) & 0xff))
 			return false;
-	}
 	return true;
 }
 
@@ -290,9 +282,9 @@ bool sl_ip_set_has(const struct sl_ip_set *set, const struct sl_addr *ip)
 	if (sl_addr_family(ip) == AF_UNSPEC)
 		return false;
 	if (sl_addr_ip_bytes(ip, bytes) == 4)
-		return has4(set, load_be32(bytes));
-	if (memcmp(bytes, mapped_prefix, sizeof(mapped_prefix)) == 0)
-		return has4(set, load_be32(bytes + 12));
+		return has4(set, sl_load_be32(bytes));
+	if (sl_ip6_is_mapped(bytes))
+		return has4(set, sl_load_be32(bytes + 12));
 	return has6(set, bytes);
 }
 

@@ -31,6 +31,11 @@ struct sl_ip4_glob {
 	uint64_t octet[4][4]; /* 256 bits: values the octet may have */
 };
 
+static inline bool sl_ip_octet_has(const uint64_t octet[4], unsigned value)
+{
+	return octet[value / 64] >> value % 64 & 1;
+}
+
 struct sl_ip_set {
 	struct sl_ip4_range *v4; /* sorted and disjoint once built */
 	size_t n4;
@@ -63,8 +68,8 @@ SL_MUST_CHECK int sl_ip_pattern_parse(struct sl_slice text, struct sl_ip_pattern
 				      const char **ret_why);
 
 /*
- * Adds to the set's arrays, which are the caller's and have room (see sl_ip_set_new() in
- * base-level owners); the set is not usable before sl_ip_set_build().
+ * Adds to the set's arrays, which are the caller's (conf/ip_list.h allocates them) and have room;
+ * the set is not usable before sl_ip_set_build().
  */
 void sl_ip_set_put(struct sl_ip_set *set, const struct sl_ip_pattern *pattern);
 

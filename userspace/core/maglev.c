@@ -63,14 +63,14 @@ static size_t next_slot(const uint16_t *slots, size_t n_slots, uint64_t *walk)
  * takes, spread over them by carrying the rest over.
  */
 void sl_maglev_fill(uint16_t *slots, size_t n_slots, const char *const *names,
-		    const uint32_t *weights, size_t n, uint64_t *permutation)
+		    const uint32_t *weights, size_t n, uint64_t *scratch)
 {
-	uint64_t *carried = permutation + n;
+	uint64_t *carried = scratch + n;
 	uint32_t heaviest = 0;
 	size_t n_free = n_slots;
 
 	for (size_t i = 0; i < n; i++) {
-		start_walk(names[i], n_slots, &permutation[i]);
+		start_walk(names[i], n_slots, &scratch[i]);
 		carried[i] = 0;
 		heaviest = weights[i] > heaviest ? weights[i] : heaviest;
 	}
@@ -82,7 +82,7 @@ void sl_maglev_fill(uint16_t *slots, size_t n_slots, const char *const *names,
 		if (carried[i] < heaviest)
 			continue;
 		carried[i] -= heaviest;
-		slots[next_slot(slots, n_slots, &permutation[i])] = (uint16_t)i;
+		slots[next_slot(slots, n_slots, &scratch[i])] = (uint16_t)i;
 		n_free--;
 	}
 }

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "core/matcher.h"
 
-#include <string.h>
-
 #include "core/match_table.h"
 #include "core/tls_hello.h"
 

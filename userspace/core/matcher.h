@@ -30,7 +30,7 @@
  * Immutable once filled; borrows the rules and what they point to, and one block of memory.
  */
 struct sl_match_ports {
-	struct sl_addr ip; /* AF_UNSPEC: every local address; 0.0.0.0, ::: of that family */
+	struct sl_addr ip; /* AF_UNSPEC: every local address; 0.0.0.0 or ::, all of the family */
 	uint16_t from;
 	uint16_t to; /* inclusive */
 };

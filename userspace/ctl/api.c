@@ -201,12 +201,29 @@ static void get_conns(struct sl_ctl *ctl, struct sl_call *call)
 		ask_survey(w, &which.filter, on_conns);
 }
 
+static bool has_route(const struct sl_ctl *ctl, const char *name)
+{
+	const struct sl_conf *conf = ctl ? sl_proxy_conf(ctl->options.proxy) : NULL;
+
+	for (size_t i = 0; conf && i < conf->n_routes; i++)
+		if (strcmp(conf->routes[i].name, name) == 0)
+			return true;
+	return !conf;
+}
+
 static void on_killed(void *arg, const struct sl_conn_survey *survey)
 {
 	struct sl_wait *w = arg;
 	struct sl_str body = { 0 };
 	struct sl_json j = sl_json_on(&body);
 
+	/* A removed route may have connections still; one that never was is a slip of the pen. */
+	if (survey->n_matching == 0 && w->route[0] && !has_route(w->ctl, w->route)) {
+		sl_call_fail(w->call, 404, "'sluice routes' lists them",
+			     "there is no route '%s', and no connection of one", w->route);
+		sl_wait_end(w);
+		return;
+	}
 	sl_json_obj(&j, NULL);
 	sl_json_u64(&j, "killed", survey->n_matching);
 	sl_json_obj_end(&j);
@@ -232,8 +249,10 @@ static void post_kill(struct sl_ctl *ctl, struct sl_call *call)
 		return;
 	}
 	w = sl_wait_start(ctl, call);
-	if (w)
-		ask_survey(w, &which.filter, on_killed);
+	if (!w)
+		return;
+	memcpy(w->route, which.route, sizeof(w->route));
+	ask_survey(w, &which.filter, on_killed);
 }
 
 static void get_explain(struct sl_ctl *ctl, struct sl_call *call)

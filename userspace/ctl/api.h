@@ -4,6 +4,7 @@
 
 #include "base/list.h"
 #include "ctl/ctl.h"
+#include "ctl/params.h"
 #include "ctl/server.h"
 
 /* What the files of the control interface share: api.c (dispatch, views) and api_change.c. */
@@ -19,6 +20,7 @@ struct sl_wait {
 	struct sl_list node; /* in ctl->waiting */
 	struct sl_ctl *ctl;  /* NULL: freed */
 	struct sl_call *call;
+	char route[SL_PARAM_MAX]; /* that a kill was asked for; "": any */
 };
 
 /* NULL when out of memory; the call has been failed then. */

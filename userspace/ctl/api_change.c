@@ -94,7 +94,7 @@ static void on_deny_file(void *arg, enum sl_ctl_result result, const char *text)
 {
 	static const struct words words = {
 		"global.security.deny_file was not reloaded; what was read before stays",
-		"the text says what is wrong with it",
+		NULL,
 	};
 
 	answer(arg, result, text ? text : "", &words);
@@ -136,9 +136,11 @@ static void on_changed(void *arg, enum sl_ctl_result result, const char *text)
 {
 	static const struct words failed = { "nothing has changed", NULL };
 	static const struct words refused = { "nothing has changed: the configuration would be bad",
-					      "the text says what and where" };
-	static const struct words not_found = { "nothing has changed: there is no such thing",
-						"GET /v1/routes and GET /v1/changes list them" };
+					      NULL };
+	static const struct words not_found = {
+		"nothing has changed: there is no such thing",
+		"'sluice routes' and 'sluice routes changes' list what there is"
+	};
 	static const struct words busy = { "nothing has changed: too many changes are waiting",
 					   "try again later" };
 

@@ -2,7 +2,6 @@
 #include "ctl/changes.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <jansson.h>
 #include <string.h>
 

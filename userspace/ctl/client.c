@@ -2,7 +2,6 @@
 #include "ctl/client.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
@@ -10,7 +9,6 @@
 #include <sys/un.h>
 
 #include "base/num.h"
-#include "core/slice.h"
 
 #define MAX_REPLY (UINT64_C(1) << 30)
 

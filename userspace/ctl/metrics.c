@@ -48,6 +48,8 @@
 	X(DNS_FAILURES, "sluice_dns_failures_total", "counter", "Questions without an answer.")    \
 	X(ACCEPT_ERRORS, "sluice_accept_errors_total", "counter",                                  \
 	  "Failures of accept for lack of descriptors or memory.")                                 \
+	X(ACCESS_DROPPED, "sluice_access_log_dropped_bytes_total", "counter",                      \
+	  "Bytes of the access log that were not written, because its reader was too slow.")       \
 	X(BUGS, "sluice_fsm_bugs_total", "counter",                                                \
 	  "Impossible events; anything but 0 is a defect.")
 
@@ -236,6 +238,7 @@ static void add_totals(struct page *p, const struct sl_proxy_totals *t)
 	add(p, METRIC_DNS_QUERIES, NULL, t->dns.queries);
 	add(p, METRIC_DNS_FAILURES, NULL, t->dns.failures);
 	add(p, METRIC_ACCEPT_ERRORS, NULL, t->accept_errors);
+	add(p, METRIC_ACCESS_DROPPED, NULL, t->access_dropped);
 	add(p, METRIC_BUGS, NULL, t->fsm_bugs);
 }
 

@@ -188,16 +188,16 @@ static void print_lists(const struct sl_render *r, const json_t *doc)
 	_cleanup_(sl_str_done) struct sl_str text = { 0 };
 
 	if (count_at(lists, "allow"))
-		sl_str_addf(&text, "%" PRIu64 " allow entries", count_at(lists, "allow"));
+		sl_str_addf(&text, "%" PRIu64 " allow", count_at(lists, "allow"));
 	if (count_at(lists, "deny"))
-		sl_str_addf(&text, "%s%" PRIu64 " deny entries", text.len ? ", " : "",
+		sl_str_addf(&text, "%s%" PRIu64 " deny", text.len ? ", " : "",
 			    count_at(lists, "deny"));
 	if (json_is_string(json_object_get(lists, "deny_file")))
-		sl_str_addf(&text, "%s%" PRIu64 " of %s", text.len ? ", " : "",
+		sl_str_addf(&text, "%s%" PRIu64 " in %s", text.len ? ", " : "",
 			    count_at(lists, "deny_file_entries"), text_at(lists, "deny_file"));
 	if (!text.len)
 		return;
-	line(r, "access lists", "%s", sl_str_text(&text));
+	line(r, "access lists", "%s (entries)", sl_str_text(&text));
 	if (json_is_string(json_object_get(kernel, "state")))
 		line(r, "  in the kernel", "%s; %" PRIu64 " attempts dropped",
 		     text_at(kernel, "state"), count_at(kernel, "dropped"));
@@ -284,9 +284,11 @@ static void print_match(const struct sl_render *r, const json_t *route)
 		line(r, "  health", "every %s, down after %" PRIu64 ", up after %" PRIu64,
 		     text_at(health, "every"), count_at(health, "fall"), count_at(health, "rise"));
 	if (count_at(security, "allow"))
-		line(r, "  allow", "%" PRIu64 " entries, nobody else", count_at(security, "allow"));
+		line(r, "  allow", "%" PRIu64 " entr%s, nobody else", count_at(security, "allow"),
+		     count_at(security, "allow") == 1 ? "y" : "ies");
 	if (count_at(security, "deny"))
-		line(r, "  deny", "%" PRIu64 " entries", count_at(security, "deny"));
+		line(r, "  deny", "%" PRIu64 " entr%s", count_at(security, "deny"),
+		     count_at(security, "deny") == 1 ? "y" : "ies");
 }
 
 static void print_target(const struct sl_render *r, const char *label, const json_t *t)
@@ -494,7 +496,7 @@ static void print_question(const struct sl_render *r, const json_t *doc)
 	line(r, "connection to", "%s", sl_str_text(&text));
 }
 
-/* "denied by the route's security.deny", "allowed: no list applies" */
+/* "denied by the route's security.deny", "allowed: no list refuses it" */
 static void print_security(const struct sl_render *r, const json_t *security)
 {
 	const char *verdict = text_at(security, "verdict");
@@ -554,6 +556,17 @@ static void print_candidates(const struct sl_render *r, const json_t *candidates
 			      n - MAX_CANDIDATES);
 }
 
+/* Whether another client's answer might be another one. */
+static bool depends_on_client(const json_t *doc)
+{
+	const json_t *candidates = json_object_get(doc, "candidates"), *c;
+	size_t i;
+
+	json_array_foreach(candidates, i,
+			   c) if (strcmp(text_at(c, "why"), "client") == 0) return true;
+	return strcmp(text_at(json_object_get(doc, "security"), "verdict"), "denied") == 0;
+}
+
 void sl_render_explain(const struct sl_render *r, const json_t *doc)
 {
 	print_question(r, doc);
@@ -566,5 +579,9 @@ void sl_render_explain(const struct sl_render *r, const json_t *doc)
 		     "the header names");
 	if (json_is_string(json_object_get(doc, "note")))
 		line(r, "note", "%s", text_at(doc, "note"));
+	if (!json_is_string(json_object_get(doc, "client")) && depends_on_client(doc))
+		line(r, "client",
+		     "none was asked about: what decides by address took it for a "
+		     "stranger; --client ADDRESS");
 	print_candidates(r, json_object_get(doc, "candidates"));
 }

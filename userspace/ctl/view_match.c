@@ -2,7 +2,6 @@
 #include "ctl/view_match.h"
 
 #include <arpa/inet.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -90,11 +89,6 @@ static void add_range6(struct sl_json *j, const struct sl_ip6_range *r)
 	add_range(j, AF_INET6, r->from, r->to, prefixes);
 }
 
-static bool has_value(const uint64_t octet[4], unsigned v)
-{
-	return octet[v / 64] >> (v % 64) & 1;
-}
-
 /* "*", "7", or "[1,3,10-19]". */
 static void add_octet(struct sl_str *s, const uint64_t octet[4])
 {
@@ -104,9 +98,9 @@ static void add_octet(struct sl_str *s, const uint64_t octet[4])
 	for (unsigned v = 0; v < 256; v++) {
 		unsigned from = v;
 
-		if (!has_value(octet, v))
+		if (!sl_ip_octet_has(octet, v))
 			continue;
-		while (v < 255 && has_value(octet, v + 1))
+		while (v < 255 && sl_ip_octet_has(octet, v + 1))
 			v++;
 		if (from == 0 && v == 255) {
 			sl_str_addc(s, '*');

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "ctl/views.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "base/json.h"

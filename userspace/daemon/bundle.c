@@ -11,10 +11,10 @@
 #include "base/str.h"
 #include "ctl/changes.h"
 
-#define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
-
-static int write_all(int fd, const char *p, size_t n)
+int sl_write_all(int fd, const void *bytes, size_t n)
 {
+	const char *p = bytes;
+
 	while (n > 0) {
 		ssize_t w = write(fd, p, n);
 
@@ -35,10 +35,10 @@ int sl_memfd_new(const char *name, const void *bytes, size_t n, int *ret_fd)
 
 	if (fd < 0)
 		return -errno;
-	r = write_all(fd, bytes, n);
+	r = sl_write_all(fd, bytes, n);
 	if (r < 0)
 		return r;
-	if (fcntl(fd, F_ADD_SEALS, SEALS) < 0)
+	if (fcntl(fd, F_ADD_SEALS, SL_SEALS) < 0)
 		return -errno;
 	*ret_fd = SL_TAKE_FD(fd);
 	return 0;
@@ -69,7 +69,7 @@ int sl_memfd_read(int fd, size_t max, char **ret, size_t *ret_len)
 	int seals = fcntl(fd, F_GET_SEALS);
 	int r;
 
-	if (seals < 0 || (seals & SEALS) != SEALS)
+	if (seals < 0 || (seals & SL_SEALS) != SL_SEALS)
 		return -EPERM;
 	if (fstat(fd, &st) < 0)
 		return -errno;

@@ -15,6 +15,11 @@
 #define SL_TEXT_MAX (1u << 20)
 #define SL_BUNDLE_MAX (256u << 20)
 
+/* What "sealed" means. */
+#define SL_SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+
+/* Goes on where signals interrupt it. */
+SL_MUST_CHECK int sl_write_all(int fd, const void *bytes, size_t n);
 /* A sealed memfd with these bytes; owned by the caller. */
 SL_MUST_CHECK int sl_memfd_new(const char *name, const void *bytes, size_t n, int *ret_fd);
 /*

@@ -7,7 +7,6 @@
 #include <stdint.h>
 
 #include "base/addr.h"
-#include "base/list.h"
 #include "io/loop.h"
 
 /*

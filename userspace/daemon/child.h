@@ -7,7 +7,6 @@
 #include <sys/types.h>
 
 #include "base/list.h"
-#include "base/str.h"
 #include "daemon/channel.h"
 #include "io/loop.h"
 

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <malloc.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -29,7 +28,7 @@ struct reader {
 
 static void reader_done(struct reader *r)
 {
-	sl_deny_set_done(&r->set);
+	sl_ip_list_done(&r->set);
 }
 
 void sl_deny_list_free(struct sl_deny_list *list)
@@ -219,6 +218,15 @@ int sl_deny_list_read(const char *path, struct sl_deny_list **ret, struct sl_str
 	/* The text and arrays of a long list would else stay with the allocator until the next. */
 	if (path)
 		(void)malloc_trim(0);
+	return r;
+}
+
+int sl_deny_list_check(const char *path, struct sl_diags *diags)
+{
+	_cleanup_(sl_deny_list_freep) struct sl_deny_list *list = NULL;
+	int r = path ? sl_deny_list_read(path, &list, &diags->text) : 0;
+
+	diags->n_errors += r < 0;
 	return r;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "conf/conf.h"
 
 /*
  * global.security.deny_file: read by the supervisor, which keeps the addresses as one sealed
@@ -30,6 +31,8 @@ struct sl_deny_list {
  */
 SL_MUST_CHECK int sl_deny_list_read(const char *path, struct sl_deny_list **ret,
 				    struct sl_str *report);
+/* Whether it could be read, for those who check files; NULL always can. */
+SL_MUST_CHECK int sl_deny_list_check(const char *path, struct sl_diags *diags);
 void sl_deny_list_free(struct sl_deny_list *list);
 SL_DEFINE_CLEANUP(struct sl_deny_list, sl_deny_list_free);
 

@@ -8,7 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+#include "daemon/bundle.h"
+
 #define MAGIC UINT64_C(0x3179656e64006c73)
 #define GLOBS_MAX 4096u
 
@@ -19,14 +20,6 @@ struct packed {
 	uint64_t n6;
 	uint64_t n_globs;
 };
-
-void sl_deny_set_done(struct sl_ip_set *set)
-{
-	free(set->v4);
-	free(set->v6);
-	free(set->globs);
-	*set = (struct sl_ip_set){ 0 };
-}
 
 /* ---- memory ---- */
 
@@ -72,11 +65,6 @@ void sl_deny_set_build(struct sl_ip_set *set)
 
 /* ---- globs ---- */
 
-static bool has(const struct sl_ip4_glob *g, unsigned i, unsigned octet)
-{
-	return g->octet[i][octet / 64] >> octet % 64 & 1;
-}
-
 static size_t n_values(const struct sl_ip4_glob *g, unsigned i)
 {
 	size_t n = 0;
@@ -89,7 +77,8 @@ static size_t n_values(const struct sl_ip4_glob *g, unsigned i)
 /* Whether a run of values of the octet begins at this one. */
 static bool begins(const struct sl_ip4_glob *g, unsigned i, unsigned octet)
 {
-	return has(g, i, octet) && (octet == 0 || !has(g, i, octet - 1));
+	return sl_ip_octet_has(g->octet[i], octet) &&
+	       (octet == 0 || !sl_ip_octet_has(g->octet[i], octet - 1));
 }
 
 static size_t n_runs(const struct sl_ip4_glob *g, unsigned i)
@@ -132,7 +121,7 @@ static void put_runs(struct sl_ip_set *set, const struct sl_ip4_glob *g, unsigne
 
 		if (!begins(g, last, octet))
 			continue;
-		while (end < 255 && has(g, last, end + 1))
+		while (end < 255 && sl_ip_octet_has(g->octet[last], end + 1))
 			end++;
 		set->v4[set->n4++] =
 			(struct sl_ip4_range){ prefix | (uint32_t)octet << shift,
@@ -149,7 +138,7 @@ static void put_values(struct sl_ip_set *set, const struct sl_ip4_glob *g, unsig
 		return;
 	}
 	for (unsigned octet = 0; octet < 256; octet++)
-		if (has(g, i, octet))
+		if (sl_ip_octet_has(g->octet[i], octet))
 			put_values(set, g, last, i + 1, prefix | (uint32_t)octet << (24 - 8 * i));
 }
 
@@ -181,23 +170,6 @@ int sl_deny_set_expand(struct sl_ip_set *set)
 
 /* ---- memfd ---- */
 
-static int write_all(int fd, const void *bytes, size_t n)
-{
-	const char *p = bytes;
-
-	while (n > 0) {
-		ssize_t w = write(fd, p, n);
-
-		if (w < 0 && errno == EINTR)
-			continue;
-		if (w < 0)
-			return -errno;
-		p += w;
-		n -= (size_t)w;
-	}
-	return 0;
-}
-
 int sl_deny_set_pack(const struct sl_ip_set *set, int *ret_fd)
 {
 	const struct packed head = { MAGIC, set->n4, set->n6, set->n_globs };
@@ -206,16 +178,16 @@ int sl_deny_set_pack(const struct sl_ip_set *set, int *ret_fd)
 
 	if (fd < 0)
 		return -errno;
-	r = write_all(fd, &head, sizeof(head));
+	r = sl_write_all(fd, &head, sizeof(head));
 	if (r == 0)
-		r = write_all(fd, set->v4, set->n4 * sizeof(*set->v4));
+		r = sl_write_all(fd, set->v4, set->n4 * sizeof(*set->v4));
 	if (r == 0)
-		r = write_all(fd, set->v6, set->n6 * sizeof(*set->v6));
+		r = sl_write_all(fd, set->v6, set->n6 * sizeof(*set->v6));
 	if (r == 0)
-		r = write_all(fd, set->globs, set->n_globs * sizeof(*set->globs));
+		r = sl_write_all(fd, set->globs, set->n_globs * sizeof(*set->globs));
 	if (r < 0)
 		return r;
-	if (fcntl(fd, F_ADD_SEALS, SEALS) < 0)
+	if (fcntl(fd, F_ADD_SEALS, SL_SEALS) < 0)
 		return -errno;
 	*ret_fd = SL_TAKE_FD(fd);
 	return 0;
@@ -248,7 +220,7 @@ static int read_head(int fd, struct packed *ret, uint64_t *at)
 	struct stat st;
 	int r;
 
-	if (seals < 0 || (seals & SEALS) != SEALS)
+	if (seals < 0 || (seals & SL_SEALS) != SL_SEALS)
 		return -EPERM;
 	if (fstat(fd, &st) < 0)
 		return -errno;
@@ -282,7 +254,7 @@ static bool is_built(const struct sl_ip_set *set)
 
 int sl_deny_set_unpack(int fd, struct sl_ip_set *ret)
 {
-	_cleanup_(sl_deny_set_done) struct sl_ip_set set = { 0 };
+	_cleanup_(sl_ip_list_done) struct sl_ip_set set = { 0 };
 	struct packed head;
 	uint64_t at = 0;
 	int r = read_head(fd, &head, &at);

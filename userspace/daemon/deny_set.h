@@ -5,16 +5,18 @@
 #include <stddef.h>
 
 #include "base/cleanup.h"
+#include "conf/ip_list.h"
 #include "core/ip_set.h"
 
-/* Sets of addresses that own their memory, and their form in a sealed memfd. */
+/*
+ * Sets of addresses that own their memory (conf/ip_list.h frees it), and their form in a
+ * sealed memfd.
+ */
 
 /* Globs of up to so many ranges are turned into these. */
 #define SL_DENY_EXPAND_MAX 4096u
 /* Of one kind, in a memfd: 4 million patterns and what becomes of a thousand globs. */
 #define SL_DENY_RANGES_MAX (8u << 20)
-
-void sl_deny_set_done(struct sl_ip_set *set); /* frees and empties */
 
 /* Appends copies; sl_deny_set_build() must follow. -ENOMEM: nothing is appended. */
 SL_MUST_CHECK int sl_deny_set_append(struct sl_ip_set *set, const struct sl_ip_set *more);

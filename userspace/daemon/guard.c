@@ -273,7 +273,7 @@ static uint64_t hash_of(const struct sl_ip_set *set, const struct sl_deny_list *
 static int merge(const struct sl_ip_set *deny, const struct sl_deny_list *list,
 		 struct sl_ip_set *ret)
 {
-	_cleanup_(sl_deny_set_done) struct sl_ip_set set = { 0 };
+	_cleanup_(sl_ip_list_done) struct sl_ip_set set = { 0 };
 	int r = list ? sl_deny_set_unpack(list->fd, &set) : 0;
 
 	if (r == 0)
@@ -293,7 +293,7 @@ static int merge(const struct sl_ip_set *deny, const struct sl_deny_list *list,
 static int set_denied(struct sl_guarding *g, const struct sl_ip_set *deny,
 		      const struct sl_deny_list *list)
 {
-	_cleanup_(sl_deny_set_done) struct sl_ip_set set = { 0 };
+	_cleanup_(sl_ip_list_done) struct sl_ip_set set = { 0 };
 	uint64_t hash = hash_of(deny, list);
 	int r;
 

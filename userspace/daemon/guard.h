@@ -5,7 +5,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/cleanup.h"
 #include "conf/conf.h"
 #include "daemon/deny.h"
 #include "io/loop.h"

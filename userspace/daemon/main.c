@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/num.h"
 #include "conf/conf.h"
+#include "daemon/deny.h"
 #include "daemon/proxy_role.h"
 #include "daemon/supervisor.h"
 
@@ -83,10 +84,13 @@ static int test_config(const char *path)
 
 	if (r == 0)
 		r = sl_conf_build(&sources, &conf, &diags);
+	if (r == 0)
+		r = sl_deny_list_check(conf->global.deny_file, &diags);
 	if (diags.text.len > 0)
 		(void)fwrite(diags.text.p, 1, diags.text.len, stderr);
 	if (r == 0)
-		(void)printf("%s: %zu routes, no errors\n", path, conf->n_routes);
+		(void)printf("%s: %zu route%s, no errors\n", path, conf->n_routes,
+			     conf->n_routes == 1 ? "" : "s");
 	sl_conf_sources_done(&sources);
 	sl_diags_done(&diags);
 	return r < 0 ? SL_EXIT_CONFIG : 0;

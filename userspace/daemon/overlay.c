@@ -248,21 +248,6 @@ int sl_overlay_load(const char *path, struct sl_conf_sources *s, struct sl_str *
 	return r;
 }
 
-static int write_all(int fd, const char *p, size_t n)
-{
-	while (n > 0) {
-		ssize_t w = write(fd, p, n);
-
-		if (w < 0 && errno == EINTR)
-			continue;
-		if (w < 0)
-			return -errno;
-		p += w;
-		n -= (size_t)w;
-	}
-	return fsync(fd) < 0 ? -errno : 0;
-}
-
 /* What a rename or unlink did survives a power failure only when the directory is written, too. */
 static int sync_dir(const char *path)
 {
@@ -289,8 +274,9 @@ static int write_new(const char *path, const struct sl_str *text)
 {
 	_cleanup_fd_ int fd =
 		open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int r = fd < 0 ? -errno : sl_write_all(fd, text->p, text->len);
 
-	return fd < 0 ? -errno : write_all(fd, text->p, text->len);
+	return r == 0 && fsync(fd) < 0 ? -errno : r;
 }
 
 int sl_overlay_save(const char *path, const struct sl_conf_sources *s)

@@ -12,7 +12,6 @@
 
 #include "abi.h"
 #include "accel/guard.h"
-#include "base/clock.h"
 #include "base/log.h"
 #include "ctl/changes.h"
 #include "ctl/ctl.h"
@@ -89,7 +88,7 @@ static void change_done(struct change *c)
 	free(c->added);
 	free(c->removed);
 	sl_closep(&c->http_fd);
-	sl_deny_set_done(&c->deny);
+	sl_ip_list_done(&c->deny);
 	*c = (struct change){ .http_fd = -1 };
 }
 
@@ -390,7 +389,7 @@ static void set_deny(struct role *role, bool alone, int fd)
 	int r = sl_deny_set_unpack(fd, &set);
 
 	if (!alone) {
-		sl_deny_set_done(&c->deny);
+		sl_ip_list_done(&c->deny);
 		c->deny = set;
 		c->has_deny = true;
 		c->deny_error = r;
@@ -400,7 +399,7 @@ static void set_deny(struct role *role, bool alone, int fd)
 		r = -EPROTO;
 	if (r == 0)
 		r = apply_deny(role, &set);
-	sl_deny_set_done(&set); /* empty where the proxy took it */
+	sl_ip_list_done(&set); /* empty where the proxy took it */
 	if (r < 0)
 		say_failed(role, r, "cannot take the deny_file");
 }

@@ -2,7 +2,6 @@
 #ifndef SL_DAEMON_STATE_H
 #define SL_DAEMON_STATE_H
 
-#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -88,7 +87,6 @@ struct sl_supervisor {
 	int control_fd;
 	int access_fd; /* -1: none */
 
-	sigset_t old_signals;
 	int signal_fd;
 	struct sl_io signal_io;
 

@@ -31,15 +31,6 @@ enum step {
 
 /* ---- bytes ---- */
 
-/* The worker's scratch is about to be used again. */
-static bool keep(struct sl_conn *c)
-{
-	bool kept = c->early_len == 0 || sl_conn_hold(c, SL_UP, c->early, c->early_len);
-
-	c->early_len = 0;
-	return kept;
-}
-
 static bool append(struct sl_conn *c, const char *bytes, size_t n)
 {
 	struct sl_flow *up = &c->flow[SL_UP];
@@ -60,7 +51,7 @@ static int read_more(struct sl_conn *c)
 	char *scratch = c->worker->scratch;
 	ssize_t n;
 
-	if (!keep(c)) {
+	if (!sl_conn_keep(c)) {
 		sl_conn_end(c, SL_REASON_ERROR, true);
 		return -1;
 	}
@@ -263,7 +254,7 @@ static enum step step_hello(struct sl_conn *c)
 /* Nothing more is there: the socket is watched from here on. */
 static void wait_for_bytes(struct sl_conn *c)
 {
-	if (!keep(c) ||
+	if (!sl_conn_keep(c) ||
 	    (c->side[SL_CLIENT].io.fn == NULL && sl_conn_watch(c, SL_CLIENT, false) < 0))
 		sl_conn_end(c, SL_REASON_ERROR, true);
 	else

@@ -105,6 +105,14 @@ bool sl_conn_hold(struct sl_conn *c, enum sl_side from, const char *bytes, size_
 	return true;
 }
 
+bool sl_conn_keep(struct sl_conn *c)
+{
+	bool kept = c->early_len == 0 || sl_conn_hold(c, SL_UP, c->early, c->early_len);
+
+	c->early_len = 0;
+	return kept;
+}
+
 struct sl_slice sl_conn_in_hand(const struct sl_conn *c)
 {
 	const struct sl_flow *up = &c->flow[SL_UP];

@@ -169,6 +169,8 @@ void sl_conn_want_out(struct sl_conn *c, enum sl_side side);
 /* What the client has sent and nobody has taken yet: read in this call, or held since. */
 struct sl_slice sl_conn_in_hand(const struct sl_conn *c);
 void sl_conn_consume(struct sl_conn *c, size_t n);
+/* What is in hand outlives this call, and the worker's scratch is free; false: out of memory. */
+SL_MUST_CHECK bool sl_conn_keep(struct sl_conn *c);
 
 /* Copies the unsent rest of what was read from `side`; false: out of memory. */
 SL_MUST_CHECK bool sl_conn_hold(struct sl_conn *c, enum sl_side from, const char *bytes, size_t n);

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
-#include "base/count.h"
 #include "base/log.h"
 #include "core/proxy_header.h"
 #include "proxy/conn.h"
@@ -229,15 +228,6 @@ static void connected(struct sl_conn *c)
 	sl_conn_event(c, SL_EV_CONNECTED);
 }
 
-/* What could not be sent at once must outlive the worker's scratch. */
-static bool keep_early(struct sl_conn *c)
-{
-	bool kept = c->early_len == 0 || sl_conn_hold(c, SL_UP, c->early, c->early_len);
-
-	c->early_len = 0;
-	return kept;
-}
-
 /* Both sockets are watched from here on: a client that leaves must cancel the connect. */
 static int watch_both(struct sl_conn *c, bool want_out)
 {
@@ -283,7 +273,7 @@ void sl_connect_next(struct sl_conn *c)
 		return;
 	}
 	r = begin(c, &is_connected);
-	if (!keep_early(c)) { /* no other target could be sent them */
+	if (!sl_conn_keep(c)) { /* no other target could be sent them */
 		sl_listener_pause(c->worker, -ENOMEM);
 		sl_conn_end(c, SL_REASON_ERROR, true);
 		return;

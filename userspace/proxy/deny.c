@@ -4,20 +4,14 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static void free_set(struct sl_ip_set *set)
-{
-	free(set->v4);
-	free(set->v6);
-	free(set->globs);
-	*set = (struct sl_ip_set){ 0 };
-}
+#include "conf/ip_list.h"
 
 int sl_deny_new(struct sl_ip_set *set, struct sl_deny **ret)
 {
 	struct sl_deny *d = calloc(1, sizeof(*d));
 
 	if (!d) {
-		free_set(set);
+		sl_ip_list_done(set);
 		return -ENOMEM;
 	}
 	d->refs = 1;
@@ -37,6 +31,6 @@ void sl_deny_unref(struct sl_deny *d)
 {
 	if (!d || __atomic_sub_fetch(&d->refs, 1, __ATOMIC_ACQ_REL) != 0)
 		return;
-	free_set(&d->set);
+	sl_ip_list_done(&d->set);
 	free(d);
 }

@@ -68,17 +68,17 @@ static bool has_same_slots(const struct sl_conf_route *a, const struct sl_conf_r
 static int fill_slots(struct sl_slots *slots, const struct sl_conf_route *conf)
 {
 	size_t n = conf->n_targets;
-	_cleanup_free_ uint64_t *permutation = calloc(2 * n, sizeof(*permutation));
+	_cleanup_free_ uint64_t *scratch = calloc(2 * n, sizeof(*scratch));
 	_cleanup_free_ const char **names = calloc(n, sizeof(*names));
 	_cleanup_free_ uint32_t *weights = calloc(n, sizeof(*weights));
 
-	if (!permutation || !names || !weights)
+	if (!scratch || !names || !weights)
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++) {
 		names[i] = conf->targets[i].address;
 		weights[i] = slots_of(&conf->targets[i]);
 	}
-	sl_maglev_fill(slots->slot, slots->n, names, weights, n, permutation);
+	sl_maglev_fill(slots->slot, slots->n, names, weights, n, scratch);
 	return 0;
 }
 

@@ -15,6 +15,7 @@
 #include "base/rand.h"
 #include "base/str.h"
 #include "core/health.h"
+#include "core/proxy_header.h"
 #include "tls/client.h"
 
 /* Checks at the same time; others wait their turn. Each has one socket. */
@@ -280,6 +281,27 @@ static void on_deadline(struct sl_timer *timer)
 
 /* ---- its stages: enum sl_tls_want, or -errno with the words in k->why where it has some ---- */
 
+/*
+ * A target that gets PROXY headers expects one from checks, too: it says that the sender speaks
+ * for itself. It fits into the empty queue of a new socket.
+ */
+static int announce(struct sl_check *k)
+{
+	const struct sl_ph_out header = { .version = k->route->send_proxy.version,
+					  .crc32c = k->route->send_proxy.crc32c };
+	uint8_t bytes[SL_PH_OUT_MAX];
+	size_t n;
+	ssize_t sent;
+
+	if (header.version == SL_PH_SEND_NONE)
+		return 0;
+	n = sl_proxy_header_write(&header, bytes, sizeof(bytes));
+	sent = send(k->io.fd, bytes, n, MSG_NOSIGNAL);
+	if (sent < 0)
+		return -errno;
+	return (size_t)sent == n ? 0 : -ENOBUFS;
+}
+
 static int finish_connect(struct sl_check *k)
 {
 	socklen_t len = sizeof(int);
@@ -287,7 +309,7 @@ static int finish_connect(struct sl_check *k)
 
 	if (getsockopt(k->io.fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
 		return -errno;
-	return -err;
+	return err ? -err : announce(k);
 }
 
 static int handshake(struct sl_check *k)

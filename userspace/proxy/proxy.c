@@ -528,6 +528,7 @@ void sl_proxy_totals(const struct sl_proxy *p, struct sl_proxy_totals *ret)
 {
 	*ret = (struct sl_proxy_totals){ .active = sl_limits_active(p->limits),
 					 .overloaded = sl_limits_is_overloaded(p->limits),
+					 .access_dropped = sl_access_dropped(p->access),
 					 .dns = sl_dns_stats(p->dns) };
 	for (unsigned i = 0; i < p->n_workers; i++)
 		add_worker(ret, &p->workers[i]->counts);

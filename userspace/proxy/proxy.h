@@ -129,8 +129,9 @@ struct sl_proxy_totals {
 	uint64_t no_route_rejected[SL_REASON_COUNT_]; /* refused before a route was known */
 	uint64_t no_route_ended[SL_REASON_COUNT_];    /* ended then, also those refused */
 	uint64_t accept_errors;                       /* EMFILE, ENFILE, ENOMEM, ENOBUFS */
-	uint64_t fsm_bugs; /* impossible events; anything but 0 is a defect */
-	bool overloaded;   /* the circuit breaker is open */
+	uint64_t fsm_bugs;       /* impossible events; anything but 0 is a defect */
+	uint64_t access_dropped; /* bytes of the access log nobody took in time */
+	bool overloaded;         /* the circuit breaker is open */
 	struct sl_hist connect;
 	struct sl_hist duration;
 	struct sl_hist in_state[SL_CONN_STATE_COUNT_];
