@@ -248,8 +248,10 @@ def wanted(mode, name, result, fields, left, payload):
         return payload, own, "normal"
     if mode == "optional" and result == "none":
         return left + payload, own, "normal"
-    if result == "more":  # sent without the payload, and cut by the FIN
-        return (left, own, "normal") if mode == "optional" else (None, own, "proxy_protocol_error")
+    if result == "more":  # sent without the payload, and cut by the FIN: payload before the signature is whole
+        is_begun = len(left) >= (6 if left[:1] == b"P" else 12)
+        if mode == "optional" and not is_begun:
+            return left, own, "normal"
     return None, own, "proxy_protocol_error"
 
 

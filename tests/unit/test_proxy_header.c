@@ -583,9 +583,27 @@ static void the_second_agrees_on_the_cases(void **state)
 	assert_int_equal(system(SECOND "cases >&2"), 0);
 }
 
+/* What a FIN makes of bytes that say MORE: payload before the signature is whole, then a cut
+ * header. */
+static void a_cut_header_is_told_from_payload(void **state)
+{
+	static const char v2[] = "\r\n\r\n\0\r\nQUIT\n\x21";
+
+	(void)state;
+	for (size_t n = 0; n < 6; n++)
+		assert_false(sl_proxy_header_is_begun("PROXY TCP4", n));
+	assert_true(sl_proxy_header_is_begun("PROXY TCP4", 6));
+	assert_true(sl_proxy_header_is_begun("PROXY TCP4", 10));
+	for (size_t n = 0; n < 12; n++)
+		assert_false(sl_proxy_header_is_begun(v2, n));
+	assert_true(sl_proxy_header_is_begun(v2, 12));
+	assert_true(sl_proxy_header_is_begun(v2, 13));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_cut_header_is_told_from_payload),
 		cmocka_unit_test(crc32c_of_known_bytes),
 		cmocka_unit_test(cases_are_read_at_every_length),
 		cmocka_unit_test(cases_are_written),

@@ -536,6 +536,13 @@ enum sl_ph_result sl_proxy_header_read(const void *bytes, size_t n, struct sl_pr
 	return r;
 }
 
+bool sl_proxy_header_is_begun(const void *bytes, size_t n)
+{
+	bool is_v1 = n > 0 && *(const char *)bytes == v1_start[0];
+
+	return n >= (is_v1 ? sizeof(v1_start) - 1 : sizeof(v2_start));
+}
+
 /* ---- writing ---- */
 
 /* Bytes being put together; what does not fit makes the whole fail. */

@@ -53,6 +53,10 @@ struct sl_proxy_header {
 enum sl_ph_result sl_proxy_header_read(const void *bytes, size_t n, struct sl_proxy_header *ret,
 				       const char **ret_why);
 
+/* Whether bytes of which the answer was MORE have shown a whole signature: no payload, but a cut
+ * header. */
+bool sl_proxy_header_is_begun(const void *bytes, size_t n);
+
 enum sl_ph_choice {
 	SL_PH_SEND_NONE = 0,
 	SL_PH_SEND_V1,

@@ -175,8 +175,9 @@ static enum step step_header(struct sl_conn *c)
 	}
 	if (!c->first->at_end)
 		return STEP_MORE;
-	return c->first->header->required ? refuse_header(c, "it ends in the middle")
-					  : no_header(c);
+	if (c->first->header->required || sl_proxy_header_is_begun(bytes.p, bytes.n))
+		return refuse_header(c, "it ends in the middle");
+	return no_header(c); /* a few bytes that happen to begin like one */
 }
 
 /* ---- the ClientHello ---- */
