@@ -15,7 +15,7 @@ assert_eq "the client's end" "$(of end)" eof
 assert_ended shut 1 normal normal
 shot to=$PROXY_IP:8082
 assert_eq "the client's end" "$(of end)" eof
-assert_between "time" "$(of end_ms)" 150 $((250 * SLOW))
+assert_between "time" "$(of end_ms)" 140 $((250 * SLOW))
 assert_ended later 1 normal normal
 
 say "200 times, 20 at once"
