@@ -192,7 +192,10 @@ static int send_first(struct sl_conn *c)
 
 	if (header_len + bytes.n == 0)
 		return c->header_due ? -EMSGSIZE : 0;
-	n = sendmsg(c->side[SL_BACKEND].io.fd, &msg, MSG_NOSIGNAL);
+	if (header_len == 0) /* the common case, and the cheaper call */
+		n = send(c->side[SL_BACKEND].io.fd, bytes.p, bytes.n, MSG_NOSIGNAL);
+	else
+		n = sendmsg(c->side[SL_BACKEND].io.fd, &msg, MSG_NOSIGNAL);
 	if (n < 0 && (errno == EAGAIN || errno == ENOTCONN))
 		return 0;
 	if (n < 0)
