@@ -315,9 +315,22 @@ static int run_version(struct cli *cli)
 
 /* ---- verbs that act ---- */
 
-static int post_kill(struct cli *cli, uint64_t *killed)
+/* The document of an answer that must be 200; anything else is complained about. */
+static int ask_doc(struct cli *cli, const char *method, const char *target, json_t **ret)
 {
 	_cleanup_(sl_client_reply_done) struct sl_client_reply reply = { 0 };
+	int r = ask(cli, method, target, QUICK_S, &reply);
+
+	if (r != EXIT_GOOD)
+		return r;
+	if (reply.status != 200)
+		return refused(cli, &reply);
+	*ret = parse_body(&reply);
+	return *ret ? EXIT_GOOD : EXIT_FAILED;
+}
+
+static int post_kill(struct cli *cli, uint64_t *killed)
+{
 	_cleanup_(sl_str_done) struct sl_str target = { 0 };
 	_cleanup_json_ json_t *doc = NULL;
 	int r;
@@ -326,14 +339,9 @@ static int post_kill(struct cli *cli, uint64_t *killed)
 	add_filters(cli, &target);
 	if (cli->all)
 		sl_client_add_param(&target, "all", "1");
-	r = ask(cli, "POST", sl_str_text(&target), QUICK_S, &reply);
+	r = ask_doc(cli, "POST", sl_str_text(&target), &doc);
 	if (r != EXIT_GOOD)
 		return r;
-	if (reply.status != 200)
-		return refused(cli, &reply);
-	doc = parse_body(&reply);
-	if (!doc)
-		return EXIT_FAILED;
 	*killed += (uint64_t)json_integer_value(json_object_get(doc, "killed"));
 	return EXIT_GOOD;
 }
@@ -579,17 +587,11 @@ static uint64_t count_active(const struct cli *cli, const json_t *routes)
 
 static int look_active(struct cli *cli, uint64_t *ret)
 {
-	_cleanup_(sl_client_reply_done) struct sl_client_reply reply = { 0 };
 	_cleanup_json_ json_t *doc = NULL;
-	int r = ask(cli, "GET", "/v1/routes", QUICK_S, &reply);
+	int r = ask_doc(cli, "GET", "/v1/routes", &doc);
 
 	if (r != EXIT_GOOD)
 		return r;
-	if (reply.status != 200)
-		return refused(cli, &reply);
-	doc = parse_body(&reply);
-	if (!doc)
-		return EXIT_FAILED;
 	*ret = count_active(cli, doc);
 	return EXIT_GOOD;
 }
