@@ -25,6 +25,7 @@
 #include "accel/guard.h"
 #include "daemon/bind.h"
 #include "daemon/privs.h"
+#include "netns.h"
 
 #define PORT 4433
 #define PASS (-1)
@@ -34,19 +35,6 @@
 #define ACK 0x10
 
 static const char *why_skipped;
-
-static int bring_up_loopback(void)
-{
-	struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	int r;
-
-	if (fd < 0)
-		return -errno;
-	r = ioctl(fd, SIOCSIFFLAGS, &ifr) < 0 ? -errno : 0;
-	(void)close(fd);
-	return r;
-}
 
 static int set_up(void **state)
 {
@@ -58,7 +46,7 @@ static int set_up(void **state)
 		why_skipped = "not root";
 		return 0;
 	}
-	if (unshare(CLONE_NEWNET) < 0 || bring_up_loopback() < 0) {
+	if (enter_netns() < 0) {
 		why_skipped = "no network namespace of its own";
 		return 0;
 	}
