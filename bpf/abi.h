@@ -83,4 +83,214 @@ struct sl_guard_counts {
 };
 _Static_assert(sizeof(struct sl_guard_counts) == 48, "layout");
 
+/* ---- packet: two established TCP connections rewritten into each other ---- */
+
+/* What is pinned is adopted by a later daemon only if it has this number. */
+#define SL_PACKET_LAYOUT 1
+
+/*
+ * A packet as it arrives. Addresses in network order, IPv4 as ::ffff:a.b.c.d; ports in host order,
+ * because a dump is read by people.
+ */
+struct sl_packet_key {
+	__u8 saddr[16];
+	__u8 daddr[16];
+	__u16 sport;
+	__u16 dport;
+} __attribute__((aligned(4)));
+_Static_assert(sizeof(struct sl_packet_key) == 36, "layout");
+
+enum sl_packet_state {
+	/* Inserted, not yet in force: segments with data, FIN, SYN or RST are dropped, others go
+	   up. */
+	SL_PACKET_STARTING = 1,
+	SL_PACKET_ACTIVE,
+	/* To be ended: what arrives is answered with a RST, nothing is forwarded. */
+	SL_PACKET_KILLED,
+};
+
+enum sl_packet_side {
+	SL_PACKET_CLIENT = 0, /* sent by the client, forwarded to the backend */
+	SL_PACKET_BACKEND,
+};
+
+/* One direction of a flow. Sequence numbers are the sender's. */
+struct sl_packet_flow {
+	/* what becomes of a packet */
+	__u8 new_saddr[16];
+	__u8 new_daddr[16];
+	__u16 new_sport;
+	__u16 new_dport;
+	__u32 ifindex;   /* leaves through */
+	__u32 seq_delta; /* added, modulo 2^32 */
+	__u32 ack_delta; /* and to SACK blocks */
+	__u32 tsval_delta;
+	__u32 tsecr_delta; /* an echo of 0 stays 0 */
+	__s8 window_shift; /* > 0: the field is shifted left, at most to 65535; < 0: right */
+	__u8 clear_ecn;    /* one side only has negotiated ECN: no packet is marked */
+	__u8 has_timestamps;
+	__u8 family; /* 4 or 6 */
+	enum sl_packet_state state;
+	enum sl_packet_side from;
+	/* seen so far, each 0 or 1 */
+	__u8 fin;            /* of this sender; fin_seq is valid */
+	__u8 peer_fin;       /* of the other side; peer_fin_seq is valid */
+	__u8 peer_fin_acked; /* by this sender */
+	__u8 rst;            /* of this sender, within what the other side may have acknowledged */
+	__u32 max_seq;       /* behind the last octet forwarded, a FIN counted */
+	__u32 max_ack;       /* highest acknowledgement forwarded */
+	__u32 fin_seq;       /* behind the FIN */
+	__u32 peer_fin_seq;  /* what acknowledges the other side's FIN */
+	__u32 last_tsval;    /* of the last packet with timestamps */
+	__u32 last_tsecr;
+	__u32 drops;    /* packets of this direction that could not be forwarded, any cause */
+	__u32 restarts; /* RST marks taken back because data followed */
+	__u64 packets;  /* forwarded; of a GSO packet each segment */
+	__u64 bytes;    /* payload; an octet sent again is counted once */
+	/* CLOCK_MONOTONIC, of the tick */
+	__u64 last_ns;      /* any packet */
+	__u64 last_data_ns; /* payload, FIN */
+	__u64 killed_ns;    /* 0: not killed */
+	/* the other direction's, so that it can be made again from this one */
+	__u32 peer_ifindex;
+	__s8 peer_window_shift;
+	__u8 pad[3];
+	/* whose it is: the same in both directions */
+	__u64 conn_id;
+	__u32 route_id; /* key in `routes` */
+	__u32 target_hash;
+	__u8 client[16]; /* the real client, of a PROXY header where there was one */
+	__u8 via[16];    /* who connected then; else zeros */
+	__u16 client_port;
+	__u16 via_port;
+	__u32 connect_us;
+	__u64 accepted_ns;   /* CLOCK_MONOTONIC */
+	__u64 relayed_bytes; /* in this direction, before the hand-over */
+};
+_Static_assert(sizeof(struct sl_packet_flow) == 224, "layout");
+
+/* To userspace, as it happens; a full ring loses them and the sweep finds the same in `flows`. */
+enum sl_packet_event_kind {
+	SL_PACKET_EV_FIN = 1,   /* seen for the first time */
+	SL_PACKET_EV_FIN_ACKED, /* by the side in `from` */
+	SL_PACKET_EV_RST,
+	SL_PACKET_EV_REUSED, /* a new SYN on a finished tuple: both entries are gone */
+};
+struct sl_packet_event {
+	__u64 conn_id;
+	enum sl_packet_event_kind kind;
+	enum sl_packet_side from;
+};
+_Static_assert(sizeof(struct sl_packet_event) == 16, "layout");
+
+/* Outcomes of the programs, per CPU; the one row of `counters`. Later versions append only. */
+struct sl_packet_counts {
+	__u64 forwarded_tc; /* packets */
+	__u64 forwarded_xdp;
+	__u64 options_walked;  /* TCP options other than one aligned timestamp */
+	__u64 starting_passed; /* to our own stack, before activation */
+	__u64 starting_dropped;
+	__u64 fragment_dropped;  /* of a known tuple */
+	__u64 extension_dropped; /* IP options or extension headers, of a known tuple */
+	__u64 malformed_dropped; /* of a known tuple */
+	__u64 ttl_dropped;
+	__u64 vlan_passed; /* tagged: belongs to a VLAN device, which has the program itself */
+	__u64 vlan_popped; /* priority tag alone */
+	__u64 icmp_translated;
+	__u64 icmp_dropped; /* of a known tuple, not translatable */
+	__u64 mtu_answered; /* with "fragmentation needed" or "packet too big" */
+	__u64 mtu_failed;
+	__u64 killed_answered; /* with RST */
+	__u64 killed_dropped;
+	__u64 reused;      /* SYN on a finished tuple */
+	__u64 rst_ignored; /* RST outside of what the other side may have acknowledged: forwarded,
+			      not noted */
+	__u64 events_lost; /* the ring was full */
+	__u64 xdp_passed;  /* of a known tuple, left to TC */
+};
+_Static_assert(sizeof(struct sl_packet_counts) == 168, "layout");
+
+struct sl_packet_route {
+	char name[72]; /* NUL-terminated */
+};
+
+struct sl_packet_meta {
+	__u32 layout; /* SL_PACKET_LAYOUT */
+	__u32 max_flows;
+	__u16 port_from; /* reserved source ports */
+	__u16 port_to;
+	__u8 ports_added; /* to net.ipv4.ip_local_reserved_ports by us: to be taken out at the end
+			   */
+	__u8 pad[3];
+	__u32 last_route_id;
+	__u32 owner_pid;  /* of the daemon that uses it, or used it last */
+	char version[32]; /* of that daemon */
+	__u64 started_ns; /* CLOCK_MONOTONIC; when that one started */
+};
+_Static_assert(sizeof(struct sl_packet_meta) == 64, "layout");
+
+/*
+ * The control program, run by BPF_PROG_TEST_RUN in the namespace of the devices: the only one
+ * beside the packet programs that changes `flows`. Its request lies in the one row of a mapped
+ * array.
+ */
+enum sl_packet_op {
+	SL_PACKET_OP_LOOK = 1, /* fill sock[] from the sockets of key[]; changes nothing */
+	SL_PACKET_OP_COMMIT, /* insert both entries, and activate them if both sockets are quiet */
+	SL_PACKET_OP_KILL,  /* state KILLED, one injected packet per side draws the RSTs; repeatable
+			     */
+	SL_PACKET_OP_PROBE, /* one injected keep-alive per side: live peers answer */
+	SL_PACKET_OP_REMOVE,  /* delete both entries, if both are of conn_id or absent */
+	SL_PACKET_OP_ROUTE,   /* new ifindex[] of both directions */
+	SL_PACKET_OP_RESTORE, /* key[0]'s entry is there, its partner is not: make it again */
+};
+
+enum sl_packet_result {
+	SL_PACKET_DONE = 0,
+	SL_PACKET_NO_REQUEST, /* the program could not read it: a defect */
+	SL_PACKET_NO_SOCKET,  /* or a socket with another cookie */
+	SL_PACKET_NOT_ESTABLISHED,
+	SL_PACKET_NOT_QUIET, /* see sock[] */
+	SL_PACKET_URGENT,
+	SL_PACKET_MD5,
+	SL_PACKET_NO_DEVICE, /* the kernel has no valid route cached for a socket */
+	SL_PACKET_MAP_FULL,
+	SL_PACKET_TAKEN, /* an entry of another connection has this key */
+	SL_PACKET_NO_FLOW,
+	SL_PACKET_NOT_SENT, /* KILL, PROBE: marked, but a packet could not be injected */
+};
+
+/* What the kernel knows of a socket. */
+struct sl_packet_sock {
+	__u64 cookie;
+	__u32 state; /* TCP_ESTABLISHED is 1 */
+	__u32 rcv_nxt;
+	__u32 copied_seq;
+	__u32 snd_una;
+	__u32 snd_nxt;
+	__u32 write_seq;
+	__u32 ts_recent;
+	__u32 out_ifindex; /* of the cached route; 0: none */
+	__u32 in_ifindex;  /* of the last packet; 0: unknown */
+	__u8 out_of_order; /* segments are queued behind a hole */
+	__u8 backlog;
+	__u8 urgent;
+	__u8 md5;
+};
+_Static_assert(sizeof(struct sl_packet_sock) == 48, "layout");
+
+/* [0]: packets of the client, the client's socket; [1]: the backend's. */
+struct sl_packet_request {
+	enum sl_packet_op op;
+	enum sl_packet_result result; /* out */
+	__u64 conn_id;                /* 0 with KILL, PROBE, ROUTE, RESTORE: whoever's it is */
+	__u64 cookie[2];              /* SO_COOKIE */
+	__u32 ts_now[2];              /* TCP_TIMESTAMP: of our own clock towards each side */
+	__u32 ifindex[2];             /* COMMIT: 0 asks for the cached route's; out: the one used */
+	struct sl_packet_key key[2];
+	struct sl_packet_flow flow[2]; /* COMMIT: all that does not come from the sockets */
+	struct sl_packet_sock sock[2]; /* out */
+	__u64 took_ns;                 /* out */
+};
+
 #endif
