@@ -131,7 +131,10 @@ bool sl_broker_is_request(uint32_t type); /* comes from a proxy */
 SL_MUST_CHECK int sl_broker_check_request(const void *bytes, size_t n, size_t n_fds);
 SL_MUST_CHECK int sl_broker_check_reply(const void *bytes, size_t n, size_t n_fds);
 
-/* Keeps the descriptors. -EAGAIN: the other side is busy; -EPIPE: it is gone. Never blocks. */
+/*
+ * Keeps the descriptors. -EAGAIN: the other side is busy; -EPIPE: it is gone; -EINVAL: the other
+ * side would refuse the message. Never blocks.
+ */
 SL_MUST_CHECK int sl_broker_send(int sock, const struct sl_broker_msg *msg, const int *fds,
 				 size_t n_fds);
 /*
@@ -140,5 +143,10 @@ SL_MUST_CHECK int sl_broker_send(int sock, const struct sl_broker_msg *msg, cons
  */
 SL_MUST_CHECK int sl_broker_recv(int sock, bool requests, struct sl_broker_msg *ret,
 				 int fds[SL_BROKER_MAX_FDS]);
+
+/* Closes what was received, -1 being none, and never waits for a socket of it (SO_LINGER). */
+void sl_broker_close_fds(int fds[SL_BROKER_MAX_FDS]);
+/* Closes a channel and what nobody has read from it, as above. */
+void sl_broker_hang_up(int sock);
 
 #endif
