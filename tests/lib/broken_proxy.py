@@ -53,7 +53,13 @@ def finish(src, dst, down):
         dst.shutdown(socket.SHUT_WR)
 
 
-def pump(src, dst, down):
+class Pair:
+    """Both sockets; whichever thread meets the reset, both directions end by one."""
+    def __init__(self):
+        self.broken = False
+
+
+def pump(pair, src, dst, down):
     total, spoiled = 0, not down
     try:
         while True:
@@ -67,15 +73,20 @@ def pump(src, dst, down):
                 data = spoil(data, max(0, AFTER - total))
             total += len(data)
             dst.sendall(data)
+        time.sleep(0.05)  # the other thread may have taken the error that explains this EOF
+        if pair.broken:
+            raise ConnectionResetError
         finish(src, dst, down)
     except OSError:
-        try:
-            if FAULT == "quiet":
-                dst.shutdown(socket.SHUT_WR)
-            else:
-                reset(dst)
-        except OSError:
-            pass
+        pair.broken = True
+        for sock in (src, dst):
+            try:
+                if FAULT == "quiet":
+                    sock.shutdown(socket.SHUT_WR)
+                else:
+                    reset(sock)
+            except OSError:
+                pass
 
 
 def main():
@@ -85,8 +96,9 @@ def main():
     while True:
         client, _ = listener.accept()
         backend = socket.create_connection((host, int(port)))
-        for pair in ((client, backend, False), (backend, client, True)):
-            threading.Thread(target=pump, args=pair, daemon=True).start()
+        pair = Pair()
+        for way in ((pair, client, backend, False), (pair, backend, client, True)):
+            threading.Thread(target=pump, args=way, daemon=True).start()
 
 
 main()
