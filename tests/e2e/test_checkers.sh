@@ -81,7 +81,7 @@ while True:
     if to == 8000:
         seen.setdefault(port, set()).add(seq >> 31)
 '
-PEER_PIDS[sniff]=$LAST
+PEER_PIDS["sniff"]=$LAST
 wait_for grep -q ready "$LAB_DIR/sniff.out"
 in_ns proxy sysctl -qw net.ipv4.ip_forward=1
 ip -n "$LAB-c" route add 10.92.0.0/16 via $PROXY_IP
@@ -92,7 +92,9 @@ assert_eq "connections whose numbers are on both sides of 2^32" "$RESULT" 10
 
 say "window scales"
 wide_windows
-client_bg scales verify $(printf "to=$BACKEND_IP:%d " {8100..8107}) n=64 burst=2 scales=1 max=50000 shapes=duplex timeout=20
+targets=()
+for p in {8100..8107}; do targets+=("to=$BACKEND_IP:$p"); done
+client_bg scales verify "${targets[@]}" n=64 burst=2 scales=1 max=50000 shapes=duplex timeout=20
 wait_for grep -q ready "$LAB_DIR/scales.out"
 in_ns client ss -Htino 'dport >= :8100 and dport <= :8107' | grep -o 'wscale:[0-9,]*' | sort | uniq -c >"$LAB_DIR/wscale"
 kill -USR1 "${PEER_PIDS[scales]}"

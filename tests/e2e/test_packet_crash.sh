@@ -3,12 +3,13 @@
 # The daemon is killed in the middle of transfers of gigabytes, both ways: they go on without it, the next
 # one adopts them under their names, every hash is right, and nothing is left at the end. Also when only
 # the process that carries connections dies, or only the broker.
-#   ROUNDS= kills of the whole daemon, MB= each way and flow, FLOWS= at once, KILLS= of each process alone
+#   ROUNDS= kills of the whole daemon, MB= each way and flow, FLOWS= at once, RATE= bytes/s of each (0: as fast
+#   as it goes), KILLS= of each process alone
 . "$(dirname "$0")/../lib/netlab.sh"
 . "$(dirname "$0")/../lib/packetlab.sh"
 need_packet
 need_split
-ROUNDS=${ROUNDS:-2} MB=${MB:-600} FLOWS=${FLOWS:-2} KILLS=${KILLS:-1} GAP=${GAP:-2000}
+ROUNDS=${ROUNDS:-2} MB=${MB:-400} FLOWS=${FLOWS:-2} KILLS=${KILLS:-1} GAP=${GAP:-2000} RATE=${RATE:-120000000}
 step=$((MB / 6))
 
 server l long 8000 stall=$((5000 * SLOW))
@@ -48,7 +49,7 @@ moved() {
 transfer() { # starts it; until it is in the kernel and has moved a part
 	: >"$LAB_DIR/long.out"
 	client_bg long long to=$PROXY_IP:8080 to="[$PROXY6]:8081" c="$FLOWS" n=$((MB * 1000000)) stall=$((5000 * SLOW)) \
-		timeout=300 rate=${RATE:-0} v=1
+		timeout=300 rate="$RATE"
 	wait_for eval '[ "$(n_on packet)" -ge '$((FLOWS + HELD))' ]'
 	moved_on "$step"
 }

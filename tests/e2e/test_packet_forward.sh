@@ -94,7 +94,7 @@ if on_packet; then
 	assert_eq "metric" "$(http_get /metrics | awk '/^sluice_connections_total/ && /engine="packet"/ { n += $NF } END { print n + 0 }')" "$(n_packet_total)"
 	assert_match "hand-overs" "$(handovers)" '[a-z]+=[0-9]+'
 	assert_eq "by the metric" "$(n_handed)" "$(n_packet_total)"
-	assert_match "programs" "$(programs_on proxy cli) $(programs_on proxy srv)" '[a-z].* [a-z]'
+	assert_match "programs" "$(programs_on proxy cli) $(programs_on proxy srv)" '^[a-z]+:.* [a-z]+:'
 	assert_eq "pinned" "$(for m in flows events counters routes meta; do [ -e "$(bpf_of)/$m" ] && echo $m; done | xargs)" "flows events counters routes meta"
 	assert_match "routes by name" "$(dump routes | jq -c '[.[].formatted.value.name]')" four
 	assert_between "packets by the counters" "$(($(counter forwarded_tc) + $(counter forwarded_xdp)))" 500 10000000

@@ -60,7 +60,7 @@ wait_engine() {
 
 # n_handed [RESULT_REGEX]: hand-overs by the metric, of one result (default: the successful ones).
 n_handed() {
-	http_get /metrics | awk -v r="result=\"(${1:-ok|done|success})\"" \
+	http_get /metrics | awk -v r="result=\"(${1:-ok|done|success|handed_over|eligible})\"" \
 		'/^sluice_handover_total/ && /engine="packet"/ && $0 ~ r { n += $NF } END { print n + 0 }'
 }
 handovers() { # all results: "ok=5 not_quiescent=2"
@@ -92,9 +92,11 @@ no_flows() { [ "$(n_flows)" = 0 ]; }
 pinned() { find "$(bpf_of)" -mindepth 1 -printf '%P\n' 2>/dev/null | sort | xargs; }
 # counter NAME: of the programs, summed over the processors.
 counter() { dump counters | jq "[.. | objects | .$1? // empty | numbers] | add // 0"; }
-programs_on() { # NS LINK: names of programs attached
-	in_ns "$1" bpftool -j net show dev "$2" | jq -r '.. | objects | .name? // empty' | sort | xargs
+# programs_on NS LINK: those at its ingress: "tcx:NAME", "tc:NAME", "xdp:NAME".
+programs_on() {
+	in_ns "$1" /usr/bin/python3 tests/lib/hooks.py "$2" | awk '{ print $1 ":" $2 }' | xargs
 }
+attached() { programs_on proxy "$1" | grep -qE "${2:-packet}"; } # LINK [NAME]
 
 # ---- RSTs of the proxy's own stack ----
 
