@@ -473,7 +473,7 @@ static void drain(struct role *role, bool accept_queued)
 	/* At an upgrade the next generation answers new control clients. */
 	if (!accept_queued && role->ctl)
 		sl_ctl_stop_accepting(role->ctl);
-	sl_proxy_drain(role->proxy, on_drained, role);
+	sl_proxy_drain(role->proxy, !accept_queued, on_drained, role);
 }
 
 static void stop(struct role *role)
