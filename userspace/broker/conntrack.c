@@ -13,6 +13,8 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 
+/* Unsigned, unlike NLA_HDRLEN. */
+#define ATTR_HEAD ((sizeof(struct nlattr) + 3) & ~(size_t)3)
 #define PRESENT "/proc/sys/net/netfilter/nf_conntrack_count"
 
 struct request {
@@ -33,10 +35,10 @@ static struct nlattr *add_attr(struct request *q, uint16_t type, const void *byt
 	struct nlattr *a = (void *)((uint8_t *)q + NLMSG_ALIGN(q->head.nlmsg_len));
 
 	a->nla_type = type;
-	a->nla_len = (uint16_t)(NLA_HDRLEN + n);
+	a->nla_len = (uint16_t)(ATTR_HEAD + n);
 	if (n)
-		memcpy((uint8_t *)a + NLA_HDRLEN, bytes, n);
-	q->head.nlmsg_len += NLA_ALIGN(a->nla_len);
+		memcpy((uint8_t *)a + ATTR_HEAD, bytes, n);
+	q->head.nlmsg_len += (uint32_t)NLA_ALIGN(a->nla_len);
 	return a;
 }
 
@@ -90,8 +92,7 @@ static void make_request(struct request *q, uint16_t type, bool is_accepted,
 		.head = { .nlmsg_len = NLMSG_LENGTH(sizeof(struct nfgenmsg)),
 			  .nlmsg_type = (uint16_t)(NFNL_SUBSYS_CTNETLINK << 8 | type),
 			  .nlmsg_flags = NLM_F_REQUEST },
-		.gen = { .nfgen_family = (uint8_t)sl_addr_family(local),
-			 .version = NFNETLINK_V0 },
+		.gen = { .nfgen_family = (uint8_t)sl_addr_family(local), .version = NFNETLINK_V0 },
 	};
 	nest = open_nest(q, is_accepted ? CTA_TUPLE_REPLY : CTA_TUPLE_ORIG);
 	add_ips(q, local, peer);
@@ -161,11 +162,11 @@ static int send_request(struct sl_conntrack *ct, struct request *q)
 
 static const struct nlattr *find(const uint8_t *p, size_t n, uint16_t type)
 {
-	while (n >= NLA_HDRLEN) {
+	while (n >= ATTR_HEAD) {
 		const struct nlattr *a = (const void *)p;
-		size_t step = NLA_ALIGN(a->nla_len);
+		size_t step = (size_t)NLA_ALIGN(a->nla_len);
 
-		if (a->nla_len < NLA_HDRLEN || a->nla_len > n)
+		if (a->nla_len < ATTR_HEAD || a->nla_len > n)
 			return NULL;
 		if ((a->nla_type & NLA_TYPE_MASK) == type)
 			return a;
@@ -188,9 +189,9 @@ static bool says_translated(const struct answer *a)
 	    h->nlmsg_type != (NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW))
 		return false;
 	status = find(a->bytes + skip, h->nlmsg_len - skip, CTA_STATUS);
-	if (!status || status->nla_len < NLA_HDRLEN + sizeof(bits))
+	if (!status || status->nla_len < ATTR_HEAD + sizeof(bits))
 		return false;
-	memcpy(&bits, (const uint8_t *)status + NLA_HDRLEN, sizeof(bits));
+	memcpy(&bits, (const uint8_t *)status + ATTR_HEAD, sizeof(bits));
 	return ntohl(bits) & (IPS_SRC_NAT | IPS_DST_NAT);
 }
 

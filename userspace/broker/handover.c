@@ -28,7 +28,7 @@ struct attempt {
 	const struct sl_policy *policy;
 	struct sl_sock_facts sock[2];
 	struct sl_packet_key key[2];
-	uint32_t ifindex[2]; /* packets to the backend, to the client; 0: the cached route's */
+	uint32_t ifindex[2]; /* towards each side; 0: the cached route's */
 	uint32_t rcv_nxt[2]; /* at the commit */
 	uint32_t route_id;
 	bool has_holes;
@@ -186,8 +186,7 @@ static enum sl_engine_reason check_interfaces(struct attempt *a, const struct sl
 			return SL_WHY_NO_ROUTE;
 		if (!sl_watch_has(&a->b->watch, in ? in : out))
 			return SL_WHY_INTERFACE_NOT_ATTACHED;
-		/* What leaves towards one side has come from the other. */
-		a->ifindex[1 - i] = s[i].out_ifindex ? 0 : out;
+		a->ifindex[i] = s[i].out_ifindex ? 0 : out;
 	}
 	return SL_WHY_NONE;
 }
@@ -273,6 +272,14 @@ static int freeze(const struct attempt *a)
 	return r;
 }
 
+/* An acknowledgement held back would leave later than the clock is read, and look old then. */
+static void acknowledge(int fd)
+{
+	int now = 1;
+
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &now, sizeof(now));
+}
+
 static void thaw(const struct attempt *a)
 {
 	for (int i = 0; i < 2; i++) {
@@ -298,8 +305,10 @@ static int commit(struct attempt *a)
 	fill_direction(a, SL_PACKET_CLIENT, &q->flow[SL_PACKET_CLIENT]);
 	fill_direction(a, SL_PACKET_BACKEND, &q->flow[SL_PACKET_BACKEND]);
 	r = freeze(a);
-	for (int i = 0; r == 0 && i < 2; i++)
+	for (int i = 0; r == 0 && i < 2; i++) {
+		acknowledge(a->fd[i]);
 		r = get_clock(a->fd[i], &q->ts_now[i]);
+	}
 	if (r == 0)
 		r = run(a);
 	if (r != SL_PACKET_DONE) {

@@ -31,8 +31,6 @@ static void on_kill_timer(struct sl_timer *timer)
 	uint32_t after = kill_again_ms[f->kill_step++];
 
 	(void)sl_broker_order(f->broker, SL_PACKET_OP_KILL, f);
-	/* A peer whose last acknowledgement we never saw answers this with an exact one. */
-	(void)sl_broker_order(f->broker, SL_PACKET_OP_PROBE, f);
 	if (f->kill_step < SL_ARRAY_LEN(kill_again_ms))
 		sl_timer_start(f->broker->loop, timer,
 			       sl_loop_now_ms(f->broker->loop) + kill_again_ms[f->kill_step] -
@@ -129,8 +127,8 @@ static bool is_broken(const struct sl_kflow *f)
 
 static enum sl_broker_end rst_end(const struct sl_kflow *f)
 {
-	return f->rst_from == SL_PACKET_CLIENT ? SL_BROKER_END_RST_CLIENT :
-						 SL_BROKER_END_RST_BACKEND;
+	return f->rst_from == SL_PACKET_CLIENT ? SL_BROKER_END_RST_CLIENT
+					       : SL_BROKER_END_RST_BACKEND;
 }
 
 /* 1: both are there. */
@@ -171,8 +169,8 @@ static void await_revival(struct sl_kflow *f)
 	const struct sl_kflow_half *b = &f->half[SL_PACKET_BACKEND];
 
 	/* One RST may draw another; the one that came first is the reason. */
-	f->rst_from = c->rst && (!b->rst || c->last_ns <= b->last_ns) ? SL_PACKET_CLIENT :
-									SL_PACKET_BACKEND;
+	f->rst_from = c->rst && (!b->rst || c->last_ns <= b->last_ns) ? SL_PACKET_CLIENT
+								      : SL_PACKET_BACKEND;
 	f->stage = SL_KFLOW_RESETTING;
 	sl_timer_start(f->broker->loop, &f->timer,
 		       sl_loop_now_ms(f->broker->loop) + f->broker->times.revival_ms, on_rst_timer);
@@ -271,9 +269,9 @@ static enum sl_broker_end how_gone(const struct sl_kflow *f)
 	if (is_closed(f))
 		return SL_BROKER_END_CLOSED;
 	if (has_rst(f))
-		return f->stage == SL_KFLOW_RESETTING ? rst_end(f) :
-		       f->half[SL_PACKET_CLIENT].rst  ? SL_BROKER_END_RST_CLIENT :
-							SL_BROKER_END_RST_BACKEND;
+		return f->stage == SL_KFLOW_RESETTING  ? rst_end(f)
+		       : f->half[SL_PACKET_CLIENT].rst ? SL_BROKER_END_RST_CLIENT
+						       : SL_BROKER_END_RST_BACKEND;
 	return SL_BROKER_END_LOST;
 }
 

@@ -64,8 +64,8 @@ static bool has_late_data(struct sl_broker *b, const struct sl_linger_pair *pair
 	if (sl_packet_run(b->packet) < 0)
 		return true;
 	/* Sockets that are gone: someone has left repair mode, and answers for what follows. */
-	return q->result == SL_PACKET_DONE && (q->sock[0].rcv_nxt != pair->rcv_nxt[0] ||
-					       q->sock[1].rcv_nxt != pair->rcv_nxt[1]);
+	return q->result == SL_PACKET_DONE &&
+	       (q->sock[0].rcv_nxt != pair->rcv_nxt[0] || q->sock[1].rcv_nxt != pair->rcv_nxt[1]);
 }
 
 /* Of our own two connections, which are over; the flow goes past them. */

@@ -70,8 +70,7 @@ static void fill_ended(const struct sl_kflow *f, struct sl_broker_ended *ret)
 	ret->how = f->how;
 	ret->bytes[SL_CLIENT] = c->bytes;
 	ret->bytes[SL_BACKEND] = b->bytes;
-	ret->last_data_ns =
-		c->last_data_ns > b->last_data_ns ? c->last_data_ns : b->last_data_ns;
+	ret->last_data_ns = c->last_data_ns > b->last_data_ns ? c->last_data_ns : b->last_data_ns;
 }
 
 static int send_flow(struct sl_peer *p, const struct sl_kflow *f, enum sl_broker_type type)
@@ -204,7 +203,7 @@ static struct sl_peer *find(const struct sl_broker *b, uint64_t proxy, unsigned 
 {
 	struct sl_list *i;
 
-	sl_list_for_each(i, &b->peers) {
+	sl_list_for_each (i, &b->peers) {
 		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
 
 		if (p->proxy == proxy && p->worker == worker)
@@ -230,10 +229,9 @@ static void on_announce(struct sl_task *task)
 
 	if (!to)
 		return;
-	sl_list_for_each_safe(i, tmp, &b->orphans) {
+	sl_list_for_each_safe (i, tmp, &b->orphans) {
 		struct sl_kflow *f = SL_CONTAINER_OF(i, struct sl_kflow, own);
-		struct sl_peer *p =
-			find(b, to->proxy, (unsigned)(f->conn_id % to->n_workers));
+		struct sl_peer *p = find(b, to->proxy, (unsigned)(f->conn_id % to->n_workers));
 
 		if (p)
 			announce(f, p);

@@ -133,7 +133,7 @@ static void correct(struct sl_broker *b, const struct sl_packet_key *key,
 		return;
 	*q = (struct sl_packet_request){ .op = SL_PACKET_OP_ROUTE,
 					 .conn_id = entry->conn_id,
-					 .ifindex = { to_backend, to_client },
+					 .ifindex = { to_client, to_backend },
 					 .key = { *key, partner } };
 	if (sl_packet_run(b->packet) == 0 && q->result == SL_PACKET_DONE)
 		sl_log_conn(SL_LOG_DEBUG, entry->conn_id,

@@ -44,7 +44,7 @@ struct sl_broker {
 
 	struct sl_policy *policy[SL_BROKER_GENERATIONS]; /* the newest first */
 
-	struct sl_packet *packet;      /* NULL: off */
+	struct sl_packet *packet; /* NULL: off */
 	int flows_fd;
 	enum sl_engine_reason why_off; /* NONE: on */
 	char off_text[100];

@@ -15,7 +15,7 @@ struct sl_broker;
 
 /* The walk through `flows`, slice by slice, again and again: what it finds is the truth. */
 struct sl_sweep {
-	uint32_t round; /* counts up; what was not met in one is gone */
+	uint32_t round;   /* counts up; what was not met in one is gone */
 	bool is_checking; /* for what was not met; otherwise walking */
 	struct sl_packet_cursor cursor;
 	struct sl_packet_key *keys; /* room for a slice; also used by routes.c */

@@ -14,9 +14,10 @@ struct sl_broker;
 struct sl_watched {
 	unsigned ifindex;
 	char name[16];
-	bool is_wanted; /* by the policy; where it is not, the program stays while there are flows */
+	bool is_wanted; /* by the policy; where it is not, the program stays while there are flows
+			 */
 	bool is_attached;
-	bool is_here; /* false: in doubt, since events were lost */
+	bool is_here;  /* false: in doubt, since events were lost */
 	bool was_said; /* that it cannot be attached to */
 };
 
