@@ -86,6 +86,7 @@ struct sl_broker_ended {
 
 struct sl_broker_status {
 	uint32_t is_on;   /* hand-overs are possible */
+	uint32_t why;     /* else: enum sl_engine_reason of every refusal */
 	uint32_t n_flows; /* entries in the map, halved */
 	uint32_t n_live;  /* flows that are not over */
 	uint32_t n_held;  /* over, entries kept for late packets */
