@@ -227,7 +227,8 @@ static int adopt(struct sl_packet *p, const struct sl_packet_options *options, s
 	int r = count_flows(o, found, &n_entries);
 
 	if (n_strays > 0)
-		say(found, "%zu attached programs used another map", n_strays);
+		say(found, "%zu attached program%s used another map", n_strays,
+		    n_strays == 1 ? "" : "s");
 	if (r == 0 && n_max != options->max_flows) {
 		if (n_entries > 0)
 			say(found, "max_flows stays %u while there are flows", n_max);
