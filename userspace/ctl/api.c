@@ -12,6 +12,7 @@
 #include "ctl/changes.h"
 #include "ctl/metrics.h"
 #include "ctl/params.h"
+#include "ctl/view_kernel.h"
 #include "ctl/views.h"
 #include "ctl/words.h"
 
@@ -117,10 +118,38 @@ static void get_changes(struct sl_ctl *ctl, struct sl_call *call)
 static void get_flows(struct sl_ctl *ctl, struct sl_call *call)
 {
 	struct sl_str body = { 0 };
+	uint64_t rows;
 
-	(void)ctl;
-	sl_view_flows(&body);
+	if (!sl_param_number(call, "limit", 0, SIZE_MAX, DEFAULT_ROWS, &rows))
+		return;
+	sl_view_flows(&body, ctl->options.proxy, (size_t)rows);
 	reply_json(call, &body);
+}
+
+static void on_flushed(void *arg)
+{
+	struct sl_wait *w = arg;
+	struct sl_str body = { 0 };
+	struct sl_json j = sl_json_on(&body);
+
+	sl_json_obj(&j, NULL);
+	sl_json_bool(&j, "ok", true);
+	sl_json_str(&j, "text", "every flow in the kernel was reset and its entries removed\n");
+	sl_json_obj_end(&j);
+	sl_str_addc(&body, '\n');
+	reply_json(w->call, &body);
+	sl_wait_end(w);
+}
+
+static void delete_flows(struct sl_ctl *ctl, struct sl_call *call)
+{
+	struct sl_wait *w = sl_wait_start(ctl, call);
+
+	if (!w || sl_proxy_flush(ctl->options.proxy, on_flushed, w) == 0)
+		return;
+	sl_call_fail(call, 503, "'sluice engines' says why the packet engine is off",
+		     "no broker process can be asked now");
+	sl_wait_end(w);
 }
 
 static void get_engines(struct sl_ctl *ctl, struct sl_call *call)
@@ -355,7 +384,9 @@ static const struct endpoint endpoints[] = {
 	{ "POST", "/v1/undrain", sl_api_undrain, false, "target route ", "ends a drain" },
 	{ "GET", "/v1/conns", get_conns, false, "id route client target limit ",
 	  "open connections" },
-	{ "GET", "/v1/flows", get_flows, false, "", "flows the kernel carries" },
+	{ "GET", "/v1/flows", get_flows, false, "limit ", "flows the kernel carries" },
+	{ "DELETE", "/v1/flows", delete_flows, false, "",
+	  "resets every flow the kernel carries and empties its table" },
 	{ "GET", "/v1/engines", get_engines, false, "", "what may carry connections here" },
 	{ "GET", "/v1/reasons", get_reasons, false, "", "meaning of all reason names" },
 	{ "GET", "/v1/version", get_version, false, "", "version of the daemon" },
