@@ -1439,7 +1439,7 @@ static void test_port_lists(void **state)
 	for (size_t i = 0; i < SL_ARRAY_LEN(rows); i++) {
 		_cleanup_(sl_str_done) struct sl_str s = { 0 };
 		struct sl_ports ports;
-		int r = sl_ports_parse(rows[i].text, strlen(rows[i].text), &ports);
+		int r = sl_packet_ports_parse(rows[i].text, strlen(rows[i].text), &ports);
 
 		if (r != (rows[i].want ? 0 : -EINVAL))
 			fail_msg("%s: %d", rows[i].why, r);

@@ -128,7 +128,7 @@ int sl_privs_trim_supervisor(void)
 	static const unsigned keep[] = { CAP_NET_BIND_SERVICE, CAP_CHOWN,     CAP_SETUID,
 					 CAP_SETGID,           CAP_SETPCAP,   CAP_KILL,
 					 CAP_DAC_OVERRIDE,     CAP_NET_ADMIN, CAP_BPF,
-					 CAP_SYS_RESOURCE };
+					 CAP_PERFMON,          CAP_SYS_RESOURCE };
 
 	if (geteuid() != 0)
 		return 0;

@@ -432,12 +432,14 @@ static const int broker_plain[] = {
 	SCMP_SYS(unlinkat),
 	SCMP_SYS(write),
 	SCMP_SYS(writev),
+	SCMP_SYS(shutdown),
 };
 
 static const struct option broker_sockopts[] = {
 	{ IPPROTO_TCP, TCP_REPAIR },      { IPPROTO_TCP, TCP_REPAIR_QUEUE },
 	{ IPPROTO_TCP, TCP_QUEUE_SEQ },   { IPPROTO_TCP, TCP_REPAIR_OPTIONS },
 	{ IPPROTO_TCP, TCP_TIMESTAMP },   { IPPROTO_TCP, TCP_REPAIR_WINDOW },
+	{ IPPROTO_TCP, TCP_QUICKACK },    { SOL_SOCKET, SO_PASSCRED },
 	{ SOL_SOCKET, SO_ATTACH_BPF },    { SOL_SOCKET, SO_DETACH_BPF },
 	{ SOL_SOCKET, SO_LINGER },        { SOL_SOCKET, SO_REUSEADDR },
 	{ SOL_SOCKET, SO_RCVBUF },        { SOL_SOCKET, SO_SNDBUF },
