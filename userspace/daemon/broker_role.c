@@ -27,8 +27,9 @@ struct role {
 	struct sl_msg_options options;
 	struct sl_broker *broker; /* NULL before the first policy */
 	struct fixed fixed;
-	struct sl_broker_status status;
+	struct sl_policy *next; /* came before this one is ready */
 	bool is_ready;
+	bool is_loaded; /* programs are there: policies make a difference */
 	int exit_code;
 };
 
@@ -50,16 +51,6 @@ static void say_failed(struct role *role, int err, const char *what)
 	say(role, SL_MSG_FAILED, 0, text);
 	role->exit_code = 1;
 	sl_loop_quit(role->loop);
-}
-
-static void on_status(void *arg, const struct sl_broker_status *status)
-{
-	struct role *role = arg;
-	bool is_news = role->is_ready && strcmp(role->status.text, status->text) != 0;
-
-	role->status = *status;
-	if (is_news)
-		sl_info("packet engine: %s", status->text);
 }
 
 /* ---- policies ---- */
@@ -103,6 +94,39 @@ static int restrict_self(struct role *role)
 	return r < 0 ? r : sl_sandbox_enter(SL_ROLE_BROKER, &is_on);
 }
 
+/* What could not be loaded can be no more: the supervisor starts another one for that. */
+static void change_policy(struct role *role, struct sl_policy *policy)
+{
+	struct fixed wanted = fixed_of(policy);
+	int r;
+
+	if (!role->is_loaded && !role->options.is_single) {
+		sl_policy_free(policy);
+		return;
+	}
+	if (!is_same(&role->fixed, &wanted)) {
+		sl_policy_free(policy);
+		make_room(role, &wanted);
+		return;
+	}
+	r = sl_broker_set_policy(role->broker, policy);
+	if (r < 0)
+		say_failed(role, r, "cannot take over the policy");
+}
+
+static void on_status(void *arg, const struct sl_broker_status *status)
+{
+	struct role *role = arg;
+
+	if (role->is_ready && role->is_loaded == status->is_on)
+		return;
+	role->is_ready = true;
+	role->is_loaded = status->is_on;
+	say(role, SL_MSG_READY, status->is_on, status->text);
+	if (role->next)
+		change_policy(role, SL_TAKE_PTR(role->next));
+}
+
 /* Takes over the policy. */
 static int begin(struct role *role, struct sl_policy *policy)
 {
@@ -126,27 +150,20 @@ static int begin(struct role *role, struct sl_policy *policy)
 static void set_policy(struct role *role, int fd)
 {
 	struct sl_policy *policy = NULL;
-	struct fixed wanted;
 	int r = sl_policy_unpack(fd, &policy);
 
 	if (r < 0) {
 		say_failed(role, r, "cannot read the policy");
-		return;
+	} else if (!role->broker) {
+		r = begin(role, policy);
+		if (r < 0)
+			say_failed(role, r, "cannot start");
+	} else if (role->is_ready) {
+		change_policy(role, policy);
+	} else {
+		sl_policy_free(role->next);
+		role->next = policy;
 	}
-	wanted = fixed_of(policy);
-	if (role->broker && !is_same(&role->fixed, &wanted)) {
-		sl_policy_free(policy);
-		make_room(role, &wanted);
-		return;
-	}
-	r = role->broker ? sl_broker_set_policy(role->broker, policy) : begin(role, policy);
-	if (r < 0) {
-		say_failed(role, r, "cannot take over the policy");
-		return;
-	}
-	if (!role->is_ready)
-		say(role, SL_MSG_READY, role->status.is_on, role->status.text);
-	role->is_ready = true;
 }
 
 /* ---- the channel ---- */
@@ -234,6 +251,7 @@ int sl_broker_role_run(int channel_fd)
 	if (r < 0)
 		role.exit_code = 1;
 	sl_broker_free(role.broker);
+	sl_policy_free(role.next);
 	sl_channel_free(role.channel);
 	sl_loop_free(role.loop);
 	return role.exit_code;

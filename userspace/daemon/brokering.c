@@ -164,12 +164,23 @@ static void start(struct sl_supervisor *s)
 			connect_all(s, proxy_of(pos));
 }
 
+/* Also when it is off now: flows of an earlier configuration go on, and somebody must end them. */
+static bool is_needed(const struct sl_conf_global *g)
+{
+	char pin[sizeof(((struct sl_policy *)NULL)->bpf_dir) + 8];
+
+	if (g->packet.hook != SL_HOOK_CHOICE_OFF)
+		return true;
+	(void)snprintf(pin, sizeof(pin), "%s/flows", g->bpf_dir);
+	return access(pin, F_OK) == 0;
+}
+
 void sl_brokering_start(struct sl_supervisor *s)
 {
 	if (geteuid() != 0)
 		set_why_not(s, "off: not started as root");
-	else if (s->now.conf->global.packet.hook == SL_HOOK_CHOICE_OFF)
-		set_why_not(s, "off: configured");
+	else if (!is_needed(&s->now.conf->global))
+		set_why_not(s, "off: packet.hook is off");
 	else
 		start(s);
 }
@@ -280,13 +291,13 @@ static void on_ready(struct sl_brokering *b, const struct sl_msg *msg)
 {
 	struct sl_child *c = b->child;
 
+	b->is_off = !msg->flag;
 	if (c->state != SL_CHILD_STARTING)
 		return;
 	sl_timer_stop(&c->deadline);
 	c->state = SL_CHILD_RUNNING;
-	b->is_off = !msg->flag;
-	sl_log(msg->flag ? SL_LOG_INFO : SL_LOG_WARN, "packet engine: %s; broker process %d",
-	       msg->text, (int)c->pid);
+	/* It has said itself what it found, and why it is off. */
+	sl_info("ready: broker process %d%s", (int)c->pid, b->is_off ? ", off" : "");
 }
 
 static void on_message(void *arg, struct sl_child *c, const struct sl_msg *msg, int fd)

@@ -59,7 +59,8 @@ enum sl_msg_type {
 	 * BROKER */
 	SL_MSG_WORKER,
 	/* from the proxy; READY and FAILED from the broker, too */
-	SL_MSG_READY, /* the broker's has a text, and flag: it can hand over */
+	SL_MSG_READY, /* the broker's has a text, and flag: it can hand over; again when that
+			 changes */
 	SL_MSG_PREPARED,
 	SL_MSG_APPLIED,
 	SL_MSG_FAILED,  /* text; the broker's flag: the next one can, and is to be started */

@@ -128,24 +128,9 @@ int sl_privs_trim_supervisor(void)
 	static const unsigned keep[] = { CAP_NET_BIND_SERVICE, CAP_CHOWN,     CAP_SETUID,
 					 CAP_SETGID,           CAP_SETPCAP,   CAP_KILL,
 					 CAP_DAC_OVERRIDE,     CAP_NET_ADMIN, CAP_BPF,
-					 CAP_PERFMON,          CAP_SYS_RESOURCE };
+					 CAP_SYS_RESOURCE,     CAP_PERFMON };
 
-	if (geteuid() != 0)
-		return 0;
-	capng_get_caps_process();
-	for (unsigned cap = 0; cap <= CAP_LAST_CAP; cap++) {
-		bool is_kept = false;
-
-		for (size_t i = 0; i < SL_ARRAY_LEN(keep); i++)
-			is_kept = is_kept || keep[i] == cap;
-		/* What a container has not got cannot be kept either. */
-		if (!is_kept)
-			(void)capng_update(CAPNG_DROP,
-					   (capng_type_t)(CAPNG_EFFECTIVE | CAPNG_PERMITTED |
-							  CAPNG_INHERITABLE | CAPNG_BOUNDING_SET),
-					   cap);
-	}
-	return capng_apply(CAPNG_SELECT_BOTH) == 0 ? 0 : -EPERM;
+	return geteuid() == 0 ? keep_only(keep, SL_ARRAY_LEN(keep), CAPNG_SELECT_BOTH) : 0;
 }
 
 static int change_identity(uid_t uid, gid_t gid)

@@ -147,6 +147,7 @@ static const int no_files[] = {
 static const struct option proxy_sockopts[] = {
 	{ SOL_SOCKET, SO_ATTACH_BPF }, /* the broker's program: it can load none itself */
 	{ SOL_SOCKET, SO_DETACH_BPF },
+	{ SOL_SOCKET, SO_PASSCRED }, /* to empty a channel */
 	{ SOL_SOCKET, SO_KEEPALIVE },
 	{ SOL_SOCKET, SO_LINGER },
 	{ SOL_SOCKET, SO_RCVBUF },
@@ -419,6 +420,7 @@ static const int broker_plain[] = {
 	SCMP_SYS(sendmsg),
 	SCMP_SYS(sendto),
 	SCMP_SYS(set_robust_list),
+	SCMP_SYS(shutdown),
 	SCMP_SYS(sigaltstack),
 	SCMP_SYS(stat),
 	SCMP_SYS(statfs),
@@ -432,20 +434,28 @@ static const int broker_plain[] = {
 	SCMP_SYS(unlinkat),
 	SCMP_SYS(write),
 	SCMP_SYS(writev),
-	SCMP_SYS(shutdown),
 };
 
 static const struct option broker_sockopts[] = {
-	{ IPPROTO_TCP, TCP_REPAIR },      { IPPROTO_TCP, TCP_REPAIR_QUEUE },
-	{ IPPROTO_TCP, TCP_QUEUE_SEQ },   { IPPROTO_TCP, TCP_REPAIR_OPTIONS },
-	{ IPPROTO_TCP, TCP_TIMESTAMP },   { IPPROTO_TCP, TCP_REPAIR_WINDOW },
-	{ IPPROTO_TCP, TCP_QUICKACK },    { SOL_SOCKET, SO_PASSCRED },
-	{ SOL_SOCKET, SO_ATTACH_BPF },    { SOL_SOCKET, SO_DETACH_BPF },
-	{ SOL_SOCKET, SO_LINGER },        { SOL_SOCKET, SO_REUSEADDR },
-	{ SOL_SOCKET, SO_RCVBUF },        { SOL_SOCKET, SO_SNDBUF },
-	{ SOL_SOCKET, SO_RCVBUFFORCE },   { SOL_SOCKET, SO_RCVTIMEO },
-	{ SOL_NETLINK, NETLINK_EXT_ACK }, { SOL_NETLINK, NETLINK_ADD_MEMBERSHIP },
-	{ SOL_NETLINK, NETLINK_CAP_ACK }, { SOL_NETLINK, NETLINK_GET_STRICT_CHK },
+	{ IPPROTO_TCP, TCP_REPAIR },
+	{ IPPROTO_TCP, TCP_REPAIR_QUEUE },
+	{ IPPROTO_TCP, TCP_QUEUE_SEQ },
+	{ IPPROTO_TCP, TCP_REPAIR_OPTIONS },
+	{ IPPROTO_TCP, TCP_TIMESTAMP },
+	{ IPPROTO_TCP, TCP_REPAIR_WINDOW },
+	{ SOL_SOCKET, SO_ATTACH_BPF },
+	{ SOL_SOCKET, SO_DETACH_BPF },
+	{ SOL_SOCKET, SO_LINGER },
+	{ SOL_SOCKET, SO_REUSEADDR },
+	{ SOL_SOCKET, SO_RCVBUF },
+	{ SOL_SOCKET, SO_SNDBUF },
+	{ SOL_SOCKET, SO_RCVBUFFORCE },
+	{ SOL_SOCKET, SO_PASSCRED },
+	{ IPPROTO_TCP, TCP_QUICKACK },
+	{ SOL_NETLINK, NETLINK_EXT_ACK },
+	{ SOL_NETLINK, NETLINK_ADD_MEMBERSHIP },
+	{ SOL_NETLINK, NETLINK_CAP_ACK },
+	{ SOL_NETLINK, NETLINK_GET_STRICT_CHK },
 };
 
 /* Everything by descriptors: neither a program nor a map comes after loading. */
