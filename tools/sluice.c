@@ -413,21 +413,24 @@ static int act(struct cli *cli, const char *method, const char *target, const st
 	return EXIT_GOOD;
 }
 
-/* Both directions of every flow, or, with --flush, none of them any more. */
+/* What the kernel carries, or, with --flush, none of it any more. */
 static int run_flows(struct cli *cli)
 {
 	_cleanup_(sl_str_done) struct sl_str target = { 0 };
 	uint64_t n = cli->json ? 0 : 1000;
 	char limit[32];
 
+	if (cli->flush && cli->limit) {
+		complain("usage: sluice %s", cli->verb->usage);
+		return EXIT_USAGE;
+	}
 	if (cli->flush)
 		return act(cli, "DELETE", "/v1/flows", NULL);
 	if (cli->limit && sl_num_parse(cli->limit, 0, UINT32_MAX, &n) < 0) {
 		complain("'%s' is no limit: write a number, 0 for all", cli->limit);
 		return EXIT_USAGE;
 	}
-	cli->render.max_rows = n ? n : SIZE_MAX;
-	(void)snprintf(limit, sizeof(limit), "%" PRIu64, n ? n : UINT32_MAX);
+	(void)snprintf(limit, sizeof(limit), "%" PRIu64, n);
 	sl_str_adds(&target, "/v1/flows");
 	sl_client_add_param(&target, "limit", limit);
 	return show(cli, sl_str_text(&target), sl_render_flows, NULL);

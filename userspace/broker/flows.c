@@ -7,23 +7,24 @@
 
 #include "accel/packet.h"
 
-#define BATCH 1024
+#define BATCH 256
 
 struct batch {
 	struct sl_packet_key key[BATCH];
 	struct sl_packet_flow flow[BATCH];
 };
 
-struct walk {
+struct slice {
+	struct sl_flows_walk *walk;
 	int flows_fd;
 	int routes_fd;
 	uint64_t now_ns;
-	size_t max;
 	void (*fn)(void *arg, const struct sl_flow_row *row);
 	void *arg;
-	size_t n;
-	bool more;
 };
+
+_Static_assert(sizeof(struct sl_packet_cursor) == sizeof(((struct sl_flows_walk *)0)->cursor),
+	       "a walk holds a cursor");
 
 static const char *state_of(const struct sl_packet_flow *a, const struct sl_packet_flow *b)
 {
@@ -83,66 +84,90 @@ static uint64_t ms_since(uint64_t now_ns, uint64_t then_ns)
 	return now_ns > then_ns ? (now_ns - then_ns) / 1000000 : 0;
 }
 
-static void show(struct walk *w, const struct sl_packet_key *key, const struct sl_packet_flow *f)
+/* Of the connection's other direction; zeros, and false, where there is none. */
+static bool read_partner(int flows_fd, const struct sl_packet_flow *f, struct sl_packet_flow *ret)
 {
-	struct sl_flow_row row = { .conn_id = f->conn_id };
-	struct sl_packet_flow other = { 0 };
-	struct sl_packet_key partner;
+	struct sl_packet_flow other;
+	struct sl_packet_key key;
 
-	sl_packet_partner(f, &partner);
-	row.has_partner = sl_packet_read_flow(w->flows_fd, &partner, &other) == 0 &&
-			  other.conn_id == f->conn_id;
-	/* Each pair once: by the client's half, or by the only one there is. */
-	if (f->from != SL_PACKET_CLIENT && row.has_partner)
-		return;
-	if (w->n == w->max) {
-		w->more = true;
-		return;
-	}
-	if (sl_packet_route_name(w->routes_fd, f->route_id, row.route) < 0)
+	sl_packet_partner(f, &key);
+	*ret = (struct sl_packet_flow){ 0 };
+	if (sl_packet_read_flow(flows_fd, &key, &other) < 0 || other.conn_id != f->conn_id ||
+	    other.from == f->from)
+		return false;
+	*ret = other;
+	return true;
+}
+
+/* Since payload; before the first in the kernel, since the connection began. */
+static uint64_t idle_ms(uint64_t now_ns, const struct sl_packet_flow *a,
+			const struct sl_packet_flow *b)
+{
+	uint64_t last = a->accepted_ns;
+
+	if (a->last_data_ns > last)
+		last = a->last_data_ns;
+	if (b->last_data_ns > last)
+		last = b->last_data_ns;
+	return ms_since(now_ns, last);
+}
+
+static void describe(const struct slice *s, const struct sl_packet_key *key,
+		     const struct sl_packet_flow *f, const struct sl_packet_flow *other,
+		     bool has_partner)
+{
+	struct sl_flow_row row = { .conn_id = f->conn_id, .has_partner = has_partner };
+
+	if (sl_packet_route_name(s->routes_fd, f->route_id, row.route) < 0)
 		row.route[0] = '\0';
-	row.state = state_of(f, row.has_partner ? &other : f);
+	row.state = state_of(f, has_partner ? other : f);
 	add_tuple(&row, key, f);
 	sl_packet_addr(f->client, f->client_port, &row.client);
 	sl_packet_addr(f->via, f->via_port, &row.via);
 	add_half(&row, f);
-	if (row.has_partner)
-		add_half(&row, &other);
-	row.idle_ms = ms_since(w->now_ns, other.last_data_ns > f->last_data_ns ? other.last_data_ns
-									       : f->last_data_ns);
-	row.age_ms = ms_since(w->now_ns, f->accepted_ns);
-	w->fn(w->arg, &row);
-	w->n++;
+	if (has_partner)
+		add_half(&row, other);
+	row.idle_ms = idle_ms(s->now_ns, f, other);
+	row.age_ms = ms_since(s->now_ns, f->accepted_ns);
+	s->fn(s->arg, &row);
 }
 
-int sl_flows_walk(int flows_fd, int routes_fd, uint64_t now_ns, size_t max,
-		  void (*fn)(void *arg, const struct sl_flow_row *row), void *arg, size_t *ret_n,
-		  bool *ret_more)
+static void show(const struct slice *s, const struct sl_packet_key *key,
+		 const struct sl_packet_flow *f)
 {
-	struct walk w = { .flows_fd = flows_fd,
-			  .routes_fd = routes_fd,
-			  .now_ns = now_ns,
-			  .max = max,
-			  .fn = fn,
-			  .arg = arg };
+	struct sl_packet_flow other;
+	bool has_partner = read_partner(s->flows_fd, f, &other);
+
+	/* Each pair once: by the client's half, or by the only one there is. */
+	if (f->from != SL_PACKET_CLIENT && has_partner)
+		return;
+	if (s->walk->n == s->walk->max) {
+		s->walk->more = true;
+		return;
+	}
+	describe(s, key, f, &other, has_partner);
+	s->walk->n++;
+}
+
+int sl_flows_step(struct sl_flows_walk *walk, int flows_fd, int routes_fd, uint64_t now_ns,
+		  void (*fn)(void *arg, const struct sl_flow_row *row), void *arg)
+{
+	const struct slice s = { walk, flows_fd, routes_fd, now_ns, fn, arg };
 	_cleanup_free_ struct batch *b = malloc(sizeof(*b));
-	struct sl_packet_cursor cursor = { { 0 } };
-	int r = 0;
+	struct sl_packet_cursor cursor;
+	size_t n = 0;
+	int r;
 
 	if (!b)
 		return -ENOMEM;
-	while (r == 0 && !w.more) {
-		size_t n = 0;
-
-		r = sl_packet_batch(flows_fd, &cursor, BATCH, b->key, b->flow, &n);
-		if (r < 0)
-			return r;
-		for (size_t i = 0; i < n; i++)
-			show(&w, &b->key[i], &b->flow[i]);
-	}
-	*ret_n = w.n;
-	*ret_more = w.more;
-	return 0;
+	memcpy(&cursor, walk->cursor, sizeof(cursor));
+	r = sl_packet_batch(flows_fd, &cursor, BATCH, b->key, b->flow, &n);
+	if (r < 0)
+		return r;
+	memcpy(walk->cursor, &cursor, sizeof(cursor));
+	for (size_t i = 0; i < n && !walk->more; i++)
+		show(&s, &b->key[i], &b->flow[i]);
+	return walk->more || r;
 }
 
 #define OUTCOMES(X)          \

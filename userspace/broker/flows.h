@@ -30,13 +30,22 @@ struct sl_flow_row {
 	uint64_t age_ms;
 };
 
+/* A walk over the table in slices; zeros but for `max` at its start. */
+struct sl_flows_walk {
+	size_t max; /* rows at most */
+	size_t n;   /* rows so far */
+	bool more;  /* there are others */
+	uint8_t cursor[40];
+};
+
 /*
- * Calls `fn` for at most `max` flows, in no order; their number, and whether more were left, in the
- * outputs. Bounded in time by the size of the table.
+ * Calls `fn` for the flows of the next slice, in no order: 1 when the walk is over, 0: call again.
+ * A slice is a few hundred entries, thus below a millisecond; flows that come and go between two of
+ * them may be missed or met twice. `now_ns`: CLOCK_MONOTONIC.
  */
-SL_MUST_CHECK int sl_flows_walk(int flows_fd, int routes_fd, uint64_t now_ns, size_t max,
-				void (*fn)(void *arg, const struct sl_flow_row *row), void *arg,
-				size_t *ret_n, bool *ret_more);
+SL_MUST_CHECK int sl_flows_step(struct sl_flows_walk *walk, int flows_fd, int routes_fd,
+				uint64_t now_ns,
+				void (*fn)(void *arg, const struct sl_flow_row *row), void *arg);
 
 /* Every outcome of the programs by its name, in a fixed order; none when they cannot be read. */
 int sl_flows_outcomes(int counters_fd, void (*fn)(void *arg, const char *name, uint64_t value),

@@ -64,6 +64,9 @@ static void fill_status(const struct sl_broker *b, struct sl_broker_status *ret)
 	const struct sl_policy *policy = sl_broker_policy(b);
 	struct sl_broker_status s = {
 		.is_on = sl_broker_is_on(b),
+		.why = sl_broker_is_on(b) ? SL_WHY_NONE :
+		       b->why_off	  ? b->why_off :
+					    SL_WHY_NO_PRIVILEGE,
 		.n_flows = (uint32_t)b->table.n,
 		.n_live = (uint32_t)(b->table.n - b->table.n_over),
 		.n_held = (uint32_t)b->table.n_over,

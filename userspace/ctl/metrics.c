@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "broker/flows.h"
+#include "ctl/view_kernel.h"
 
 /*
  * Samples of one metric must stand together, but the routes are visited once:
@@ -38,6 +39,8 @@
 	  "Attempts to give a flow to a kernel engine: done, or why not.")                         \
 	X(HANDOVER_TIME, "sluice_handover_duration_seconds", "histogram",                          \
 	  "Time from asking for a hand-over to its answer.")                                       \
+	X(ENGINE, "sluice_engine_available", "gauge",                                              \
+	  "1 when connections can be given to the engine.")                                        \
 	X(KERNEL_FLOWS, "sluice_kernel_flows", "gauge", "Flows the kernel carries now.")           \
 	X(KERNEL_HELD, "sluice_kernel_flows_held", "gauge",                                        \
 	  "Flows that are over, whose entries wait for late packets.")                             \
@@ -277,6 +280,7 @@ static void add_kernel(struct page *p, const struct sl_proxy *proxy,
 					     : sl_engine_reason_name((enum sl_engine_reason)i) }),
 			    t->handover[i]);
 	add_hist(p, METRIC_HANDOVER_TIME, (struct label){ 0 }, &t->handover_time);
+	add(p, METRIC_ENGINE, LABELS(engine), sl_view_packet_is_on(proxy));
 	add(p, METRIC_KERNEL_FLOWS, LABELS(engine), k.status.n_live);
 	add(p, METRIC_KERNEL_HELD, LABELS(engine), k.status.n_held);
 	add(p, METRIC_DRIFT, LABELS({ "kind", "packet_repaired" }), k.status.repaired);

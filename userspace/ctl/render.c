@@ -35,11 +35,30 @@ static bool is_true_at(const json_t *j, const char *key)
 	return json_is_true(json_object_get(j, key));
 }
 
+/* By name: with auto, relay is what it may come down to. */
+static bool asks_for_packet(const json_t *route)
+{
+	return strcmp(text_at(route, "engine"), "packet") == 0 &&
+	       !json_is_false(json_object_get(route, "enabled"));
+}
+
+static size_t n_without_packet(const json_t *status)
+{
+	const json_t *routes = json_object_get(status, "routes");
+	size_t n = 0;
+
+	if (is_true_at(json_object_get(status, "packet"), "available"))
+		return 0;
+	for (size_t i = 0; i < json_array_size(routes); i++)
+		n += asks_for_packet(json_array_get(routes, i));
+	return n;
+}
+
 bool sl_render_is_degraded(const json_t *status)
 {
 	const json_t *reload = json_object_get(status, "last_reload");
 
-	return strcmp(text_at(status, "state"), "running") != 0 ||
+	return n_without_packet(status) > 0 || strcmp(text_at(status, "state"), "running") != 0 ||
 	       is_true_at(status, "overloaded") || json_is_false(json_object_get(reload, "ok"));
 }
 
@@ -172,21 +191,36 @@ static void print_engines(const struct sl_render *r, const json_t *doc)
 	line(r, "engines", "%s (active of total)", sl_str_text(&text));
 }
 
+static void add_count(struct sl_str *s, const json_t *doc, const char *key, const char *words)
+{
+	if (count_at(doc, key))
+		sl_str_addf(s, ", %" PRIu64 " %s", count_at(doc, key), words);
+}
+
 /* What the kernel carries, and what became of the flows found at the start. */
 static void print_packet(const struct sl_render *r, const json_t *doc)
 {
+	_cleanup_(sl_str_done) struct sl_str text = { 0 };
 	const json_t *p = json_object_get(doc, "packet");
 	const json_t *k = json_object_get(doc, "kernel");
+	size_t n = n_without_packet(doc);
+	char word[64];
 
-	if (!is_true_at(p, "available")) {
-		line(r, "packet", "%s", text_at(p, "reason"));
-		return;
-	}
-	line(r, "packet",
-	     "%s; %" PRIu64 " flows of %" PRIu64 ", %" PRIu64 " adopted, %" PRIu64
-	     " dropped, %" PRIu64 " repaired",
-	     text_at(p, "reason"), count_at(p, "flows"), count_at(p, "max_flows"),
-	     count_at(k, "adopted"), count_at(k, "dropped"), count_at(k, "repaired"));
+	if (is_true_at(p, "available"))
+		sl_str_addf(&text, "%s; %" PRIu64 " of %" PRIu64 " flows", text_at(p, "reason"),
+			    count_at(p, "flows"), count_at(p, "max_flows"));
+	else
+		sl_str_adds(&text, text_at(p, "reason"));
+	add_count(&text, p, "held", "just over");
+	add_count(&text, p, "interfaces_failed", "interfaces refused");
+	add_count(&text, k, "orphans", "without a record");
+	add_count(&text, k, "adopted", "adopted at the start");
+	add_count(&text, k, "dropped", "dropped then");
+	add_count(&text, k, "repaired", "repaired since");
+	line(r, "packet", "%s", sl_str_text(&text));
+	if (n)
+		line(r, "", "%s: %zu route%s named this engine",
+		     coloured(r, RED, "relayed instead", word), n, n == 1 ? " has" : "s have");
 }
 
 static void print_protection(const struct sl_render *r, const json_t *doc)
@@ -499,7 +533,7 @@ void sl_render_flows(const struct sl_render *r, const json_t *doc)
 	(void)fprintf(r->to, "%zu flow%s in the kernel%s", n, n == 1 ? "" : "s",
 		      is_true_at(doc, "more") ? " and more; --limit N shows them" : "");
 	if (json_is_string(json_object_get(doc, "reason")))
-		(void)fprintf(r->to, " (%s)", text_at(doc, "reason"));
+		(void)fprintf(r->to, "; %s", text_at(doc, "reason"));
 	(void)fputc('\n', r->to);
 	print_outcomes(r, json_object_get(doc, "outcomes"));
 }

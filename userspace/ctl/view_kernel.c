@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "broker/flows.h"
+
+/* Of one answer; about 90000 flows. */
+#define MAX_TEXT (UINT32_C(60) << 20)
 
 static void add_addr(struct sl_json *j, const char *key, const struct sl_addr *a)
 {
@@ -20,7 +22,8 @@ static double seconds(uint64_t ms)
 }
 
 /* Why no flow can be handed over; NULL: they can be. */
-static const char *off_text(const struct sl_proxy *proxy, const struct sl_kernel_view *k)
+static const char *off_text(const struct sl_proxy *proxy, const struct sl_ctl_facts *facts,
+			    const struct sl_kernel_view *k)
 {
 	const struct sl_conf *conf = sl_proxy_conf(proxy);
 
@@ -28,9 +31,30 @@ static const char *off_text(const struct sl_proxy *proxy, const struct sl_kernel
 		return "off: packet.hook says so";
 	if (k->off == SL_WHY_ELIGIBLE)
 		return NULL;
-	if (k->status.text[0] && !k->status.is_on)
+	if (k->has_broker && k->status.text[0])
 		return k->status.text;
-	return "off: there is no broker process (not started as root, or it is being restarted)";
+	if (facts->no_broker && facts->no_broker[0])
+		return facts->no_broker;
+	return "off: the broker process is being started";
+}
+
+static const char *off_name(const struct sl_proxy *proxy, const struct sl_kernel_view *k)
+{
+	const struct sl_conf *conf = sl_proxy_conf(proxy);
+
+	if (conf && conf->global.packet.hook == SL_HOOK_CHOICE_OFF)
+		return sl_engine_reason_name(SL_WHY_CONFIGURED);
+	return sl_engine_reason_name(k->off);
+}
+
+bool sl_view_packet_is_on(const struct sl_proxy *proxy)
+{
+	struct sl_kernel_view k;
+	const struct sl_conf *conf = sl_proxy_conf(proxy);
+
+	sl_proxy_kernel(proxy, &k);
+	return k.off == SL_WHY_ELIGIBLE &&
+	       !(conf && conf->global.packet.hook == SL_HOOK_CHOICE_OFF);
 }
 
 static void add_ports(struct sl_json *j, const struct sl_broker_status *s)
@@ -41,16 +65,17 @@ static void add_ports(struct sl_json *j, const struct sl_broker_status *s)
 	sl_json_str(j, "ports", s->port_to ? text : NULL);
 }
 
-void sl_view_packet_engine(struct sl_json *j, const struct sl_proxy *proxy)
+void sl_view_packet_engine(struct sl_json *j, const struct sl_proxy *proxy,
+			   const struct sl_ctl_facts *facts)
 {
 	struct sl_kernel_view k;
 	const char *off;
 
 	sl_proxy_kernel(proxy, &k);
-	off = off_text(proxy, &k);
+	off = off_text(proxy, facts, &k);
 	sl_json_bool(j, "available", !off);
 	sl_json_str(j, "reason", off ? off : k.status.text);
-	sl_json_str(j, "reason_name", off ? sl_engine_reason_name(k.off) : NULL);
+	sl_json_str(j, "reason_name", off ? off_name(proxy, &k) : NULL);
 	sl_json_u64(j, "interfaces", k.status.n_interfaces);
 	sl_json_u64(j, "interfaces_failed", k.status.n_failed);
 	sl_json_u64(j, "flows", k.status.n_live);
@@ -59,7 +84,8 @@ void sl_view_packet_engine(struct sl_json *j, const struct sl_proxy *proxy)
 	add_ports(j, &k.status);
 }
 
-void sl_view_kernel(struct sl_json *j, const struct sl_proxy *proxy)
+void sl_view_kernel(struct sl_json *j, const struct sl_proxy *proxy,
+		    const struct sl_ctl_facts *facts)
 {
 	struct sl_kernel_view k;
 
@@ -75,7 +101,7 @@ void sl_view_kernel(struct sl_json *j, const struct sl_proxy *proxy)
 	sl_json_u64(j, "repaired", k.status.repaired);
 	sl_json_obj_end(j);
 	sl_json_obj(j, "packet");
-	sl_view_packet_engine(j, proxy);
+	sl_view_packet_engine(j, proxy, facts);
 	sl_json_obj_end(j);
 }
 
@@ -119,26 +145,43 @@ static void add_outcome(void *arg, const char *name, uint64_t value)
 	sl_json_u64(arg, name, value);
 }
 
-void sl_view_flows(struct sl_str *out, const struct sl_proxy *proxy, size_t max)
+void sl_view_flows_start(struct sl_flows_view *v, size_t max)
 {
-	struct sl_json j = sl_json_on(out);
+	v->walk = (struct sl_flows_walk){ .max = max };
+	v->j = sl_json_on(&v->out);
+	sl_json_obj(&v->j, NULL);
+	sl_json_arr(&v->j, "flows");
+}
+
+int sl_view_flows_step(struct sl_flows_view *v, const struct sl_proxy *proxy)
+{
 	struct sl_kernel_view k;
-	bool more = false;
-	size_t n = 0;
+
+	/* Asked again each time: another broker brings other descriptors. */
+	sl_proxy_kernel(proxy, &k);
+	if (k.flows_fd < 0)
+		return 1;
+	if (v->out.len > MAX_TEXT) {
+		v->walk.more = true;
+		return 1;
+	}
+	return sl_flows_step(&v->walk, k.flows_fd, k.routes_fd, sl_clock_us() * 1000, add_flow,
+			     &v->j);
+}
+
+void sl_view_flows_end(struct sl_flows_view *v, const struct sl_proxy *proxy,
+		       const struct sl_ctl_facts *facts)
+{
+	struct sl_kernel_view k;
 
 	sl_proxy_kernel(proxy, &k);
-	sl_json_obj(&j, NULL);
-	sl_json_arr(&j, "flows");
-	if (k.flows_fd >= 0 && sl_flows_walk(k.flows_fd, k.routes_fd, sl_clock_us() * 1000, max,
-					     add_flow, &j, &n, &more) < 0)
-		out->oom = true;
-	sl_json_arr_end(&j);
-	sl_json_bool(&j, "more", more);
-	sl_json_obj(&j, "outcomes");
+	sl_json_arr_end(&v->j);
+	sl_json_bool(&v->j, "more", v->walk.more);
+	sl_json_obj(&v->j, "outcomes");
 	if (k.counters_fd >= 0)
-		(void)sl_flows_outcomes(k.counters_fd, add_outcome, &j);
-	sl_json_obj_end(&j);
-	sl_json_str(&j, "reason", off_text(proxy, &k));
-	sl_json_obj_end(&j);
-	sl_str_addc(out, '\n');
+		(void)sl_flows_outcomes(k.counters_fd, add_outcome, &v->j);
+	sl_json_obj_end(&v->j);
+	sl_json_str(&v->j, "reason", off_text(proxy, facts, &k));
+	sl_json_obj_end(&v->j);
+	sl_str_addc(&v->out, '\n');
 }
