@@ -20,7 +20,7 @@ for field in id client client_via route engine engine_reason backend sni duratio
 	assert_eq "has $field" "$(jq "has(\"$field\")" <<<"$line")" true
 done
 assert_eq "values" "$(jq -r '"\(.route) \(.engine) \(.engine_reason) \(.backend) \(.bytes_up) \(.bytes_down) \(.client_reason) \(.backend_reason)"' <<<"$line")" \
-	"main relay eligible $BACKEND_IP:8000 5 5 normal normal"
+	"main relay $(jqs .packet.reason_name) $BACKEND_IP:8000 5 5 normal normal"
 assert_eq "numbers" "$(jq -r '[.bytes_up, .duration_s, .connect_ms, .id] | map(type) | unique | join(" ")' <<<"$line")" number
 stop_sluice
 

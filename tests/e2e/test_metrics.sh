@@ -37,7 +37,11 @@ assert_between "bytes down" "$(value sluice_bytes_total 'route="web"' 'direction
 assert_between "connect times" "$(value sluice_connect_duration_seconds_count)" 20 100000
 assert_between "durations" "$(value sluice_connection_duration_seconds_count)" 20 100000
 assert_between "time in states" "$(value sluice_state_duration_seconds_count 'state="established"')" 20 100000
-assert_between "choices" "$(value sluice_engine_choice_total 'engine="relay"' 'reason="eligible"')" 20 100000
+assert_between "choices" "$(value sluice_engine_choice_total 'engine="relay"' "reason=\"$(jqs .packet.reason_name)\"")" 20 100000
+assert_eq "the engine that is off" "$(value sluice_engine_available 'engine="packet"')" 0
+assert_eq "flows in the kernel" "$(value sluice_kernel_flows 'engine="packet"')" 0
+assert_eq "hand-overs" "$(value sluice_handover_total 'engine="packet"' 'result="done"')" 0
+assert_eq "drift" "$(value sluice_drift_total)" 0
 assert_eq "target" "$(value sluice_target_up 'route="web"')" 1
 assert_eq "build" "$(value sluice_build_info)" 1
 assert_eq "reload" "$(value sluice_config_last_reload_successful)" 1
