@@ -185,6 +185,11 @@ void sl_brokering_start(struct sl_supervisor *s)
 		start(s);
 }
 
+bool sl_brokering_is_starting(const struct sl_supervisor *s)
+{
+	return s->brokering.child && s->brokering.child->state == SL_CHILD_STARTING;
+}
+
 /* ---- changes ---- */
 
 /* The next one starts when this one has ended: one at a time has the kernel's objects. */
@@ -307,6 +312,7 @@ static void on_message(void *arg, struct sl_child *c, const struct sl_msg *msg, 
 	(void)fd;
 	if (msg->type == SL_MSG_READY) {
 		on_ready(&s->brokering, msg);
+		sl_supervisor_broker_settled(s);
 	} else if (msg->type == SL_MSG_FAILED && msg->flag) {
 		sl_info("broker process %d makes room: %s", (int)c->pid, msg->text);
 		end_broker(&s->brokering);
@@ -349,6 +355,7 @@ static void on_ended(void *arg, struct sl_child *c, const struct sl_child_end *e
 		wait_restart(s, wait_ms);
 	else
 		start(s);
+	sl_supervisor_broker_settled(s);
 }
 
 void sl_brokering_init(struct sl_supervisor *s)

@@ -266,6 +266,7 @@ static int start_proxy(struct role *role)
 						  .n_workers = role->options.n_workers,
 						  .first_conn_id = role->options.first_conn_id,
 						  .access_fd = -1,
+						  .expects_broker = true,
 						  .dns = dns_files(&c->bundle) };
 	int r = sl_proxy_new(&options, &role->proxy);
 
@@ -585,6 +586,8 @@ static void dispatch(struct role *role, const struct sl_msg *msg, int *fd)
 		break;
 	case SL_MSG_NO_BROKER:
 		(void)snprintf(role->no_broker, sizeof(role->no_broker), "%s", msg->text);
+		if (role->proxy)
+			sl_proxy_no_broker(role->proxy);
 		break;
 	case SL_MSG_POLICY:
 	case SL_MSG_WORKER:

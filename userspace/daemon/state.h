@@ -150,6 +150,8 @@ struct sl_supervisor {
 SL_MUST_CHECK int sl_supervisor_start_proxy(struct sl_supervisor *s, const char *exe,
 					    struct sl_child **ret);
 void sl_supervisor_send_options(struct sl_supervisor *s, struct sl_child *child);
+/* The first broker is ready, or will not be: the first proxy waits for that. */
+void sl_supervisor_broker_settled(struct sl_supervisor *s);
 void sl_supervisor_broker_gone(struct sl_supervisor *s); /* at the end: nothing is in the kernel */
 void sl_supervisor_drain(struct sl_supervisor *s, struct sl_child *child, bool accept_queued);
 void sl_supervisor_set_drain_deadline(struct sl_supervisor *s, struct sl_child *child,
@@ -233,6 +235,7 @@ void sl_denied_on_death(struct sl_supervisor *s); /* of the current proxy */
 void sl_brokering_init(struct sl_supervisor *s);
 /* Where configuration and rights allow it; what is missing is no failure. */
 void sl_brokering_start(struct sl_supervisor *s);
+bool sl_brokering_is_starting(const struct sl_supervisor *s);
 /* New channels between a proxy that has been sent its first COMMIT and the broker, if any. */
 void sl_brokering_connect(struct sl_supervisor *s, struct sl_child *proxy);
 /* s->now has another generation. `retry`: a broker that is off is replaced. */

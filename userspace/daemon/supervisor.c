@@ -22,6 +22,8 @@
 #define DRAIN_SLACK_MS 5000
 #define STOP_NOW_MS 2000
 #define START_WAIT_MS 30000
+/* Loading takes a tenth of a second; who connects before it is done would stay with the proxy. */
+#define BROKER_WAIT_MS 3000
 /* Connection ids count from the seconds since this moment, so that no two proxies share one. */
 #define ID_EPOCH 1767225600u /* 2026-01-01 */
 #define ID_SHIFT 20
@@ -190,6 +192,12 @@ static void wait_restart(struct sl_supervisor *s, uint64_t wait_ms)
 	sl_timer_start(s->loop, &s->restart, sl_loop_now_ms(s->loop) + wait_ms, on_restart);
 }
 
+static void give_up(struct sl_supervisor *s)
+{
+	s->exit_code = 1;
+	sl_loop_quit(s->loop);
+}
+
 static void start_current(struct sl_supervisor *s)
 {
 	int r = sl_supervisor_start_proxy(s, "/proc/self/exe", &s->current);
@@ -197,12 +205,23 @@ static void start_current(struct sl_supervisor *s)
 	sl_backoff_started(&s->backoff, sl_loop_now_ms(s->loop));
 	if (r < 0) {
 		(void)sl_err(r, "cannot start a proxy process");
-		wait_restart(s, sl_backoff_failed(&s->backoff));
+		if (s->has_been_ready)
+			wait_restart(s, sl_backoff_failed(&s->backoff));
+		else
+			give_up(s);
 		return;
 	}
 	sl_brokering_connect(s, s->current);
 	sl_timer_start(s->loop, &s->current->deadline, sl_loop_now_ms(s->loop) + START_WAIT_MS,
 		       on_start_deadline);
+}
+
+void sl_supervisor_broker_settled(struct sl_supervisor *s)
+{
+	if (s->has_been_ready || s->current || !sl_timer_is_armed(&s->restart))
+		return;
+	sl_timer_stop(&s->restart);
+	start_current(s);
 }
 
 /* Whatever is left of the process: the next one starts now, with the same sockets. */
@@ -238,8 +257,7 @@ static void on_current_death(struct sl_supervisor *s, const struct sl_child *c,
 	log_death(c, end);
 	if (!s->has_been_ready || s->options->is_single) {
 		s->current = NULL;
-		s->exit_code = 1;
-		sl_loop_quit(s->loop);
+		give_up(s);
 		return;
 	}
 	replace_current(s);
@@ -732,15 +750,15 @@ static int launch(struct sl_supervisor *s, const struct sl_bundle *bundle)
 
 	if (r < 0)
 		return sl_err(r, "cannot give up capabilities, not starting");
-	sl_brokering_start(s);
 	r = sl_bundle_pack(bundle, &s->now.bundle_fd);
-	if (r == 0)
-		r = sl_supervisor_start_proxy(s, "/proc/self/exe", &s->current);
 	if (r < 0)
-		return sl_err(r, "cannot start the proxy process");
-	sl_brokering_connect(s, s->current);
-	sl_timer_start(s->loop, &s->current->deadline, sl_loop_now_ms(s->loop) + START_WAIT_MS,
-		       on_start_deadline);
+		return sl_err(r, "cannot pack the configuration");
+	sl_brokering_start(s);
+	if (sl_brokering_is_starting(s))
+		sl_timer_start(s->loop, &s->restart, sl_loop_now_ms(s->loop) + BROKER_WAIT_MS,
+			       on_restart);
+	else
+		start_current(s);
 	return 0;
 }
 

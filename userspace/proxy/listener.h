@@ -35,6 +35,8 @@ void sl_listener_remove(struct sl_worker *w, uint64_t id, bool accept_queued);
  * for a moment, while established connections go on.
  */
 void sl_listener_pause(struct sl_worker *w, int err);
+/* No client is told of segments longer than `mss` from now on; any thread. */
+void sl_listen_socket_clamp(struct sl_listen_socket *s, uint32_t mss);
 /* No client that connects to `port` from now on is told of segments longer than `mss`. */
 void sl_listener_clamp(struct sl_worker *w, uint16_t port, uint32_t mss);
 void sl_listener_remove_all(struct sl_worker *w, bool accept_queued);

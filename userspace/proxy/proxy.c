@@ -38,7 +38,7 @@ struct sl_proxy {
 	bool draining;
 	bool hands_on;
 	struct sl_broker_client *broker;
-	bool broker_expected; /* a channel is there, the first status is not */
+	bool broker_expected; /* whether there is one is not known yet */
 	struct sl_broker_status status;
 	sl_proxy_fn flushed;
 	void *flushed_arg;
@@ -222,6 +222,7 @@ int sl_proxy_new(const struct sl_proxy_options *options, struct sl_proxy **ret)
 	if (!p)
 		return -ENOMEM;
 	p->control = options->control;
+	p->broker_expected = options->expects_broker;
 	p->next_scope = 1;
 	r = sl_access_new(options->access_fd, &p->access);
 	if (r == 0)
@@ -297,6 +298,38 @@ static bool is_resolved(const struct sl_generation *g)
 	return true;
 }
 
+/*
+ * So that the first connection can be handed over already: no client is told of longer segments
+ * than the ways to the targets carry. Those of names are learnt with their first connection.
+ */
+static void fit_listeners(const struct sl_proxy *p, const struct sl_conf_route *route)
+{
+	for (size_t t = 0; t < route->n_targets; t++) {
+		const struct sl_conf_target *target = &route->targets[t];
+		uint32_t mss = target->host ? 0 : sl_source_mss(&target->addr);
+
+		for (size_t i = 0; mss && i < p->n_sockets * route->n_ports; i++) {
+			struct sl_listen_socket *s = p->sockets[i / route->n_ports];
+			const struct sl_port_spec *ports = &route->ports[i % route->n_ports];
+
+			if (ports->from <= s->conf.to && ports->to >= s->conf.from)
+				sl_listen_socket_clamp(s, mss);
+		}
+	}
+}
+
+static void fit_all(const struct sl_proxy *p)
+{
+	const struct sl_conf *conf = p->gen->conf;
+
+	if (sl_worker_packet_reason(p->workers[0]) != SL_WHY_ELIGIBLE)
+		return;
+	for (size_t i = 0; i < conf->n_routes; i++)
+		if (conf->routes[i].engine == SL_CHOICE_AUTO ||
+		    conf->routes[i].engine == SL_CHOICE_PACKET)
+			fit_listeners(p, &conf->routes[i]);
+}
+
 /* What comes next must find it on its way: workers take rounds in the order they begin. */
 static void start_pending(struct sl_proxy *p)
 {
@@ -306,6 +339,7 @@ static void start_pending(struct sl_proxy *p)
 		return;
 	p->pending = NULL;
 	sl_timer_stop(&r->timer);
+	fit_all(p);
 	start_round(r);
 }
 
@@ -489,7 +523,6 @@ void sl_proxy_connect_broker(struct sl_proxy *p, unsigned worker, int fd)
 	struct connecting *t;
 
 	if (worker == p->n_workers) {
-		p->broker_expected = true;
 		sl_broker_client_connect(p->broker, fd);
 		return;
 	}
@@ -503,6 +536,11 @@ void sl_proxy_connect_broker(struct sl_proxy *p, unsigned worker, int fd)
 		(void)close(fd);
 		free(t);
 	}
+}
+
+void sl_proxy_no_broker(struct sl_proxy *p)
+{
+	p->broker_expected = false;
 }
 
 int sl_proxy_flush(struct sl_proxy *p, sl_proxy_fn done, void *arg)

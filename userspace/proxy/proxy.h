@@ -32,6 +32,9 @@ struct sl_proxy_options {
 	uint64_t first_conn_id;  /* ids count up from here; never reused */
 	int access_fd;           /* ownership passes, also on failure; -1: no access log */
 	struct sl_dns_files dns; /* borrowed during the call */
+	/* The first generation waits until a broker has answered, or sl_proxy_no_broker(), at most
+	 * 2 s. */
+	bool expects_broker;
 };
 
 int sl_proxy_new(const struct sl_proxy_options *options, struct sl_proxy **ret);
@@ -80,6 +83,8 @@ void sl_proxy_stop_now(struct sl_proxy *proxy);
  * for the control loop. In place of the one before.
  */
 void sl_proxy_connect_broker(struct sl_proxy *proxy, unsigned worker, int fd);
+
+void sl_proxy_no_broker(struct sl_proxy *proxy); /* there will be none for now */
 
 /* Resets every flow in the kernel and removes what is left of them; -EAGAIN: no broker, or one is
  * under way. */

@@ -76,6 +76,18 @@ static bool ask_kernel(struct source *s)
 	return true;
 }
 
+static uint32_t headers(sa_family_t family)
+{
+	return (family == AF_INET ? sizeof(struct iphdr) : 40) + sizeof(struct tcphdr);
+}
+
+uint32_t sl_source_mss(const struct sl_addr *to)
+{
+	struct source s = { .to = *to };
+
+	return ask_kernel(&s) && s.mtu ? s.mtu - headers(sl_addr_family(to)) : 0;
+}
+
 static struct source *find(struct sl_worker *w, const struct sl_addr *to)
 {
 	static const uint8_t key[16] = "source";
@@ -125,11 +137,6 @@ static uint16_t free_port(struct source *s, struct sl_worker *w, const struct sl
 			return port;
 	}
 	return 0;
-}
-
-static uint32_t headers(sa_family_t family)
-{
-	return (family == AF_INET ? sizeof(struct iphdr) : 40) + sizeof(struct tcphdr);
 }
 
 /*

@@ -3,6 +3,9 @@
 #define SL_PROXY_SOURCE_H
 
 #include <stdbool.h>
+#include <stdint.h>
+
+#include "base/addr.h"
 
 struct sl_conn;
 struct sl_worker;
@@ -21,5 +24,8 @@ void sl_sources_free(struct sl_sources *s); /* NULL is fine */
  * or none is wanted; the socket is as it was.
  */
 bool sl_source_bind(struct sl_conn *c, int fd);
+
+/* The longest segment the way to `to` carries, TCP options included; 0: there is no way. */
+uint32_t sl_source_mss(const struct sl_addr *to);
 
 #endif
