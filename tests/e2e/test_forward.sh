@@ -17,6 +17,8 @@ $(route raw 8081 "\"$BACKEND_IP:8001\"" "engine: relay")"
 baseline
 
 say "where no kernel objects can be kept, status says so and what to do"
+broker_has_spoken() { [[ $(jqs .packet.reason) != *"being started" ]]; }
+wait_for broker_has_spoken
 why=$(jqs .packet.reason_name)
 assert_match "why not packet" "$why" '^(not_linux_supported|no_privilege)$'
 assert_match "in words" "$(sl status)" 'packet +off: .* is not on a bpf file system \(mount -t bpf '

@@ -10,6 +10,8 @@ $(route main 8080 "\"$BACKEND_IP:8000\"")"
 say "JSON: each line is one object"
 instance json
 GLOBAL="  log: { format: json }" start_sluice "$routes"
+broker_has_spoken() { [[ $(jqs .packet.reason) != *"being started" ]]; }
+wait_for broker_has_spoken
 shot to=$PROXY_IP:8080 send=hello fin=1
 is_logged() { grep -q client_reason "$(log_file)"; }
 wait_for is_logged

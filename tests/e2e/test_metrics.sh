@@ -9,6 +9,8 @@ start_sluice "routes:
 $(route web 8080 "\"$BACKEND_IP:8000\"")
 $(route dead 8081 "\"$BACKEND_IP:1\"")
 $(route limited 8082 "\"$BACKEND_IP:8000\"" 'security: { new_connections_per_ip: 1/m }')"
+broker_has_spoken() { [[ $(jqs .packet.reason) != *"being started" ]]; }
+wait_for broker_has_spoken
 client rate to=$PROXY_IP:8080 t=1 c=2 pause=10 expect=1000 timeout=10
 shot to=$PROXY_IP:8081
 for _ in 1 2 3; do shot to=$PROXY_IP:8082 send=$'GET / HTTP/1.0\r\n\r\n'; done
