@@ -224,6 +224,7 @@ static void test_replies(void **state)
 	takes(ended, ended.how, SL_BROKER_END_KILLED);
 	refuses(ended, ended.how, SL_BROKER_END_KILLED + 1);
 	refuses(status, status.is_on, 2);
+	refuses(status, status.why, SL_WHY_COUNT_);
 	memset(status.status.text, 'x', sizeof(status.status.text));
 	assert_int_equal(check(&status), -EBADMSG);
 	status.status.text[sizeof(status.status.text) - 1] = '\0';

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <net/if.h>
+#include <poll.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -35,6 +36,7 @@
 static const char *why_skipped;
 static char root[] = "/tmp/sl_packet.XXXXXX"; /* the bpf file system */
 static char dir[64];
+static bool has_tcx;
 static unsigned lo;
 static unsigned veth;
 
@@ -50,8 +52,23 @@ static void command(const char *text)
 		fail_msg("%s", text);
 }
 
+/* A program of somebody else that lets everything pass. */
+static int other_program(void)
+{
+	const struct bpf_insn insns[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = -1 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	int fd = bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "other", "GPL", insns, 2, NULL);
+
+	assert_true(fd >= 0);
+	return fd;
+}
+
 static int set_up(void **state)
 {
+	int prog;
+
 	(void)state;
 	if (geteuid() != 0) {
 		why_skipped = "not root";
@@ -71,6 +88,9 @@ static int set_up(void **state)
 		"ip link set sl1 up");
 	lo = if_nametoindex("lo");
 	veth = if_nametoindex("sl0");
+	prog = other_program();
+	has_tcx = sl_packet_can_tcx(prog);
+	(void)close(prog);
 	return 0;
 }
 
@@ -88,6 +108,15 @@ static void need_kernel(void)
 {
 	if (why_skipped) {
 		print_message("skipped: %s\n", why_skipped);
+		skip();
+	}
+}
+
+static void need_tcx(void)
+{
+	need_kernel();
+	if (!has_tcx) {
+		print_message("skipped: no tcx\n");
 		skip();
 	}
 }
@@ -206,19 +235,6 @@ static const char *pin_of(unsigned ifindex, bool is_xdp)
 	return sl_packet_link_pin(ifindex, is_xdp, name);
 }
 
-/* A program of somebody else that lets everything pass. */
-static int other_program(void)
-{
-	const struct bpf_insn insns[] = {
-		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = -1 },
-		{ .code = BPF_JMP | BPF_EXIT },
-	};
-	int fd = bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "other", "GPL", insns, 2, NULL);
-
-	assert_true(fd >= 0);
-	return fd;
-}
-
 static int other_map(uint32_t key_size, uint32_t value_size)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_NO_PREALLOC);
@@ -258,6 +274,48 @@ static void put_flow(unsigned i, enum sl_packet_side from, uint32_t route_id)
 	(void)close(fd);
 }
 
+/* An IPv4 flow of its own client port, and the FIN of its client through the pinned program. */
+static void send_fin(uint16_t sport)
+{
+	uint8_t frame[64] =
+		"\0\0\0\0\0\0\0\0\0\0\0\0\x08\0"                               /* Ethernet */
+		"\x45\0\0\x28\0\0\0\0\x40\x06\0\0\xc0\0\x02\x01\xc0\0\x02\x02" /* IPv4 */
+		"\0\0\0\x50\0\0\0\0\0\0\0\0\x50\x11\xff\xff";
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = frame, .data_size_in = sizeof(frame));
+	struct sl_packet_flow flow = { .new_sport = 40000,
+				       .new_dport = 81,
+				       .family = 4,
+				       .ifindex = lo,
+				       .peer_ifindex = lo,
+				       .conn_id = sport,
+				       .state = SL_PACKET_ACTIVE,
+				       .from = SL_PACKET_CLIENT };
+	struct sl_packet_key keys[2];
+	struct sl_addr client;
+	struct sl_addr us;
+	int flows = get_pin("flows");
+	int prog = get_pin("prog_tc");
+
+	frame[34] = (uint8_t)(sport >> 8);
+	frame[35] = (uint8_t)sport;
+	assert_int_equal(sl_addr_parse_ip("192.0.2.1", &client), 0);
+	assert_int_equal(sl_addr_parse("192.0.2.2:80", &us), 0);
+	sl_addr_set_port(&client, sport);
+	sl_packet_key_of(&client, &us, &keys[0]);
+	sl_packet_ip(&us, flow.new_saddr);
+	sl_packet_ip(&client, flow.new_daddr);
+	sl_packet_partner(&flow, &keys[1]);
+	for (size_t i = 0; i < 2; i++) {
+		assert_int_equal(bpf_map_update_elem(flows, &keys[i], &flow, BPF_ANY), 0);
+		flow.from = SL_PACKET_BACKEND;
+		flow.new_sport = 80;
+		flow.new_dport = sport;
+	}
+	assert_int_equal(bpf_prog_test_run_opts(prog, &opts), 0);
+	(void)close(flows);
+	(void)close(prog);
+}
+
 static void put_pair(unsigned i, uint32_t route_id)
 {
 	put_flow(i, SL_PACKET_CLIENT, route_id);
@@ -274,7 +332,7 @@ static void test_fresh(void **state)
 	struct sl_packet *p;
 
 	(void)state;
-	need_kernel();
+	need_tcx();
 	p = open_usual(&found);
 	assert_false(found.is_adopted);
 	assert_int_equal(found.n_flows, 0);
@@ -355,22 +413,25 @@ static void test_foreign_directory(void **state)
 	assert_int_equal(chown(dir, 0, 0), 0);
 }
 
-/* Runs `fn` in a child without the capabilities that are not in `keep`; its exit code. */
-static int without_caps(uint32_t keep_low, uint32_t keep_high, int (*fn)(struct sl_packet *p),
-			struct sl_packet *p)
+/* Runs `fn` in a child with no capability but those of `caps` (NULL: all); its exit code. */
+static int in_child(const uint32_t *caps, int (*fn)(struct sl_packet *p), struct sl_packet *p)
 {
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct caps[2] = { { keep_low, keep_low, 0 },
-						  { keep_high, keep_high, 0 } };
+	struct __user_cap_data_struct data[2] = { 0 };
 	int status;
 	pid_t pid = fork();
 
-	if (pid == 0)
-		_exit(syscall(SYS_capset, &head, caps) < 0 ? 99 : fn(p));
+	if (pid == 0) {
+		data[0].effective = data[0].permitted = caps ? *caps : 0;
+		_exit(caps && syscall(SYS_capset, &head, data) < 0 ? 99 : fn(p));
+	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_true(WIFEXITED(status));
 	return WEXITSTATUS(status);
 }
+
+static const uint32_t no_cap = 0;
+static const uint32_t net_admin = 1u << CAP_NET_ADMIN;
 
 static int try_open(struct sl_packet *unused)
 {
@@ -387,8 +448,8 @@ static void test_no_privilege(void **state)
 {
 	(void)state;
 	need_kernel();
-	assert_int_equal(without_caps(0, 0, try_open, NULL), 0);
-	assert_int_equal(without_caps(1u << CAP_NET_ADMIN, 0, try_open, NULL), 0);
+	assert_int_equal(in_child(&no_cap, try_open, NULL), 0);
+	assert_int_equal(in_child(&net_admin, try_open, NULL), 0);
 	assert_int_equal(access(dir, F_OK), -1);
 }
 
@@ -422,9 +483,9 @@ static void test_net_admin_alone(void **state)
 	struct sl_packet *p;
 
 	(void)state;
-	need_kernel();
+	need_tcx();
 	p = open_usual(&found);
-	assert_int_equal(without_caps(1u << CAP_NET_ADMIN, 0, work, p), 0);
+	assert_int_equal(in_child(&net_admin, work, p), 0);
 	sl_packet_close(p);
 }
 
@@ -443,7 +504,7 @@ static void test_adopt(void **state)
 	char name[72];
 
 	(void)state;
-	need_kernel();
+	need_tcx();
 	p = open_usual(&found);
 	assert_int_equal(sl_packet_attach(p, lo), 0);
 	assert_int_equal(sl_packet_route_id(p, "kept", &kept), 0);
@@ -549,7 +610,7 @@ static void test_other_layout(void **state)
 	int fd;
 
 	(void)state;
-	need_kernel();
+	need_tcx();
 	leave_behind(3);
 	fd = get_pin("meta");
 	assert_int_equal(bpf_map_lookup_elem(fd, &zero, &meta), 0);
@@ -569,7 +630,7 @@ static void replace_pin(const char *name, int fd)
 static void test_other_shapes(void **state)
 {
 	(void)state;
-	need_kernel();
+	need_tcx();
 	leave_behind(1);
 	replace_pin("flows", other_map(sizeof(struct sl_packet_key), 8));
 	expect_anew(0, "flows has another shape");
@@ -588,7 +649,7 @@ static void test_adopt_without_some(void **state)
 	struct sl_packet *p;
 
 	(void)state;
-	need_kernel();
+	need_tcx();
 	leave_behind(1);
 	assert_int_equal(unlink(in_dir("events")), 0);
 	replace_pin("counters", other_map(4, 8));
@@ -609,7 +670,7 @@ static void test_something_else(void **state)
 	struct sl_packet *p;
 
 	(void)state;
-	need_kernel();
+	need_tcx();
 	leave_behind(0);
 	replace_pin("flows", other_program());
 	p = open_usual(&found);
@@ -655,7 +716,7 @@ static void test_strays(void **state)
 	struct sl_packet *p;
 
 	(void)state;
-	need_kernel();
+	need_tcx();
 	leave_behind(0);
 	o.max_flows = 64; /* another map, and the old program still on the link */
 	p = open_with(&o, true, &found);
@@ -678,7 +739,7 @@ static void test_attach(void **state)
 	struct sl_packet *p;
 
 	(void)state;
-	need_kernel();
+	need_tcx();
 	p = open_usual(&found);
 	assert_false(sl_packet_is_attached(p, lo));
 	assert_int_equal(sl_packet_attach(p, lo), 0);
@@ -707,7 +768,7 @@ static void test_foreign_detach(void **state)
 	int prog;
 
 	(void)state;
-	need_kernel();
+	need_tcx();
 	p = open_usual(&found);
 	assert_int_equal(sl_packet_attach(p, veth), 0);
 	link = get_pin(pin_of(veth, false));
@@ -742,7 +803,7 @@ static void test_sweep(void **state)
 	unsigned gone;
 
 	(void)state;
-	need_kernel();
+	need_tcx();
 	command("ip link add sl2 type veth peer name sl3 && ip link set sl2 up");
 	gone = if_nametoindex("sl2");
 	p = open_usual(&found);
@@ -771,6 +832,31 @@ static void test_sweep(void **state)
 	sl_packet_close(p);
 }
 
+/* A daemon that has moved: the pinned link is on another device with the same number. */
+static int attach_elsewhere(struct sl_packet *unused)
+{
+	struct sl_packet_found found;
+	struct sl_packet *p = NULL;
+	struct sl_str report = { 0 };
+
+	(void)unused;
+	if (enter_netns() < 0 || sl_packet_open(&usual, &found, &report, &p) != 0)
+		return 1;
+	if (!found.is_adopted || sl_packet_attach(p, lo) != 0 || !sl_packet_is_attached(p, lo))
+		return 2;
+	return n_tcx(lo) == 1 ? 0 : 3;
+}
+
+static void test_other_namespace(void **state)
+{
+	(void)state;
+	need_tcx();
+	leave_behind(1);
+	assert_int_equal(n_tcx(lo), 1);
+	assert_int_equal(in_child(NULL, attach_elsewhere, NULL), 0);
+	assert_int_equal(n_tcx(lo), 0);
+}
+
 static void test_coexists(void **state)
 {
 	struct sl_packet_found found;
@@ -779,7 +865,7 @@ static void test_coexists(void **state)
 	int other;
 
 	(void)state;
-	need_kernel();
+	need_tcx();
 	prog = other_program();
 	other = sl_compat_tcx_attach(prog, (int)veth);
 	assert_true(other >= 0);
@@ -802,7 +888,7 @@ static void test_xdp(void **state)
 	int link;
 
 	(void)state;
-	need_kernel();
+	need_tcx();
 	o.hook = SL_HOOK_XDP;
 	p = open_with(&o, true, &found);
 	assert_string_equal(sl_packet_hook_text(p), "xdp+tcx");
@@ -936,7 +1022,7 @@ static void test_repin(void **state)
 	char all[512];
 
 	(void)state;
-	need_kernel();
+	need_tcx();
 	p = open_usual(&found);
 	assert_int_equal(sl_packet_attach(p, lo), 0);
 	(void)snprintf(all, sizeof(all), "%s", listing());
@@ -979,7 +1065,7 @@ static void test_purge(void **state)
 	int map;
 
 	(void)state;
-	need_kernel();
+	need_tcx();
 	o.hook = SL_HOOK_XDP;
 	p = open_with(&o, true, &found);
 	assert_int_equal(sl_packet_attach(p, veth), 0);
@@ -1116,7 +1202,7 @@ static void test_read_only(void **state)
 	assert_int_equal(sl_packet_readonly_fd(p, "counters", &read_fds[1]), 0);
 	assert_int_equal(sl_packet_readonly_fd(p, "routes", &read_fds[2]), 0);
 	assert_int_equal(sl_packet_readonly_fd(p, "meta", &fd), -EINVAL);
-	assert_int_equal(without_caps(0, 0, read_only, NULL), 0);
+	assert_int_equal(in_child(&no_cap, read_only, NULL), 0);
 	for (size_t i = 0; i < SL_ARRAY_LEN(read_fds); i++)
 		(void)close(read_fds[i]);
 	replace_pin("flows", other_map(4, 4));
@@ -1353,7 +1439,7 @@ static void test_port_lists(void **state)
 	for (size_t i = 0; i < SL_ARRAY_LEN(rows); i++) {
 		_cleanup_(sl_str_done) struct sl_str s = { 0 };
 		struct sl_ports ports;
-		int r = sl_ports_parse(rows[i].text, strlen(rows[i].text), &ports);
+		int r = sl_packet_ports_parse(rows[i].text, strlen(rows[i].text), &ports);
 
 		if (r != (rows[i].want ? 0 : -EINVAL))
 			fail_msg("%s: %d", rows[i].why, r);
@@ -1362,6 +1448,63 @@ static void test_port_lists(void **state)
 		sl_ports_format(&ports, &s);
 		assert_string_equal(sl_str_text(&s), rows[i].want);
 	}
+}
+
+/* ---- events ---- */
+
+struct heard {
+	size_t n;
+	struct sl_packet_event events[16];
+};
+
+static void hear(void *arg, const struct sl_packet_event *e)
+{
+	struct heard *h = arg;
+
+	assert_true(h->n < SL_ARRAY_LEN(h->events));
+	h->events[h->n++] = *e;
+}
+
+static bool has_input(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	return poll(&p, 1, 0) == 1;
+}
+
+static void test_events(void **state)
+{
+	struct sl_packet_found found;
+	struct heard h = { 0 };
+	struct sl_packet *p;
+
+	(void)state;
+	need_kernel();
+	p = open_usual(&found);
+	assert_false(has_input(sl_packet_events_fd(p)));
+	assert_int_equal(sl_packet_events(p, 8, hear, &h), 0);
+	for (uint16_t i = 0; i < 5; i++)
+		send_fin((uint16_t)(1000 + i));
+	assert_true(has_input(sl_packet_events_fd(p)));
+	assert_int_equal(sl_packet_events(p, 0, hear, &h), 0);
+	assert_int_equal(sl_packet_events(p, 2, hear, &h), 2);
+	assert_true(has_input(sl_packet_events_fd(p)));
+	/* A later daemon reads what this one has left. */
+	sl_packet_close(p);
+	p = open_usual(&found);
+	assert_true(has_input(sl_packet_events_fd(p)));
+	assert_int_equal(sl_packet_events(p, 8, hear, &h), 3);
+	assert_false(has_input(sl_packet_events_fd(p)));
+	assert_int_equal(sl_packet_events(p, 8, hear, &h), 0);
+	for (size_t i = 0; i < 5; i++) {
+		assert_int_equal(h.events[i].conn_id, 1000 + i);
+		assert_int_equal(h.events[i].kind, SL_PACKET_EV_FIN);
+		assert_int_equal(h.events[i].from, SL_PACKET_CLIENT);
+	}
+	send_fin(2000);
+	assert_int_equal(sl_packet_events(p, 1, hear, &h), 1);
+	assert_int_equal(sl_packet_events(p, 1, hear, &h), 0);
+	sl_packet_close(p);
 }
 
 /* ---- all ---- */
@@ -1390,6 +1533,7 @@ int main(void)
 		OBJECTS(test_attach),
 		OBJECTS(test_foreign_detach),
 		OBJECTS(test_sweep),
+		OBJECTS(test_other_namespace),
 		OBJECTS(test_coexists),
 		OBJECTS(test_xdp),
 		OBJECTS(test_clsact),
@@ -1399,6 +1543,7 @@ int main(void)
 		OBJECTS(test_batch),
 		OBJECTS(test_read_only),
 		OBJECTS(test_counts),
+		OBJECTS(test_events),
 		OBJECTS(test_ports),
 		OBJECTS(test_ports_other_layout),
 		OBJECTS(test_long_list),

@@ -584,12 +584,17 @@ struct sl_packet_request *sl_packet_request(struct sl_packet *p)
 	return p->request;
 }
 
+/* Packets that it injects are made of the frame, whose type has to be the flow's. */
 int sl_packet_run(struct sl_packet *p)
 {
-	/* Something that is a packet; the program looks at its request alone. */
-	static const uint8_t packet[128] = { [12] = ETH_P_IP >> 8, [13] = ETH_P_IP & 0xff };
-	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = packet, .data_size_in = sizeof(packet));
+	struct sl_addr client;
+	uint8_t frame[128] = { 0 };
+	uint16_t type;
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = frame, .data_size_in = sizeof(frame));
 
+	sl_packet_addr(p->request->key[0].saddr, 0, &client);
+	type = htons(sl_addr_family(&client) == AF_INET6 ? ETH_P_IPV6 : ETH_P_IP);
+	memcpy(frame + offsetof(struct ethhdr, h_proto), &type, sizeof(type));
 	p->request->result = SL_PACKET_NO_REQUEST;
 	return bpf_prog_test_run_opts(p->progs[SL_PROG_CONTROL], &opts) < 0 ? -errno : 0;
 }

@@ -152,7 +152,7 @@ struct sl_ports {
 };
 
 /* "1,5-7\n", as the kernel writes it. -EINVAL: something else. */
-SL_MUST_CHECK int sl_ports_parse(const char *text, size_t n, struct sl_ports *ret);
+SL_MUST_CHECK int sl_packet_ports_parse(const char *text, size_t n, struct sl_ports *ret);
 void sl_ports_format(const struct sl_ports *ports, struct sl_str *ret);
 /* Takes from..to out of the reserved ones. */
 SL_MUST_CHECK int sl_packet_free_ports(uint16_t from, uint16_t to);

@@ -134,19 +134,10 @@ void sl_packet_close_links(struct sl_packet *p)
 
 /* ---- clsact ---- */
 
-static struct bpf_tc_hook tc_hook(unsigned ifindex)
-{
-	return (struct bpf_tc_hook){
-		.sz = sizeof(struct bpf_tc_hook),
-		.ifindex = (int)ifindex,
-		.attach_point = BPF_TC_INGRESS,
-	};
-}
-
 /* The program of the filter that has our handle and priority; 0: there is none. */
 static uint32_t filter_prog(unsigned ifindex)
 {
-	struct bpf_tc_hook hook = tc_hook(ifindex);
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
 	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = TC_HANDLE, .priority = TC_PRIORITY);
 
 	return bpf_tc_query(&hook, &opts) < 0 ? 0 : opts.prog_id;
@@ -166,7 +157,7 @@ static bool is_ours(uint32_t prog_id)
 
 static int attach_filter(const struct sl_packet *p, unsigned ifindex)
 {
-	struct bpf_tc_hook hook = tc_hook(ifindex);
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
 	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = TC_HANDLE, .priority = TC_PRIORITY,
 		    .prog_fd = p->progs[SL_PROG_TC]);
 	uint32_t there = filter_prog(ifindex);
@@ -187,7 +178,7 @@ static int attach_filter(const struct sl_packet *p, unsigned ifindex)
 
 static bool detach_filter(unsigned ifindex)
 {
-	struct bpf_tc_hook hook = tc_hook(ifindex);
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
 	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = TC_HANDLE, .priority = TC_PRIORITY);
 	uint32_t there = filter_prog(ifindex);
 
@@ -243,6 +234,27 @@ static int take_over(const struct spot *s, int fd)
 	return bpf_link_update(fd, s->p->progs[s->prog], NULL) < 0 ? -errno : 0;
 }
 
+/*
+ * Whether it is in this namespace: a daemon that has moved to another one finds links with the
+ * numbers of interfaces it has, too.
+ */
+static bool is_here(const struct spot *s)
+{
+	uint32_t ids[64]; /* BPF_MPROG_MAX */
+	uint32_t n = SL_ARRAY_LEN(ids);
+	uint32_t ours = s->p->ids[s->prog];
+
+	if (s->is_xdp)
+		return bpf_xdp_query_id((int)s->ifindex, XDP_FLAGS_DRV_MODE, ids) == 0 &&
+		       ids[0] == ours;
+	if (bpf_prog_query((int)s->ifindex, SL_BPF_TCX_INGRESS, 0, NULL, ids, &n) < 0)
+		return false;
+	for (uint32_t i = 0; i < n && i < SL_ARRAY_LEN(ids); i++)
+		if (ids[i] == ours)
+			return true;
+	return false;
+}
+
 static int create(const struct spot *s)
 {
 	LIBBPF_OPTS(bpf_link_create_opts, opts, .flags = XDP_FLAGS_DRV_MODE);
@@ -272,7 +284,7 @@ static int attach_link(const struct spot *s, int *fd)
 		return 0;
 	sl_closep(fd);
 	if (get_link(s->p->dir, s->pin, s->is_xdp, &pinned) == 0) {
-		if (take_over(s, pinned) == 0) {
+		if (take_over(s, pinned) == 0 && is_here(s)) {
 			*fd = SL_TAKE_FD(pinned);
 			return 0;
 		}

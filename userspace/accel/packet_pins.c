@@ -361,7 +361,7 @@ int sl_packet_purge(const char *dir, struct sl_str *report)
 		sl_str_addf(report, "removed %s\n", dir);
 	else if (errno == ENOTEMPTY || errno == EEXIST)
 		sl_str_addf(report, "left %s: it holds other things\n", dir);
-	else if (r == 0)
+	else if (r == 0 && errno != EBUSY) /* a mount point stays */
 		r = -errno;
 	return r < 0 ? r : r_ports;
 }

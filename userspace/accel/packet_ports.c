@@ -60,7 +60,7 @@ static int parse_range(const char *text, size_t n, struct sl_ports *ports)
 	return 0;
 }
 
-int sl_ports_parse(const char *text, size_t n, struct sl_ports *ret)
+int sl_packet_ports_parse(const char *text, size_t n, struct sl_ports *ret)
 {
 	struct sl_ports ports = { 0 };
 
@@ -118,7 +118,7 @@ static int read_ports(struct sl_ports *ret)
 		if (got < 0)
 			return -errno;
 		if (got == 0)
-			return sl_ports_parse(text, n, ret);
+			return sl_packet_ports_parse(text, n, ret);
 		n += (size_t)got;
 	}
 	return -E2BIG;

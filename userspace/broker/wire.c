@@ -63,7 +63,7 @@ static bool is_flow(const struct sl_broker_flow *f)
 
 static bool is_status(const struct sl_broker_status *s)
 {
-	return s->is_on <= 1 && memchr(s->text, '\0', sizeof(s->text));
+	return s->is_on <= 1 && s->why < SL_WHY_COUNT_ && memchr(s->text, '\0', sizeof(s->text));
 }
 
 /* What every datagram has: one size, a known type, the descriptors of the type. */
