@@ -12,9 +12,10 @@ allowed() {
 	io) echo 'base core io' ;;
 	tls) echo 'base core tls' ;;
 	accel) echo 'base core accel' ;;
-	proxy) echo 'base core conf io tls proxy' ;;
-	ctl) echo 'base core conf io proxy ctl' ;;
-	daemon) echo 'base core conf io tls accel proxy ctl daemon' ;;
+	broker) echo 'base core conf io accel broker' ;;
+	proxy) echo 'base core conf io tls broker proxy' ;;
+	ctl) echo 'base core conf io broker proxy ctl' ;;
+	daemon) echo 'base core conf io tls accel broker proxy ctl daemon' ;;
 	*) echo '' ;;
 	esac
 }
@@ -29,7 +30,7 @@ home() {
 	cap-ng.h) echo 'userspace/daemon/' ;;
 	jansson.h) echo 'userspace/ctl/' ;;
 	bpf/*) echo 'userspace/accel/' ;;
-	abi.h) echo 'userspace/accel/ userspace/daemon/proxy_role.c' ;;
+	abi.h) echo 'userspace/accel/ userspace/broker/ userspace/daemon/proxy_role.c' ;;
 	*.skel.h) echo 'userspace/accel/' ;;
 	libnftnl/* | libmnl/*) echo 'nft/' ;;
 	openssl/*) echo 'userspace/tls/' ;;

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_BROKER_CLIENT_H
+#define SL_BROKER_CLIENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/addr.h"
+#include "broker/wire.h"
+#include "core/reason.h"
+#include "io/loop.h"
+
+/*
+ * A worker's way to the broker: asks without blocking, keeps what must not be lost (kills,
+ * releases) until a broker is there to take it, and reads flows itself through a read-only
+ * descriptor. Lives on the worker's loop.
+ */
+struct sl_broker_client;
+
+struct sl_broker_client_fns {
+	/* A broker is there (HELLO has come), or has gone: what is in doubt is asked again. */
+	void (*up)(void *arg);
+	void (*down)(void *arg);
+	void (*result)(void *arg, uint64_t conn_id, const struct sl_broker_result *result);
+	void (*changed)(void *arg, uint64_t conn_id);
+	void (*ended)(void *arg, uint64_t conn_id, const struct sl_broker_ended *ended);
+	void (*adopt)(void *arg, uint64_t conn_id, const struct sl_broker_flow *flow);
+	/* control thread only */
+	void (*status)(void *arg, const struct sl_broker_status *status);
+	void (*flushed)(void *arg);
+};
+
+int sl_broker_client_new(struct sl_loop *loop, const struct sl_broker_client_fns *fns, void *arg,
+			 struct sl_broker_client **ret);
+void sl_broker_client_free(struct sl_broker_client *cl); /* NULL is fine */
+/* A new channel (ownership passes), in place of the one before. */
+void sl_broker_client_connect(struct sl_broker_client *cl, int fd);
+
+bool sl_broker_client_is_up(const struct sl_broker_client *cl);
+/* The freeze filter for SO_ATTACH_BPF; -1: not up. Borrowed. */
+int sl_broker_client_freeze_fd(const struct sl_broker_client *cl);
+/* Read-only `flows`, `counters`, `routes`; -1: never was up. They stay usable while a broker is
+ * away. */
+int sl_broker_client_flows_fd(const struct sl_broker_client *cl);
+int sl_broker_client_counters_fd(const struct sl_broker_client *cl);
+int sl_broker_client_routes_fd(const struct sl_broker_client *cl);
+
+/* -EAGAIN: busy or not up, ask later; nothing is kept. The sockets stay the caller's. */
+SL_MUST_CHECK int sl_broker_ask(struct sl_broker_client *cl, uint64_t conn_id,
+				const struct sl_broker_handover *handover, int client_fd,
+				int backend_fd);
+/* After a broker died with a request unanswered, when the next one is up. */
+SL_MUST_CHECK int sl_broker_resolve(struct sl_broker_client *cl, uint64_t conn_id,
+				    const struct sl_broker_handover *handover, int client_fd,
+				    int backend_fd);
+/* KILL, PROBE, RELEASE, ADOPTED, FLUSH: kept until it can be sent. Losing a PROBE is harmless. */
+void sl_broker_tell(struct sl_broker_client *cl, enum sl_broker_type type, uint64_t conn_id,
+		    uint32_t flag);
+
+/* ---- reading a flow ---- */
+
+struct sl_flow_half {
+	uint64_t packets;
+	uint64_t bytes;   /* in the kernel */
+	uint64_t relayed; /* before */
+	bool fin;
+	bool fin_acked; /* by the other side: everything before it has been delivered */
+	bool rst;
+};
+struct sl_flow_facts {
+	uint64_t conn_id; /* whose it is now: a tuple may be in use again */
+	bool is_killed;
+	struct sl_flow_half half[SL_SIDE_COUNT_]; /* by sending side */
+	uint64_t last_data_ns;                    /* of both; CLOCK_MONOTONIC */
+	uint64_t last_ns;
+	uint64_t accepted_ns;
+	uint32_t connect_us;
+	uint32_t target_hash;
+	char route[72];        /* "": unknown */
+	struct sl_addr client; /* the real one */
+	struct sl_addr via;
+};
+/* -ENOENT: one of its entries is not there. `want_names`: route, too (one more lookup). */
+SL_MUST_CHECK int sl_broker_read_flow(const struct sl_broker_client *cl,
+				      const struct sl_broker_flow *flow, bool want_names,
+				      struct sl_flow_facts *ret);
+/* Whether a source port towards a backend is free of flows in the kernel, also of those just over.
+ */
+bool sl_broker_is_free(const struct sl_broker_client *cl, const struct sl_addr *back,
+		       const struct sl_addr *backend);
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_BROKER_SERVER_H
+#define SL_BROKER_SERVER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "broker/policy.h"
+#include "broker/wire.h"
+#include "io/loop.h"
+
+/*
+ * The owner of the kernel's side of the packet engine: answers typed requests, validates what it is
+ * given, commits hand-overs, watches interfaces and flows, removes what is over. All truth is in
+ * the pinned maps, so a broker may die at any moment and the next one goes on.
+ */
+struct sl_broker;
+
+/* How long things are waited for; shorter in tests. */
+struct sl_broker_times {
+	uint32_t revival_ms; /* for data that takes a RST back */
+	uint32_t closed_ms;  /* entries stay after the last packet: both FINs acknowledged, */
+	uint32_t rst_ms;     /* reset, */
+	uint32_t killed_ms;  /* after the kill */
+	uint32_t broken_ms;  /* packets are dropped and none gets through */
+	uint32_t round_ms;   /* one walk through the flows */
+};
+
+struct sl_broker_options {
+	struct sl_loop *loop;
+	const struct sl_broker_times *times; /* NULL: 200 ms, 60 s, 10 s, 60 s, 30 s, 1 s */
+	uint32_t proxy_uid; /* sockets must have been made by it; UINT32_MAX: by anyone */
+	/* the status has changed */
+	void (*changed)(void *arg, const struct sl_broker_status *status);
+	void *arg;
+};
+
+int sl_broker_new(const struct sl_broker_options *options, struct sl_broker **ret);
+/* Leaves the kernel as it is. */
+void sl_broker_free(struct sl_broker *b);
+
+/*
+ * Takes over `policy`. The first one opens and adopts what is pinned (or says in the status why
+ * not, and every hand-over is then refused with NO_PRIVILEGE or NOT_LINUX_SUPPORTED); later ones
+ * change what is allowed, interfaces and so on. Several generations are remembered, because
+ * connections outlive theirs.
+ */
+SL_MUST_CHECK int sl_broker_set_policy(struct sl_broker *b, struct sl_policy *policy);
+
+/*
+ * A channel of a proxy (ownership passes). `proxy` tells processes apart; `worker` is its index of
+ * `n_workers`, equal to n_workers for the control thread. Flows without a record are
+ * announced (ADOPT) to worker conn_id % n_workers of the newest proxy.
+ */
+SL_MUST_CHECK int sl_broker_add_channel(struct sl_broker *b, uint64_t proxy, unsigned worker,
+					unsigned n_workers, int fd);
+
+/* Everything goes: flows are killed, links, programs, maps and reserved ports removed. */
+void sl_broker_stop(struct sl_broker *b);
+
+#endif

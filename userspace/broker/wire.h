@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_BROKER_WIRE_H
+#define SL_BROKER_WIRE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/addr.h"
+#include "core/reason.h"
+
+/*
+ * What proxy and broker say to each other: one SOCK_SEQPACKET channel per worker and one for
+ * the control thread, fixed-size messages, each with exactly the number of descriptors its type
+ * has. Another size, type, number of descriptors or one cut short is -EBADMSG, and the broker
+ * closes the channel of whoever sent it. Nothing in a request is believed that can be asked of a
+ * socket.
+ */
+enum sl_broker_type {
+	/* from a worker */
+	SL_BROKER_HANDOVER = 1, /* fds: client's socket, backend's socket */
+	SL_BROKER_RESOLVE,      /* the same, when a broker died before it answered */
+	SL_BROKER_KILL,         /* reset both sides; the record is over already */
+	SL_BROKER_PROBE,   /* are the peers still there? Live ones answer, which moves last_ns */
+	SL_BROKER_RELEASE, /* this process ends, the flow does not: the next one is told of it */
+	SL_BROKER_ADOPTED, /* flag 1: it has a record now; 0: it cannot have one, to be killed; 2:
+			    * its route is unknown, likewise */
+	/* from the control thread */
+	SL_BROKER_FLUSH, /* kill and remove every flow; answered by FLUSHED */
+	/* from the broker */
+	SL_BROKER_HELLO,  /* first on each channel; fds: flows, counters, routes (read-only), freeze
+			   */
+	SL_BROKER_RESULT, /* of HANDOVER and RESOLVE */
+	SL_BROKER_CHANGED, /* look at the flow: FIN, RST, or gone */
+	SL_BROKER_ENDED,   /* the flow is over; see end */
+	SL_BROKER_ADOPT,   /* a flow without a record; answered by ADOPTED */
+	SL_BROKER_FLUSHED,
+	SL_BROKER_STATUS, /* to the control thread, when it has changed */
+	SL_BROKER_TYPE_COUNT_,
+};
+
+struct sl_broker_handover {
+	uint64_t generation; /* whose route it is */
+	uint32_t route;      /* index among that configuration's routes */
+	uint32_t is_frozen;  /* the caller has attached the freeze filter and keeps it if refused */
+	struct sl_addr client; /* the real one, for the record alone */
+	struct sl_addr via;
+	uint64_t accepted_us;             /* CLOCK_MONOTONIC */
+	uint64_t relayed[SL_SIDE_COUNT_]; /* bytes so far, by sending side */
+	uint32_t connect_us;
+	uint32_t target_hash; /* sl_target_hash() */
+};
+
+struct sl_broker_result {
+	uint32_t why; /* enum sl_engine_reason: ELIGIBLE: it is in the kernel now, close the sockets
+		       */
+	uint32_t is_final;  /* asking again for this connection is pointless */
+	uint32_t has_holes; /* not quiet, and segments are missing: do not freeze now */
+	uint32_t took_us;   /* in the broker */
+};
+
+/* The key of the client's direction, as in bpf/abi.h. */
+struct sl_broker_flow {
+	struct sl_addr client; /* the tuples themselves: who connected, to what, */
+	struct sl_addr front;
+	struct sl_addr back; /* from what, to what */
+	struct sl_addr backend;
+};
+
+enum sl_broker_end {
+	SL_BROKER_END_CLOSED = 0, /* both FINs are acknowledged */
+	SL_BROKER_END_RST_CLIENT, /* the client has sent a RST */
+	SL_BROKER_END_RST_BACKEND,
+	SL_BROKER_END_LOST,   /* its entries are gone: someone has deleted them */
+	SL_BROKER_END_LATE,   /* data arrived at our sockets after the hand-over: both sides were
+				 reset */
+	SL_BROKER_END_BROKEN, /* packets of it could not be forwarded for long: both sides were
+				 reset */
+	SL_BROKER_END_KILLED, /* by FLUSH or another broker's order */
+};
+struct sl_broker_ended {
+	uint32_t how; /* enum sl_broker_end */
+	uint32_t pad;
+	uint64_t bytes[SL_SIDE_COUNT_]; /* in the kernel, by sending side; the final count */
+	uint64_t last_data_ns;
+};
+
+struct sl_broker_status {
+	uint32_t is_on;   /* hand-overs are possible */
+	uint32_t why;     /* else: enum sl_engine_reason of every refusal */
+	uint32_t n_flows; /* entries in the map, halved */
+	uint32_t n_live;  /* flows that are not over */
+	uint32_t n_held;  /* over, entries kept for late packets */
+	uint32_t max_flows;
+	uint32_t adopted;      /* at the start of this broker */
+	uint32_t dropped;      /* at that start */
+	uint32_t repaired;     /* links, pins, entries put back since then */
+	uint32_t orphans;      /* entries without a record now */
+	uint32_t n_interfaces; /* attached */
+	uint32_t n_failed;     /* interfaces that could not be attached to */
+	uint16_t port_from;
+	uint16_t port_to;
+	char text[120]; /* "tcx on 3 interfaces"; or "off: " and why */
+};
+
+struct sl_broker_msg {
+	uint32_t type; /* enum sl_broker_type */
+	uint32_t flag;
+	uint64_t conn_id;
+	union {
+		struct sl_broker_handover handover;
+		struct sl_broker_result result;
+		struct sl_broker_flow flow;
+		struct sl_broker_ended ended;
+		struct sl_broker_status status;
+		char room[240];
+	};
+};
+_Static_assert(sizeof(struct sl_broker_msg) == 256,
+	       "both binaries of an upgrade agree on the size");
+
+#define SL_BROKER_MAX_FDS 4
+
+/* Descriptors that travel with a type; -1 for an unknown one. */
+int sl_broker_n_fds(uint32_t type);
+bool sl_broker_is_request(uint32_t type); /* comes from a proxy */
+
+/*
+ * Both are pure checks of a whole received datagram: -EBADMSG unless size, type, direction, number
+ * of descriptors, and every enum and address in it are such as the sender may send. Fuzzed.
+ */
+SL_MUST_CHECK int sl_broker_check_request(const void *bytes, size_t n, size_t n_fds);
+SL_MUST_CHECK int sl_broker_check_reply(const void *bytes, size_t n, size_t n_fds);
+
+/*
+ * Keeps the descriptors. -EAGAIN: the other side is busy; -EPIPE: it is gone; -EINVAL: the other
+ * side would refuse the message. Never blocks.
+ */
+SL_MUST_CHECK int sl_broker_send(int sock, const struct sl_broker_msg *msg, const int *fds,
+				 size_t n_fds);
+/*
+ * `fds` has room for SL_BROKER_MAX_FDS; those received belong to the caller, the rest is -1. With
+ * an error none is left open. -EAGAIN: nothing there; -EPIPE: closed; -EBADMSG as above.
+ */
+SL_MUST_CHECK int sl_broker_recv(int sock, bool requests, struct sl_broker_msg *ret,
+				 int fds[SL_BROKER_MAX_FDS]);
+
+/* Closes what was received, -1 being none, and never waits for a socket of it (SO_LINGER). */
+void sl_broker_close_fds(int fds[SL_BROKER_MAX_FDS]);
+/* Closes a channel and what nobody has read from it, as above. */
+void sl_broker_hang_up(int sock);
+
+#endif
