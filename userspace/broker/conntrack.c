@@ -116,13 +116,13 @@ void sl_conntrack_done(struct sl_conntrack *ct)
 void sl_conntrack_check(struct sl_conntrack *ct)
 {
 	_cleanup_fd_ int fd = -1;
-	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+	struct sockaddr_nl us = { .nl_family = AF_NETLINK };
 	int one = 1;
 
 	if (ct->fd >= 0 || access(PRESENT, F_OK) < 0)
 		return;
 	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_NETFILTER);
-	if (fd < 0 || connect(fd, (const struct sockaddr *)&kernel, sizeof(kernel)) < 0) {
+	if (fd < 0 || bind(fd, (const struct sockaddr *)&us, sizeof(us)) < 0) {
 		sl_debug("packet: connection tracking is there, but cannot be asked (%s)",
 			 strerror(errno));
 		return;
