@@ -122,13 +122,13 @@ wait_for has_roles "sluiced: broker,sluiced: proxy"
 wait_for is_available true
 stop_sluice
 
-say "no bpf file system: off, and why; mounted, and a reload later: on"
-umount "$(bpf_of)"
+say "a directory that is not ours: off, and why; put right, and a reload later: on"
+chown nobody "$(bpf_of)"
 GLOBAL=$PACKET_GLOBAL start_sluice "$text"
-wait_for eval 'jqs .packet.reason | grep -q "bpf file system"'
+wait_for eval 'jqs .packet.reason | grep -q "belongs to another user"'
 shot to=$PROXY_IP:8080 send=x fin=1
 assert_eq "served" "$(of end) $(of text)" "eof x"
-mount_bpf
+chown root "$(bpf_of)"
 reload_packet "$text"
 wait_for is_available true
 
