@@ -503,6 +503,12 @@ bool sl_handover_has_sockets(const struct sl_conn *c)
 	return true;
 }
 
+void sl_handover_thaw(struct sl_conn *c)
+{
+	if (c->handover)
+		thaw(c->handover);
+}
+
 void sl_handover_leave(struct sl_conn *c)
 {
 	struct sl_handover *h = c->handover;
@@ -510,7 +516,6 @@ void sl_handover_leave(struct sl_conn *c)
 	sl_list_remove(&c->young);
 	if (!h)
 		return;
-	thaw(h);
 	if (h->phase == ASKED || h->phase == IN_DOUBT)
 		sl_broker_tell(c->worker->handovers->client, SL_BROKER_KILL, c->id, 0);
 	if (h->phase == IN_KERNEL)
