@@ -69,6 +69,7 @@ help:
 	@echo 'make soak       root: the long suites (integrity, churn, deaths, sanitizers)'
 	@echo 'make bench      root: against direct, HAProxy and nginx, one interleaved run'
 	@echo 'make bench-matcher  what routing costs by the number of routes, and lists of addresses'
+	@echo 'make bench-packet-prog  root: what a packet costs in the programs of the packet engine'
 	@echo 'make coverage   line coverage of userspace/core (needs gcovr)'
 	@echo 'make install    to DESTDIR and PREFIX=$(PREFIX)'
 	@echo 'make deps       root: install-deps.sh'
@@ -174,6 +175,10 @@ bench: all $(TESTTOOLS)
 bench-matcher: $O/bench/matcher
 	$Q$<
 
+bench-packet-prog: $O/bench/packet_prog
+	@$(SUDO_CHECK)
+	$Q$<
+
 demo:
 	@$(SUDO_CHECK)
 	$Q./install-deps.sh
@@ -211,7 +216,7 @@ clean:
 	$(call say,CLEAN,$O)
 	$Qrm -rf $O
 
-.PHONY: all help unit lint check check-installed e2e fuzz soak bench bench-matcher demo deps coverage tidy format \
+.PHONY: all help unit lint check check-installed e2e fuzz soak bench bench-matcher bench-packet-prog demo deps coverage tidy format \
 	install uninstall clean testtools
 .DELETE_ON_ERROR:
 .SECONDARY:
