@@ -50,6 +50,7 @@ CORE  := $(filter $O/userspace/core/%,$(OBJ))
 BPF   := $(wildcard bpf/*.bpf.c)
 SKEL  := $(BPF:bpf/%.bpf.c=$O/gen/%.skel.h)
 UNIT  := $(patsubst tests/unit/%.c,$O/unit/%,$(wildcard tests/unit/test_*.c))
+VMUNIT := guard sklookup packet%
 FUZZ  := $(patsubst tests/fuzz/%.c,$O/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 TESTTOOLS := $(patsubst tests/lib/%.c,$O/testlib/%,$(wildcard tests/lib/*.c))
 CFILES := $(wildcard userspace/*/*.[ch] bpf/*.[ch] tools/*.[ch] tests/*/*.[ch])
@@ -67,7 +68,8 @@ help:
 	@echo 'make tidy       clang-tidy over everything (slow)'
 	@echo 'make fuzz       every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 	@echo 'make soak       root: the long suites (integrity, churn, deaths, sanitizers)'
-	@echo 'make bench      root: against direct, HAProxy and nginx, one interleaved run'
+	@echo 'make vmtest     other kernels, in virtual machines (KERNEL=6.1 or 6.12; both without it)'
+	@echo 'make bench      root: against routing, DNAT, HAProxy and nginx, one interleaved run (ONLY=packet: short)'
 	@echo 'make bench-matcher  what routing costs by the number of routes, and lists of addresses'
 	@echo 'make bench-packet-prog  root: what a packet costs in the programs of the packet engine'
 	@echo 'make coverage   line coverage of userspace/core (needs gcovr)'
@@ -168,6 +170,14 @@ soak: all $(TESTTOOLS)
 	@$(SUDO_CHECK)
 	$QO=$O tests/run soak $(ONLY)
 
+# Needs root only to install what is missing.
+vmtest:
+	$Q./install-deps.sh --vm
+	$Q$(MAKE) --no-print-directory vmtest-installed
+
+vmtest-installed: all $(TESTTOOLS) $(filter $(VMUNIT:%=$O/unit/test_%),$(UNIT))
+	$Qrc=0; for k in $(or $(KERNEL),6.1 6.12); do O=$O tests/vm/run $$k -- tests/vm/suite || rc=1; done; exit $$rc
+
 bench: all $(TESTTOOLS)
 	@$(SUDO_CHECK)
 	$QO=$O tests/bench/run $(ONLY)
@@ -216,8 +226,8 @@ clean:
 	$(call say,CLEAN,$O)
 	$Qrm -rf $O
 
-.PHONY: all help unit lint check check-installed e2e fuzz soak bench bench-matcher bench-packet-prog demo deps coverage tidy format \
-	install uninstall clean testtools
+.PHONY: all help unit lint check check-installed e2e fuzz soak vmtest vmtest-installed bench \
+	bench-matcher bench-packet-prog demo deps coverage tidy format install uninstall clean testtools
 .DELETE_ON_ERROR:
 .SECONDARY:
 -include $(shell find $O -name '*.d' 2>/dev/null)

@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Installs what building, testing and the demo need: Debian 12 and 13, Ubuntu 24.04.
-#   install-deps.sh [--dev] [--list]
+#   install-deps.sh [--dev] [--vm] [--list]
 # --dev adds the tools behind `make coverage`, `make tidy` and the browser of `make soak`.
+# --vm adds what `make vmtest` needs to run other kernels in virtual machines.
 # --list only prints the package names.
 # When nothing is missing it says so and touches neither network nor package manager.
 # Services of installed packages are neither started nor enabled.
@@ -13,13 +14,14 @@ die() {
 	exit 1
 }
 
-dev=no list=no
+dev=no vm=no list=no
 for arg in "$@"; do
 	case $arg in
 	--dev) dev=yes ;;
+	--vm) vm=yes ;;
 	--list) list=yes ;;
 	*)
-		echo "usage: install-deps.sh [--dev] [--list]" >&2
+		echo "usage: install-deps.sh [--dev] [--vm] [--list]" >&2
 		exit 2
 		;;
 	esac
@@ -50,6 +52,7 @@ need="gcc libc6-dev make pkgconf clang llvm libclang-rt-$clang-dev $bpftool
 	socat python3 python3-jsonschema python3-yaml nginx
 	dnsmasq-base prometheus shellcheck git openssl gnutls-bin haproxy libnginx-mod-stream"
 if [ "$dev" = yes ]; then need="$need gcovr clang-tidy $browser"; fi
+if [ "$vm" = yes ]; then need="$need qemu-system-x86 cpio kmod xz-utils debian-archive-keyring"; fi
 if [ "$list" = yes ]; then
 	printf '%s\n' $need $wish
 	exit 0

@@ -214,6 +214,7 @@ struct sl_packet_route {
 	char name[72]; /* NUL-terminated */
 };
 
+/* In every layout the fields up to ports_added are where they are here. */
 struct sl_packet_meta {
 	__u32 layout; /* SL_PACKET_LAYOUT */
 	__u32 max_flows;

@@ -282,6 +282,7 @@ static __always_inline __s32 distance(__u32 from, __u32 to)
  */
 static __always_inline __u32 advance(__u32 *mark, __u32 to, __u32 most)
 {
+#pragma clang loop unroll(disable)
 	for (int i = 0; i < 8; i++) {
 		__u32 was = *(volatile __u32 *)mark;
 		__u32 by = to - was;

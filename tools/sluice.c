@@ -57,6 +57,7 @@ struct cli {
 	bool keep;
 	bool wait;
 	bool deny_file;
+	bool flush;
 	bool help;
 	const char *operand[MAX_OPERANDS];
 	int n_operands;
@@ -256,11 +257,6 @@ static int run_conns(struct cli *cli)
 	return show(cli, sl_str_text(&target), sl_render_conns, NULL);
 }
 
-static int run_flows(struct cli *cli)
-{
-	return show(cli, "/v1/flows", sl_render_flows, NULL);
-}
-
 static int run_engines(struct cli *cli)
 {
 	return show(cli, "/v1/engines", sl_render_engines, NULL);
@@ -415,6 +411,29 @@ static int act(struct cli *cli, const char *method, const char *target, const st
 		(void)printf("done, generation %" PRIu64 "\n",
 			     (uint64_t)json_integer_value(json_object_get(doc, "generation")));
 	return EXIT_GOOD;
+}
+
+/* What the kernel carries, or, with --flush, none of it any more. */
+static int run_flows(struct cli *cli)
+{
+	_cleanup_(sl_str_done) struct sl_str target = { 0 };
+	uint64_t n = cli->json ? 0 : 1000;
+	char limit[32];
+
+	if (cli->flush && cli->limit) {
+		complain("usage: sluice %s", cli->verb->usage);
+		return EXIT_USAGE;
+	}
+	if (cli->flush)
+		return act(cli, "DELETE", "/v1/flows", NULL);
+	if (cli->limit && sl_num_parse(cli->limit, 0, UINT32_MAX, &n) < 0) {
+		complain("'%s' is no limit: write a number, 0 for all", cli->limit);
+		return EXIT_USAGE;
+	}
+	(void)snprintf(limit, sizeof(limit), "%" PRIu64, n);
+	sl_str_adds(&target, "/v1/flows");
+	sl_client_add_param(&target, "limit", limit);
+	return show(cli, sl_str_text(&target), sl_render_flows, NULL);
 }
 
 static int run_reload(struct cli *cli)
@@ -890,7 +909,8 @@ static const struct verb verbs[] = {
 	{ "conns", run_conns, 0, 1, "route client target id limit ",
 	  "conns [ID] [--route NAME] [--client PATTERN] [--target ADDRESS] [--limit N]",
 	  "open connections" },
-	{ "flows", run_flows, 0, 0, "", "flows", "flows the kernel carries" },
+	{ "flows", run_flows, 0, 0, "limit flush ", "flows [--limit N] | --flush",
+	  "flows the kernel carries; --flush: reset them all and empty its table" },
 	{ "engines", run_engines, 0, 0, "", "engines", "what may carry connections here" },
 	{ "explain", run_explain, 1, 3, "client address alpn tls ",
 	  "explain PORT [NAME] [PATH] [--client ADDR] [--alpn A,B] [--tls 1.2,1.3] "
@@ -993,6 +1013,8 @@ static bool set_flag(struct cli *cli, const char *name)
 		cli->wait = true;
 	else if (strcmp(name, "deny-file") == 0)
 		cli->deny_file = true;
+	else if (strcmp(name, "flush") == 0)
+		cli->flush = true;
 	else if (strcmp(name, "help") == 0)
 		cli->help = true;
 	else
@@ -1086,6 +1108,7 @@ static bool fits_verb(const struct cli *cli)
 		{ "alpn", cli->alpn },       { "tls", cli->tls },
 		{ "keep", cli->keep },       { "wait", cli->wait },
 		{ "timeout", cli->timeout }, { "deny-file", cli->deny_file },
+		{ "flush", cli->flush },
 	};
 
 	for (size_t i = 0; i < SL_ARRAY_LEN(special); i++) {

@@ -8,38 +8,98 @@ import argparse
 import os
 import statistics
 import textwrap
+from collections import namedtuple
 
-CONTENDERS = ["direct", "sluice", "haproxy", "nginx"]
 # key, test, value in the raw line, what the reader sees, decimals
-ROWS = [
-    ("bulk1", "bulk1", "gbit_s", "1 stream, Gbit/s", 2),
-    ("bulk8", "bulk8", "gbit_s", "8 streams, Gbit/s", 2),
-    ("cpu1", "bulk1", "proxy_s_gb", "CPU s/GB of the proxy, 1 stream", 3),
-    ("cpu8", "bulk8", "proxy_s_gb", "CPU s/GB of the proxy, 8 streams", 3),
-    ("sys1", "bulk1", "system_s_gb", "CPU s/GB, whole system, 1 stream", 3),
-    ("sys8", "bulk8", "system_s_gb", "CPU s/GB, whole system, 8 streams", 3),
-    ("ping50", "ping1", "p50_us", "ping-pong p50, us", 1),
-    ("ping99", "ping1", "p99_us", "ping-pong p99, us", 1),
-    ("conn1", "conn1", "rate", "short connections/s, 1 client", 0),
-    ("conn8", "conn8", "rate", "short connections/s, 8 clients", 0),
-    ("conn64", "conn64", "rate", "short connections/s, 64 clients", 0),
-    ("conncpu8", "conn8", "proxy_us", "CPU us/connection of the proxy, 8 clients", 1),
-    ("conn1p50", "conn1", "p50_us", "connect + reply p50, 1 client, us", 0),
-    ("conn1p99", "conn1", "p99_us", "connect + reply p99, 1 client, us", 0),
-    ("conn8p99", "conn8", "p99_us", "connect + reply p99, 8 clients, us", 0),
-    ("rss", "idle", "rss_kb_conn", "resident KiB per idle connection", 2),
-    ("slab", "idle", "slab_kb_conn", "kernel slab KiB per idle connection, whole system", 2),
-]
-# key of a row, "at least" or "at most", factor of HAProxy's value, what is expected
-EXPECTED = [
-    ("bulk1", ">=", 1.5, "1 stream: at least 1.5x HAProxy"),
-    ("cpu1", "<=", 0.75, "CPU per GB, 1 stream: at most 0.75x HAProxy"),
-    ("conn8", ">=", 1.1, "short connections, 8 clients: at least 1.1x HAProxy"),
-    ("conn64", ">=", 1.1, "short connections, 64 clients: at least 1.1x HAProxy"),
-    ("ping50", "<=", 1.0, "ping-pong p50: no worse than HAProxy"),
-    ("ping99", "<=", 1.0, "ping-pong p99: no worse than HAProxy"),
-    ("rss", "<=", 1 / 3, "memory per idle connection: at most a third of HAProxy"),
-]
+Row = namedtuple("Row", "key test value title decimals")
+# title of a table, contenders, pairs whose ratios are shown, rows
+Table = namedtuple("Table", "title contenders ratios rows")
+# key of a row, contender, the other one ("": an absolute limit), sense, factor, what is expected
+Expectation = namedtuple("Expectation", "key of other sense limit text")
+
+STREAMS = [("down1", "1 stream down"), ("up1", "1 stream up"), ("down8", "8 streams down")]
+
+
+def stream_rows(prefix, values):
+    return [
+        Row(f"{prefix}{test}{suffix}", prefix + test, value, f"{unit}, {title}", decimals)
+        for suffix, value, unit, decimals in values
+        for test, title in STREAMS
+    ]
+
+
+GBIT = ("", "gbit_s", "Gbit/s", 2)
+MACHINE_CPU = (".cpu", "system_s_gb", "CPU s/GB of the machine", 3)
+PROXY_CPU = (".proxy", "proxy_s_gb", "CPU s/GB of the proxy", 3)
+
+MAIN = Table(
+    "Everything at its defaults",
+    ["direct", "packet", "dnat", "relay", "haproxy", "nginx"],
+    [("packet", "direct"), ("packet", "relay"), ("packet", "haproxy"), ("relay", "haproxy")],
+    stream_rows("", [GBIT, MACHINE_CPU, PROXY_CPU])
+    + [
+        Row("ping50", "ping1", "p50_us", "ping-pong p50, us", 1),
+        Row("ping99", "ping1", "p99_us", "ping-pong p99, us", 1),
+        Row("conn1", "conn1", "rate", "short connections/s, 1 client", 0),
+        Row("conn8", "conn8", "rate", "short connections/s, 8 clients", 0),
+        Row("conn64", "conn64", "rate", "short connections/s, 64 clients", 0),
+        Row("conncpu8", "conn8", "proxy_us", "CPU us/connection of the proxy, 8 clients", 1),
+        Row("conn1p50", "conn1", "p50_us", "connect + reply p50, 1 client, us", 0),
+        Row("conn1p99", "conn1", "p99_us", "connect + reply p99, 1 client, us", 0),
+        Row("conn8p99", "conn8", "p99_us", "connect + reply p99, 8 clients, us", 0),
+        Row("rss", "idle", "rss_kb_conn", "resident KiB per idle connection", 2),
+        Row("slab", "idle", "slab_kb_conn", "kernel slab KiB per idle connection, whole system", 2),
+    ],
+)
+PLAIN = Table(
+    "Plain packets: no checksum and segmentation offload at the endpoints",
+    ["direct", "packet", "xdp", "relay"],
+    [("packet", "direct"), ("xdp", "direct"), ("xdp", "packet"), ("packet", "relay")],
+    stream_rows("plain-", [GBIT, MACHINE_CPU])
+    + [
+        Row("plain-ping50", "plain-ping1", "p50_us", "ping-pong p50, us", 1),
+        Row("plain-ping99", "plain-ping1", "p99_us", "ping-pong p99, us", 1),
+        Row("plain-share", "plain-down1", "xdp_share", "share of the packets XDP forwarded itself", 3),
+    ],
+)
+HANDOVER = Table(
+    "The hand-over",
+    ["packet"],
+    [],
+    [
+        Row("handover", "handover", "handover_us", "CPU us per hand-over: the difference", 1),
+        Row("handover.with", "handover", "with_us", "CPU us per connection, handed over", 1),
+        Row("handover.without", "handover", "without_us", "CPU us per connection, on the relay", 1),
+    ],
+)
+TABLES = [MAIN, PLAIN, HANDOVER]
+
+EXPECTED = (
+    [Expectation(t, "packet", "direct", ">=", 0.95, f"{n}: at least 0.95x direct") for t, n in STREAMS]
+    + [Expectation(t, "packet", "haproxy", ">=", 2.3, f"{n}: at least 2.3x HAProxy") for t, n in STREAMS]
+    + [
+        Expectation(f"{t}.cpu", "packet", "haproxy", "<=", 0.4, f"CPU per GB, {n}: at most 0.4x HAProxy")
+        for t, n in STREAMS
+    ]
+    + [
+        Expectation("ping50", "packet", "direct", "<=", 1.05, "ping-pong p50: at most 1.05x direct"),
+        Expectation("conn1", "packet", "relay", ">=", 0.95, "short connections, 1 client: at least 0.95x relay"),
+        Expectation("conn8", "packet", "relay", ">=", 0.95, "short connections, 8 clients: at least 0.95x relay"),
+        Expectation("conn64", "packet", "relay", ">=", 0.95, "short connections, 64 clients: at least 0.95x relay"),
+        Expectation("handover", "packet", "", "<=", 30, "CPU per hand-over: at most 30 us"),
+        Expectation("down1", "relay", "haproxy", ">=", 1.5, "1 stream down: at least 1.5x HAProxy"),
+        Expectation("down1.proxy", "relay", "haproxy", "<=", 0.75, "the proxy's CPU per GB, 1 stream down: at most 0.75x HAProxy"),
+        Expectation("conn8", "relay", "haproxy", ">=", 1.1, "short connections, 8 clients: at least 1.1x HAProxy"),
+        Expectation("conn64", "relay", "haproxy", ">=", 1.1, "short connections, 64 clients: at least 1.1x HAProxy"),
+        Expectation("ping50", "relay", "haproxy", "<=", 1.0, "ping-pong p50: no worse than HAProxy"),
+        Expectation("ping99", "relay", "haproxy", "<=", 1.0, "ping-pong p99: no worse than HAProxy"),
+        Expectation("rss", "relay", "haproxy", "<=", 1 / 3, "memory per idle connection: at most a third of HAProxy"),
+    ]
+)
+ROW_OF = {row.key: row for table in TABLES for row in table.rows}
+# Nothing of their own that could have such a figure.
+NO_PROCESS = {"direct", "dnat"}
+OF_PROCESS = {"proxy_s_gb", "proxy_us", "rss_kb_conn"}
 
 
 def read_pairs(path):
@@ -48,66 +108,90 @@ def read_pairs(path):
 
 
 def read_raw(path):
-    """{(test, key): {contender: {round: value}}} and the lines that report errors."""
+    """{(test, value): {contender: {round: number}}} and the lines that report errors."""
     figures, troubles = {}, []
     with open(path, encoding="utf-8") as f:
         for line in f:
             rnd, test, contender, text = line.rstrip("\n").split("\t")
-            pairs = dict(w.split("=", 1) for w in text.split() if "=" in w)
-            if text.startswith("failed") or pairs.get("errors", "0") != "0":
+            if text.startswith("failed"):
                 troubles.append(f"round {rnd} {test} {contender}: {text}")
-            for key, value in pairs.items():
-                figures.setdefault((test, key), {}).setdefault(contender, {})[rnd] = float(value)
+                continue
+            pairs = dict(w.split("=", 1) for w in text.split() if "=" in w)
+            if pairs.get("errors", "0") != "0":
+                troubles.append(f"round {rnd} {test} {contender}: {text}")
+            for value, number in pairs.items():
+                if contender in NO_PROCESS and value in OF_PROCESS:
+                    continue
+                figures.setdefault((test, value), {}).setdefault(contender, {})[rnd] = float(number)
     return figures, troubles
 
 
+def values_of(figures, key):
+    return figures.get((ROW_OF[key].test, ROW_OF[key].value), {})
+
+
 def ratio(values, contender, other):
-    """Median over the rounds that have both, or None."""
+    """Median over the rounds that have both, or None; without another one, the median itself."""
     a, b = values.get(contender, {}), values.get(other, {})
-    pairs = [a[r] / b[r] for r in a if b.get(r)]
+    pairs = [a[r] / b[r] for r in a if b.get(r)] if other else list(a.values())
     return statistics.median(pairs) if pairs else None
 
 
-def show_ratio(value):
-    return "-" if value is None else f"{value:.2f}"
+def is_met(expectation, got):
+    return got >= expectation.limit if expectation.sense == ">=" else got <= expectation.limit
 
 
-def show_cell(samples, decimals, spread):
+def verdict(key, contender, other, got):
+    """" >= 0.95 ok" beside a ratio of which something is expected."""
+    for e in EXPECTED:
+        if (e.key, e.of, e.other) == (key, contender, other):
+            return f" ({e.sense} {e.limit:.3g} {'ok' if is_met(e, got) else 'short'})"
+    return ""
+
+
+def show_ratio(key, values, contender, other):
+    got = ratio(values, contender, other)
+    return "-" if got is None else f"{got:.2f}" + verdict(key, contender, other, got)
+
+
+def show_cell(row, contender, samples, spread):
     if not samples:
         return "-"
     v = sorted(samples.values())
-    text = f"{statistics.median(v):.{decimals}f}"
+    text = f"{statistics.median(v):.{row.decimals}f}"
     if spread:
-        text += f" ({v[0]:.{decimals}f} - {v[-1]:.{decimals}f})"
-    return text
+        text += f" ({v[0]:.{row.decimals}f} - {v[-1]:.{row.decimals}f})"
+    return text + verdict(row.key, contender, "", statistics.median(v))
 
 
-def figure_rows(figures, spread):
-    head = ["", *CONTENDERS, "sluice/haproxy", "sluice/direct", "sluice/nginx"]
-    rows = []
-    for _, test, key, title, decimals in ROWS:
-        values = figures.get((test, key))
-        if values is None:
-            continue
-        if key in ("proxy_s_gb", "proxy_us"):
-            values = {c: v for c, v in values.items() if c != "direct"}
-        cells = [show_cell(values.get(c), decimals, spread) for c in CONTENDERS]
-        ratios = [show_ratio(ratio(values, "sluice", o)) for o in ("haproxy", "direct", "nginx")]
-        rows.append([title, *cells, *ratios])
-    return head, rows
+def figure_rows(table, figures, spread):
+    """Head and lines, or None: nothing of it was measured."""
+    lines, seen = [], set()
+    for row in table.rows:
+        seen.update(values_of(figures, row.key))
+    contenders = [c for c in table.contenders if c in seen]
+    ratios = [p for p in table.ratios if seen.issuperset(p)]
+    for row in table.rows:
+        values = values_of(figures, row.key)
+        if values:
+            cells = [show_cell(row, c, values.get(c), spread) for c in contenders]
+            cells += [show_ratio(row.key, values, *p) for p in ratios]
+            lines.append([row.title, *cells])
+    if not lines:
+        return None
+    return ["", *contenders, *("/".join(p) for p in ratios)], lines
 
 
 def expectation_rows(figures, remarks):
-    where = {key: (test, value) for key, test, value, _, _ in ROWS}
     rows = []
-    for key, sense, factor, text in EXPECTED:
-        got = ratio(figures.get(where[key], {}), "sluice", "haproxy")
+    for e in EXPECTED:
+        got = ratio(values_of(figures, e.key), e.of, e.other)
         if got is None:
-            rows.append([text, "-", "not measured", ""])
             continue
-        met = got >= factor if sense == ">=" else got <= factor
-        remark = "" if met else remarks.get(key, "no reason is known yet")
-        rows.append([text, f"{got:.2f}x", "met" if met else "NOT met", remark])
+        met = is_met(e, got)
+        remark = "" if met else remarks.get(f"{e.of} {e.key} {e.other}".strip(), "no reason is known yet")
+        shown = f"{got:.2f}x" if e.other else f"{got:.1f}"
+        rows.append([f"{e.of}: {e.text}", shown, "ok" if met else "short", remark])
     return ["expected", "measured", "verdict", "reason"], rows
 
 
@@ -146,6 +230,19 @@ def markdown(head, rows):
     return "\n".join(lines)
 
 
+def print_all(figures, remarks, troubles):
+    print("\nMedians; ratios are medians of the ratios within each round.")
+    for table in TABLES:
+        shown = figure_rows(table, figures, False)
+        if shown:
+            print(f"\n{table.title}\n\n{plain(*shown)}")
+    head, rows = expectation_rows(figures, remarks)
+    if rows:
+        print("\n" + plain_expectations(head, rows))
+    for t in troubles:
+        print("errors in", t)
+
+
 PAGE = """# Benchmarks
 
 Written by `make bench ONLY=--write`; change `tests/bench/`, not this page.
@@ -155,18 +252,35 @@ Written by `make bench ONLY=--write`; change `tests/bench/`, not this page.
 {machine}
 
 Client, proxy and backend are network namespaces of one machine, joined by veth, so all three share
-its processors: a proxy that needs less CPU leaves more to the other two. "direct" is the same path
-routed, without a proxy. {rounds} rounds of {seconds} s per test (after 0.3 s of warm-up); within a
-test all contenders run one after the other, and the order rotates. HAProxy: `mode tcp`, `option splice-auto`,
-`nbthread 2`. nginx: `stream`, `worker_processes 2`. Sluice: `engine: relay`, `workers: 2`.
-Otherwise all run with their defaults. Streams are downloads; the client discards the bytes inside
-the kernel. Requests and replies have 100 bytes; of short connections the client closes first.
-`tcp_tw_reuse=1` and ports 1024-65000 everywhere. Idle: {idle_count} connections that carried one
-request and reply, through a fresh instance{short}.
+its processors: a proxy that needs less CPU leaves more to the other two. Each contender has a
+namespace and interfaces of its own between client and backend, so that programs, rules and conntrack
+of one do not touch another.
+
+- direct: the kernel forwards (`ip_forward`); no proxy
+- packet: Sluice, `engine: packet`, `hook: tc`, else defaults (`after_bytes: 64KiB`, `after_age: 1s`)
+- xdp: the same with `hook: xdp`
+- dnat: one nftables rule (`dnat to`), conntrack
+- relay: Sluice, `engine: relay`
+- haproxy: `mode tcp`, `option splice-auto`, `nbthread 2`
+- nginx: `stream`, `worker_processes 2`
+
+Sluice runs with `workers: 2`; otherwise all run with their defaults. {rounds} rounds of {seconds} s per
+test (plain packets: {plain_rounds}); within a test all contenders run one after the other, and the
+order rotates. A window begins after 0.3 s of warm-up and, with packet, after `sluice conns` has said
+that the connections are in the kernel (short connections never are: they end before). The
+receiver of a stream discards the bytes inside the kernel. Requests and replies have 64 bytes; the ping-pong
+is one long connection; of short connections the client closes first. CPU of the machine: busy time
+of `/proc/stat`, both endpoints included; of the proxy: run time of its threads. `tcp_tw_reuse=1` and
+ports 1024-65000 everywhere.
+
+Hand-over: {handovers} connections on which nothing is ever sent, with `after_bytes: 0` and `after_age: 0`,
+and as many over a relay route of the same daemon; the difference of the CPU time of all processes of the
+daemon, from before the first connection until 3 s after the last. Idle: {idle_count} connections that
+carried one request and reply, through a fresh instance{short}; with packet, once they are in the kernel.
 
 ## Results: median (minimum - maximum)
 
-Ratios are medians of the ratios within each round.
+Ratios are medians of the ratios within each round; where something is expected, it stands beside.
 
 {figures}
 
@@ -176,41 +290,36 @@ Ratios are medians of the ratios within each round.
 {troubles}"""
 
 
+def page(machine, figures, remarks, troubles):
+    names = ["date", "system", "kernel", "cpu", "memory", "load_before", "sluice", "haproxy", "nginx"]
+    shown = [(t.title, figure_rows(t, figures, True)) for t in TABLES]
+    listed = "".join(f"\n- {t}" for t in troubles)
+    short = ""
+    if int(machine["idle_count"]) < 10000:
+        short = " (not 10 000: this machine's limit of open files allows no more, two each)"
+    return PAGE.format(
+        **{k: machine[k] for k in ("rounds", "plain_rounds", "seconds", "idle_count", "handovers")},
+        machine="\n".join(f"| {n.replace('_', ' ')} | {machine[n]} |" for n in names if n in machine),
+        short=short,
+        figures="\n\n".join(f"### {title}\n\n{markdown(*rows)}" for title, rows in shown if rows),
+        expected=markdown(*expectation_rows(figures, remarks)),
+        troubles=f"\n## Runs with errors\n{listed}\n" if troubles else "",
+    )
+
+
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("--write", metavar="PAGE")
     args.add_argument("machine")
     args.add_argument("raw")
     args = args.parse_args()
-    machine = read_pairs(args.machine)
     figures, troubles = read_raw(args.raw)
     remarks = read_remarks()
-    print("\nMedians; ratios are medians of the ratios within each round.\n")
-    print(plain(*figure_rows(figures, False)))
-    if "sluice" in {c for v in figures.values() for c in v}:
-        print("\n" + plain_expectations(*expectation_rows(figures, remarks)))
-    for t in troubles:
-        print("errors in", t)
+    print_all(figures, remarks, troubles)
     if args.write:
-        names = ["date", "system", "kernel", "cpu", "memory", "load_before", "sluice", "haproxy", "nginx"]
-        rows = [f"| {n.replace('_', ' ')} | {machine[n]} |" for n in names if n in machine]
-        listed = "".join(f"\n- {t}" for t in troubles)
-        short = ""
-        if int(machine["idle_count"]) < 10000:
-            short = " (not 10 000: this machine's limit of open files allows no more, two each)"
-        page = PAGE.format(
-            machine="\n".join(rows),
-            rounds=machine["rounds"],
-            seconds=machine["seconds"],
-            idle_count=machine["idle_count"],
-            short=short,
-            figures=markdown(*figure_rows(figures, True)),
-            expected=markdown(*expectation_rows(figures, remarks)),
-            troubles=f"\n## Runs with errors\n{listed}\n" if troubles else "",
-        )
         os.makedirs(os.path.dirname(args.write) or ".", exist_ok=True)
         with open(args.write, "w", encoding="utf-8") as f:
-            f.write(page)
+            f.write(page(read_pairs(args.machine), figures, remarks, troubles))
         print("\nwritten:", args.write)
 
 

@@ -65,7 +65,7 @@ static void check_route(const struct sl_conf_route *r)
 {
 	require(r->name && strlen(r->name) >= 1 && strlen(r->name) <= 64);
 	require(r->n_ports >= 1);
-	require(r->engine <= SL_CHOICE_RELAY && r->retries <= 10);
+	require(r->engine <= SL_CHOICE_PACKET && r->retries <= 10);
 	require(r->timeouts.connect >= 1);
 	require((r->new_per_ip_per_minute == 0) == (r->new_per_ip_burst == 0));
 	for (size_t i = 0; i < r->n_ports; i++)
@@ -129,6 +129,22 @@ static void check_listens(const struct sl_conf *conf)
 			require(is_listened_to(conf, &r->ports[k], r->ports[k].from) &&
 				is_listened_to(conf, &r->ports[k], r->ports[k].to));
 	}
+}
+
+static void check_packet(const struct sl_conf *conf)
+{
+	const struct sl_conf_packet *p = &conf->global.packet;
+
+	require(p->hook <= SL_HOOK_CHOICE_OFF && p->port_from >= 1024 && p->max_flows >= 1);
+	require(p->port_to - p->port_from + 1 >= SL_PACKET_PORTS_MIN);
+	require(strlen(conf->global.bpf_dir) < SL_BPF_DIR);
+	for (size_t i = 0; i < p->n_interfaces; i++) {
+		require(*p->interfaces[i] && strlen(p->interfaces[i]) < SL_INTERFACE_NAME);
+		require(!strpbrk(p->interfaces[i], "/: ") && strcmp(p->interfaces[i], "auto"));
+	}
+	for (size_t i = 0; i < conf->n_routes; i++)
+		require(p->hook != SL_HOOK_CHOICE_OFF ||
+			conf->routes[i].engine != SL_CHOICE_PACKET);
 }
 
 static char *copy_of(const void *bytes, size_t n)
@@ -201,6 +217,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t n)
 	if (conf) {
 		check_listens(conf);
 		check_accepts(conf);
+		check_packet(conf);
 	}
 	sl_conf_free(conf);
 	sl_diags_done(&diags);

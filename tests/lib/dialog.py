@@ -11,13 +11,18 @@
   stream:N:MS     sends N single bytes, MS apart
   flow:N:MS       N bytes arrive, never MS without one
   fin             closes for sending     abort          resets       sleep:MS
+  wait:FILE       until the file exists  pump:N         sends N bytes while it gets them back
+  tell:FILE       makes the file         ends           the end arrives, or a reset
   took:MIN:MAX    the last step took between MIN and MAX ms
   alive           neither end nor reset has arrived (bytes may have)
 The limit for every step is 15 s.
 """
+import os
+import random
 import socket
 import struct
 import sys
+import threading
 import time
 
 
@@ -129,6 +134,38 @@ class Dialog:
     def abort(self):
         self.s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.s.close()
+
+    def wait(self, path):
+        end = time.monotonic() + 30
+        while not os.path.exists(path):
+            if time.monotonic() > end:
+                raise ValueError(f"{path} does not appear")
+            time.sleep(0.01)
+
+    def tell(self, path):
+        open(path, "w", encoding="ascii").close()
+
+    def pump(self, n):
+        data = random.Random(int(n)).randbytes(int(n))
+        sender = threading.Thread(target=self.s.sendall, args=(data,))
+        sender.start()
+        got = bytearray()
+        while len(got) < len(data):
+            piece = self.read(65536)
+            if not piece:
+                raise ValueError(f"EOF after {len(got)} bytes of {n}")
+            got += piece
+        sender.join()
+        if got != data:
+            raise ValueError("other bytes come back")
+
+    def ends(self):
+        try:
+            got = self.read(65536)
+        except ConnectionResetError:
+            return
+        if got:
+            raise ValueError(f"got {got[:200]!r}, want an end")
 
     def sleep(self, ms):
         time.sleep(float(ms) / 1000)

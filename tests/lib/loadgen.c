@@ -3,17 +3,22 @@
  * Load for benchmarks, both ends of it. Every run is bounded in time, prints one
  * line of KEY=VALUE pairs and exits 0, or says on standard error why it could not.
  *
- *   loadgen serve FROM-TO                                backend, until it is killed
- *   loadgen bulk  ADDRESS PORT STREAMS SECONDS [PID...]  downloads
- *   loadgen ping  ADDRESS PORT CLIENTS SECONDS [PID...]  request/reply on kept connections
- *   loadgen conn  ADDRESS PORT CLIENTS SECONDS [PID...]  connect, request, reply, close
- *   loadgen idle  ADDRESS PORT COUNT                     opens, says "ready", waits for EOF on
- * stdin
+ *   loadgen serve FROM-TO                                    backend, until it is killed
+ *   loadgen down  ADDRESS PORT STREAMS SECONDS [PID...]      downloads
+ *   loadgen up    ADDRESS PORT STREAMS SECONDS [PID...]      uploads
+ *   loadgen ping  ADDRESS PORT CLIENTS SECONDS [PID...]      request/reply on kept connections
+ *   loadgen conn  ADDRESS PORT CLIENTS SECONDS [PID...]      connect, request, reply, close
+ *   loadgen idle  ADDRESS PORT COUNT     opens and uses each once, says "ready", waits for EOF
+ *   loadgen open  ADDRESS PORT COUNT     the same, but nothing is ever sent
  *
- * A request and a reply are 100 bytes. The PIDs are the processes of the proxy
- * in the middle: the CPU time of all their threads over the measured window is
- * read from schedstat (it contains the softirq work done in their context). The
- * busy time of the whole system comes from /proc/stat.
+ * A request and a reply are 64 bytes. Before the measured window the load runs
+ * for a while; with `gated` in front of the mode it then says "warm" and goes on
+ * until it has read a line, so that others can see that it runs as it should.
+ *
+ * The PIDs are the processes of the proxy in the middle: the CPU time of all
+ * their threads over the measured window is read from schedstat (it contains the
+ * softirq work done in their context). The busy time of the whole system, both
+ * ends of the load included, comes from /proc/stat.
  */
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -35,7 +40,7 @@
 #include <unistd.h>
 
 enum {
-	MSG_SIZE = 100,
+	MSG_SIZE = 64,
 	BULK_SIZE = 256 * 1024,
 	MAX_CLIENTS = 256,
 	MAX_PIDS = 64,
@@ -50,6 +55,7 @@ enum wish {
 	WISH_UNKNOWN = 0,
 	WISH_REPLY = 'R',
 	WISH_DOWNLOAD = 'D',
+	WISH_UPLOAD = 'U',
 };
 
 enum phase { PHASE_WARM_UP, PHASE_MEASURE, PHASE_STOP };
@@ -141,14 +147,29 @@ static bool backend_send(struct backend *b, struct peer *p)
 	return true;
 }
 
+static enum wish wish_of(char first)
+{
+	switch (first) {
+	case WISH_DOWNLOAD:
+		return WISH_DOWNLOAD;
+	case WISH_UPLOAD:
+		return WISH_UPLOAD;
+	default:
+		return WISH_REPLY;
+	}
+}
+
+/* MSG_TRUNC: TCP throws the bytes away in the kernel, so the receiver is not what is measured. */
 static bool backend_receive(struct backend *b, struct peer *p)
 {
-	ssize_t n = recv(p->fd, b->buf, BULK_SIZE, 0);
+	ssize_t n = recv(p->fd, b->buf, BULK_SIZE, p->wish == WISH_UPLOAD ? MSG_TRUNC : 0);
 
 	if (n <= 0)
 		return n < 0 && errno == EAGAIN;
 	if (p->wish == WISH_UNKNOWN)
-		p->wish = b->buf[0] == WISH_DOWNLOAD ? WISH_DOWNLOAD : WISH_REPLY;
+		p->wish = wish_of(b->buf[0]);
+	if (p->wish == WISH_UPLOAD)
+		return true;
 	if (p->wish == WISH_DOWNLOAD)
 		return backend_send(b, p);
 	for (p->request += (size_t)n; p->request >= MSG_SIZE; p->request -= MSG_SIZE) {
@@ -293,6 +314,7 @@ struct run {
 	struct sockaddr_in to;
 	unsigned n_clients;
 	uint64_t measure_ms;
+	bool is_gated;
 	char *const *pids;
 	int n_pids;
 	_Atomic int phase;
@@ -390,19 +412,17 @@ static void *ping_thread(void *arg)
 	return NULL;
 }
 
-/* MSG_TRUNC: TCP throws the bytes away in the kernel, so the client is not what is measured. */
-static void *bulk_thread(void *arg)
+static void bulk(struct client *c, char wish)
 {
-	struct client *c = arg;
 	int fd = connect_to(&c->run->to);
-	char wish = WISH_DOWNLOAD;
 
 	if (fd < 0 || send(fd, &wish, 1, MSG_NOSIGNAL) != 1) {
 		c->errors++;
-		return NULL;
+		return;
 	}
 	while (c->run->phase != PHASE_STOP) {
-		ssize_t n = recv(fd, c->buf, BULK_SIZE, MSG_TRUNC);
+		ssize_t n = wish == WISH_UPLOAD ? send(fd, c->buf, BULK_SIZE, MSG_NOSIGNAL)
+						: recv(fd, c->buf, BULK_SIZE, MSG_TRUNC);
 
 		if (n <= 0) {
 			c->errors++;
@@ -411,6 +431,17 @@ static void *bulk_thread(void *arg)
 		atomic_fetch_add_explicit(&c->done, (uint64_t)n, memory_order_relaxed);
 	}
 	close(fd);
+}
+
+static void *down_thread(void *arg)
+{
+	bulk(arg, WISH_DOWNLOAD);
+	return NULL;
+}
+
+static void *up_thread(void *arg)
+{
+	bulk(arg, WISH_UPLOAD);
 	return NULL;
 }
 
@@ -460,25 +491,66 @@ struct window {
 	uint64_t errors;
 };
 
-/* The window starts after the warm-up and ends before the clients are told to stop. */
-static int measure(struct run *r, void *(*thread)(void *), struct window *ret)
+struct mode {
+	const char *name;
+	void *(*thread)(void *);
+	bool is_bulk; /* counts bytes, else operations and how long each took */
+};
+
+static const struct mode modes[] = {
+	{ "down", down_thread, true },
+	{ "up", up_thread, true },
+	{ "ping", ping_thread, false },
+	{ "conn", conn_thread, false },
+};
+
+static const struct mode *mode_of(const char *name)
 {
-	struct usage before, after;
-	uint64_t done, begin, end;
+	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+		if (strcmp(modes[i].name, name) == 0)
+			return &modes[i];
+	}
+	return NULL;
+}
+
+static unsigned start_clients(struct run *r, const struct mode *mode)
+{
 	unsigned n;
 
 	for (n = 0; n < r->n_clients; n++) {
 		struct client *c = &r->client[n];
 
 		c->run = r;
-		c->buf = malloc(BULK_SIZE);
-		c->sample_ns =
-			thread == bulk_thread ? NULL : malloc(MAX_SAMPLES * sizeof(uint32_t));
-		if (!c->buf || (!c->sample_ns && thread != bulk_thread) ||
-		    pthread_create(&c->thread, NULL, thread, c) != 0)
+		c->buf = calloc(1, BULK_SIZE);
+		c->sample_ns = mode->is_bulk ? NULL : malloc(MAX_SAMPLES * sizeof(uint32_t));
+		if (!c->buf || (!c->sample_ns && !mode->is_bulk) ||
+		    pthread_create(&c->thread, NULL, mode->thread, c) != 0)
 			break;
 	}
+	return n;
+}
+
+static void warm_up(const struct run *r)
+{
+	char line[64];
+
 	sleep_ms(WARM_UP_MS);
+	if (!r->is_gated)
+		return;
+	puts("warm");
+	fflush(stdout);
+	if (!fgets(line, sizeof(line), stdin))
+		fputs("loadgen: the gate was closed\n", stderr);
+}
+
+/* The window starts after the warm-up and ends before the clients are told to stop. */
+static int measure(struct run *r, const struct mode *mode, struct window *ret)
+{
+	unsigned n = start_clients(r, mode);
+	struct usage before, after;
+	uint64_t done, begin, end;
+
+	warm_up(r);
 	read_usage(r->pids, r->n_pids, &before);
 	done = sum_done(r);
 	begin = now_ns();
@@ -500,19 +572,16 @@ static int measure(struct run *r, void *(*thread)(void *), struct window *ret)
 	return n == r->n_clients ? 0 : -ENOMEM;
 }
 
-static int run_load(struct run *r, const char *mode)
+static int run_load(struct run *r, const struct mode *mode)
 {
-	void *(*thread)(void *) = strcmp(mode, "bulk") == 0   ? bulk_thread
-				  : strcmp(mode, "ping") == 0 ? ping_thread
-							      : conn_thread;
 	struct window w = { 0 };
-	int err = measure(r, thread, &w);
+	int err = measure(r, mode, &w);
 
 	if (err)
 		return err;
 	if (w.done == 0)
 		return -ECOMM;
-	if (thread == bulk_thread) {
+	if (mode->is_bulk) {
 		double gb = (double)w.done / 1e9;
 
 		printf("gbit_s=%.3f proxy_s_gb=%.4f system_s_gb=%.4f ", gb * 8 / w.seconds,
@@ -530,14 +599,14 @@ static int run_load(struct run *r, const char *mode)
 
 /* ---- idle connections --------------------------------------------------- */
 
-static int idle(const struct sockaddr_in *to, unsigned count)
+static int idle(const struct sockaddr_in *to, unsigned count, bool is_used)
 {
 	char buf[MSG_SIZE];
 
 	raise_fd_limit();
 	for (unsigned i = 0; i < count; i++) {
 		int fd = connect_to(to);
-		int err = fd < 0 ? fd : exchange(fd, buf);
+		int err = fd < 0 ? fd : is_used ? exchange(fd, buf) : 0;
 
 		if (err) {
 			fprintf(stderr, "loadgen: connection %u of %u\n", i + 1, count);
@@ -554,8 +623,8 @@ static int idle(const struct sockaddr_in *to, unsigned count)
 static int usage(void)
 {
 	fputs("usage: loadgen serve FROM-TO\n"
-	      "       loadgen bulk|ping|conn ADDRESS PORT CLIENTS SECONDS [PID...]\n"
-	      "       loadgen idle ADDRESS PORT COUNT\n",
+	      "       loadgen [gated] down|up|ping|conn ADDRESS PORT CLIENTS SECONDS [PID...]\n"
+	      "       loadgen idle|open ADDRESS PORT COUNT\n",
 	      stderr);
 	return 2;
 }
@@ -563,9 +632,10 @@ static int usage(void)
 static int command(int argc, char **argv, struct run *r)
 {
 	unsigned count = argc > 4 ? (unsigned)strtoul(argv[4], NULL, 10) : 0;
-	const char *mode = argv[1];
+	const struct mode *mode = mode_of(argv[1]);
+	bool is_used = strcmp(argv[1], "idle") == 0;
 
-	if (argc == 3 && strcmp(mode, "serve") == 0)
+	if (argc == 3 && strcmp(argv[1], "serve") == 0)
 		return serve(argv[2]);
 	if (argc < 5 || count == 0)
 		return -EINVAL;
@@ -573,11 +643,9 @@ static int command(int argc, char **argv, struct run *r)
 	r->to.sin_port = htons((uint16_t)strtoul(argv[3], NULL, 10));
 	if (inet_pton(AF_INET, argv[2], &r->to.sin_addr) != 1)
 		return -EINVAL;
-	if (argc == 5 && strcmp(mode, "idle") == 0)
-		return idle(&r->to, count);
-	if (argc < 6 || argc - 6 > MAX_PIDS || count > MAX_CLIENTS)
-		return -EINVAL;
-	if (strcmp(mode, "bulk") != 0 && strcmp(mode, "ping") != 0 && strcmp(mode, "conn") != 0)
+	if (argc == 5 && (is_used || strcmp(argv[1], "open") == 0))
+		return idle(&r->to, count, is_used);
+	if (argc < 6 || argc - 6 > MAX_PIDS || count > MAX_CLIENTS || !mode)
 		return -EINVAL;
 	r->n_clients = count;
 	r->measure_ms = (uint64_t)(strtod(argv[5], NULL) * 1000);
@@ -594,7 +662,8 @@ int main(int argc, char **argv)
 	if (!r)
 		return usage();
 	signal(SIGPIPE, SIG_IGN);
-	err = command(argc, argv, r);
+	r->is_gated = strcmp(argv[1], "gated") == 0;
+	err = command(argc - r->is_gated, argv + r->is_gated, r);
 	free(r);
 	if (err == -EINVAL)
 		return usage();

@@ -30,6 +30,7 @@ POOLED_PIPES=64 # of a worker, two descriptors each
 lab_pids=()
 declare -A SLUICE_PIDS=() PEER_PIDS=() HTTP_ADDRS=()
 INST=main
+LAB_NS="c p b" # of which lab_down removes what is left
 
 # ---- reporting ----
 
@@ -89,13 +90,13 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
 
 # ---- namespaces and processes ----
 
-in_ns() { # client|proxy|backend COMMAND...
+in_ns() { # client|proxy|backend|w COMMAND...
 	local ns=$LAB-${1:0:1}
 	shift
 	ip netns exec "$ns" "$@"
 }
 
-# spawn client|proxy|backend COMMAND...: $! and LAST are the command itself. Output: OUT or ours.
+# spawn client|proxy|backend|w COMMAND...: $! and LAST are the command itself. Output: OUT or ours.
 spawn() {
 	local ns=$LAB-${1:0:1}
 	shift
@@ -162,7 +163,7 @@ lab_stop_all() {
 		wait "$pid" 2>/dev/null || true
 	done
 	# what a killed supervisor may have left in namespaces that are ours alone
-	for i in c p b; do
+	for i in $LAB_NS; do
 		for pid in $(ip netns pids "$LAB-$i" 2>/dev/null); do
 			kill -KILL "$pid" 2>/dev/null || true
 		done
@@ -195,9 +196,12 @@ lab_down() {
 			fi
 		done
 	fi
-	for f in c p b; do
+	for f in $LAB_NS; do
 		ip netns del "$LAB-$f" 2>/dev/null
 		rm -rf "/etc/netns/$LAB-$f"
+	done
+	for f in $(awk -v d="$LAB_DIR/" 'index($2, d) == 1 { print $2 }' /proc/mounts); do
+		umount "$f" || rc=1 # a file system of kernel objects: they go with it
 	done
 	if [ -z "${KEEP:-}" ]; then rm -rf "$LAB_DIR"; else echo "kept: $LAB_DIR"; fi
 	exit $rc

@@ -173,6 +173,17 @@ static inline void close_with_rst(int fd)
 	close(fd);
 }
 
+enum { MAX_SCALE = 14 };
+
+/* Before connect() or listen(): the kernel announces this window scale, if tcp_rmem allows. */
+static inline void clamp_to_scale(int fd, unsigned scale)
+{
+	int clamp = 65535 << scale;
+
+	if (setsockopt(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &clamp, sizeof(clamp)))
+		die("TCP_WINDOW_CLAMP: %s", strerror(errno));
+}
+
 static inline void raise_file_limit(void)
 {
 	struct rlimit r;
@@ -276,7 +287,6 @@ enum phase {
 	PHASE_DRAIN,
 };
 
-/* One direction of a checked transfer knows nothing of the other but `eof`. */
 struct xfer {
 	uint64_t rng;
 	uint64_t seed_out, len_out, sent;
@@ -287,6 +297,16 @@ struct xfer {
 	uint64_t chunk_max;
 	unsigned pauses; /* left */
 	uint64_t write_wake, read_wake;
+	uint64_t gate_out, gate_in; /* PING: so many bytes out for so many in; 0: no gate */
+	unsigned lead;              /* rounds the client is ahead of the server: 1 at the client */
+	uint64_t rest_at,
+		rest_us; /* REST, HALF: silence here, once the other side's half is here */
+	bool rested, rest_after_eof;
+	bool waiting; /* burst: at the client nothing, at the server one byte until it starts */
+	bool server;
+	bool rst_ok;     /* the other side may reset */
+	uint64_t rst_at; /* reset once so many bytes passed both ways; UINT64_MAX: never */
+	uint64_t max_gap;
 };
 
 struct conn {
@@ -309,6 +329,7 @@ struct conn {
 	bool eof, flag;
 	struct hash hash;
 	struct sockaddr_storage peer;
+	struct long_flow *lf; /* mode long: owned */
 };
 
 struct loop {
@@ -398,6 +419,7 @@ static inline void conn_end(struct conn *c, bool rst)
 	else
 		close(c->fd);
 	free(c->out);
+	free(c->lf);
 	free(c);
 }
 
@@ -467,10 +489,31 @@ enum xfer_order {
 	XFER_ORDER_COUNT_,
 };
 
+/* What a transfer looks like. All but MIXED send as fast as they can. */
+enum xfer_shape {
+	XFER_MIXED = 0, /* random chunks and pauses both ways */
+	XFER_PING,      /* one small request, one small answer, and again */
+	XFER_UP,        /* bulk, and a few bytes the other way */
+	XFER_DOWN,
+	XFER_DUPLEX, /* bulk both ways */
+	XFER_HALF,   /* request, FIN, silence, a long answer */
+	XFER_REST,   /* bulk both ways, silence on both sides in the middle */
+	XFER_SHAPE_COUNT_,
+};
+
+enum {
+	XFER_RST_CLIENT = 1, /* this side resets somewhere */
+	XFER_RST_SERVER = 2,
+	XFER_BURST = 4, /* the server shows one byte and waits for the client's first */
+};
+
 /* First bytes on the wire, in the order of the machine: both ends run on it. */
 struct xfer_header {
 	uint32_t magic;
-	uint32_t order;
+	uint8_t order;
+	uint8_t shape;
+	uint8_t flags;
+	uint8_t rest; /* in 10 ms */
 	uint64_t seed_up, seed_down;
 	uint64_t len_up, len_down;
 };
@@ -479,6 +522,8 @@ enum xfer_result {
 	XFER_RUNNING = 0,
 	XFER_DONE,
 	XFER_BAD,
+	XFER_RESET,      /* time to reset, as planned */
+	XFER_PEER_RESET, /* the other side has, as planned */
 };
 
 /* Fewer, larger pieces for large totals, so that every transfer takes bounded time. */
@@ -489,6 +534,72 @@ static inline void xfer_pace(struct xfer *x, uint64_t rng, unsigned max_pauses)
 	if (x->chunk_max < (x->len_out + x->len_in) / 512)
 		x->chunk_max = (x->len_out + x->len_in) / 512;
 	x->pauses = (unsigned)rng_below(&x->rng, max_pauses + 1);
+}
+
+static inline uint64_t xfer_rounds(const struct xfer_header *h)
+{
+	return 1 + h->seed_up % 200;
+}
+
+/* Lengths, at the client. `max` bounds each direction. */
+static inline void xfer_plan(struct xfer_header *h, uint64_t *rng, uint64_t max)
+{
+	uint64_t bulk = max / 2 + rng_below(rng, max / 2 + 1);
+	uint64_t few = rng_log(rng, 1000);
+
+	h->len_up = h->shape == XFER_DOWN || h->shape == XFER_HALF ? few : bulk;
+	h->len_down = h->shape == XFER_UP ? few : bulk;
+	if (h->shape == XFER_DUPLEX || h->shape == XFER_REST)
+		h->len_down = max / 2 + rng_below(rng, max / 2 + 1);
+	if (h->shape == XFER_HALF)
+		h->order = XFER_CLIENT_FIRST;
+	if (h->shape == XFER_MIXED) {
+		h->len_up = rng_below(rng, 20) ? rng_log(rng, max) : 0;
+		h->len_down = rng_below(rng, 20) ? rng_log(rng, max) : 0;
+	}
+	if (h->shape == XFER_PING) {
+		h->len_up = xfer_rounds(h) * rng_log(rng, 1400);
+		h->len_down = xfer_rounds(h) * rng_log(rng, 1400);
+	}
+	/* both need a byte to start from */
+	if (h->flags && !h->len_up)
+		h->len_up = 1;
+	if (h->flags && !h->len_down)
+		h->len_down = 1;
+}
+
+static inline void xfer_setup(struct xfer *x, const struct xfer_header *h, bool server)
+{
+	bool last = h->order == (server ? XFER_CLIENT_FIRST : XFER_SERVER_FIRST);
+
+	x->server = server;
+	x->seed_out = server ? h->seed_down : h->seed_up;
+	x->len_out = x->hold_at = server ? h->len_down : h->len_up;
+	x->seed_in = server ? h->seed_up : h->seed_down;
+	x->len_in = server ? h->len_up : h->len_down;
+	xfer_pace(x, server ? h->seed_up ^ h->seed_down : h->seed_up + h->seed_down,
+		  h->shape == XFER_MIXED ? 8 : 0);
+	if (h->shape != XFER_MIXED && x->chunk_max < 65536)
+		x->chunk_max = 65536;
+	x->fin_after_eof = last;
+	if (last && h->shape == XFER_MIXED)
+		x->hold_at = rng_below(&x->rng, x->len_out + 1);
+	if (last && h->shape == XFER_HALF)
+		x->hold_at = 0;
+	if (h->shape == XFER_PING) {
+		x->gate_out = x->len_out / xfer_rounds(h);
+		x->gate_in = x->len_in / xfer_rounds(h);
+		x->lead = !server;
+	}
+	x->rested = h->shape != XFER_REST && !(h->shape == XFER_HALF && server);
+	x->rest_at = h->shape == XFER_REST ? x->len_out / 2 : 0;
+	x->rest_after_eof = h->shape == XFER_HALF;
+	x->rest_us = h->rest * 10000u;
+	x->waiting = h->flags & XFER_BURST;
+	x->rst_ok = h->flags & (server ? XFER_RST_CLIENT : XFER_RST_SERVER);
+	x->rst_at = UINT64_MAX;
+	if (h->flags & (server ? XFER_RST_SERVER : XFER_RST_CLIENT))
+		x->rst_at = mix64(h->seed_up ^ h->seed_down) % (h->len_up + h->len_down + 1);
 }
 
 static inline uint64_t xfer_maybe_pause(struct xfer *x, uint64_t now)
@@ -508,10 +619,52 @@ static inline size_t xfer_chunk(struct xfer *x)
 
 static uint8_t xfer_buf[262144], xfer_want[262144];
 
+/* Silence this side did not choose counts as a gap. */
+static inline void xfer_progress(struct conn *c, uint64_t now)
+{
+	struct xfer *x = &c->x;
+	uint64_t since = c->progress;
+
+	if (x->read_wake > since)
+		since = x->read_wake;
+	if (x->write_wake > since)
+		since = x->write_wake;
+	if (now > since && now - since > x->max_gap)
+		x->max_gap = now - since;
+	c->progress = now;
+}
+
+/* How far the stream may be sent now. */
+static inline uint64_t xfer_send_limit(struct xfer *x, uint64_t now)
+{
+	uint64_t stop = x->eof || x->hold_at > x->len_out ? x->len_out : x->hold_at;
+
+	if (x->waiting && x->server && x->got)
+		x->waiting = false;
+	if (x->waiting)
+		return x->server && stop ? 1 : 0;
+	if (x->gate_in && (x->got / x->gate_in + x->lead) * x->gate_out < stop)
+		stop = (x->got / x->gate_in + x->lead) * x->gate_out;
+	if (x->rested)
+		return stop;
+	if (x->sent >= x->rest_at && x->got >= x->len_in / 2 && (x->eof || !x->rest_after_eof)) {
+		x->rested = true;
+		x->write_wake = now + x->rest_us;
+		return stop;
+	}
+	return x->rest_at < stop ? x->rest_at : stop;
+}
+
+/* True: an error that was planned. */
+static inline bool xfer_is_reset(const struct xfer *x, int err)
+{
+	return x->rst_ok && (err == ECONNRESET || err == EPIPE);
+}
+
 static inline enum xfer_result xfer_write(struct conn *c, uint64_t now, const char **why)
 {
 	struct xfer *x = &c->x;
-	uint64_t stop = x->eof || x->hold_at > x->len_out ? x->len_out : x->hold_at;
+	uint64_t stop = xfer_send_limit(x, now);
 
 	for (int burst = 0; burst < 8 && x->sent < stop && x->write_wake <= now; burst++) {
 		size_t n = xfer_chunk(x);
@@ -525,19 +678,19 @@ static inline enum xfer_result xfer_write(struct conn *c, uint64_t now, const ch
 			break;
 		if (r < 0) {
 			*why = strerror(errno);
-			return XFER_BAD;
+			return xfer_is_reset(x, errno) ? XFER_PEER_RESET : XFER_BAD;
 		}
 		x->sent += (uint64_t)r;
-		c->progress = now;
+		xfer_progress(c, now);
 		x->write_wake = xfer_maybe_pause(x, now);
 	}
 	if (x->sent == x->len_out && !x->fin_sent && (x->eof || !x->fin_after_eof)) {
 		if (shutdown(c->fd, SHUT_WR) < 0) {
 			*why = strerror(errno);
-			return XFER_BAD;
+			return x->rst_ok ? XFER_PEER_RESET : XFER_BAD;
 		}
 		x->fin_sent = true;
-		c->progress = now;
+		xfer_progress(c, now);
 	}
 	return XFER_RUNNING;
 }
@@ -553,9 +706,9 @@ static inline enum xfer_result xfer_read(struct conn *c, uint64_t now, const cha
 			break;
 		if (r < 0) {
 			*why = errno == ECONNRESET ? "RST in place of EOF" : strerror(errno);
-			return XFER_BAD;
+			return xfer_is_reset(x, errno) ? XFER_PEER_RESET : XFER_BAD;
 		}
-		c->progress = now;
+		xfer_progress(c, now);
 		if (r == 0) {
 			x->eof = true;
 			break;
@@ -579,27 +732,20 @@ static inline enum xfer_result xfer_read(struct conn *c, uint64_t now, const cha
 	return XFER_RUNNING;
 }
 
-/* Moves what can be moved now and arms events and wake-up for the rest. */
-static inline enum xfer_result xfer_step(struct conn *c, uint32_t events, const char **why)
+/* What to wait for next. */
+static inline void xfer_arm(struct conn *c, uint64_t now)
 {
 	struct xfer *x = &c->x;
-	uint64_t now = now_us();
 	uint32_t want = 0;
 	uint64_t wake = 0;
 
-	if (events & EPOLLHUP) /* nothing more to wait for, and polling would spin */
-		x->read_wake = 0;
-	if (xfer_read(c, now, why) == XFER_BAD || xfer_write(c, now, why) == XFER_BAD)
-		return XFER_BAD;
-	if (x->eof && x->fin_sent)
-		return XFER_DONE;
 	if (!x->eof) {
 		if (x->read_wake > now)
 			wake = x->read_wake;
 		else
 			want |= EPOLLIN;
 	}
-	if (x->sent < x->len_out && (x->eof || x->sent < x->hold_at)) {
+	if (x->sent < xfer_send_limit(x, now)) {
 		if (x->write_wake <= now)
 			want |= EPOLLOUT;
 		else if (!wake || x->write_wake < wake)
@@ -607,6 +753,27 @@ static inline enum xfer_result xfer_step(struct conn *c, uint32_t events, const 
 	}
 	conn_want(c, want);
 	conn_wake(c, wake ? wake : now + 100000);
+}
+
+/* Moves what can be moved now and arms events and wake-up for the rest. */
+static inline enum xfer_result xfer_step(struct conn *c, uint32_t events, const char **why)
+{
+	struct xfer *x = &c->x;
+	uint64_t now = now_us();
+	enum xfer_result r;
+
+	if (events & EPOLLHUP) /* nothing more to wait for, and polling would spin */
+		x->read_wake = 0;
+	r = xfer_read(c, now, why);
+	if (r == XFER_RUNNING)
+		r = xfer_write(c, now, why);
+	if (r != XFER_RUNNING)
+		return r;
+	if (x->sent + x->got >= x->rst_at && x->got)
+		return XFER_RESET;
+	if (x->eof && x->fin_sent)
+		return XFER_DONE;
+	xfer_arm(c, now);
 	return XFER_RUNNING;
 }
 
@@ -619,7 +786,7 @@ static inline bool xfer_stalled(const struct conn *c, uint64_t now, uint64_t lim
 		since = x->read_wake;
 	if (x->write_wake > since)
 		since = x->write_wake;
-	return now > since && now - since > limit_us;
+	return !x->waiting && now > since && now - since > limit_us;
 }
 
 static inline void json_text(const char *p, size_t n)

@@ -7,15 +7,21 @@
  *
  *   verify   n= transfers with c= at a time against `peer_server verify`: every byte checked both
  *            ways, random sizes up to max=, chunks, pauses and orders of closing; seed=
- *   churn    n= connections, c= at a time, given up in every phase= (list of numbers, below);
- *            reset_ok=1: the other side may reset first
- *   rate     for t= seconds c= clients connect, request, read to EOF, close; pause=MS between
- *   hold     n= idle connections until SIGTERM; ping=1: each gets one byte echoed first
+ *            shapes=mixed,ping,up,down,duplex,half,rest or all (default mixed); rest=MS of silence
+ * in the middle; rst=PERCENT of the transfers are reset somewhere, by either side; burst=1: all
+ * connect, then all start at once; burst=2: at SIGUSR1; wait=MS: that much later; wrap=1: sequence
+ * numbers start just below 2^32; scales=1: any window scale; rcvbuf=, sndbuf=BYTES long     c=
+ * transfers against `peer_server long`, both ways at once, every byte checked and hashed, until n=
+ * bytes have gone up and t= seconds have passed, or SIGTERM; rate= bytes/s churn    n= connections,
+ * c= at a time, given up in every phase= (list of numbers, below); reset_ok=1: the other side may
+ * reset first rate     for t= seconds c= clients connect, request, read to EOF, close; pause=MS
+ * between hold     n= idle connections until SIGTERM; ping=1: each gets one byte echoed first
  *   trickle  c= connections, each has a line echoed every ms= until SIGTERM or t= seconds
  *   shot     one connection: send=TEXT or up=BYTES, fin=1, hold=1 (stay silent until the end),
  *            rst_ms= / close_ms= / fin_ms= (leave then), stop=BYTES (read so many, then RST)
  */
 #include "peer.h"
+#include "peer_long.h"
 
 enum { MAX_TARGETS = 16, MAX_SOURCES = 64 };
 
@@ -53,6 +59,11 @@ static struct {
 	uint64_t last_ok, max_gap;
 	uint64_t phase_list[16];
 	unsigned n_phases;
+	unsigned shapes, n_shapes; /* bits */
+	uint64_t rst, rest_ms, burst, wait_us, ready, resets;
+	bool wrap, scales;
+	int rcvbuf, sndbuf;
+	uint64_t worst_gap;
 } cl;
 
 /* ---- connecting ---- */
@@ -78,6 +89,31 @@ static void bind_source(int fd, int family)
 	}
 }
 
+/* The sequence numbers of this side pass 2^32 within the first 300 KB. */
+static void wrap_soon(int fd)
+{
+	int on = 1, off = -1, queue = TCP_SEND_QUEUE;
+	uint32_t seq = (uint32_t)-1 - (uint32_t)rng_below(&cl.rng, 300000);
+
+	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, &queue, sizeof(queue)) ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, &seq, sizeof(seq)) ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &off, sizeof(off)))
+		die("TCP_REPAIR: %s", strerror(errno));
+}
+
+static void tune(int fd)
+{
+	if (cl.rcvbuf)
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &cl.rcvbuf, sizeof(cl.rcvbuf));
+	if (cl.sndbuf)
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &cl.sndbuf, sizeof(cl.sndbuf));
+	if (cl.scales)
+		clamp_to_scale(fd, (unsigned)rng_below(&cl.rng, MAX_SCALE + 1));
+	if (cl.wrap)
+		wrap_soon(fd);
+}
+
 /* NULL: refused at once (errno). Starts connecting otherwise. */
 static struct conn *dial(step_fn step)
 {
@@ -92,6 +128,7 @@ static struct conn *dial(step_fn step)
 	bind_source(fd, to->sa.ss_family);
 	cl.started++;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	tune(fd);
 	if (connect(fd, (const struct sockaddr *)&to->sa, to->len) && errno != EINPROGRESS) {
 		int err = errno;
 
@@ -154,13 +191,65 @@ static uint64_t failures(void)
 
 /* ---- verify ---- */
 
+static const char *const shape_names[XFER_SHAPE_COUNT_] = { "mixed",  "ping", "up",  "down",
+							    "duplex", "half", "rest" };
+
+static void parse_shapes(const char *text)
+{
+	while (*text) {
+		size_t len = strcspn(text, ",");
+		unsigned before = cl.shapes;
+
+		for (unsigned i = 0; i < XFER_SHAPE_COUNT_; i++) {
+			bool same = strlen(shape_names[i]) == len &&
+				    !strncmp(text, shape_names[i], len);
+
+			if (same || (len == 3 && !strncmp(text, "all", 3)))
+				cl.shapes |= 1u << i;
+		}
+		if (cl.shapes == before)
+			die("shapes=%s", text);
+		text += len;
+		text += *text == ',';
+	}
+	cl.n_shapes = (unsigned)__builtin_popcount(cl.shapes);
+}
+
+static enum xfer_shape any_shape(void)
+{
+	unsigned left = cl.n_shapes > 1 ? (unsigned)rng_below(&cl.rng, cl.n_shapes) : 0;
+
+	for (unsigned i = 0; i < XFER_SHAPE_COUNT_; i++)
+		if (cl.shapes >> i & 1 && !left--)
+			return (enum xfer_shape)i;
+	return XFER_MIXED;
+}
+
 static void step_verify(struct conn *c, uint32_t events);
+
+static void verify_plan(struct conn *c)
+{
+	struct xfer_header h = { .magic = XFER_MAGIC };
+
+	h.shape = (uint8_t)any_shape();
+	h.order = (uint8_t)rng_below(&cl.rng, XFER_ORDER_COUNT_);
+	h.seed_up = rng_next(&cl.rng);
+	h.seed_down = rng_next(&cl.rng);
+	h.rest = (uint8_t)(cl.rest_ms / 10);
+	if (cl.rst && rng_below(&cl.rng, 100) < cl.rst)
+		h.flags = rng_below(&cl.rng, 2) ? XFER_RST_CLIENT : XFER_RST_SERVER;
+	if (cl.burst)
+		h.flags |= XFER_BURST;
+	xfer_plan(&h, &cl.rng, cl.max);
+	memcpy(c->head, &h, sizeof(h));
+	c->head_len = sizeof(h);
+	xfer_setup(&c->x, &h, false);
+}
 
 static void verify_start(void)
 {
 	while ((uint64_t)loop.n < cl.c && cl.started < cl.n) {
 		struct conn *c = dial(step_verify);
-		struct xfer_header h = { .magic = XFER_MAGIC };
 
 		if (!c) {
 			fprintf(stderr, "verify: connect: %s\n", strerror(errno));
@@ -168,44 +257,119 @@ static void verify_start(void)
 			cl.done++;
 			continue;
 		}
-		h.order = (uint32_t)rng_below(&cl.rng, XFER_ORDER_COUNT_);
-		h.seed_up = rng_next(&cl.rng);
-		h.seed_down = rng_next(&cl.rng);
-		h.len_up = rng_below(&cl.rng, 20) ? rng_log(&cl.rng, cl.max) : 0;
-		h.len_down = rng_below(&cl.rng, 20) ? rng_log(&cl.rng, cl.max) : 0;
-		memcpy(c->head, &h, sizeof(h));
-		c->head_len = sizeof(h);
-		c->x.seed_out = h.seed_up;
-		c->x.len_out = c->x.hold_at = h.len_up;
-		c->x.seed_in = h.seed_down;
-		c->x.len_in = h.len_down;
-		xfer_pace(&c->x, h.seed_up + h.seed_down, 8);
-		if (h.order == XFER_SERVER_FIRST) {
-			c->x.hold_at = rng_below(&c->x.rng, h.len_up + 1);
-			c->x.fin_after_eof = true;
-		}
+		verify_plan(c);
 		conn_want(c, EPOLLOUT);
 		conn_wake(c, now_us() + 100000);
 	}
 }
 
+/* Everyone is connected, as far as anyone will be: off they go. */
+static void burst_start(uint64_t now)
+{
+	for (int fd = 0; fd < loop.cap; fd++) {
+		struct conn *c = loop.by_fd[fd];
+
+		if (!c)
+			continue;
+		c->x.waiting = false;
+		c->progress = now;
+		step_verify(c, 0);
+	}
+}
+
+static void burst_tick(uint64_t now)
+{
+	static bool told, off;
+	static uint64_t at;
+
+	if (off || cl.ready + cl.done < cl.n)
+		return;
+	if (!told) {
+		told = true;
+		at = now + cl.wait_us;
+		printf("{\"mode\":\"verify\",\"ready\":%llu}\n", (unsigned long long)cl.ready);
+		fflush(stdout);
+	}
+	if (now < at || (cl.burst == 2 && !got_usr1))
+		return;
+	off = true;
+	burst_start(now);
+}
+
+static void verify_end(struct conn *c, bool rst)
+{
+	if (c->x.max_gap > cl.worst_gap)
+		cl.worst_gap = c->x.max_gap;
+	if (c->flag && c->x.waiting)
+		cl.ready--;
+	cl.done++;
+	conn_end(c, rst);
+}
+
 static void verify_bad(struct conn *c, const char *why)
 {
+	struct sockaddr_storage self = { 0 };
+	socklen_t len = sizeof(self);
 	struct xfer_header h;
+	char own[80];
 
 	memcpy(&h, c->head, sizeof(h));
+	getsockname(c->fd, (struct sockaddr *)&self, &len);
 	fprintf(stderr,
-		"verify: %s: order %u, sent %llu of %llu, got %llu of %llu, eof %d, after %llu "
+		"verify: %s: %s, %s, order %u, sent %llu of %llu, got %llu of %llu, eof %d, after "
+		"%llu "
 		"ms\n",
-		why, h.order, (unsigned long long)c->x.sent, (unsigned long long)c->x.len_out,
+		why, addr_text(&self, own, sizeof(own)), shape_names[h.shape], h.order,
+		(unsigned long long)c->x.sent, (unsigned long long)c->x.len_out,
 		(unsigned long long)c->x.got, (unsigned long long)c->x.len_in, c->x.eof,
 		(unsigned long long)(now_us() - c->began) / 1000);
-	cl.done++;
-	conn_end(c, true);
+	verify_end(c, true);
+}
+
+/* False: the connection is gone. */
+static bool verify_header(struct conn *c)
+{
+	/* the first bytes of a connection always fit */
+	if (send(c->fd, c->head, c->head_len, 0) != (ssize_t)c->head_len) {
+		cl.count[OUT_ERROR]++;
+		verify_bad(c, "header not sent");
+		return false;
+	}
+	c->progress = now_us();
+	c->phase = PHASE_RUN;
+	return true;
+}
+
+static void verify_result(struct conn *c, enum xfer_result result, const char *why)
+{
+	switch (result) {
+	case XFER_RUNNING:
+		if (c->x.waiting && c->x.got && !c->flag) {
+			c->flag = true;
+			cl.ready++;
+		}
+		break;
+	case XFER_DONE:
+		cl.count[OUT_OK]++;
+		cl.bytes += c->x.got + c->x.sent;
+		verify_end(c, false);
+		break;
+	case XFER_RESET:
+	case XFER_PEER_RESET:
+		cl.count[OUT_OK]++;
+		cl.resets++;
+		verify_end(c, result == XFER_RESET);
+		break;
+	case XFER_BAD:
+		cl.count[OUT_ERROR]++;
+		verify_bad(c, why);
+		break;
+	}
 }
 
 static void step_verify(struct conn *c, uint32_t events)
 {
+	enum xfer_result result;
 	const char *why = "";
 	int err;
 
@@ -222,36 +386,17 @@ static void step_verify(struct conn *c, uint32_t events)
 		}
 		return;
 	}
-	if (c->phase == PHASE_HEADER) {
-		/* the first bytes of a connection always fit */
-		if (send(c->fd, c->head, c->head_len, 0) != (ssize_t)c->head_len) {
-			cl.count[OUT_ERROR]++;
-			verify_bad(c, "header not sent");
-			return;
-		}
-		c->progress = now_us();
-		c->phase = PHASE_RUN;
-	}
-	switch (xfer_step(c, events, &why)) {
-	case XFER_RUNNING:
-		break;
-	case XFER_DONE:
-		cl.count[OUT_OK]++;
-		cl.done++;
-		cl.bytes += c->x.got + c->x.sent;
-		conn_end(c, false);
-		break;
-	case XFER_BAD:
-		cl.count[OUT_ERROR]++;
-		verify_bad(c, why);
-		break;
-	}
+	if (c->phase == PHASE_HEADER && !verify_header(c))
+		return;
+	result = xfer_step(c, events, &why);
+	verify_result(c, result, why);
 }
 
 static void verify_tick(uint64_t now)
 {
-	(void)now;
 	verify_start();
+	if (cl.burst)
+		burst_tick(now);
 	loop.stop = cl.done == cl.n || got_term;
 }
 
@@ -260,15 +405,145 @@ static int run_verify(uint64_t until)
 	uint64_t began = now_us();
 	uint64_t bad;
 
+	cl.rest_ms = arg_u64(&cl.args, "rest", 300);
+	cl.rst = arg_u64(&cl.args, "rst", 0);
+	cl.burst = arg_u64(&cl.args, "burst", 0);
+	cl.wait_us = arg_u64(&cl.args, "wait", 0) * 1000;
+	parse_shapes(arg_str(&cl.args, "shapes", "mixed"));
+	if (cl.burst)
+		cl.c = cl.n;
 	verify_start();
 	loop_run(until, verify_tick);
 	bad = cl.n - cl.count[OUT_OK] - cl.stalled;
 	printf("{\"mode\":\"verify\",\"n\":%llu,\"ok\":%llu,\"bad\":%llu,\"stalled\":%llu,"
-	       "\"bytes\":%llu,\"s\":%.2f}\n",
+	       "\"resets\":%llu,\"bytes\":%llu,\"max_gap_ms\":%llu,\"s\":%.2f}\n",
 	       (unsigned long long)cl.n, (unsigned long long)cl.count[OUT_OK],
 	       (unsigned long long)bad, (unsigned long long)cl.stalled,
-	       (unsigned long long)cl.bytes, (double)(now_us() - began) / 1e6);
+	       (unsigned long long)cl.resets, (unsigned long long)cl.bytes,
+	       (unsigned long long)cl.worst_gap / 1000, (double)(now_us() - began) / 1e6);
 	return bad || cl.stalled;
+}
+
+/* ---- long ---- */
+
+static struct {
+	uint64_t ok, bad, up, down, gap, hash_up, hash_down;
+} lg;
+
+static void long_over(struct conn *c, const char *why)
+{
+	struct long_flow *f = c->lf;
+
+	if (!why)
+		why = long_compare(f);
+	if (why) {
+		fprintf(stderr, "long: %s: sent %llu, got %llu, after %llu ms\n", why,
+			(unsigned long long)f->sent, (unsigned long long)f->got,
+			(unsigned long long)(now_us() - c->began) / 1000);
+		lg.bad++;
+	} else {
+		lg.ok++;
+	}
+	lg.up += f->sent;
+	lg.down += f->got;
+	lg.hash_up ^= hash_end(&f->out);
+	lg.hash_down ^= hash_end(&f->in);
+	if (f->gap > lg.gap)
+		lg.gap = f->gap;
+	if (!why && f->trailer.gap > lg.gap)
+		lg.gap = f->trailer.gap;
+	cl.done++;
+	conn_end(c, why != NULL);
+}
+
+static void step_long(struct conn *c, uint32_t events)
+{
+	struct long_flow *f = c->lf;
+	uint64_t now = now_us();
+	const char *why = "";
+	int err;
+
+	if (connecting(c, events, &err)) {
+		conn_wake(c, now + 100000);
+		if (err)
+			long_over(c, strerror(err));
+		return;
+	}
+	if (c->phase == PHASE_HEADER) {
+		if (send(c->fd, &f->header, sizeof(f->header), 0) != sizeof(f->header)) {
+			long_over(c, "header not sent");
+			return;
+		}
+		c->phase = PHASE_RUN;
+		f->began = f->last_in = f->last_out = now;
+	}
+	f->finish = got_term || (f->sent >= cl.n && now >= cl.end_us);
+	switch (long_step(c, cl.stall_us, &why)) {
+	case XFER_BAD:
+	case XFER_RESET:
+	case XFER_PEER_RESET:
+		long_over(c, why);
+		break;
+	case XFER_DONE:
+		long_over(c, NULL);
+		break;
+	case XFER_RUNNING:
+		break;
+	}
+}
+
+static void long_tick(uint64_t now)
+{
+	(void)now;
+	if (got_usr1) {
+		uint64_t up = lg.up, down = lg.down;
+
+		got_usr1 = 0;
+		for (int fd = 0; fd < loop.cap; fd++) {
+			if (loop.by_fd[fd]) {
+				up += loop.by_fd[fd]->lf->sent;
+				down += loop.by_fd[fd]->lf->got;
+			}
+		}
+		printf("{\"mode\":\"long\",\"open\":%d,\"up\":%llu,\"down\":%llu}\n", loop.n,
+		       (unsigned long long)up, (unsigned long long)down);
+		fflush(stdout);
+	}
+	loop.stop = cl.done == cl.c;
+}
+
+static int run_long(uint64_t until)
+{
+	uint64_t began = now_us();
+
+	cl.end_us = began + arg_u64(&cl.args, "t", 0) * 1000000;
+	cl.n = arg_u64(&cl.args, "n", 0);
+	while (cl.started < cl.c) {
+		struct conn *c = dial(step_long);
+
+		if (!c)
+			die("connect: %s", strerror(errno));
+		c->lf = long_new(false);
+		c->lf->header = (struct xfer_header){ .magic = LONG_MAGIC,
+						      .seed_up = rng_next(&cl.rng),
+						      .seed_down = rng_next(&cl.rng),
+						      .len_up = arg_u64(&cl.args, "rate", 0),
+						      .len_down = cl.n };
+		long_setup(c->lf);
+		conn_want(c, EPOLLOUT);
+		conn_wake(c, began + 100000);
+	}
+	loop_run(until, long_tick);
+	printf("{\"mode\":\"long\",\"flows\":%llu,\"ok\":%llu,\"bad\":%llu,\"up\":%llu,\"down\":%"
+	       "llu,"
+	       "\"max_gap_ms\":%llu,\"hash_up\":\"%016llx\",\"hash_down\":\"%016llx\",\"s\":%.2f}"
+	       "\n",
+	       (unsigned long long)cl.c, (unsigned long long)lg.ok,
+	       (unsigned long long)(cl.c - lg.ok), (unsigned long long)lg.up,
+	       (unsigned long long)lg.down, (unsigned long long)lg.gap / 1000,
+	       (unsigned long long)lg.hash_up, (unsigned long long)lg.hash_down,
+	       (double)(now_us() - began) / 1e6);
+	return lg.ok != cl.c;
 }
 
 /* ---- churn: against `peer_server http size=...` or a port nobody answers on ---- */
@@ -961,8 +1236,9 @@ static const struct {
 	const char *name;
 	int (*run)(uint64_t until);
 } modes[] = {
-	{ "verify", run_verify }, { "churn", run_churn },     { "rate", run_rate },
-	{ "hold", run_hold },     { "trickle", run_trickle }, { "shot", run_shot },
+	{ "long", run_long }, { "verify", run_verify }, { "churn", run_churn },
+	{ "rate", run_rate }, { "hold", run_hold },     { "trickle", run_trickle },
+	{ "shot", run_shot },
 };
 
 static void parse_common(void)
@@ -985,6 +1261,10 @@ static void parse_common(void)
 	cl.stall_us = arg_u64(&cl.args, "stall", 2000) * 1000;
 	cl.limit_us = arg_u64(&cl.args, "limit", 5000) * 1000;
 	cl.pause_us = arg_u64(&cl.args, "pause", 0) * 1000;
+	cl.wrap = arg_u64(&cl.args, "wrap", 0);
+	cl.scales = arg_u64(&cl.args, "scales", 0);
+	cl.rcvbuf = (int)arg_u64(&cl.args, "rcvbuf", 0);
+	cl.sndbuf = (int)arg_u64(&cl.args, "sndbuf", 0);
 	cl.reset_ok = arg_u64(&cl.args, "reset_ok", 0);
 	cl.expect = arg_u64(&cl.args, "expect", 0);
 	cl.request = arg_str(&cl.args, "send", "");
@@ -993,12 +1273,13 @@ static void parse_common(void)
 
 int main(int argc, char **argv)
 {
-	static const char *const known[] = { "to",       "timeout", "src",      "seed",  "n",
-					     "c",        "ms",      "max",      "stall", "limit",
-					     "pause",    "expect",  "send",     "phase", "t",
-					     "ping",     "rst",     "up",       "fin",   "hold",
-					     "fin_ms",   "rst_ms",  "close_ms", "stop",  "v",
-					     "reset_ok", NULL };
+	static const char *const known[] = {
+		"to",     "timeout",  "src",    "seed",   "n",      "c",      "ms",       "max",
+		"stall",  "limit",    "pause",  "expect", "send",   "phase",  "t",        "ping",
+		"rst",    "up",       "fin",    "hold",   "fin_ms", "rst_ms", "close_ms", "stop",
+		"v",      "reset_ok", "shapes", "rest",   "burst",  "wait",   "wrap",     "scales",
+		"rcvbuf", "sndbuf",   "rate",   NULL
+	};
 	uint64_t timeout;
 
 	if (argc < 2)

@@ -9,7 +9,9 @@
  *   echo      returns what it gets, closes after the client's FIN
  *   sink      discards; rate=BYTES/s, paused=1 (until SIGUSR2), reply=1: "BYTES HASH" after EOF
  *   source    sends n=BYTES at once, then FIN
- *   verify    the other end of `peer_client verify`
+ *   verify    the other end of `peer_client verify`; scales=1: the n-th address announces window
+ *             scale n
+ *   long      the other end of `peer_client long`
  *   close     accepts and closes (ms= later)
  *   rst       accepts and resets (ms= later)
  *   silent    a full backlog: SYNs are not answered
@@ -21,6 +23,7 @@
  *   hold      accepts, neither reads nor closes
  */
 #include "peer.h"
+#include "peer_long.h"
 
 enum { MAX_LISTEN = 64, ECHO_BYTES = 65536 };
 
@@ -37,17 +40,20 @@ static struct {
 	int n_listeners;
 	int filler[64];
 	int n_fillers;
-	uint64_t accepted, ok, bad, stalled, empty, bytes, errors;
+	uint64_t accepted, ok, bad, stalled, empty, bytes, errors, resets, max_gap;
+	bool scales;
 } srv;
 
 static void print_totals(void)
 {
 	printf("{\"mode\":\"%s\",\"accepted\":%llu,\"open\":%d,\"ok\":%llu,\"bad\":%llu,"
-	       "\"stalled\":%llu,\"empty\":%llu,\"errors\":%llu,\"bytes\":%llu}\n",
+	       "\"stalled\":%llu,\"empty\":%llu,\"errors\":%llu,\"bytes\":%llu,\"resets\":%llu,"
+	       "\"max_gap_ms\":%llu}\n",
 	       srv.mode, (unsigned long long)srv.accepted, loop.n - srv.n_listeners,
 	       (unsigned long long)srv.ok, (unsigned long long)srv.bad,
 	       (unsigned long long)srv.stalled, (unsigned long long)srv.empty,
-	       (unsigned long long)srv.errors, (unsigned long long)srv.bytes);
+	       (unsigned long long)srv.errors, (unsigned long long)srv.bytes,
+	       (unsigned long long)srv.resets, (unsigned long long)srv.max_gap / 1000);
 	fflush(stdout);
 }
 
@@ -225,6 +231,13 @@ static void step_source(struct conn *c, uint32_t events)
 	conn_want(c, EPOLLIN);
 }
 
+static void verify_end(struct conn *c, bool rst)
+{
+	if (c->x.max_gap > srv.max_gap)
+		srv.max_gap = c->x.max_gap;
+	conn_end(c, rst);
+}
+
 static void verify_bad(struct conn *c, const char *why)
 {
 	char peer[80];
@@ -234,14 +247,13 @@ static void verify_bad(struct conn *c, const char *why)
 		addr_text(&c->peer, peer, sizeof(peer)), (unsigned long long)c->x.got,
 		(unsigned long long)c->x.len_in, (unsigned long long)c->x.sent,
 		(unsigned long long)c->x.len_out, c->x.eof);
-	conn_end(c, true);
+	verify_end(c, true);
 }
 
 /* False: ended. */
 static bool verify_header(struct conn *c)
 {
 	struct xfer_header h;
-	struct xfer *x = &c->x;
 	ssize_t r = recv(c->fd, c->head + c->head_len, sizeof(h) - c->head_len, 0);
 
 	if (r < 0 && errno == EAGAIN)
@@ -263,15 +275,8 @@ static bool verify_header(struct conn *c)
 		verify_bad(c, "wrong magic");
 		return false;
 	}
-	x->seed_in = h.seed_up;
-	x->len_in = h.len_up;
-	x->seed_out = h.seed_down;
-	x->len_out = x->hold_at = h.len_down;
-	xfer_pace(x, h.seed_up ^ h.seed_down, 8);
-	if (h.order == XFER_CLIENT_FIRST) {
-		x->hold_at = rng_below(&x->rng, x->len_out + 1);
-		x->fin_after_eof = true;
-	}
+	xfer_setup(&c->x, &h, true);
+	c->progress = now_us();
 	c->phase = PHASE_RUN;
 	return true;
 }
@@ -299,10 +304,78 @@ static void step_verify(struct conn *c, uint32_t events)
 	case XFER_DONE:
 		srv.ok++;
 		srv.bytes += c->x.got + c->x.sent;
-		conn_end(c, false);
+		verify_end(c, false);
+		break;
+	case XFER_RESET:
+		srv.resets++;
+		verify_end(c, true);
+		break;
+	case XFER_PEER_RESET:
+		srv.resets++;
+		verify_end(c, false);
 		break;
 	case XFER_BAD:
 		verify_bad(c, why);
+		break;
+	}
+}
+
+static void long_over(struct conn *c, const char *why)
+{
+	if (why) {
+		srv.bad++;
+		fprintf(stderr, "long: %s: got %llu, sent %llu\n", why,
+			(unsigned long long)c->lf->got, (unsigned long long)c->lf->sent);
+	} else {
+		srv.ok++;
+	}
+	srv.bytes += c->lf->got + c->lf->sent;
+	if (c->lf->gap > srv.max_gap)
+		srv.max_gap = c->lf->gap;
+	conn_end(c, why != NULL);
+}
+
+static void step_long(struct conn *c, uint32_t events)
+{
+	const char *why = "";
+	struct long_flow *f;
+	ssize_t r;
+
+	(void)events;
+	if (!c->lf) {
+		struct xfer_header *h = (struct xfer_header *)c->head;
+
+		r = recv(c->fd, c->head + c->head_len, sizeof(*h) - c->head_len, 0);
+		if (r < 0 && errno == EAGAIN) {
+			conn_want(c, EPOLLIN);
+			return;
+		}
+		c->head_len += r > 0 ? (size_t)r : 0;
+		if (r <= 0 || (c->head_len == sizeof(*h) && h->magic != LONG_MAGIC)) {
+			srv.empty++;
+			conn_end(c, false);
+			return;
+		}
+		if (c->head_len < sizeof(*h)) {
+			conn_want(c, EPOLLIN);
+			return;
+		}
+		c->lf = long_new(true);
+		c->lf->header = *h;
+		long_setup(c->lf);
+	}
+	f = c->lf;
+	f->finish = f->eof && f->sent >= f->header.len_down;
+	switch (long_step(c, srv.stall_us, &why)) {
+	case XFER_RUNNING:
+		break;
+	case XFER_DONE:
+		long_over(c, NULL);
+		break;
+	case XFER_RESET:
+	case XFER_PEER_RESET:
+	case XFER_BAD:
+		long_over(c, why);
 		break;
 	}
 }
@@ -555,8 +628,9 @@ static void step_listener(struct conn *l, uint32_t events)
 	}
 }
 
-static int listen_on(const char *text, int backlog)
+static int listen_on(const char *text, int backlog, int nth)
 {
+	int rcvbuf = (int)arg_u64(&srv.args, "rcvbuf", 0);
 	struct addr a = addr_parse(text);
 	int fd = socket(a.sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	int one = 1;
@@ -564,6 +638,10 @@ static int listen_on(const char *text, int backlog)
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	if (a.sa.ss_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+	if (srv.scales)
+		clamp_to_scale(fd, (unsigned)nth % (MAX_SCALE + 1));
+	if (rcvbuf)
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &rcvbuf, sizeof(rcvbuf));
 	if (bind(fd, (struct sockaddr *)&a.sa, a.len) || listen(fd, backlog))
 		die("cannot listen on %s: %s", text, strerror(errno));
 	return fd;
@@ -590,7 +668,7 @@ static const struct {
 	{ "verify", step_verify }, { "close", step_close },   { "rst", step_rst },
 	{ "silent", NULL },        { "reset", step_reset },   { "answer", step_answer },
 	{ "http", step_http },     { "banner", step_banner }, { "identify", step_identify },
-	{ "hold", step_hold },
+	{ "hold", step_hold },     { "long", step_long },
 };
 
 static void tick(uint64_t now)
@@ -626,7 +704,7 @@ static void open_listeners(void)
 	int pos = 0;
 
 	while ((text = arg_next(&srv.args, "listen", &pos))) {
-		int fd = listen_on(text, srv.step ? 4096 : 0);
+		int fd = listen_on(text, srv.step ? 4096 : 0, srv.n_listeners);
 
 		if (srv.n_listeners == MAX_LISTEN)
 			die("too many addresses");
@@ -644,10 +722,9 @@ static void open_listeners(void)
 
 int main(int argc, char **argv)
 {
-	static const char *const known[] = {
-		"listen", "timeout", "name",   "text",  "n",     "ms",
-		"rate",   "size",    "paused", "reply", "stall", NULL
-	};
+	static const char *const known[] = { "listen", "timeout", "name",   "text",   "n",
+					     "ms",     "rate",    "size",   "paused", "reply",
+					     "stall",  "scales",  "rcvbuf", NULL };
 	uint64_t timeout;
 
 	if (argc < 2)
@@ -666,6 +743,7 @@ int main(int argc, char **argv)
 	srv.size = arg_u64(&srv.args, "size", 0);
 	srv.paused = arg_u64(&srv.args, "paused", 0);
 	srv.reply = arg_u64(&srv.args, "reply", 0);
+	srv.scales = arg_u64(&srv.args, "scales", 0);
 	srv.stall_us = arg_u64(&srv.args, "stall", 2000) * 1000;
 	loop_init();
 	open_listeners();

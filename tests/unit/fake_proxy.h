@@ -46,6 +46,11 @@ struct sl_proxy {
 	size_t n_surveys;
 	size_t n_answered;
 	unsigned killed;
+	struct sl_kernel_view kernel;
+	struct sl_task flush_task;
+	sl_proxy_fn flushed; /* who waits for it; NULL: nobody */
+	void *flushed_arg;
+	unsigned n_flushes;
 	uint64_t active;  /* of the first target of each route */
 	bool counts_down; /* each time it is looked at */
 };
@@ -55,6 +60,9 @@ static inline void fake_init(struct sl_proxy *p, struct sl_loop *loop)
 	static struct sl_conf conf;
 
 	*p = (struct sl_proxy){ .loop = loop, .generation = 3, .conf = &conf, .active = 2 };
+	p->kernel = (struct sl_kernel_view){
+		.off = SL_WHY_NO_PRIVILEGE, .flows_fd = -1, .counters_fd = -1, .routes_fd = -1
+	};
 	p->route[0] = (struct sl_conf_route){
 		.name = (char *)"shop", .enabled = true, .ports = &p->port[0], .n_ports = 2
 	};
@@ -87,7 +95,7 @@ static inline void fake_init(struct sl_proxy *p, struct sl_loop *loop)
 		strcpy(r->route, i < 2 ? "shop" : "");
 		r->state = i < 2 ? SL_CONN_ESTABLISHED : SL_CONN_ACCEPTED;
 		r->engine = i < 2 ? SL_ENGINE_RELAY : SL_ENGINE_NONE;
-		r->engine_reason = i < 2 ? SL_WHY_ELIGIBLE : SL_WHY_NONE;
+		r->engine_reason = i < 2 ? SL_WHY_SHORT_LIVED : SL_WHY_NONE;
 		(void)!sl_addr_parse("192.0.2.1:40000", &r->client);
 		if (i < 2)
 			(void)!sl_addr_parse("10.0.1.11:443", &r->backend);
@@ -105,7 +113,7 @@ static inline void fake_init(struct sl_proxy *p, struct sl_loop *loop)
 	(void)!sl_addr_parse("10.0.1.12:443", &p->row[1].backend);
 	p->explanation = (struct sl_explanation){ .route = &p->route[0],
 						  .engine = SL_ENGINE_RELAY,
-						  .engine_reason = SL_WHY_ELIGIBLE,
+						  .engine_reason = SL_WHY_NO_PRIVILEGE,
 						  .target = "10.0.1.11:443",
 						  .target_why = "round robin: its turn is next",
 						  .is_listening = true };
@@ -184,13 +192,59 @@ int sl_proxy_survey(struct sl_proxy *p, const struct sl_conn_filter *filter, sl_
 	return 0;
 }
 
+void sl_proxy_kernel(const struct sl_proxy *p, struct sl_kernel_view *ret)
+{
+	*ret = p->kernel;
+}
+
+/* A broker that can do something. */
+static inline void fake_packet_on(struct sl_proxy *p)
+{
+	p->kernel.has_broker = true;
+	p->kernel.off = SL_WHY_ELIGIBLE;
+	p->kernel.status = (struct sl_broker_status){ .is_on = 1,
+						      .n_flows = 5,
+						      .n_live = 3,
+						      .n_held = 2,
+						      .max_flows = 262144,
+						      .adopted = 4,
+						      .n_interfaces = 3,
+						      .port_from = 40000,
+						      .port_to = 59999,
+						      .text = "tcx on 3 interfaces" };
+}
+
+static inline void fake_flushed(struct sl_task *task)
+{
+	struct sl_proxy *p = SL_CONTAINER_OF(task, struct sl_proxy, flush_task);
+	sl_proxy_fn done = p->flushed;
+
+	p->flushed = NULL;
+	p->n_flushes++;
+	done(p->flushed_arg);
+}
+
+int sl_proxy_flush(struct sl_proxy *p, sl_proxy_fn done, void *arg)
+{
+	if (p->flushed || !p->kernel.has_broker)
+		return -11;
+	p->flushed = done;
+	p->flushed_arg = arg;
+	if (!p->hold)
+		sl_loop_again(p->loop, &p->flush_task, fake_flushed);
+	return 0;
+}
+
 void sl_proxy_totals(const struct sl_proxy *p, struct sl_proxy_totals *t)
 {
 	(void)p;
 	*t = (struct sl_proxy_totals){ .active = 3, .accepted = 10, .rejected = 2 };
 	t->engine_active[SL_ENGINE_RELAY] = 3;
 	t->engine_total[SL_ENGINE_RELAY] = 8;
-	t->engine_why[SL_ENGINE_RELAY][SL_WHY_ELIGIBLE] = 8;
+	t->engine_why[SL_ENGINE_RELAY][SL_WHY_SHORT_LIVED] = 8;
+	t->handover[SL_WHY_ELIGIBLE] = 6;
+	t->handover[SL_WHY_NOT_QUIESCENT] = 2;
+	sl_hist_add(&t->handover_time, 25);
 	t->ended[SL_CLIENT][SL_REASON_NORMAL] = 4;
 	t->ended[SL_CLIENT][SL_REASON_ECONNRESET] = 1;
 	t->ended[SL_BACKEND][SL_REASON_NORMAL] = 5;

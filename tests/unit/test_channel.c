@@ -239,7 +239,7 @@ static void test_flood_is_queued(void **state)
 	(void)state;
 	assert_int_equal(sl_loop_new(&loop), 0);
 	pair(p);
-	assert_int_equal(sl_channel_new(loop, p[0], true, on_message, &at_a, &a), 0);
+	assert_int_equal(sl_channel_new(loop, p[0], SL_ROLE_PROXY, on_message, &at_a, &a), 0);
 	for (unsigned i = 1; i <= n; i++) {
 		const struct sl_msg msg = { .type = SL_MSG_LISTENER, .id = i };
 		int copy = i % 2 ? fcntl(p[0], F_DUPFD_CLOEXEC, 3) : -1;
@@ -252,7 +252,7 @@ static void test_flood_is_queued(void **state)
 			assert_int_equal(close(copy), 0);
 	}
 	assert_false(sl_channel_is_flushed(a));
-	assert_int_equal(sl_channel_new(loop, p[1], false, on_message, &at_b, &b), 0);
+	assert_int_equal(sl_channel_new(loop, p[1], SL_ROLE_SUPERVISOR, on_message, &at_b, &b), 0);
 	for (int i = 0; i < 10000 && at_b.n < n; i++)
 		assert_true(sl_loop_turn(loop, 1000) >= 0);
 	assert_int_equal(at_b.n, n);
@@ -277,7 +277,7 @@ static void test_wrong_direction(void **state)
 	(void)state;
 	assert_int_equal(sl_loop_new(&loop), 0);
 	pair(p);
-	assert_int_equal(sl_channel_new(loop, p[0], true, on_message, &seen, &ch), 0);
+	assert_int_equal(sl_channel_new(loop, p[0], SL_ROLE_PROXY, on_message, &seen, &ch), 0);
 	assert_int_equal(sl_msg_send(p[1], &msg, -1), 0);
 	assert_true(sl_loop_turn(loop, 1000) >= 0);
 	assert_int_equal(seen.err, -EBADMSG);
@@ -298,7 +298,7 @@ static void test_free_in_callback(void **state)
 	(void)state;
 	assert_int_equal(sl_loop_new(&loop), 0);
 	pair(p);
-	assert_int_equal(sl_channel_new(loop, p[0], true, on_message, &seen, &ch), 0);
+	assert_int_equal(sl_channel_new(loop, p[0], SL_ROLE_PROXY, on_message, &seen, &ch), 0);
 	seen.free_in_callback = ch;
 	assert_int_equal(sl_msg_send(p[1], &msg, -1), 0);
 	assert_int_equal(sl_msg_send(p[1], &msg, -1), 0);

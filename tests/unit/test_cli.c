@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "ctl/ctl.h"
+#include "fake_flows.h"
 #include "fake_proxy.h"
 
 #define PATIENCE_MS 10000
@@ -235,6 +236,107 @@ static void status_tells_a_degraded_daemon_by_exit_code(void **state)
 	expect(lab, EXIT_DEGRADED, "the last reload was refused", NULL);
 }
 
+/* What may come down to relay is no fault; a route that names the engine asked for it. */
+static void status_is_degraded_only_where_the_engine_was_asked_for(void **state)
+{
+	struct lab *lab = *state;
+
+	lab->facts.no_broker = "off: not started as root";
+	RUN(lab, "status");
+	expect(lab, 0, "packet           off: not started as root\n", "");
+	lab->proxy.route[1].engine = SL_CHOICE_PACKET;
+	RUN(lab, "status");
+	expect(lab, EXIT_DEGRADED, "relayed instead: 1 route has named this engine\n", "");
+	lab->proxy.route[1].enabled = false;
+	RUN(lab, "status");
+	expect(lab, 0, NULL, "");
+	lab->proxy.route[1].enabled = true;
+	fake_packet_on(&lab->proxy);
+	RUN(lab, "status");
+	expect(lab, 0,
+	       "packet           tcx on 3 interfaces; 3 of 262144 flows, 2 just over, "
+	       "4 adopted at the start\n",
+	       "");
+	RUN(lab, "engines");
+	expect(lab, 0, "packet    yes             0      0  tcx on 3 interfaces\n", "");
+}
+
+/* What is to be done stands in it, however long the path is. */
+static void an_engine_that_is_off_says_what_to_do(void **state)
+{
+	struct lab *lab = *state;
+
+	lab->proxy.kernel.has_broker = true;
+	strcpy(lab->proxy.kernel.status.text, "off: /sys/fs/bpf/sluice is not on a bpf file system "
+					      "(mount -t bpf bpf /sys/fs/bpf)");
+	RUN(lab, "status");
+	expect(lab, 0, "(mount -t bpf bpf /sys/fs/bpf)\n", "");
+	RUN(lab, "engines");
+	expect(lab, 0, "(mount -t bpf bpf /sys/fs/bpf)\n", "");
+	RUN(lab, "flows");
+	expect(lab, 0, "0 flows in the kernel; off: /sys", "");
+}
+
+static void flows_are_a_table(void **state)
+{
+	static const struct fake_tuple tuple = { "192.0.2.7:50122", "10.0.0.1:443",
+						 "10.0.0.1:41000", "10.0.0.11:8443" };
+	_cleanup_(fake_flows_close) struct fake_flows maps = { -1, -1, -1 };
+	struct sl_packet_counts counts = { .killed_answered = 1 };
+	struct sl_packet_flow f[2] = { { .conn_id = 71, .route_id = 3, .packets = 12 } };
+	struct lab *lab = *state;
+
+	if (!fake_flows_open(&maps, 64))
+		skip();
+	fake_packet_on(&lab->proxy);
+	lab->proxy.kernel.flows_fd = maps.flows_fd;
+	lab->proxy.kernel.routes_fd = maps.routes_fd;
+	lab->proxy.kernel.counters_fd = maps.counters_fd;
+	RUN(lab, "flows");
+	expect(lab, 0, "0 flows in the kernel\n", "");
+	fake_route(&maps, 3, "shop");
+	fake_counts(&maps, &counts);
+	f[0].state = SL_PACKET_ACTIVE;
+	f[0].bytes = 4096;
+	f[1] = f[0];
+	f[1].packets = 34;
+	f[1].drops = 5;
+	fake_flow(&maps, &tuple, FAKE_BOTH, f);
+	RUN(lab, "flows");
+	expect(lab, 0, "71  shop   active  -       10.0.0.1:443  10.0.0.1:41000  10.0.0.11:8443",
+	       "");
+	expect(lab, 0, "4.0 KiB  4.0 KiB       12         34      5\n1 flow in the kernel\n", "");
+	expect(lab, 0, "outcomes: killed_answered ", "");
+	f[0].conn_id = f[1].conn_id = 72;
+	fake_flow(&maps, &tuple, FAKE_UP, f);
+	RUN(lab, "flows");
+	expect(lab, 0, "active (half)", "");
+	expect(lab, 0, "2 flows in the kernel\n", "");
+	RUN(lab, "flows", "--limit", "1");
+	expect(lab, 0, "1 flow in the kernel and more; --limit N shows them\n", "");
+	RUN(lab, "flows", "--limit", "x");
+	expect(lab, EXIT_USAGE, "", "is no limit");
+}
+
+static void flows_can_be_flushed(void **state)
+{
+	struct lab *lab = *state;
+
+	RUN(lab, "flows", "--flush");
+	expect(lab, EXIT_FAILED, "", "no broker process");
+	fake_packet_on(&lab->proxy);
+	RUN(lab, "flows", "--flush");
+	expect(lab, 0, "every flow in the kernel was reset", "");
+	RUN(lab, "--json", "flows", "--flush");
+	expect(lab, 0, "\"ok\":true", "");
+	assert_int_equal(lab->proxy.n_flushes, 2);
+	RUN(lab, "flows", "--flush", "--limit", "1");
+	expect(lab, EXIT_USAGE, "", "flows [--limit N] | --flush");
+	RUN(lab, "conns", "--flush");
+	expect(lab, EXIT_USAGE, "", NULL);
+	assert_int_equal(lab->proxy.n_flushes, 2);
+}
+
 static void json_is_what_the_daemon_said(void **state)
 {
 	static const char *const verb[] = { "status",  "routes",  "conns",  "flows",
@@ -265,7 +367,7 @@ static void connections_are_a_table(void **state)
 
 	RUN(lab, "conns");
 	expect(lab, 0, "ID  ROUTE  STATE", NULL);
-	assert_non_null(strstr(lab->out, " 7  shop   established  relay   eligible"));
+	assert_non_null(strstr(lab->out, " 7  shop   established  relay   short_lived"));
 	assert_non_null(strstr(lab->out, "1m 01s"));
 	assert_non_null(strstr(lab->out, " 9  -      accepted     -       -"));
 	assert_int_equal(lab->proxy.survey[0].filter.max_rows, 1001);
@@ -289,7 +391,7 @@ static void the_other_views_are_readable(void **state)
 	RUN(lab, "engines");
 	expect(lab, 0, "not in this build", NULL);
 	RUN(lab, "flows");
-	expect(lab, 0, "0 flows in the kernel (", NULL);
+	expect(lab, 0, "0 flows in the kernel; off: ", NULL);
 	RUN(lab, "reasons");
 	expect(lab, 0, "connection_timeout", NULL);
 	assert_non_null(strstr(lab->out, "needs_tls"));
@@ -691,6 +793,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(status_is_an_overview),
 		T(status_tells_a_degraded_daemon_by_exit_code),
+		T(status_is_degraded_only_where_the_engine_was_asked_for),
+		T(an_engine_that_is_off_says_what_to_do),
+		T(flows_are_a_table),
+		T(flows_can_be_flushed),
 		T(json_is_what_the_daemon_said),
 		T(connections_are_a_table),
 		T(the_other_views_are_readable),

@@ -190,6 +190,54 @@ static void documented_defaults_are_accepted(void **state)
 	assert_int_equal(c->routes[0].n_targets, 1);
 }
 
+static void the_packet_engine(void **state)
+{
+	const char *route =
+		"routes: [ { name: a, match: { ports: 1 }, forward: h:1, engine: packet } ]\n";
+	char text[512];
+
+	(void)state;
+	(void)snprintf(text, sizeof(text), "version: 1\n%s", route);
+	good_conf(d, text);
+	assert_int_equal(d->routes[0].engine, SL_CHOICE_PACKET);
+	assert_int_equal(d->global.packet.hook, SL_HOOK_CHOICE_AUTO);
+	assert_int_equal(d->global.packet.n_interfaces, 0);
+	assert_int_equal(d->global.packet.port_from, 40000);
+	assert_int_equal(d->global.packet.port_to, 59999);
+	assert_int_equal(d->global.packet.max_flows, 262144);
+	assert_int_equal(d->global.packet.after_bytes, 65536);
+	assert_int_equal(d->global.packet.after_age_ms, 1000);
+
+	(void)snprintf(text, sizeof(text),
+		       "version: 1\nglobal: { packet: { hook: xdp, interfaces: [eth0, lo, eth0], "
+		       "ports: 2000-2063,\n max_flows: 1, after_bytes: 0, after_age: 0 } }\n%s",
+		       route);
+	good_conf(c, text);
+	assert_int_equal(c->global.packet.hook, SL_HOOK_CHOICE_XDP);
+	assert_int_equal(c->global.packet.n_interfaces, 2);
+	assert_string_equal(c->global.packet.interfaces[0], "eth0");
+	assert_string_equal(c->global.packet.interfaces[1], "lo");
+	assert_int_equal(c->global.packet.port_from, 2000);
+	assert_int_equal(c->global.packet.port_to, 2063);
+	assert_int_equal(c->global.packet.max_flows, 1);
+	assert_int_equal(c->global.packet.after_bytes, 0);
+	assert_int_equal(c->global.packet.after_age_ms, 0);
+
+	good_conf(e, "version: 1\nglobal: { packet: { hook: tc, interfaces: abcdefghijklmno, "
+		     "after_bytes: 1KiB, after_age: 1ms } }\n"
+		     "routes: [ { name: a, match: { ports: 1 }, forward: h:1, engine: relay } ]\n");
+	assert_int_equal(e->global.packet.hook, SL_HOOK_CHOICE_TC);
+	assert_int_equal(e->global.packet.n_interfaces, 1);
+	assert_string_equal(e->global.packet.interfaces[0], "abcdefghijklmno");
+	assert_int_equal(e->global.packet.after_bytes, 1024);
+	assert_int_equal(e->global.packet.after_age_ms, 1);
+
+	good_conf(f, "version: 1\nglobal: { packet: { hook: off, interfaces: auto } }\n"
+		     "routes: [ { name: a, match: { ports: 1 }, forward: h:1, engine: auto } ]\n");
+	assert_int_equal(f->global.packet.hook, SL_HOOK_CHOICE_OFF);
+	assert_int_equal(f->global.packet.n_interfaces, 0);
+}
+
 static void targets_have_many_forms(void **state)
 {
 	static const struct {
@@ -329,6 +377,7 @@ int main(void)
 		cmocka_unit_test(off_is_off),
 		cmocka_unit_test(routes_inherit_and_override),
 		cmocka_unit_test(documented_defaults_are_accepted),
+		cmocka_unit_test(the_packet_engine),
 		cmocka_unit_test(targets_have_many_forms),
 		cmocka_unit_test(json_is_read_too),
 		cmocka_unit_test(conf_d_adds_routes),

@@ -296,21 +296,63 @@ static const struct row routes[] = {
 	  { "7:17: error: a port of this listener is already described at a.yaml:7:13" } },
 };
 
+#define X64 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+#define PACKET(what) R "global: { packet: { " what " } }\n"
+
+static const struct row packet[] = {
+	{ PACKET("hook: tcx"),
+	  { "6:27: error: global.packet.hook: 'tcx' is not one of: auto, tc, xdp, off" } },
+	{ PACKET("interfaces: eth0/1"),
+	  { "6:33: error: global.packet.interfaces: 'eth0/1' is not a name of an interface" } },
+	{ PACKET("interfaces: [eth0, abcdefghijklmnop]"), { "6:40: error: " } },
+	{ PACKET("interfaces: [.., \"a:1\", \"a b\", \"\"]"),
+	  { "6:34: error: ", "6:38: error: ", "6:45: error: ", "6:52: error: " } },
+	{ PACKET("interfaces: [eth0, auto]"),
+	  { "6:40: error: global.packet.interfaces: 'auto' stands alone" } },
+	{ PACKET("ports: 40000-40062"),
+	  { "6:28: error: global.packet.ports: '40000-40062' has too few ports: at least 64" } },
+	{ PACKET("ports: 40000"), { "6:28: error: global.packet.ports: '40000' has too few" } },
+	{ PACKET("ports: 1023-2000"), { "6:28: error: global.packet.ports: '1023-2000' begins" } },
+	{ PACKET("ports: 2000-1500"),
+	  { "6:28: error: global.packet.ports: '2000-1500' is the wrong way round" } },
+	{ PACKET("ports: \"10.0.0.1:2000-3000\""),
+	  { "6:28: error: global.packet.ports: '10.0.0.1:2000-3000' is not a range" } },
+	{ PACKET("ports: 40000-70000"), { "6:28: error: global.packet.ports: '40000-70000'" } },
+	{ PACKET("ports: [40000-59999]"), { "6:28: error: global.packet.ports: a single value" } },
+	{ PACKET("max_flows: 0"), { "6:32: error: global.packet.max_flows: '0' is not" } },
+	{ PACKET("max_flows: 16777217"), { "6:32: error: global.packet.max_flows: " } },
+	{ PACKET("after_bytes: 2TiB"), { "6:34: error: global.packet.after_bytes: '2TiB'" } },
+	{ PACKET("after_age: 2d"), { "6:32: error: global.packet.after_age: '2d' is out" } },
+	{ PACKET("after_age: 5"), { "6:32: error: global.packet.after_age: '5' has no unit" } },
+	/* what cannot be done */
+	{ R "    engine: packet\nglobal: { packet: { hook: off } }\n",
+	  { "6:13: error: routes[0]: 'engine: packet' cannot be had with 'hook: off' of "
+	    "global.packet (at a.yaml:7:27)" } },
+	{ R "defaults: { engine: packet }\nglobal: { packet: { hook: off } }\n",
+	  { "6:21: error: defaults: 'engine: packet' cannot be had with 'hook: off' of "
+	    "global.packet (at a.yaml:7:27)" } },
+	{ M("80, path: /a") "    engine: packet\n",
+	  { "5:25: error: routes[0]: 'match.path' cannot be had with 'engine: packet' (at "
+	    "a.yaml:6:13)",
+	    "5:31: warning: routes[0].match.path: this build reads no HTTP requests" } },
+	{ M("80, path: /a") "defaults: { engine: packet }\n",
+	  { "5:25: error: routes[0]: 'match.path' cannot be had with 'engine: packet' (at "
+	    "a.yaml:6:21)",
+	    "5:31: warning: routes[0].match.path: this build reads no HTTP requests" } },
+	{ R "global: { bpf_dir: /" X64 X64 X64 X64 " }\n", { "6:20: error: global.bpf_dir: '/x" } },
+};
+
 #define LATER(path, key)                                                    \
 	{                                                                   \
 		"6:" path ": error: " key " is not supported by this build" \
 	}
 
 static const struct row later[] = {
-	{ R "global: { packet: { hook: tc } }\n", LATER("21", "global.packet: 'hook'") },
-	{ R "global: { packet: { hook: tcx } }\n",
-	  { "6:27: error: global.packet.hook: 'tcx' is not" } },
 	{ R "global: { sockmap: { backlog: 2MiB } }\n", LATER("22", "global.sockmap: 'backlog'") },
 	{ R "global: { nftables: { keep_on_exit: true } }\n",
 	  LATER("23", "global.nftables: 'keep_on_exit'") },
 	{ R "global: { security: { deny: [10.0.0.0/33] } }\n", { "6:30: error: " } },
 	{ R "acme: { email: a@b }\n", LATER("9", "acme: 'email'") },
-	{ R "    engine: packet\n", LATER("13", "routes[0].engine: 'packet'") },
 	{ R "    engine: nftables\n", LATER("13", "routes[0].engine: 'nftables'") },
 	{ R "    tls: acme\n", LATER("10", "routes[0].tls: 'acme'") },
 	{ R "    tls: { cert: /c, key: /k }\n", LATER("5", "routes[0]: 'tls'") },
@@ -331,6 +373,16 @@ static const struct row later[] = {
 };
 
 static const struct row warnings[] = {
+	{ M("59999"),
+	  { "5:21: warning: a port of these is in global.packet.ports (40000-59999)" } },
+	{ M("[80, 30000-40000]"),
+	  { "5:26: warning: a port of these is in global.packet.ports (40000-59999), from" } },
+	{ M("[80, 450-550]") "global: { packet: { ports: 1024-2000 } }\n", { NULL } },
+	{ M("[80, 2000-2001]") "global: { packet: { ports: 1024-2000 } }\n",
+	  { "5:26: warning: a port of these is in global.packet.ports (1024-2000, at "
+	    "a.yaml:6:28), from" } },
+	{ M("50000") "global: { packet: { hook: off } }\n", { NULL } },
+	{ M("[50000, 50010]"), { "5:22: warning: a port of these" } }, /* said once */
 	{ V, { "1:1: warning: there is no route" } },
 	{ V "routes:\n  - { name: a, enabled: false, match: { ports: 80 }, forward: h:1 }\n",
 	  { "1:1: warning: every route is disabled" } },
@@ -477,6 +529,12 @@ static void routes_are_checked(void **state)
 {
 	(void)state;
 	check_rows(routes, SL_ARRAY_LEN(routes));
+}
+
+static void the_packet_engine_is_checked(void **state)
+{
+	(void)state;
+	check_rows(packet, SL_ARRAY_LEN(packet));
 }
 
 static void later_keys_are_refused(void **state)
@@ -660,6 +718,7 @@ int main(void)
 		cmocka_unit_test(syntax_is_explained),
 		cmocka_unit_test(values_are_checked),
 		cmocka_unit_test(routes_are_checked),
+		cmocka_unit_test(the_packet_engine_is_checked),
 		cmocka_unit_test(later_keys_are_refused),
 		cmocka_unit_test(suspicious_things_are_warned_of),
 		cmocka_unit_test(messages_look_right),

@@ -51,7 +51,11 @@ static void the_reference_has_every_key(void **state)
 		"*global.log.level*: error | warn | info | debug; default info\n",
 		"*routes[].match.ports*: port, range, address:port",
 		"*routes[].timeouts.idle*: duration, 1ms to 366d, 0: off; default 4h\n",
-		"*routes[].engine*: auto | relay | packet (not supported by this build)",
+		"*routes[].engine*: auto | relay | packet | sockmap (not supported by this "
+		"build)",
+		"*global.packet.hook*: auto | tc | xdp | off; default auto\n",
+		"*global.packet.ports*: a range of ports; default 40000-59999\n",
+		"*global.packet.after_age*: duration, 0 to 1d; default 1s\n",
 		"*routes[].http.paths[].forward.targets[].address*: host:port; required\n",
 		"*routes[].match.domains*: a domain, also with *, or a list\n",
 		"*routes[].match.tls.versions*: 1.0 | 1.1 | 1.2 | 1.3, or a list\n",

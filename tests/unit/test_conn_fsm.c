@@ -24,6 +24,8 @@ static const struct {
 	  "routing needs bytes" },
 	{ SL_CONN_ACCEPTED, SL_EV_ROUTED, -1, SL_CONN_CONNECTING, SL_ACT_CONNECT,
 	  "routing needs none" },
+	{ SL_CONN_ACCEPTED, SL_EV_ADOPTED, -1, SL_CONN_ESTABLISHED, SL_ACT_NONE,
+	  "a flow of the kernel" },
 	{ SL_CONN_CLASSIFYING, SL_EV_ROUTED, -1, SL_CONN_CONNECTING, SL_ACT_CONNECT,
 	  "enough bytes" },
 	{ SL_CONN_CONNECTING, SL_EV_CONNECTED, -1, SL_CONN_ESTABLISHED, SL_ACT_START_ENGINE,

@@ -18,6 +18,7 @@
 #include "base/str.h"
 #include "ctl/ctl.h"
 #include "ctl/server.h"
+#include "fake_flows.h"
 #include "fake_proxy.h"
 
 #define PATIENCE_MS 5000
@@ -390,8 +391,10 @@ static void the_other_documents_are_there(void **state)
 	j = ask_json(lab, "GET", "/v1/engines", 200);
 	route = json_object_get(j, "engines");
 	assert_true(json_is_true(json_object_get(json_object_get(route, "relay"), "available")));
-	assert_string_equal(text_at(json_object_get(route, "packet"), "reason"),
+	assert_string_equal(text_at(json_object_get(route, "sockmap"), "reason"),
 			    "not in this build");
+	assert_string_equal(text_at(json_object_get(route, "packet"), "reason_name"),
+			    "no_privilege");
 	json_decref(j);
 
 	j = ask_json(lab, "GET", "/v1/flows", 200);
@@ -412,6 +415,213 @@ static void the_other_documents_are_there(void **state)
 	json_decref(j);
 }
 
+/* ---- the kernel's side ---- */
+
+static void status_says_what_the_broker_says(void **state)
+{
+	struct lab *lab = *state;
+	json_t *j, *kernel, *packet;
+
+	fake_packet_on(&lab->proxy);
+	lab->proxy.kernel.status.orphans = 6;
+	lab->proxy.kernel.status.dropped = 7;
+	lab->proxy.kernel.status.repaired = 8;
+	lab->proxy.kernel.status.n_failed = 1;
+	j = ask_json(lab, "GET", "/v1/status", 200);
+	kernel = json_object_get(j, "kernel");
+	packet = json_object_get(j, "packet");
+	assert_int_equal(number_at(kernel, "packet_flows"), 3);
+	assert_int_equal(number_at(kernel, "orphans"), 6);
+	assert_int_equal(number_at(kernel, "adopted"), 4);
+	assert_int_equal(number_at(kernel, "dropped"), 7);
+	assert_int_equal(number_at(kernel, "repaired"), 8);
+	assert_true(json_is_true(json_object_get(packet, "available")));
+	assert_string_equal(text_at(packet, "reason"), "tcx on 3 interfaces");
+	assert_true(json_is_null(json_object_get(packet, "reason_name")));
+	assert_int_equal(number_at(packet, "interfaces"), 3);
+	assert_int_equal(number_at(packet, "interfaces_failed"), 1);
+	assert_int_equal(number_at(packet, "flows"), 3);
+	assert_int_equal(number_at(packet, "held"), 2);
+	assert_int_equal(number_at(packet, "max_flows"), 262144);
+	assert_string_equal(text_at(packet, "ports"), "40000-59999");
+	json_decref(j);
+}
+
+static void is_off(struct lab *lab, const char *name, const char *text)
+{
+	json_t *j = ask_json(lab, "GET", "/v1/engines", 200);
+	json_t *packet = json_object_get(json_object_get(j, "engines"), "packet");
+
+	assert_true(json_is_false(json_object_get(packet, "available")));
+	assert_string_equal(text_at(packet, "reason_name"), name);
+	assert_string_equal(text_at(packet, "reason"), text);
+	json_decref(j);
+	j = ask_json(lab, "GET", "/v1/flows", 200);
+	assert_string_equal(text_at(j, "reason"), text);
+	json_decref(j);
+}
+
+/* Who knows it says it: the configuration, the broker, the supervisor that has none. */
+static void an_engine_that_is_off_says_why(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_kernel_view *k = &lab->proxy.kernel;
+
+	is_off(lab, "no_privilege", "off: the broker process is being started");
+	lab->facts.no_broker = "off: not started as root";
+	is_off(lab, "no_privilege", "off: not started as root");
+	lab->facts.no_broker = "";
+	k->has_broker = true;
+	k->off = SL_WHY_NOT_LINUX_SUPPORTED;
+	strcpy(k->status.text, "off: the kernel does not take the programs");
+	is_off(lab, "not_linux_supported", "off: the kernel does not take the programs");
+	/* What a broker said that is no more is not repeated. */
+	k->has_broker = false;
+	k->off = SL_WHY_NO_PRIVILEGE;
+	strcpy(k->status.text, "tcx on 3 interfaces");
+	is_off(lab, "no_privilege", "off: the broker process is being started");
+	fake_packet_on(&lab->proxy);
+	lab->proxy.conf->global.packet.hook = SL_HOOK_CHOICE_OFF;
+	is_off(lab, "configured", "off: packet.hook says so");
+	lab->proxy.conf->global.packet.hook = SL_HOOK_CHOICE_AUTO;
+}
+
+static const struct fake_tuple tuple = { "192.0.2.7:50122", "10.0.0.1:443", "10.0.0.1:41000",
+					 "10.0.0.11:8443" };
+
+static bool with_flows(struct lab *lab, struct fake_flows *maps)
+{
+	struct sl_packet_counts counts = { .forwarded_tc = 30 };
+
+	if (!fake_flows_open(maps, 4096))
+		return false;
+	fake_packet_on(&lab->proxy);
+	fake_route(maps, 3, "shop");
+	fake_counts(maps, &counts);
+	lab->proxy.kernel.flows_fd = maps->flows_fd;
+	lab->proxy.kernel.routes_fd = maps->routes_fd;
+	lab->proxy.kernel.counters_fd = maps->counters_fd;
+	return true;
+}
+
+/* So many, each of its own client and source port. */
+static void put_flows(const struct fake_flows *maps, unsigned n)
+{
+	struct sl_packet_flow f[2] = { { .route_id = 3, .state = SL_PACKET_ACTIVE } };
+	char client[32];
+	char back[32];
+
+	for (unsigned i = 0; i < n; i++) {
+		const struct fake_tuple t = { client, tuple.front, back, tuple.backend };
+
+		f[0].conn_id = 71 + i;
+		f[1] = f[0];
+		f[0].bytes = 1000;
+		f[1].bytes = 2000;
+		f[1].packets = 20;
+		f[1].relayed_bytes = 6;
+		f[1].drops = 2;
+		f[1].ifindex = 5;
+		(void)snprintf(client, sizeof(client), "192.0.2.7:%u", 50122 + i);
+		(void)snprintf(back, sizeof(back), "10.0.0.1:%u", 41000 + i);
+		fake_flow(maps, &t, FAKE_BOTH, f);
+	}
+}
+
+static void a_flow_has_exactly_the_promised_fields(void **state)
+{
+	static const char *const fields[] = {
+		"id",    "route",  "engine",  "state", "complete", "client", "client_via", "peer",
+		"front", "source", "backend", "age_s", "idle_s",   "up",     "down",
+	};
+	static const char *const half[] = { "bytes", "packets", "relayed_bytes", "drops",
+					    "ifindex" };
+	struct lab *lab = *state;
+	_cleanup_(fake_flows_close) struct fake_flows maps = { -1, -1, -1 };
+	json_t *j, *f;
+
+	if (!with_flows(lab, &maps))
+		skip();
+	put_flows(&maps, 1);
+	j = ask_json(lab, "GET", "/v1/flows", 200);
+	assert_int_equal(json_array_size(json_object_get(j, "flows")), 1);
+	assert_true(json_is_null(json_object_get(j, "reason")));
+	assert_true(json_is_false(json_object_get(j, "more")));
+	assert_int_equal(number_at(json_object_get(j, "outcomes"), "forwarded_tc"),
+			 30 * libbpf_num_possible_cpus());
+	assert_int_equal(number_at(json_object_get(j, "outcomes"), "mtu_failed"), 0);
+	f = json_array_get(json_object_get(j, "flows"), 0);
+	assert_int_equal(json_object_size(f), SL_ARRAY_LEN(fields));
+	for (size_t i = 0; i < SL_ARRAY_LEN(fields); i++)
+		assert_non_null(json_object_get(f, fields[i]));
+	assert_int_equal(number_at(f, "id"), 71);
+	assert_string_equal(text_at(f, "route"), "shop");
+	assert_string_equal(text_at(f, "engine"), "packet");
+	assert_string_equal(text_at(f, "state"), "active");
+	assert_true(json_is_true(json_object_get(f, "complete")));
+	assert_true(json_is_null(json_object_get(f, "client")));
+	assert_string_equal(text_at(f, "peer"), tuple.client);
+	assert_string_equal(text_at(f, "front"), tuple.front);
+	assert_string_equal(text_at(f, "source"), tuple.back);
+	assert_string_equal(text_at(f, "backend"), tuple.backend);
+	assert_int_equal(number_at(json_object_get(f, "up"), "bytes"), 1000);
+	f = json_object_get(f, "down");
+	assert_int_equal(json_object_size(f), SL_ARRAY_LEN(half));
+	for (size_t i = 0; i < SL_ARRAY_LEN(half); i++)
+		assert_int_equal(number_at(f, half[i]), ((int[]){ 2000, 20, 6, 2, 5 })[i]);
+	json_decref(j);
+}
+
+static void flows_are_listed_as_far_as_asked(void **state)
+{
+	struct lab *lab = *state;
+	_cleanup_(fake_flows_close) struct fake_flows maps = { -1, -1, -1 };
+	json_t *j;
+
+	if (!with_flows(lab, &maps))
+		skip();
+	put_flows(&maps, 700); /* several slices */
+	j = ask_json(lab, "GET", "/v1/flows?limit=0", 200);
+	assert_int_equal(json_array_size(json_object_get(j, "flows")), 700);
+	assert_true(json_is_false(json_object_get(j, "more")));
+	json_decref(j);
+	j = ask_json(lab, "GET", "/v1/flows?limit=9", 200);
+	assert_int_equal(json_array_size(json_object_get(j, "flows")), 9);
+	assert_true(json_is_true(json_object_get(j, "more")));
+	json_decref(j);
+	j = ask_json(lab, "GET", "/v1/flows?limit=x", 400);
+	json_decref(j);
+	/* A table that cannot be read is not an empty one. */
+	lab->proxy.kernel.flows_fd = STDIN_FILENO;
+	j = ask_json(lab, "GET", "/v1/flows", 500);
+	assert_non_null(strstr(text_at(j, "error"), "cannot be read"));
+	json_decref(j);
+}
+
+static void never(void *arg)
+{
+	(void)arg;
+	fail();
+}
+
+static void flows_are_flushed_by_the_broker(void **state)
+{
+	struct lab *lab = *state;
+	json_t *j = ask_json(lab, "DELETE", "/v1/flows", 503);
+
+	assert_non_null(strstr(text_at(j, "error"), "no broker"));
+	json_decref(j);
+	fake_packet_on(&lab->proxy);
+	j = ask_json(lab, "DELETE", "/v1/flows", 200);
+	assert_true(json_is_true(json_object_get(j, "ok")));
+	assert_int_equal(lab->proxy.n_flushes, 1);
+	json_decref(j);
+	lab->proxy.flushed = never; /* another one's, not answered yet */
+	j = ask_json(lab, "DELETE", "/v1/flows", 503);
+	assert_non_null(strstr(text_at(j, "error"), "already"));
+	json_decref(j);
+}
+
 static void explain_passes_the_question_on(void **state)
 {
 	struct lab *lab = *state;
@@ -424,7 +634,7 @@ static void explain_passes_the_question_on(void **state)
 	assert_string_equal(text_at(j, "route"), "shop");
 	assert_string_equal(text_at(j, "verdict"), "accepted");
 	assert_string_equal(text_at(j, "engine"), "relay");
-	assert_string_equal(text_at(j, "engine_reason"), "eligible");
+	assert_string_equal(text_at(j, "engine_reason"), "no_privilege");
 	assert_string_equal(text_at(j, "target"), "10.0.1.11:443");
 	assert_true(json_is_true(json_object_get(j, "listening")));
 	json_decref(j);
@@ -1251,6 +1461,11 @@ int main(void)
 		T(a_connection_has_exactly_the_promised_fields),
 		T(connections_are_filtered),
 		T(the_other_documents_are_there),
+		T(status_says_what_the_broker_says),
+		T(an_engine_that_is_off_says_why),
+		T(a_flow_has_exactly_the_promised_fields),
+		T(flows_are_listed_as_far_as_asked),
+		T(flows_are_flushed_by_the_broker),
 		T(explain_passes_the_question_on),
 		T(kill_needs_a_filter),
 		T(a_reload_reports_what_the_supervisor_says),

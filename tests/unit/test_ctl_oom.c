@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "ctl/ctl.h"
+#include "fake_flows.h"
 #include "fake_proxy.h"
 
 #define PATIENCE_MS 5000
@@ -156,10 +157,19 @@ static void every_request_survives(void **state)
 		{ REQUEST("POST /v1/reload"), 422 },        { REQUEST("GET /v1/nothing"), 404 },
 		{ REQUEST("GET /v1/kill"), 405 },           { REQUEST("GET /v1/conns?x=1"), 400 },
 		{ REQUEST("GET /v1/explain?port=1"), 200 }, { "garbage\r\n", 400 },
+		{ REQUEST("GET /v1/flows"), 200 },          { REQUEST("GET /v1/engines"), 200 },
+		{ REQUEST("DELETE /v1/flows"), 200 },
 	};
 	struct lab *lab = *state;
 	struct sl_ctl_options options = options_of(lab);
+	struct fake_flows maps = { -1, -1, -1 };
 
+	fake_packet_on(&lab->proxy);
+	if (fake_flows_open(&maps, 64)) {
+		lab->proxy.kernel.flows_fd = maps.flows_fd;
+		lab->proxy.kernel.routes_fd = maps.routes_fd;
+		lab->proxy.kernel.counters_fd = maps.counters_fd;
+	}
 	assert_int_equal(sl_ctl_new(&options, &lab->ctl), 0);
 	for (size_t i = 0; i < SL_ARRAY_LEN(cases); i++) {
 		unsigned failures = 0;
@@ -183,6 +193,7 @@ static void every_request_survives(void **state)
 		}
 		assert_true(failures > 1);
 	}
+	fake_flows_close(&maps);
 }
 
 static void a_failed_start_leaves_nothing(void **state)

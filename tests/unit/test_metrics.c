@@ -8,19 +8,30 @@
 #include <stdio.h>
 
 #include "ctl/metrics.h"
+#include "fake_flows.h"
 #include "fake_proxy.h"
 
-static char *render(const struct sl_ctl_facts *facts)
+static char *render_with(const struct sl_ctl_facts *facts, const struct fake_flows *maps)
 {
 	_cleanup_(sl_str_done) struct sl_str out = { 0 };
 	static struct sl_proxy proxy;
 	struct sl_hist age = { 0 };
 
 	fake_init(&proxy, NULL);
+	if (maps) {
+		fake_packet_on(&proxy);
+		proxy.kernel.status.repaired = 9;
+		proxy.kernel.counters_fd = maps->counters_fd;
+	}
 	sl_hist_add(&age, 700);
 	sl_hist_add(&age, 90001 * UINT64_C(1000000));
 	sl_metrics_render(&out, &proxy, facts, &age, 5000);
 	return sl_str_take(&out);
+}
+
+static char *render(const struct sl_ctl_facts *facts)
+{
+	return render_with(facts, NULL);
 }
 
 static const struct sl_ctl_facts facts = { .started_ms = 2000, .ready = true };
@@ -34,18 +45,24 @@ static void has_line(const char *text, const char *line)
 		fail_msg("no line '%s' in:\n%s", line, text);
 }
 
-static void promtool_accepts_the_page(void **state)
+static void check_with_promtool(const char *text)
 {
-	_cleanup_free_ char *text = render(&facts);
 	FILE *f;
 
-	(void)state;
 	if (system("command -v promtool >/dev/null 2>&1") != 0)
 		skip();
 	f = popen("promtool check metrics >&2", "w");
 	assert_non_null(f);
 	assert_int_equal(fwrite(text, 1, strlen(text), f), strlen(text));
 	assert_int_equal(pclose(f), 0);
+}
+
+static void promtool_accepts_the_page(void **state)
+{
+	_cleanup_free_ char *text = render(&facts);
+
+	(void)state;
+	check_with_promtool(text);
 }
 
 static void values_stand_under_their_names(void **state)
@@ -66,7 +83,7 @@ static void values_stand_under_their_names(void **state)
 		"sluice_terminations_total{route=\"shop\",engine=\"relay\",side=\"backend\","
 		"reason=\"normal\"} 0",
 		"sluice_bytes_total{route=\"shop\",engine=\"relay\",direction=\"down\"} 4096",
-		"sluice_engine_choice_total{engine=\"relay\",reason=\"eligible\"} 8",
+		"sluice_engine_choice_total{engine=\"relay\",reason=\"short_lived\"} 8",
 		"sluice_target_up{route=\"shop\",target=\"10.0.1.11:443\"} 1",
 		"sluice_target_up{route=\"shop\",target=\"odd\\\"na\\\\me:80\"} 0",
 		"sluice_health_checks_total{route=\"shop\",target=\"10.0.1.11:443\",result=\"ok\"} "
@@ -78,12 +95,45 @@ static void values_stand_under_their_names(void **state)
 		"sluice_dns_failures_total 1",
 		"sluice_accept_errors_total 0",
 		"sluice_fsm_bugs_total 0",
+		"sluice_handover_total{engine=\"packet\",result=\"done\"} 6",
+		"sluice_handover_total{engine=\"packet\",result=\"not_quiescent\"} 2",
+		"sluice_handover_duration_seconds_count 1",
+		"sluice_handover_duration_seconds_sum 0.000025",
+		"sluice_engine_available{engine=\"packet\"} 0",
+		"sluice_kernel_flows{engine=\"packet\"} 0",
+		"sluice_drift_total{kind=\"packet_repaired\"} 0",
 	};
 	_cleanup_free_ char *text = render(&facts);
 
 	(void)state;
 	for (size_t i = 0; i < SL_ARRAY_LEN(lines); i++)
 		has_line(text, lines[i]);
+}
+
+static void the_kernel_is_counted_where_it_carries(void **state)
+{
+	struct sl_packet_counts counts = { .forwarded_tc = 100, .killed_answered = 1 };
+	_cleanup_(fake_flows_close) struct fake_flows maps = { -1, -1, -1 };
+	_cleanup_free_ char *without = render(&facts);
+	_cleanup_free_ char *text = NULL;
+	char line[128];
+
+	(void)state;
+	assert_null(strstr(without, "sluice_packet_outcomes_total"));
+	if (!fake_flows_open(&maps, 1))
+		skip();
+	fake_counts(&maps, &counts);
+	text = render_with(&facts, &maps);
+	has_line(text, "sluice_engine_available{engine=\"packet\"} 1");
+	has_line(text, "sluice_kernel_flows{engine=\"packet\"} 3");
+	has_line(text, "sluice_kernel_flows_held{engine=\"packet\"} 2");
+	has_line(text, "sluice_drift_total{kind=\"packet_repaired\"} 9");
+	has_line(text, "sluice_packet_outcomes_total{outcome=\"ttl_dropped\"} 0");
+	(void)snprintf(line, sizeof(line),
+		       "sluice_packet_outcomes_total{outcome=\"forwarded_tc\"} %d",
+		       100 * libbpf_num_possible_cpus());
+	has_line(text, line);
+	check_with_promtool(text);
 }
 
 static void histograms_are_cumulative(void **state)
@@ -144,6 +194,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(promtool_accepts_the_page),
 		cmocka_unit_test(values_stand_under_their_names),
+		cmocka_unit_test(the_kernel_is_counted_where_it_carries),
 		cmocka_unit_test(histograms_are_cumulative),
 		cmocka_unit_test(what_is_not_checked_has_no_checks),
 		cmocka_unit_test(every_name_is_announced_once),

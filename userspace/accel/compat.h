@@ -9,6 +9,7 @@
  * tcx links, Linux 6.6. Values are those of include/uapi/linux/bpf.h.
  */
 #define SL_BPF_TCX_INGRESS ((enum bpf_attach_type)46)
+#define SL_BPF_LINK_TYPE_TCX 11
 
 /* An older kernel answers EINVAL. */
 static inline int sl_compat_tcx_attach(int prog_fd, int ifindex)

@@ -50,8 +50,10 @@ struct sl_packet_found {
  * daemon go on working on their links until sl_packet_attach() has replaced them without a gap.
  * What is pinned with another layout, or by something else, is given up with its links, and said in
  * `found`. Adopted maps keep their size: `max_flows` of a running host changes when no flow is
- * left. Errors: -EPERM (privileges), -ENOTSUP (the kernel), -ENODEV: `dir` is not on a bpf file
- * system; `report` gets what failed and what to do, in one line.
+ * left. Names of routes that no flow uses are forgotten. Errors: -EPERM (privileges, or `dir` is
+ * somebody else's), -ENOTSUP (the kernel), -ENODEV: `dir` is not on a bpf file system; `report`
+ * gets what failed and what to do, in one line. Ports that an earlier daemon has added stay in meta
+ * until sl_packet_reserve_ports().
  */
 SL_MUST_CHECK int sl_packet_open(const struct sl_packet_options *options,
 				 struct sl_packet_found *found, struct sl_str *report,
@@ -63,7 +65,9 @@ SL_DEFINE_CLEANUP(struct sl_packet, sl_packet_close);
 /*
  * Removes links, filters, programs and maps of ours in `dir`, whoever made them, and the empty
  * directory; ports we had added to the reserved ones are taken out again. Needs no sl_packet;
- * refuses nothing else in the directory but leaves it. `report`: what was removed, one line each.
+ * refuses nothing else in the directory but leaves it. A clsact qdisc stays, because others may
+ * have come to use it. `report`: what was removed or left, one line each. 0 where there is nothing;
+ * -ENODEV, -EPERM as above.
  */
 SL_MUST_CHECK int sl_packet_purge(const char *dir, struct sl_str *report);
 
@@ -72,7 +76,7 @@ SL_MUST_CHECK int sl_packet_purge(const char *dir, struct sl_str *report);
 /*
  * Attaches at the ingress of an interface of this namespace, or replaces what an earlier daemon
  * attached, in one step. Idempotent. -EOPNOTSUPP: XDP in driver mode is not possible there (TC is
- * attached).
+ * attached). -ENODEV: no such interface. -EBUSY: somebody else's clsact filter has our numbers.
  */
 SL_MUST_CHECK int sl_packet_attach(struct sl_packet *p, unsigned ifindex);
 void sl_packet_detach(struct sl_packet *p, unsigned ifindex);
@@ -111,20 +115,23 @@ SL_MUST_CHECK int sl_packet_batch(int flows_fd, struct sl_packet_cursor *cursor,
 
 /* A socket filter that stops payload and ends of connections from reaching a socket; borrowed. */
 int sl_packet_freeze_fd(const struct sl_packet *p);
-/* For other processes: `flows`, `counters`, `routes` for reading alone; owned by the caller. */
+/*
+ * For other processes: `flows`, `counters`, `routes` for reading alone; owned by the caller. Opened
+ * by the pin: -ENOENT, -ESTALE (it is another map's): sl_packet_repin() makes it right.
+ */
 SL_MUST_CHECK int sl_packet_readonly_fd(const struct sl_packet *p, const char *map, int *ret_fd);
 
 /* ---- events ---- */
 
 int sl_packet_events_fd(const struct sl_packet *p); /* to poll for input; borrowed */
-/* At most `max` events; their number or -errno. */
+/* At most `max` events; their number or -errno. `fn` must not close `p`. */
 SL_MUST_CHECK int sl_packet_events(struct sl_packet *p, size_t max,
 				   void (*fn)(void *arg, const struct sl_packet_event *e),
 				   void *arg);
 
 /* ---- routes and meta ---- */
 
-/* The id of a route's name, given anew where there is none; ids are never reused. */
+/* The id of a route's name, given anew where there is none; ids are never reused. -E2BIG: full. */
 SL_MUST_CHECK int sl_packet_route_id(struct sl_packet *p, const char *name, uint32_t *ret);
 /* -ENOENT. */
 SL_MUST_CHECK int sl_packet_route_name(int routes_fd, uint32_t id, char ret[72]);
@@ -136,7 +143,7 @@ SL_MUST_CHECK int sl_packet_set_meta(struct sl_packet *p, const struct sl_packet
 /* -ENOENT: there is none. */
 SL_MUST_CHECK int sl_packet_read_flow(int flows_fd, const struct sl_packet_key *key,
 				      struct sl_packet_flow *ret);
-/* Sums over the CPUs. */
+/* Sums over the CPUs. The first call of a process reads /sys/devices/system/cpu/possible. */
 SL_MUST_CHECK int sl_packet_read_counts(int counters_fd, struct sl_packet_counts *ret);
 
 /* ---- addresses ---- */
@@ -153,8 +160,9 @@ void sl_packet_partner(const struct sl_packet_flow *flow, struct sl_packet_key *
 
 /*
  * Takes from..to out of what the kernel gives to others (net.ipv4.ip_local_reserved_ports of this
- * namespace) and notes in meta whether it was us. -EBUSY is not an error of it: listeners in the
- * range stay.
+ * namespace) and notes in meta whether it was us: no port of it was reserved before. What an
+ * earlier daemon has added for another range is given back. -EBUSY is not an error of it: listeners
+ * in the range stay.
  */
 SL_MUST_CHECK int sl_packet_reserve_ports(struct sl_packet *p, uint16_t from, uint16_t to);
 

@@ -16,8 +16,19 @@
  */
 struct sl_broker;
 
+/* How long things are waited for; shorter in tests. */
+struct sl_broker_times {
+	uint32_t revival_ms; /* for data that takes a RST back */
+	uint32_t closed_ms;  /* entries stay after the last packet: both FINs acknowledged, */
+	uint32_t rst_ms;     /* reset, */
+	uint32_t killed_ms;  /* after the kill */
+	uint32_t broken_ms;  /* packets are dropped and none gets through */
+	uint32_t round_ms;   /* one walk through the flows */
+};
+
 struct sl_broker_options {
 	struct sl_loop *loop;
+	const struct sl_broker_times *times; /* NULL: 200 ms, 60 s, 10 s, 60 s, 30 s, 1 s */
 	uint32_t proxy_uid; /* sockets must have been made by it; UINT32_MAX: by anyone */
 	/* the status has changed */
 	void (*changed)(void *arg, const struct sl_broker_status *status);
@@ -46,7 +57,5 @@ SL_MUST_CHECK int sl_broker_add_channel(struct sl_broker *b, uint64_t proxy, uns
 
 /* Everything goes: flows are killed, links, programs, maps and reserved ports removed. */
 void sl_broker_stop(struct sl_broker *b);
-
-/* ---- parts, each in a file of its own ---- */
 
 #endif

@@ -86,6 +86,7 @@ struct sl_broker_ended {
 
 struct sl_broker_status {
 	uint32_t is_on;   /* hand-overs are possible */
+	uint32_t why;     /* else: enum sl_engine_reason of every refusal */
 	uint32_t n_flows; /* entries in the map, halved */
 	uint32_t n_live;  /* flows that are not over */
 	uint32_t n_held;  /* over, entries kept for late packets */
@@ -130,7 +131,10 @@ bool sl_broker_is_request(uint32_t type); /* comes from a proxy */
 SL_MUST_CHECK int sl_broker_check_request(const void *bytes, size_t n, size_t n_fds);
 SL_MUST_CHECK int sl_broker_check_reply(const void *bytes, size_t n, size_t n_fds);
 
-/* Keeps the descriptors. -EAGAIN: the other side is busy; -EPIPE: it is gone. Never blocks. */
+/*
+ * Keeps the descriptors. -EAGAIN: the other side is busy; -EPIPE: it is gone; -EINVAL: the other
+ * side would refuse the message. Never blocks.
+ */
 SL_MUST_CHECK int sl_broker_send(int sock, const struct sl_broker_msg *msg, const int *fds,
 				 size_t n_fds);
 /*
@@ -139,5 +143,10 @@ SL_MUST_CHECK int sl_broker_send(int sock, const struct sl_broker_msg *msg, cons
  */
 SL_MUST_CHECK int sl_broker_recv(int sock, bool requests, struct sl_broker_msg *ret,
 				 int fds[SL_BROKER_MAX_FDS]);
+
+/* Closes what was received, -1 being none, and never waits for a socket of it (SO_LINGER). */
+void sl_broker_close_fds(int fds[SL_BROKER_MAX_FDS]);
+/* Closes a channel and what nobody has read from it, as above. */
+void sl_broker_hang_up(int sock);
 
 #endif

@@ -112,6 +112,8 @@ static int build_global(struct sl_build *b, const struct sl_node *node)
 		r = sl_key_store_node(keys, node, g);
 	if (r == 0)
 		r = sl_build_access(b, sl_node_find(node, "security"), &security, &g->access);
+	if (r == 0)
+		r = sl_build_packet(b, sl_node_find(node, "packet"));
 	g->http_enabled = sl_addr_family(&g->http) != AF_UNSPEC;
 	g->http_is_explicit = http && !http->bad;
 	if (http)
@@ -262,6 +264,9 @@ void sl_conf_free(struct sl_conf *conf)
 	free(conf->accept_proxies);
 	access_done(&conf->default_access);
 	access_done(&conf->global.access);
+	for (size_t i = 0; i < conf->global.packet.n_interfaces; i++)
+		free(conf->global.packet.interfaces[i]);
+	free(conf->global.packet.interfaces);
 	free(conf->global.deny_file);
 	free(conf->global.user);
 	free(conf->global.runtime_dir);

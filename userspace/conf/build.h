@@ -32,6 +32,8 @@ struct sl_build {
 	struct sl_proxy_setting *settings; /* in the arena, but for the lists */
 	struct sl_mark overload_at;
 	struct sl_mark http_at;
+	struct sl_mark hook_at; /* of global.packet; line 0: not written */
+	struct sl_mark packet_ports_at;
 	struct sl_listener_entry *listeners; /* owned; in file order until the listen set is made */
 	size_t n_listeners;
 };
@@ -41,6 +43,11 @@ SL_MUST_CHECK int sl_build_ports(const struct sl_node *ports, struct sl_port_spe
 				 size_t *ret_n);
 SL_MUST_CHECK int sl_build_networks(struct sl_build *b, const struct sl_node *list,
 				    const struct sl_path *path, struct sl_ip_set *ret);
+/* What the table does not store of global.packet; `node` may be NULL. */
+SL_MUST_CHECK int sl_build_packet(struct sl_build *b, const struct sl_node *node);
+/* What is asked of the packet engine and cannot be done; of a route or of `defaults`. */
+void sl_build_check_packet(struct sl_build *b, const struct sl_node *node,
+			   const struct sl_path *path);
 /* Lists that are not written stay as they are. */
 SL_MUST_CHECK int sl_build_access(struct sl_build *b, const struct sl_node *security,
 				  const struct sl_path *path, struct sl_access_lists *access);
@@ -59,6 +66,9 @@ void sl_build_check_forward(struct sl_build *b, const struct sl_node *node,
 
 /* What no single value shows: names used twice, routes that can never match, and so on. */
 SL_MUST_CHECK int sl_conf_check(struct sl_build *b);
+
+/* Warns of listeners among the source ports. */
+void sl_conf_check_packet(struct sl_build *b);
 
 /* Warns of routes that others hide altogether. */
 SL_MUST_CHECK int sl_conf_check_reachable(struct sl_build *b);

@@ -142,6 +142,7 @@ int sl_conf_check(struct sl_build *b)
 		r = sl_conf_check_reachable(b);
 	check_overload(b);
 	check_http(b);
+	sl_conf_check_packet(b);
 	check_any_route(b);
 	return r;
 }

@@ -178,6 +178,30 @@ struct sl_conf_accept_proxy {
 	bool required;
 };
 
+enum sl_hook_choice {
+	SL_HOOK_CHOICE_AUTO = 0,
+	SL_HOOK_CHOICE_TC,
+	SL_HOOK_CHOICE_XDP,
+	SL_HOOK_CHOICE_OFF, /* every connection stays with the daemon */
+};
+
+#define SL_INTERFACE_NAME 16 /* IFNAMSIZ: with the NUL */
+#define SL_BPF_DIR 256       /* likewise */
+/* Fewer ports than this would be used up by the connections just over. */
+#define SL_PACKET_PORTS_MIN 64
+
+struct sl_conf_packet {
+	enum sl_hook_choice hook;
+	char **interfaces;   /* names; owned */
+	size_t n_interfaces; /* 0: every one */
+	uint16_t port_from; /* of our connections to targets, SL_PACKET_PORTS_MIN or more of them */
+	uint16_t port_to;
+	uint32_t max_flows;
+	/* handed over after so many bytes, or so much time; 0 of either: at once */
+	uint64_t after_bytes;
+	uint64_t after_age_ms;
+};
+
 struct sl_conf_global {
 	unsigned workers; /* 0: one per online CPU */
 	char *user;       /* NULL: auto */
@@ -197,6 +221,7 @@ struct sl_conf_global {
 	struct sl_access_lists access; /* built and owned */
 	char *deny_file;               /* NULL: none */
 	bool enforce_in_kernel;        /* where possible; same result without */
+	struct sl_conf_packet packet;
 };
 
 struct sl_conf {

@@ -2,6 +2,7 @@
 #include "conf/keys.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <string.h>
 
 #define SECOND UINT64_C(1000)
@@ -107,12 +108,39 @@ static int explain_network(const char *text, char why[SL_WHY_LEN])
 	return sl_network_parse(text, &p, why);
 }
 
-static bool is_port_range(const char *text)
+/* Source ports: the proxy process may not use those below 1024. */
+static int explain_source_ports(const char *text, char why[SL_WHY_LEN])
 {
 	struct sl_port_spec p;
-	char why[SL_WHY_LEN];
+	char buf[SL_QUOTE_LEN];
 
-	return sl_ports_parse(text, &p, why) == 0 && sl_addr_family(&p.ip) == AF_UNSPEC;
+	if (sl_ports_parse(text, &p, why) < 0)
+		return -EINVAL;
+	if (sl_addr_family(&p.ip) != AF_UNSPEC)
+		return sl_refuse(why, "%s is not a range of ports, like 40000-59999",
+				 sl_quote(text, buf));
+	if (p.from < 1024)
+		return sl_refuse(why, "%s begins below 1024, which is not for source ports",
+				 sl_quote(text, buf));
+	if (p.to - p.from + 1 < SL_PACKET_PORTS_MIN)
+		return sl_refuse(why, "%s has too few ports: at least %d are needed",
+				 sl_quote(text, buf), SL_PACKET_PORTS_MIN);
+	return 0;
+}
+
+/* As the kernel's dev_valid_name() (net/core/dev.c). */
+static bool is_interface(const char *text)
+{
+	for (const char *p = text; *p; p++)
+		if (*p <= ' ' || *p == 0x7f || *p == '/' || *p == ':')
+			return false;
+	return *text && strlen(text) < SL_INTERFACE_NAME && strcmp(text, ".") != 0 &&
+	       strcmp(text, "..") != 0;
+}
+
+static bool is_bpf_dir(const char *text)
+{
+	return is_path(text) && strlen(text) < SL_BPF_DIR;
 }
 
 static bool is_url(const char *text)
@@ -153,8 +181,13 @@ static const struct sl_format path_pattern_format = { "a path with * and :param"
 						      NULL, explain_path_pattern };
 static const struct sl_format domain_format = { "a domain, also with *", "\"*.example.com\"",
 						"^[A-Za-z0-9._*-]{1,254}$", NULL, explain_domain };
-static const struct sl_format port_range_format = { "a range of ports", "40000-59999",
-						    "^[0-9]+(-[0-9]+)?$", is_port_range, NULL };
+static const struct sl_format source_ports_format = { "a range of ports", "40000-59999",
+						      "^[0-9]+-[0-9]+$", NULL,
+						      explain_source_ports };
+static const struct sl_format interface_format = { "a name of an interface", "eth0",
+						   "^[^/: ]{1,15}$", is_interface, NULL };
+static const struct sl_format bpf_dir_format = { "an absolute path of at most 255 characters",
+						 "/sys/fs/bpf/sluice", "^/", is_bpf_dir, NULL };
 static const struct sl_format network_format = { "an address, network, range or pattern",
 						 "10.0.0.0/8", "^[0-9A-Fa-f.:*?/-]+$", NULL,
 						 explain_network };
@@ -176,10 +209,10 @@ static const struct sl_word level_words[] = { { "error", SL_LOG_ERROR, false },
 static const struct sl_word format_words[] = { { "text", 0, false },
 					       { "json", 1, false },
 					       { NULL, 0, false } };
-static const struct sl_word hook_words[] = { { "auto", 0, false },
-					     { "tc", 1, false },
-					     { "xdp", 2, false },
-					     { "off", 3, false },
+static const struct sl_word hook_words[] = { { "auto", SL_HOOK_CHOICE_AUTO, false },
+					     { "tc", SL_HOOK_CHOICE_TC, false },
+					     { "xdp", SL_HOOK_CHOICE_XDP, false },
+					     { "off", SL_HOOK_CHOICE_OFF, false },
 					     { NULL, 0, false } };
 static const struct sl_word enforce_words[] = { { "kernel", 1, false },
 						{ "userspace", 0, false },
@@ -200,7 +233,7 @@ static const struct sl_word offered_words[] = { { "1.0", SL_TLS_1_0, false },
 						{ NULL, 0, false } };
 static const struct sl_word engine_words[] = {
 	{ "auto", SL_CHOICE_AUTO, false },        { "relay", SL_CHOICE_RELAY, false },
-	{ "packet", SL_CHOICE_PACKET, true },     { "sockmap", SL_CHOICE_SOCKMAP, true },
+	{ "packet", SL_CHOICE_PACKET, false },    { "sockmap", SL_CHOICE_SOCKMAP, true },
 	{ "nftables", SL_CHOICE_NFTABLES, true }, { NULL, 0, false }
 };
 static const struct sl_word tls_words[] = { { "passthrough", 0, false },
@@ -263,6 +296,8 @@ static const struct sl_word reject_words[] = {
 #define OFF SL_KEY_OFF_IS_ZERO
 
 static const struct sl_key text_item = { TEXT("text", 0, NULL, text_format) };
+static const struct sl_key interface_item = { TEXT("interface", 0, NULL, interface_format),
+					      .words = auto_words };
 static const struct sl_key network_item = { TEXT("network", 0, NULL, network_format) };
 static const struct sl_key domain_item = { TEXT("domain", 0, NULL, domain_format) };
 static const struct sl_key offered_item = { ENUM("version", 0, NULL, offered_words) };
@@ -301,15 +336,18 @@ static const struct sl_key log_keys[] = {
 };
 
 static const struct sl_key packet_keys[] = {
-	{ ENUM("hook", LATER, "auto", hook_words), .help = "Where packets are rewritten." },
-	{ ONE_OR_LIST("interfaces", LATER, text_item), .def = "auto",
-	  .help = "Interfaces whose packets may be rewritten." },
-	{ TEXT("ports", LATER, "40000-59999", port_range_format),
+	{ ENUM("hook", 0, "auto", hook_words), IN_GLOBAL(packet.hook),
+	  .help = "Where packets are rewritten; auto: tc; off: nowhere." },
+	{ ONE_OR_LIST("interfaces", 0, interface_item), .def = "auto",
+	  .help = "Interfaces whose packets may be rewritten; auto: all." },
+	{ TEXT("ports", 0, "40000-59999", source_ports_format),
 	  .help = "Source ports used towards targets." },
-	{ INT("max_flows", LATER, "262144", 1, 16777216), .help = "Size of the flow table." },
-	{ SIZE("after_bytes", LATER, "64KiB", 0, UINT64_C(1) << 40),
-	  .help = "A connection is handed to the kernel once it has carried so much," },
-	{ DURATION("after_age", LATER | OFF, "1s", 1, DAY), .help = "or has lived so long." },
+	{ INT("max_flows", 0, "262144", 1, 16777216), IN_GLOBAL(packet.max_flows),
+	  .help = "Size of the flow table." },
+	{ SIZE("after_bytes", 0, "64KiB", 0, UINT64_C(1) << 40), IN_GLOBAL(packet.after_bytes),
+	  .help = "A connection is handed to the kernel once it has carried so much; 0: at once." },
+	{ DURATION("after_age", 0, "1s", 0, DAY), IN_GLOBAL(packet.after_age_ms),
+	  .help = "Or once it has lived so long; 0: at once." },
 	END
 };
 
@@ -350,7 +388,7 @@ static const struct sl_key global_keys[] = {
 	  .help = "Directory of the control socket and the pid file." },
 	{ TEXT("state_dir", 0, "/var/lib/sluice", path_format), IN_GLOBAL(state_dir),
 	  .help = "Directory of what is kept over restarts." },
-	{ TEXT("bpf_dir", 0, "/sys/fs/bpf/sluice", path_format), IN_GLOBAL(bpf_dir),
+	{ TEXT("bpf_dir", 0, "/sys/fs/bpf/sluice", bpf_dir_format), IN_GLOBAL(bpf_dir),
 	  .help = "Directory of pinned kernel objects." },
 	{ TEXT("nft_table", 0, "sluice", table_format), IN_GLOBAL(nft_table),
 	  .help = "Name of the nftables table (family inet)." },

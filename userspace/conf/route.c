@@ -367,6 +367,7 @@ void sl_build_check_forward(struct sl_build *b, const struct sl_node *node,
 
 	check_tlvs(b, sl_node_find(forward, "send_proxy"), &send_path);
 	check_engine(b, node, path);
+	sl_build_check_packet(b, node, path);
 	check_health(b, sl_node_find(forward, "health"), &made->health, &health_path);
 }
 

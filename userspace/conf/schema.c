@@ -47,6 +47,8 @@ static void add_words(struct sl_json *j, const struct sl_key *key)
 		add_scalar_number(j, NULL, w->name);
 		if (is_decimal(w->name))
 			sl_json_f64(j, NULL, (w->name[0] - '0') + (w->name[2] - '0') / 10.0);
+		if (strcmp(w->name, "off") == 0)
+			sl_json_bool(j, NULL, false); /* as readers of YAML 1.1 take it */
 	}
 	if (!key->def && !(key->flags & SL_KEY_REQUIRED) && key->name)
 		sl_json_null(j, NULL);

@@ -29,6 +29,8 @@ struct sl_conn_step sl_conn_fsm_step(enum sl_conn_state state, enum sl_conn_even
 			return STEP(CLASSIFYING, READ_FIRST_BYTES);
 		if (event == SL_EV_ROUTED)
 			return STEP(CONNECTING, CONNECT);
+		if (event == SL_EV_ADOPTED)
+			return STEP(ESTABLISHED, NONE);
 		break;
 	case SL_CONN_CLASSIFYING:
 		if (event == SL_EV_ROUTED)

@@ -27,6 +27,7 @@ enum sl_conn_event {
 	SL_EV_CONNECT_FAILED,
 	SL_EV_TLS_NEEDED,
 	SL_EV_SECURED,
+	SL_EV_ADOPTED,      /* a flow of the kernel, from a process that is no more */
 	SL_EV_ONE_FINISHED, /* a FIN was received and passed on */
 	SL_EV_BOTH_FINISHED,
 	SL_EV_ABORT, /* refusal, error, deadline, kill: whatever ends it at once */

@@ -12,6 +12,7 @@
 #include "ctl/changes.h"
 #include "ctl/metrics.h"
 #include "ctl/params.h"
+#include "ctl/view_kernel.h"
 #include "ctl/views.h"
 #include "ctl/words.h"
 
@@ -114,20 +115,105 @@ static void get_changes(struct sl_ctl *ctl, struct sl_call *call)
 	reply_json(call, &body);
 }
 
+/* A table that is walked between other work. */
+struct listing {
+	struct sl_task task;
+	struct sl_wait *wait;
+	struct sl_loop *loop;
+	struct sl_flows_view view;
+};
+
+static void end_listing(struct listing *l)
+{
+	sl_str_done(&l->view.out);
+	sl_wait_end(l->wait);
+	free(l);
+}
+
+static void list_flows(struct sl_task *task)
+{
+	struct listing *l = SL_CONTAINER_OF(task, struct listing, task);
+	struct sl_wait *w = l->wait;
+	int r = 1;
+
+	if (w->ctl && sl_call_is_wanted(w->call)) {
+		r = sl_view_flows_step(&l->view, w->ctl->options.proxy);
+		if (r == 0) {
+			sl_loop_again(l->loop, &l->task, list_flows);
+			return;
+		}
+		if (r > 0)
+			sl_view_flows_end(&l->view, w->ctl->options.proxy, w->ctl->options.facts);
+	}
+	if (r < 0)
+		sl_call_fail(w->call, 500, NULL, "the kernel's table of flows cannot be read: %s",
+			     strerror(-r));
+	else
+		reply_json(w->call, &l->view.out);
+	end_listing(l);
+}
+
 static void get_flows(struct sl_ctl *ctl, struct sl_call *call)
 {
-	struct sl_str body = { 0 };
+	struct sl_wait *w;
+	struct listing *l;
+	uint64_t rows;
 
-	(void)ctl;
-	sl_view_flows(&body);
-	reply_json(call, &body);
+	if (!sl_param_number(call, "limit", 0, SIZE_MAX, DEFAULT_ROWS, &rows))
+		return;
+	w = sl_wait_start(ctl, call);
+	if (!w)
+		return;
+	l = calloc(1, sizeof(*l));
+	if (!l) {
+		sl_call_fail(call, 500, NULL, "out of memory");
+		sl_wait_end(w);
+		return;
+	}
+	l->wait = w;
+	l->loop = ctl->options.loop;
+	sl_view_flows_start(&l->view, rows ? (size_t)rows : SIZE_MAX);
+	list_flows(&l->task);
+}
+
+static void on_flushed(void *arg)
+{
+	struct sl_wait *w = arg;
+	struct sl_str body = { 0 };
+	struct sl_json j = sl_json_on(&body);
+
+	sl_json_obj(&j, NULL);
+	sl_json_bool(&j, "ok", true);
+	sl_json_str(&j, "text", "every flow in the kernel was reset and its entries removed\n");
+	sl_json_obj_end(&j);
+	sl_str_addc(&body, '\n');
+	reply_json(w->call, &body);
+	sl_wait_end(w);
+}
+
+static void delete_flows(struct sl_ctl *ctl, struct sl_call *call)
+{
+	struct sl_wait *w = sl_wait_start(ctl, call);
+	struct sl_kernel_view k;
+
+	if (!w || sl_proxy_flush(ctl->options.proxy, on_flushed, w) == 0)
+		return;
+	sl_proxy_kernel(ctl->options.proxy, &k);
+	if (k.has_broker)
+		sl_call_fail(call, 503, "try again in a moment",
+			     "the table is being emptied already");
+	else
+		sl_call_fail(call, 503,
+			     "'sluice engines' says why; 'sluiced --purge' needs no daemon",
+			     "there is no broker process that could do it");
+	sl_wait_end(w);
 }
 
 static void get_engines(struct sl_ctl *ctl, struct sl_call *call)
 {
 	struct sl_str body = { 0 };
 
-	sl_view_engines(&body, ctl->options.proxy);
+	sl_view_engines(&body, ctl->options.proxy, ctl->options.facts);
 	reply_json(call, &body);
 }
 
@@ -355,7 +441,9 @@ static const struct endpoint endpoints[] = {
 	{ "POST", "/v1/undrain", sl_api_undrain, false, "target route ", "ends a drain" },
 	{ "GET", "/v1/conns", get_conns, false, "id route client target limit ",
 	  "open connections" },
-	{ "GET", "/v1/flows", get_flows, false, "", "flows the kernel carries" },
+	{ "GET", "/v1/flows", get_flows, false, "limit ", "flows the kernel carries" },
+	{ "DELETE", "/v1/flows", delete_flows, false, "",
+	  "resets every flow the kernel carries and empties its table" },
 	{ "GET", "/v1/engines", get_engines, false, "", "what may carry connections here" },
 	{ "GET", "/v1/reasons", get_reasons, false, "", "meaning of all reason names" },
 	{ "GET", "/v1/version", get_version, false, "", "version of the daemon" },

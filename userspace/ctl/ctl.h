@@ -71,6 +71,8 @@ struct sl_ctl_facts {
 	const char *steering;    /* port ranges: "sk_lookup", or why not */
 	const char *guard;       /* denied sources: "tcx on 3 interfaces, 9 ranges"; "none"; or
 				    "userspace: " and why */
+	const char *no_broker;   /* why there is no broker: "off: not started as root"; "": there is
+				    one, which says itself what it can do */
 	uint32_t deny_patterns;  /* of global.security.deny_file, as written */
 	uint32_t guard_ranges;   /* 0 where the kernel does not enforce */
 	uint32_t guard_interfaces;

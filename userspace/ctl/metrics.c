@@ -4,6 +4,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "broker/flows.h"
+#include "ctl/view_kernel.h"
+
 /*
  * Samples of one metric must stand together, but the routes are visited once:
  * so each metric collects its own text.
@@ -32,6 +35,19 @@
 	  "Time connections spent in a state they have left.")                                     \
 	X(AGE, "sluice_connection_age_seconds", "histogram", "Age of the open connections.")       \
 	X(CHOICE, "sluice_engine_choice_total", "counter", "Engines chosen, and why.")             \
+	X(HANDOVER, "sluice_handover_total", "counter",                                            \
+	  "Attempts to give a flow to a kernel engine: done, or why not.")                         \
+	X(HANDOVER_TIME, "sluice_handover_duration_seconds", "histogram",                          \
+	  "Time from asking for a hand-over to its answer.")                                       \
+	X(ENGINE, "sluice_engine_available", "gauge",                                              \
+	  "1 when connections can be given to the engine.")                                        \
+	X(KERNEL_FLOWS, "sluice_kernel_flows", "gauge", "Flows the kernel carries now.")           \
+	X(KERNEL_HELD, "sluice_kernel_flows_held", "gauge",                                        \
+	  "Flows that are over, whose entries wait for late packets.")                             \
+	X(OUTCOMES, "sluice_packet_outcomes_total", "counter",                                     \
+	  "What the packet programs did, by outcome; packets unless the name says else.")          \
+	X(DRIFT, "sluice_drift_total", "counter",                                                  \
+	  "Differences between kernel and records that were found and put right.")                 \
 	X(TARGET_UP, "sluice_target_up", "gauge", "1 when the target can be used.")                \
 	X(TARGET_ACTIVE, "sluice_target_connections_active", "gauge",                              \
 	  "Open connections to the target.")                                                       \
@@ -242,6 +258,37 @@ static void add_totals(struct page *p, const struct sl_proxy_totals *t)
 	add(p, METRIC_BUGS, NULL, t->fsm_bugs);
 }
 
+static void add_outcome(void *arg, const char *name, uint64_t value)
+{
+	add(arg, METRIC_OUTCOMES, LABELS({ "outcome", name }), value);
+}
+
+static void add_kernel(struct page *p, const struct sl_proxy *proxy,
+		       const struct sl_proxy_totals *t)
+{
+	const struct label engine = { "engine", sl_engine_name(SL_ENGINE_PACKET) };
+	struct sl_kernel_view k;
+
+	sl_proxy_kernel(proxy, &k);
+	for (int i = SL_WHY_NONE + 1; i < SL_WHY_COUNT_; i++)
+		if (t->handover[i] || i == SL_WHY_ELIGIBLE)
+			add(p, METRIC_HANDOVER,
+			    LABELS(engine,
+				   { "result",
+				     i == SL_WHY_ELIGIBLE
+					     ? "done"
+					     : sl_engine_reason_name((enum sl_engine_reason)i) }),
+			    t->handover[i]);
+	add_hist(p, METRIC_HANDOVER_TIME, (struct label){ 0 }, &t->handover_time);
+	add(p, METRIC_ENGINE, LABELS(engine), sl_view_packet_is_on(proxy));
+	add(p, METRIC_KERNEL_FLOWS, LABELS(engine), k.status.n_live);
+	add(p, METRIC_KERNEL_HELD, LABELS(engine), k.status.n_held);
+	add(p, METRIC_DRIFT, LABELS({ "kind", "packet_repaired" }), k.status.repaired);
+	add(p, METRIC_DRIFT, LABELS({ "kind", "packet_dropped" }), k.status.dropped);
+	if (k.counters_fd >= 0)
+		(void)sl_flows_outcomes(k.counters_fd, add_outcome, p);
+}
+
 static void add_denied(struct page *p, const struct sl_ctl_facts *facts)
 {
 	struct sl_ctl_guarded n = { 0 };
@@ -269,6 +316,7 @@ void sl_metrics_render(struct sl_str *out, struct sl_proxy *proxy, const struct 
 	add(&page, METRIC_CHANGES, NULL, facts->changes ? facts->changes->n : 0);
 	add_denied(&page, facts);
 	add_totals(&page, &totals);
+	add_kernel(&page, proxy, &totals);
 	add_hist(&page, METRIC_AGE, (struct label){ 0 }, age);
 	sl_proxy_each_route(proxy, add_route, &page);
 

@@ -35,11 +35,30 @@ static bool is_true_at(const json_t *j, const char *key)
 	return json_is_true(json_object_get(j, key));
 }
 
+/* By name: with auto, relay is what it may come down to. */
+static bool asks_for_packet(const json_t *route)
+{
+	return strcmp(text_at(route, "engine"), "packet") == 0 &&
+	       !json_is_false(json_object_get(route, "enabled"));
+}
+
+static size_t n_without_packet(const json_t *status)
+{
+	const json_t *routes = json_object_get(status, "routes");
+	size_t n = 0;
+
+	if (is_true_at(json_object_get(status, "packet"), "available"))
+		return 0;
+	for (size_t i = 0; i < json_array_size(routes); i++)
+		n += asks_for_packet(json_array_get(routes, i));
+	return n;
+}
+
 bool sl_render_is_degraded(const json_t *status)
 {
 	const json_t *reload = json_object_get(status, "last_reload");
 
-	return strcmp(text_at(status, "state"), "running") != 0 ||
+	return n_without_packet(status) > 0 || strcmp(text_at(status, "state"), "running") != 0 ||
 	       is_true_at(status, "overloaded") || json_is_false(json_object_get(reload, "ok"));
 }
 
@@ -172,6 +191,38 @@ static void print_engines(const struct sl_render *r, const json_t *doc)
 	line(r, "engines", "%s (active of total)", sl_str_text(&text));
 }
 
+static void add_count(struct sl_str *s, const json_t *doc, const char *key, const char *words)
+{
+	if (count_at(doc, key))
+		sl_str_addf(s, ", %" PRIu64 " %s", count_at(doc, key), words);
+}
+
+/* What the kernel carries, and what became of the flows found at the start. */
+static void print_packet(const struct sl_render *r, const json_t *doc)
+{
+	_cleanup_(sl_str_done) struct sl_str text = { 0 };
+	const json_t *p = json_object_get(doc, "packet");
+	const json_t *k = json_object_get(doc, "kernel");
+	size_t n = n_without_packet(doc);
+	char word[64];
+
+	if (is_true_at(p, "available"))
+		sl_str_addf(&text, "%s; %" PRIu64 " of %" PRIu64 " flows", text_at(p, "reason"),
+			    count_at(p, "flows"), count_at(p, "max_flows"));
+	else
+		sl_str_adds(&text, text_at(p, "reason"));
+	add_count(&text, p, "held", "just over");
+	add_count(&text, p, "interfaces_failed", "interfaces refused");
+	add_count(&text, k, "orphans", "without a record");
+	add_count(&text, k, "adopted", "adopted at the start");
+	add_count(&text, k, "dropped", "dropped then");
+	add_count(&text, k, "repaired", "repaired since");
+	line(r, "packet", "%s", sl_str_text(&text));
+	if (n)
+		line(r, "", "%s: %zu route%s named this engine",
+		     coloured(r, RED, "relayed instead", word), n, n == 1 ? " has" : "s have");
+}
+
 static void print_protection(const struct sl_render *r, const json_t *doc)
 {
 	line(r, "protection", "system call filter %s, runs as %s; port ranges: %s",
@@ -218,6 +269,7 @@ void sl_render_status(const struct sl_render *r, const json_t *doc)
 	     is_true_at(doc, "overloaded") ? coloured(r, RED, ", overloaded: refusing new", word)
 					   : "");
 	print_engines(r, doc);
+	print_packet(r, doc);
 	print_protection(r, doc);
 	print_lists(r, doc);
 	if (count_at(doc, "runtime_changes"))
@@ -424,14 +476,66 @@ void sl_render_conns(const struct sl_render *r, const json_t *doc)
 		(void)fprintf(r->to, "only the first %zu; --limit N shows more\n", r->max_rows);
 }
 
+static void add_flow(struct sl_table *t, const json_t *f)
+{
+	const json_t *up = json_object_get(f, "up");
+	const json_t *down = json_object_get(f, "down");
+	char text[64];
+
+	sl_table_addf(t, "%" PRIu64, count_at(f, "id"));
+	sl_table_add(t, text_at(f, "route"));
+	sl_table_addf(t, "%s%s", text_at(f, "state"), is_true_at(f, "complete") ? "" : " (half)");
+	sl_table_add(t, text_at(f, "client"));
+	sl_table_add(t, text_at(f, "front"));
+	sl_table_add(t, text_at(f, "source"));
+	sl_table_add(t, text_at(f, "backend"));
+	sl_table_add(t, sl_table_seconds(number_at(f, "age_s"), text));
+	sl_table_add(t, sl_table_seconds(number_at(f, "idle_s"), text));
+	sl_table_add(t, sl_table_bytes(count_at(up, "bytes"), text));
+	sl_table_add(t, sl_table_bytes(count_at(down, "bytes"), text));
+	sl_table_addf(t, "%" PRIu64, count_at(up, "packets"));
+	sl_table_addf(t, "%" PRIu64, count_at(down, "packets"));
+	sl_table_addf(t, "%" PRIu64, count_at(up, "drops") + count_at(down, "drops"));
+}
+
+/* What the programs did, as far as it happened at all. */
+static void print_outcomes(const struct sl_render *r, json_t *outcomes)
+{
+	_cleanup_(sl_str_done) struct sl_str text = { 0 };
+	const char *name;
+	json_t *n;
+
+	json_object_foreach(outcomes, name, n) if (json_integer_value(n) != 0)
+		sl_str_addf(&text, "%s%s %" PRIu64, text.len ? ", " : "", name,
+			    (uint64_t)json_integer_value(n));
+	if (text.len)
+		(void)fprintf(r->to, "outcomes: %s\n", sl_str_text(&text));
+}
+
 void sl_render_flows(const struct sl_render *r, const json_t *doc)
 {
-	size_t n = json_array_size(json_object_get(doc, "flows"));
+	static const struct sl_table_column columns[] = {
+		{ "ID", true },        { "ROUTE", false }, { "STATE", false },
+		{ "CLIENT", false },   { "FRONT", false }, { "SOURCE", false },
+		{ "BACKEND", false },  { "AGE", true },    { "IDLE", true },
+		{ "UP", true },        { "DOWN", true },   { "PKTS UP", true },
+		{ "PKTS DOWN", true }, { "DROPS", true },
+	};
+	_cleanup_(sl_table_done) struct sl_table t = { 0 };
+	const json_t *flows = json_object_get(doc, "flows");
+	size_t n = json_array_size(flows);
 
-	(void)fprintf(r->to, "%zu flows in the kernel", n);
+	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
+	for (size_t i = 0; i < n; i++)
+		add_flow(&t, json_array_get(flows, i));
+	if (n)
+		sl_table_print(&t, r->to, r->colour);
+	(void)fprintf(r->to, "%zu flow%s in the kernel%s", n, n == 1 ? "" : "s",
+		      is_true_at(doc, "more") ? " and more; --limit N shows them" : "");
 	if (json_is_string(json_object_get(doc, "reason")))
-		(void)fprintf(r->to, " (%s)", text_at(doc, "reason"));
+		(void)fprintf(r->to, "; %s", text_at(doc, "reason"));
 	(void)fputc('\n', r->to);
+	print_outcomes(r, json_object_get(doc, "outcomes"));
 }
 
 void sl_render_engines(const struct sl_render *r, const json_t *doc)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "ctl/view_kernel.h"
 #include "ctl/view_match.h"
 
 static const char *choice_name(enum sl_engine_choice choice)
@@ -93,6 +94,7 @@ static void add_route_summary(void *arg, const struct sl_route_view *r)
 
 	sl_json_obj(j, NULL);
 	sl_json_str(j, "name", r->conf->name);
+	sl_json_bool(j, "enabled", r->conf->enabled);
 	sl_json_str(j, "engine", choice_name(r->conf->engine));
 	sl_json_u64(j, "active", r->active);
 	sl_json_u64(j, "total", r->total);
@@ -147,20 +149,7 @@ static void add_totals(struct sl_json *j, const struct sl_proxy_totals *t)
 	add_ends(j, "terminations", t->ended);
 }
 
-/* What kernel engines hold; this build has none. */
-static void add_kernel(struct sl_json *j)
-{
-	static const char *const counts[] = { "packet_flows", "sockmap_sockets", "nft_flows",
-					      "orphans",      "missing",         "adopted" };
-
-	sl_json_obj(j, "kernel");
-	for (size_t i = 0; i < SL_ARRAY_LEN(counts); i++)
-		sl_json_u64(j, counts[i], 0);
-	sl_json_obj_end(j);
-}
-
-/* The lists everybody is held against. */
-/* The kernel's part of it. */
+/* The kernel's part of the lists everybody is held against. */
 static void add_guard(struct sl_json *j, const struct sl_ctl_facts *facts)
 {
 	struct sl_ctl_guarded n = { 0 };
@@ -213,7 +202,7 @@ void sl_view_status(struct sl_str *out, struct sl_proxy *proxy, const struct sl_
 	sl_json_u64(&j, "generation", sl_proxy_generation(proxy));
 	add_facts(&j, facts);
 	add_totals(&j, &totals);
-	add_kernel(&j);
+	sl_view_kernel(&j, proxy, facts);
 	add_security(&j, proxy, facts);
 	add_changes(&j, facts->changes);
 	sl_json_arr(&j, "routes");
@@ -382,18 +371,8 @@ void sl_view_conns(struct sl_str *out, const struct sl_conn_survey *survey)
 
 #define NOT_IN_BUILD "not in this build"
 
-void sl_view_flows(struct sl_str *out)
-{
-	struct sl_json j = sl_json_on(out);
-
-	sl_json_obj(&j, NULL);
-	sl_json_arr(&j, "flows");
-	sl_json_arr_end(&j);
-	sl_json_str(&j, "reason", "kernel engines are " NOT_IN_BUILD ": the daemon relays all");
-	finish(&j);
-}
-
-void sl_view_engines(struct sl_str *out, const struct sl_proxy *proxy)
+void sl_view_engines(struct sl_str *out, const struct sl_proxy *proxy,
+		     const struct sl_ctl_facts *facts)
 {
 	struct sl_json j = sl_json_on(out);
 	struct sl_proxy_totals totals = { 0 };
@@ -406,8 +385,12 @@ void sl_view_engines(struct sl_str *out, const struct sl_proxy *proxy)
 
 		sl_json_obj(&j, sl_engine_name((enum sl_engine_id)i));
 		sl_json_str(&j, "name", sl_engine_name((enum sl_engine_id)i));
-		sl_json_bool(&j, "available", available);
-		sl_json_str(&j, "reason", available ? "always available" : NOT_IN_BUILD);
+		if (i == SL_ENGINE_PACKET) {
+			sl_view_packet_engine(&j, proxy, facts);
+		} else {
+			sl_json_bool(&j, "available", available);
+			sl_json_str(&j, "reason", available ? "always available" : NOT_IN_BUILD);
+		}
 		sl_json_u64(&j, "active", totals.engine_active[i]);
 		sl_json_u64(&j, "total", totals.engine_total[i]);
 		sl_json_obj_end(&j);

@@ -16,8 +16,8 @@ void sl_view_routes(struct sl_str *out, struct sl_proxy *proxy);
 /* One of them, alone; false, and nothing appended: there is none of that name. */
 bool sl_view_route(struct sl_str *out, struct sl_proxy *proxy, const char *name);
 void sl_view_conns(struct sl_str *out, const struct sl_conn_survey *survey);
-void sl_view_flows(struct sl_str *out);
-void sl_view_engines(struct sl_str *out, const struct sl_proxy *proxy);
+void sl_view_engines(struct sl_str *out, const struct sl_proxy *proxy,
+		     const struct sl_ctl_facts *facts);
 void sl_view_version(struct sl_str *out, const struct sl_ctl_facts *facts);
 
 void sl_view_explain(struct sl_str *out, struct sl_proxy *proxy,

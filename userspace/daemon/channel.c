@@ -10,15 +10,30 @@
 
 #define MAX_PER_TURN 64
 
-static const int8_t n_fds_of[] = {
-	[SL_MSG_OPTIONS] = 0, [SL_MSG_FACTS] = 0,     [SL_MSG_CONFIG] = 1,  [SL_MSG_LISTENER] = 1,
-	[SL_MSG_REMOVE] = 0,  [SL_MSG_HTTP] = 1,      [SL_MSG_NO_HTTP] = 0, [SL_MSG_CONTROL] = 1,
-	[SL_MSG_ACCESS] = 1,  [SL_MSG_NO_ACCESS] = 0, [SL_MSG_PREPARE] = 0, [SL_MSG_ABORT] = 0,
-	[SL_MSG_COMMIT] = 0,  [SL_MSG_REPLY] = 1,     [SL_MSG_DENY] = 1,    [SL_MSG_DENIED] = 1,
-	[SL_MSG_DRAIN] = 0,   [SL_MSG_STOP] = 0,      [SL_MSG_READY] = 0,   [SL_MSG_PREPARED] = 0,
-	[SL_MSG_APPLIED] = 0, [SL_MSG_FAILED] = 0,    [SL_MSG_REQUEST] = 0, [SL_MSG_CHANGE] = 1,
+#define SUPERVISOR (1u << SL_ROLE_SUPERVISOR)
+#define PROXY (1u << SL_ROLE_PROXY)
+#define BROKER (1u << SL_ROLE_BROKER)
+
+static const struct {
+	int8_t n_fds;
+	uint8_t senders;
+} types[] = {
+	[SL_MSG_OPTIONS] = { 0, SUPERVISOR },   [SL_MSG_FACTS] = { 0, SUPERVISOR },
+	[SL_MSG_CONFIG] = { 1, SUPERVISOR },    [SL_MSG_LISTENER] = { 1, SUPERVISOR },
+	[SL_MSG_REMOVE] = { 0, SUPERVISOR },    [SL_MSG_HTTP] = { 1, SUPERVISOR },
+	[SL_MSG_NO_HTTP] = { 0, SUPERVISOR },   [SL_MSG_CONTROL] = { 1, SUPERVISOR },
+	[SL_MSG_ACCESS] = { 1, SUPERVISOR },    [SL_MSG_NO_ACCESS] = { 0, SUPERVISOR },
+	[SL_MSG_PREPARE] = { 0, SUPERVISOR },   [SL_MSG_ABORT] = { 0, SUPERVISOR },
+	[SL_MSG_COMMIT] = { 0, SUPERVISOR },    [SL_MSG_REPLY] = { 1, SUPERVISOR },
+	[SL_MSG_DENY] = { 1, SUPERVISOR },      [SL_MSG_DENIED] = { 1, SUPERVISOR },
+	[SL_MSG_DRAIN] = { 0, SUPERVISOR },     [SL_MSG_STOP] = { 0, SUPERVISOR },
+	[SL_MSG_BROKER] = { 1, SUPERVISOR },    [SL_MSG_NO_BROKER] = { 0, SUPERVISOR },
+	[SL_MSG_POLICY] = { 1, SUPERVISOR },    [SL_MSG_WORKER] = { 1, SUPERVISOR },
+	[SL_MSG_READY] = { 0, PROXY | BROKER }, [SL_MSG_PREPARED] = { 0, PROXY },
+	[SL_MSG_APPLIED] = { 0, PROXY },        [SL_MSG_FAILED] = { 0, PROXY | BROKER },
+	[SL_MSG_REQUEST] = { 0, PROXY },        [SL_MSG_CHANGE] = { 1, PROXY },
 };
-_Static_assert(SL_ARRAY_LEN(n_fds_of) == SL_MSG_COUNT_, "a number per type");
+_Static_assert(SL_ARRAY_LEN(types) == SL_MSG_COUNT_, "a row per type");
 
 struct queued {
 	struct sl_list node;
@@ -31,21 +46,32 @@ struct sl_channel {
 	struct sl_io io;
 	struct sl_loop *loop;
 	int fd;
-	bool from_proxy;
+	enum sl_role peer;
 	sl_channel_fn fn; /* NULL: ended or freed */
 	void *arg;
 	struct sl_list queue;
 	struct sl_task free_task;
 };
 
-int sl_msg_n_fds(uint32_t type)
+const char *sl_role_name(enum sl_role role)
 {
-	return type >= SL_MSG_OPTIONS && type < SL_MSG_COUNT_ ? n_fds_of[type] : -1;
+	static const char *const names[SL_ROLE_COUNT_] = {
+		[SL_ROLE_SUPERVISOR] = "supervisor",
+		[SL_ROLE_PROXY] = "proxy",
+		[SL_ROLE_BROKER] = "broker",
+	};
+
+	return names[role];
 }
 
-bool sl_msg_is_from_proxy(uint32_t type)
+int sl_msg_n_fds(uint32_t type)
 {
-	return type >= SL_MSG_READY && type < SL_MSG_COUNT_;
+	return type >= SL_MSG_OPTIONS && type < SL_MSG_COUNT_ ? types[type].n_fds : -1;
+}
+
+bool sl_msg_may_come_from(uint32_t type, enum sl_role sender)
+{
+	return type < SL_MSG_COUNT_ && (types[type].senders >> sender & 1);
 }
 
 int sl_channel_pair(int ret[2])
@@ -175,7 +201,7 @@ static void receive(struct sl_channel *ch)
 
 		if (r == -EAGAIN)
 			return;
-		if (r == 0 && sl_msg_is_from_proxy(msg.type) != ch->from_proxy) {
+		if (r == 0 && !sl_msg_may_come_from(msg.type, ch->peer)) {
 			sl_closep(&fd);
 			r = -EBADMSG;
 		}
@@ -215,7 +241,7 @@ static void on_ready(struct sl_io *io, uint32_t events)
 		receive(ch);
 }
 
-int sl_channel_new(struct sl_loop *loop, int fd, bool from_proxy, sl_channel_fn fn, void *arg,
+int sl_channel_new(struct sl_loop *loop, int fd, enum sl_role peer, sl_channel_fn fn, void *arg,
 		   struct sl_channel **ret)
 {
 	_cleanup_fd_ int owned = fd;
@@ -224,9 +250,7 @@ int sl_channel_new(struct sl_loop *loop, int fd, bool from_proxy, sl_channel_fn 
 
 	if (!ch)
 		return -ENOMEM;
-	*ch = (struct sl_channel){
-		.loop = loop, .fd = fd, .from_proxy = from_proxy, .fn = fn, .arg = arg
-	};
+	*ch = (struct sl_channel){ .loop = loop, .fd = fd, .peer = peer, .fn = fn, .arg = arg };
 	sl_list_init(&ch->queue);
 	r = sl_io_start(loop, &ch->io, fd, SL_IO_IN, on_ready);
 	if (r < 0)

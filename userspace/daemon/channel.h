@@ -10,12 +10,21 @@
 #include "io/loop.h"
 
 /*
- * What supervisor and proxy say to each other: fixed-size messages over a
+ * What the supervisor and the processes it starts say to each other: fixed-size messages over a
  * SOCK_SEQPACKET pair, each with exactly the number of descriptors its type
  * has. A message of another size, type, number of descriptors, or cut short
  * by the kernel is -EBADMSG, and whoever sent it is not talked to any more.
  */
-#define SL_PROTOCOL 2
+#define SL_PROTOCOL 3
+
+/* The processes of the daemon, with --single its threads. */
+enum sl_role {
+	SL_ROLE_SUPERVISOR = 0,
+	SL_ROLE_PROXY,
+	SL_ROLE_BROKER,
+	SL_ROLE_COUNT_,
+};
+const char *sl_role_name(enum sl_role role); /* "proxy" */
 
 enum sl_msg_type {
 	/* from the supervisor */
@@ -38,18 +47,33 @@ enum sl_msg_type {
 	SL_MSG_DENY,      /* any time after OPTIONS; fd: sealed set of denied addresses */
 	SL_MSG_DENIED,    /* any time; fd: page of counters of the kernel's drops, read-only */
 	SL_MSG_DRAIN,     /* flag: accept the queues empty first */
-	SL_MSG_STOP,      /* end now */
-	/* from the proxy */
-	SL_MSG_READY,
+	SL_MSG_STOP,      /* end now; the broker takes everything out of the kernel first */
+	/* after the first COMMIT; id: worker; flag: n_workers; fd: its channel to the broker. A
+	 * worker n_workers is the control thread. Replaces the one before */
+	SL_MSG_BROKER,
+	SL_MSG_NO_BROKER, /* any time after OPTIONS; text: why there is none */
+	/* to the broker, the first after OPTIONS and then any time; id: generation; fd: what
+	 * broker/policy.h packs */
+	SL_MSG_POLICY,
+	/* to the broker; id: the proxy's serial; flag: SL_MSG_WORKER_FLAG(); fd: the other end of
+	 * BROKER */
+	SL_MSG_WORKER,
+	/* from the proxy; READY and FAILED from the broker, too */
+	SL_MSG_READY, /* the broker's has a text, and flag: it can hand over; again when that
+			 changes */
 	SL_MSG_PREPARED,
 	SL_MSG_APPLIED,
-	SL_MSG_FAILED,  /* text */
+	SL_MSG_FAILED,  /* text; the broker's flag: the next one can, and is to be started */
 	SL_MSG_REQUEST, /* id: chosen by the proxy; flag: enum sl_ctl_request */
 	SL_MSG_CHANGE,  /* as REQUEST; fd: what daemon/overlay.h packs */
 	SL_MSG_COUNT_,
 };
 
-/* The identity and limits of a new proxy process. */
+/* Which channel of a proxy: `worker` of `n_workers`, each at most SL_MSG_WORKERS_MAX. */
+#define SL_MSG_WORKERS_MAX 0xffffu
+#define SL_MSG_WORKER_FLAG(worker, n_workers) ((uint32_t)(worker) << 16 | (uint32_t)(n_workers))
+
+/* The identity and limits of a new process; the broker keeps its identity, uid is the proxy's. */
 struct sl_msg_options {
 	uint32_t protocol;   /* SL_PROTOCOL */
 	int32_t supervisor;  /* process id */
@@ -101,7 +125,7 @@ _Static_assert(sizeof(struct sl_msg) == 256, "both binaries of an upgrade agree 
 
 /* Descriptors that travel with a type: 0 or 1; -1 for an unknown type. */
 int sl_msg_n_fds(uint32_t type);
-bool sl_msg_is_from_proxy(uint32_t type);
+bool sl_msg_may_come_from(uint32_t type, enum sl_role sender);
 
 int sl_channel_pair(int ret[2]); /* close-on-exec, non-blocking */
 
@@ -123,8 +147,8 @@ struct sl_channel;
  */
 typedef void (*sl_channel_fn)(void *arg, int err, const struct sl_msg *msg, int fd);
 
-/* Takes over `fd`, also on failure. `from_proxy`: which types are accepted. */
-int sl_channel_new(struct sl_loop *loop, int fd, bool from_proxy, sl_channel_fn fn, void *arg,
+/* Takes over `fd`, also on failure. `peer`: who is on the other side, and so may say what. */
+int sl_channel_new(struct sl_loop *loop, int fd, enum sl_role peer, sl_channel_fn fn, void *arg,
 		   struct sl_channel **ret);
 void sl_channel_free(struct sl_channel *ch); /* callable from the callback */
 

@@ -11,9 +11,20 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "daemon/broker_role.h"
 #include "daemon/proxy_role.h"
+#include "daemon/role.h"
 
 #define EXIT_NOT_EXECUTED 127
+
+/* What a child is, by its role. */
+static const struct {
+	const char *argv0;
+	int (*run)(int channel_fd);
+} kinds[SL_ROLE_COUNT_] = {
+	[SL_ROLE_PROXY] = { SL_PROXY_ARGV0, sl_proxy_role_run },
+	[SL_ROLE_BROKER] = { SL_BROKER_ARGV0, sl_broker_role_run },
+};
 
 static void report_end(struct sl_child *c, const struct sl_child_end *end)
 {
@@ -74,9 +85,9 @@ static void deliver(struct sl_child *c, const struct sl_msg *msg, int fd)
 {
 	struct sl_msg clean = *msg;
 
-	if (clean.type == SL_MSG_FAILED)
+	if (clean.type == SL_MSG_FAILED || c->role == SL_ROLE_BROKER)
 		make_printable(clean.text);
-	if (clean.type == SL_MSG_READY) {
+	else if (clean.type == SL_MSG_READY) {
 		clean.ready.version[sizeof(clean.ready.version) - 1] = '\0';
 		make_printable(clean.ready.version);
 	}
@@ -97,7 +108,8 @@ static void on_channel(void *arg, int err, const struct sl_msg *msg, int fd)
 		return;
 	}
 	if (err != -EPIPE)
-		sl_err(err, "proxy process %d sent what no proxy sends, killing it", (int)c->pid);
+		sl_err(err, "%s process %d sent what no %s sends, killing it",
+		       sl_role_name(c->role), (int)c->pid, sl_role_name(c->role));
 	else if (c->state == SL_CHILD_DRAINING)
 		return;
 	sl_child_kill(c); /* nobody can talk to it any more */
@@ -105,8 +117,8 @@ static void on_channel(void *arg, int err, const struct sl_msg *msg, int fd)
 	c->events->lost(c->events->arg, c);
 }
 
-static int child_new(struct sl_loop *loop, const struct sl_child_events *events, int channel_fd,
-		     struct sl_child **ret)
+static int child_new(struct sl_loop *loop, enum sl_role role, const struct sl_child_events *events,
+		     int channel_fd, struct sl_child **ret)
 {
 	_cleanup_fd_ int fd = channel_fd;
 	_cleanup_free_ struct sl_child *c = calloc(1, sizeof(*c));
@@ -114,21 +126,23 @@ static int child_new(struct sl_loop *loop, const struct sl_child_events *events,
 
 	if (!c)
 		return -ENOMEM;
-	*c = (struct sl_child){ .loop = loop, .events = events, .pidfd = -1, .thread_fd = -1 };
+	*c = (struct sl_child){
+		.role = role, .loop = loop, .events = events, .pidfd = -1, .thread_fd = -1
+	};
 	sl_list_init(&c->node);
-	r = sl_channel_new(loop, SL_TAKE_FD(fd), true, on_channel, c, &c->channel);
+	r = sl_channel_new(loop, SL_TAKE_FD(fd), role, on_channel, c, &c->channel);
 	if (r < 0)
 		return r;
 	*ret = SL_TAKE_PTR(c);
 	return 0;
 }
 
-int sl_child_adopt(struct sl_loop *loop, pid_t pid, int pidfd, int channel_fd,
+int sl_child_adopt(struct sl_loop *loop, enum sl_role role, pid_t pid, int pidfd, int channel_fd,
 		   const struct sl_child_events *events, struct sl_child **ret)
 {
 	_cleanup_fd_ int owned = pidfd;
 	struct sl_child *c = NULL;
-	int r = child_new(loop, events, channel_fd, &c);
+	int r = child_new(loop, role, events, channel_fd, &c);
 
 	if (r < 0)
 		return r;
@@ -144,43 +158,37 @@ int sl_child_adopt(struct sl_loop *loop, pid_t pid, int pidfd, int channel_fd,
 }
 
 /* Between fork and exec: only what is safe there. */
-static void become(const char *exe, int fd)
+static void become(enum sl_role role, const char *exe, int fd)
 {
-	char name[] = SL_PROXY_ARGV0;
-	char *argv[] = { name, NULL };
+	char *argv[] = { (char *)(uintptr_t)kinds[role].argv0, NULL };
 	sigset_t none;
 
 	(void)sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
-	if (fd == SL_PROXY_CHANNEL_FD ? fcntl(fd, F_SETFD, 0) < 0
-				      : dup2(fd, SL_PROXY_CHANNEL_FD) < 0)
+	if (fd == SL_ROLE_CHANNEL_FD ? fcntl(fd, F_SETFD, 0) < 0 : dup2(fd, SL_ROLE_CHANNEL_FD) < 0)
 		_exit(EXIT_NOT_EXECUTED);
 	(void)execv(exe, argv);
 	_exit(EXIT_NOT_EXECUTED);
 }
 
-int sl_child_spawn(struct sl_loop *loop, const char *exe, const struct sl_child_events *events,
-		   struct sl_child **ret)
+static int spawn_process(struct sl_loop *loop, enum sl_role role, const char *exe,
+			 const struct sl_child_events *events, const int pair[2],
+			 struct sl_child **ret)
 {
-	_cleanup_fd_ int ours = -1;
-	_cleanup_fd_ int theirs = -1;
+	_cleanup_fd_ int ours = pair[0];
+	_cleanup_fd_ int theirs = pair[1];
 	_cleanup_fd_ int pidfd = -1;
-	int pair[2];
-	pid_t pid;
-	int r = sl_channel_pair(pair);
+	pid_t pid = fork();
+	int r;
 
-	if (r < 0)
-		return r;
-	ours = pair[0];
-	theirs = pair[1];
-	pid = fork();
 	if (pid < 0)
 		return -errno;
 	if (pid == 0)
-		become(exe, theirs);
+		become(role, exe, theirs);
 	pidfd = pidfd_open(pid, 0);
 	r = pidfd < 0 ? -errno
-		      : sl_child_adopt(loop, pid, SL_TAKE_FD(pidfd), SL_TAKE_FD(ours), events, ret);
+		      : sl_child_adopt(loop, role, pid, SL_TAKE_FD(pidfd), SL_TAKE_FD(ours), events,
+				       ret);
 	if (r < 0) {
 		(void)kill(pid, SIGKILL);
 		(void)waitpid(pid, NULL, 0);
@@ -192,25 +200,21 @@ static void *run_thread(void *arg)
 {
 	struct sl_child *c = arg;
 
-	c->thread_code = sl_proxy_role_run(SL_TAKE_FD(c->thread_fd));
+	c->thread_code = kinds[c->role].run(SL_TAKE_FD(c->thread_fd));
 	return NULL;
 }
 
-int sl_child_spawn_thread(struct sl_loop *loop, const struct sl_child_events *events,
-			  struct sl_child **ret)
+static int spawn_thread(struct sl_loop *loop, enum sl_role role,
+			const struct sl_child_events *events, const int pair[2],
+			struct sl_child **ret)
 {
+	_cleanup_fd_ int theirs = pair[1];
 	struct sl_child *c = NULL;
-	int pair[2];
-	int r = sl_channel_pair(pair);
+	int r = child_new(loop, role, events, pair[0], &c);
 
 	if (r < 0)
 		return r;
-	r = child_new(loop, events, pair[0], &c);
-	if (r < 0) {
-		(void)close(pair[1]);
-		return r;
-	}
-	c->thread_fd = pair[1];
+	c->thread_fd = SL_TAKE_FD(theirs);
 	r = -pthread_create(&c->thread, NULL, run_thread, c);
 	if (r < 0) {
 		sl_closep(&c->thread_fd);
@@ -221,13 +225,26 @@ int sl_child_spawn_thread(struct sl_loop *loop, const struct sl_child_events *ev
 	return 0;
 }
 
+int sl_child_spawn(struct sl_loop *loop, enum sl_role role, const char *exe,
+		   const struct sl_child_events *events, struct sl_child **ret)
+{
+	int pair[2];
+	int r = sl_channel_pair(pair);
+
+	if (r < 0)
+		return r;
+	return exe ? spawn_process(loop, role, exe, events, pair, ret)
+		   : spawn_thread(loop, role, events, pair, ret);
+}
+
 void sl_child_send(struct sl_child *c, const struct sl_msg *msg, int fd)
 {
 	int r = sl_channel_send(c->channel, msg, fd);
 
 	/* Its end is reported by other means; a message lost for want of memory cannot be. */
 	if (r < 0 && r != -EPIPE) {
-		sl_err(r, "cannot talk to proxy process %d, killing it", (int)c->pid);
+		sl_err(r, "cannot talk to %s process %d, killing it", sl_role_name(c->role),
+		       (int)c->pid);
 		sl_child_kill(c);
 	}
 }
@@ -237,7 +254,8 @@ void sl_child_send_owned(struct sl_child *c, const struct sl_msg *msg, int fd)
 	int r = sl_channel_send_owned(c->channel, msg, fd);
 
 	if (r < 0 && r != -EPIPE) {
-		sl_err(r, "cannot talk to proxy process %d, killing it", (int)c->pid);
+		sl_err(r, "cannot talk to %s process %d, killing it", sl_role_name(c->role),
+		       (int)c->pid);
 		sl_child_kill(c);
 	}
 }

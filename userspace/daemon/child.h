@@ -11,8 +11,8 @@
 #include "io/loop.h"
 
 /*
- * A proxy as the supervisor sees it: a process of its own, or with --single a thread. Its
- * messages and its end are reported; after the end it is freed by the receiver.
+ * A proxy or broker as the supervisor sees it: a process of its own, or with --single a thread.
+ * Its messages and its end are reported; after the end it is freed by the receiver.
  */
 enum sl_child_state {
 	SL_CHILD_STARTING = 0, /* no READY yet */
@@ -43,6 +43,9 @@ struct sl_child_events {
 struct sl_child {
 	struct sl_list node; /* the owner's */
 	uint64_t serial;     /* the owner's */
+	unsigned n_workers;  /* the owner's; of a proxy */
+	bool has_commit;     /* the owner's; of a proxy: its workers can be given channels */
+	enum sl_role role;
 	enum sl_child_state state;
 	struct sl_timer deadline; /* the owner's: for the current state */
 	pid_t pid;                /* 0: a thread */
@@ -58,14 +61,14 @@ struct sl_child {
 	int thread_code;
 };
 
-/* Starts `exe` in the proxy's role; the calling process has one thread. */
-SL_MUST_CHECK int sl_child_spawn(struct sl_loop *loop, const char *exe,
+/* Starts `exe` as proxy or broker; the calling process has one thread. NULL: a thread of this one.
+ */
+SL_MUST_CHECK int sl_child_spawn(struct sl_loop *loop, enum sl_role role, const char *exe,
 				 const struct sl_child_events *events, struct sl_child **ret);
-SL_MUST_CHECK int sl_child_spawn_thread(struct sl_loop *loop, const struct sl_child_events *events,
-					struct sl_child **ret);
 /* A child of this process from before it replaced its program; takes over both descriptors. */
-SL_MUST_CHECK int sl_child_adopt(struct sl_loop *loop, pid_t pid, int pidfd, int channel_fd,
-				 const struct sl_child_events *events, struct sl_child **ret);
+SL_MUST_CHECK int sl_child_adopt(struct sl_loop *loop, enum sl_role role, pid_t pid, int pidfd,
+				 int channel_fd, const struct sl_child_events *events,
+				 struct sl_child **ret);
 
 void sl_child_send(struct sl_child *child, const struct sl_msg *msg, int fd);
 void sl_child_send_owned(struct sl_child *child, const struct sl_msg *msg, int fd);

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "daemon/bundle.h"
+#include "base/memfd.h"
 
 #define MAGIC UINT64_C(0x3179656e64006c73)
 #define GLOBS_MAX 4096u

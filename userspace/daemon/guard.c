@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "base/siphash.h"
 #include "daemon/deny_set.h"
-#include "daemon/ifwatch.h"
+#include "io/ifwatch.h"
 
 /* Each has a descriptor; sources behind more interfaces meet the daemon's own check. */
 #define MAX_LINKS 4096

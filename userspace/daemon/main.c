@@ -9,8 +9,10 @@
 #include "base/log.h"
 #include "base/num.h"
 #include "conf/conf.h"
+#include "daemon/broker_role.h"
 #include "daemon/deny.h"
 #include "daemon/proxy_role.h"
+#include "daemon/role.h"
 #include "daemon/supervisor.h"
 
 #define DEFAULT_CONFIG "/etc/sluice/sluice.yaml"
@@ -140,7 +142,9 @@ int main(int argc, char **argv)
 	int code;
 
 	if (argc > 0 && strcmp(argv[0], SL_PROXY_ARGV0) == 0)
-		code = sl_proxy_role_run(SL_PROXY_CHANNEL_FD);
+		code = sl_proxy_role_run(SL_ROLE_CHANNEL_FD);
+	else if (argc > 0 && strcmp(argv[0], SL_BROKER_ARGV0) == 0)
+		code = sl_broker_role_run(SL_ROLE_CHANNEL_FD);
 	else if (fill_standard_fds() < 0)
 		code = 1;
 	else

@@ -98,10 +98,29 @@ uint64_t sl_privs_raise_files(uint64_t max_connections, uint64_t n_listeners, ui
 	return limit.rlim_cur;
 }
 
+/* What a container has not got cannot be kept either. */
+static int keep_only(const unsigned *keep, size_t n, capng_select_t sets)
+{
+	capng_get_caps_process();
+	for (unsigned cap = 0; cap <= CAP_LAST_CAP; cap++) {
+		bool is_kept = false;
+
+		for (size_t i = 0; i < n; i++)
+			is_kept = is_kept || keep[i] == cap;
+		if (!is_kept)
+			(void)capng_update(CAPNG_DROP,
+					   (capng_type_t)(CAPNG_EFFECTIVE | CAPNG_PERMITTED |
+							  CAPNG_INHERITABLE | CAPNG_BOUNDING_SET),
+					   cap);
+	}
+	return capng_apply(sets) == 0 ? 0 : -EPERM;
+}
+
 /*
  * NET_BIND_SERVICE, CHOWN: sockets. SETUID, SETGID, SETPCAP, KILL: to start and stop
  * proxies of another identity, with an empty bounding set. DAC_OVERRIDE: configuration and
- * log files may belong to others. NET_ADMIN, BPF: port ranges that a reload brings.
+ * log files may belong to others. NET_ADMIN, BPF: port ranges that a reload brings. PERFMON: for
+ * the brokers to come, whose programs read the kernel's sockets.
  * SYS_RESOURCE: the limit of open files of proxies to come.
  */
 int sl_privs_trim_supervisor(void)
@@ -109,24 +128,9 @@ int sl_privs_trim_supervisor(void)
 	static const unsigned keep[] = { CAP_NET_BIND_SERVICE, CAP_CHOWN,     CAP_SETUID,
 					 CAP_SETGID,           CAP_SETPCAP,   CAP_KILL,
 					 CAP_DAC_OVERRIDE,     CAP_NET_ADMIN, CAP_BPF,
-					 CAP_SYS_RESOURCE };
+					 CAP_SYS_RESOURCE,     CAP_PERFMON };
 
-	if (geteuid() != 0)
-		return 0;
-	capng_get_caps_process();
-	for (unsigned cap = 0; cap <= CAP_LAST_CAP; cap++) {
-		bool is_kept = false;
-
-		for (size_t i = 0; i < SL_ARRAY_LEN(keep); i++)
-			is_kept = is_kept || keep[i] == cap;
-		/* What a container has not got cannot be kept either. */
-		if (!is_kept)
-			(void)capng_update(CAPNG_DROP,
-					   (capng_type_t)(CAPNG_EFFECTIVE | CAPNG_PERMITTED |
-							  CAPNG_INHERITABLE | CAPNG_BOUNDING_SET),
-					   cap);
-	}
-	return capng_apply(CAPNG_SELECT_BOTH) == 0 ? 0 : -EPERM;
+	return geteuid() == 0 ? keep_only(keep, SL_ARRAY_LEN(keep), CAPNG_SELECT_BOTH) : 0;
 }
 
 static int change_identity(uid_t uid, gid_t gid)
@@ -152,9 +156,22 @@ static bool has_setpcap(void)
 	return capng_have_capability(CAPNG_EFFECTIVE, CAP_SETPCAP);
 }
 
-int sl_privs_drop(uid_t uid, gid_t gid, pid_t supervisor)
+/* The right to gain any by exec, core dumps, being traced; and it dies with the supervisor. */
+static int seal(pid_t supervisor)
 {
 	const struct rlimit no_core = { 0, 0 };
+
+	(void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || setrlimit(RLIMIT_CORE, &no_core) < 0)
+		return -errno;
+	/* exec() made the process dumpable again, and setresuid() cleared the death signal. */
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+		return -errno;
+	return getppid() == supervisor ? 0 : -ESRCH;
+}
+
+int sl_privs_drop(uid_t uid, gid_t gid, pid_t supervisor)
+{
 	int r;
 
 	/* The bounding set goes while SETPCAP is there; not being root, there is nothing to bound.
@@ -167,11 +184,22 @@ int sl_privs_drop(uid_t uid, gid_t gid, pid_t supervisor)
 	capng_clear(CAPNG_SELECT_CAPS);
 	if (capng_apply(CAPNG_SELECT_CAPS) != 0)
 		return -EPERM;
-	(void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || setrlimit(RLIMIT_CORE, &no_core) < 0)
-		return -errno;
-	/* exec() made the process dumpable again, and setresuid() cleared the death signal. */
-	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
-		return -errno;
-	return getppid() == supervisor ? 0 : -ESRCH;
+	return seal(supervisor);
+}
+
+int sl_privs_enter_broker(pid_t supervisor)
+{
+	static const unsigned keep[] = { CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON };
+	int r = has_setpcap() ? drop_bounding_set() : 0;
+
+	if (r == 0)
+		r = keep_only(keep, SL_ARRAY_LEN(keep), CAPNG_SELECT_CAPS);
+	return r < 0 ? r : seal(supervisor);
+}
+
+int sl_privs_end_loading(void)
+{
+	static const unsigned keep[] = { CAP_NET_ADMIN };
+
+	return keep_only(keep, SL_ARRAY_LEN(keep), CAPNG_SELECT_CAPS);
 }

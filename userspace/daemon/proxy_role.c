@@ -3,11 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "abi.h"
@@ -21,12 +18,12 @@
 #include "daemon/overlay.h"
 #include "daemon/privs.h"
 #include "daemon/resume.h"
+#include "daemon/role.h"
 #include "daemon/sandbox.h"
 #include "proxy/proxy.h"
 #include "tls/library.h"
 
 #define MAX_REQUESTS 512 /* more than the control interface has clients */
-#define OPTIONS_WAIT_MS 10000
 /* After a drain: long enough for the last replies of the control interface to leave. */
 #define LINGER_MS 50
 #define LINGER_MAX_MS 3000
@@ -66,6 +63,7 @@ struct role {
 	struct sl_ctl_facts facts;
 	char steering[sizeof(((struct sl_msg_facts *)0)->steering)];
 	char guard[sizeof(((struct sl_msg_facts *)0)->guard)];
+	char no_broker[sizeof(((struct sl_msg *)0)->text)];
 	unsigned n_applying; /* parts of a change that are not in force yet */
 	char *config_path;
 	struct sl_conf_sources changes; /* made at run time, of the generation in force */
@@ -268,6 +266,7 @@ static int start_proxy(struct role *role)
 						  .n_workers = role->options.n_workers,
 						  .first_conn_id = role->options.first_conn_id,
 						  .access_fd = -1,
+						  .expects_broker = true,
 						  .dns = dns_files(&c->bundle) };
 	int r = sl_proxy_new(&options, &role->proxy);
 
@@ -473,7 +472,7 @@ static void drain(struct role *role, bool accept_queued)
 	/* At an upgrade the next generation answers new control clients. */
 	if (!accept_queued && role->ctl)
 		sl_ctl_stop_accepting(role->ctl);
-	sl_proxy_drain(role->proxy, on_drained, role);
+	sl_proxy_drain(role->proxy, !accept_queued, on_drained, role);
 }
 
 static void stop(struct role *role)
@@ -498,6 +497,16 @@ static void set_facts(struct role *role, const struct sl_msg_facts *facts)
 	role->facts.deny_patterns = facts->deny_patterns;
 	role->facts.guard_ranges = facts->guard_ranges;
 	role->facts.guard_interfaces = facts->guard_interfaces;
+}
+
+static void connect_broker(struct role *role, const struct sl_msg *msg, int fd)
+{
+	if (!role->proxy || msg->flag != role->options.n_workers || msg->id > msg->flag) {
+		sl_closep(&fd);
+		return;
+	}
+	role->no_broker[0] = '\0';
+	sl_proxy_connect_broker(role->proxy, (unsigned)msg->id, fd);
 }
 
 static void set_access(struct role *role, int fd)
@@ -572,6 +581,16 @@ static void dispatch(struct role *role, const struct sl_msg *msg, int *fd)
 	case SL_MSG_STOP:
 		stop(role);
 		break;
+	case SL_MSG_BROKER:
+		connect_broker(role, msg, SL_TAKE_FD(*fd));
+		break;
+	case SL_MSG_NO_BROKER:
+		(void)snprintf(role->no_broker, sizeof(role->no_broker), "%s", msg->text);
+		if (role->proxy)
+			sl_proxy_no_broker(role->proxy);
+		break;
+	case SL_MSG_POLICY:
+	case SL_MSG_WORKER:
 	case SL_MSG_OPTIONS:
 	case SL_MSG_READY:
 	case SL_MSG_PREPARED:
@@ -600,52 +619,16 @@ static void on_channel(void *arg, int err, const struct sl_msg *msg, int fd)
 
 /* ---- start ---- */
 
-static int wait_options(int fd, struct sl_msg_options *ret)
-{
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	struct sl_msg msg;
-	int none = -1;
-	int r;
-
-	do
-		r = poll(&p, 1, OPTIONS_WAIT_MS);
-	while (r < 0 && errno == EINTR);
-	if (r <= 0)
-		return r < 0 ? -errno : -ETIMEDOUT;
-	r = sl_msg_recv(fd, &msg, &none);
-	if (r < 0)
-		return r;
-	if (msg.type != SL_MSG_OPTIONS) {
-		sl_closep(&none);
-		return -EBADMSG;
-	}
-	*ret = msg.options;
-	return 0;
-}
-
-/* The supervisor decides about life and death; a signal to the whole group is its business. */
-static void ignore_signals(void)
-{
-	static const int ignored[] = {
-		SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGPIPE
-	};
-
-	for (size_t i = 0; i < SL_ARRAY_LEN(ignored); i++)
-		(void)signal(ignored[i], SIG_IGN);
-}
-
 static int become_unprivileged(struct role *role)
 {
 	const struct sl_msg_options *o = &role->options;
 	int r;
 
-	(void)prctl(PR_SET_NAME, SL_PROXY_ARGV0, 0, 0, 0);
-	sl_log_set_role("proxy");
-	ignore_signals();
+	sl_role_begin(SL_ROLE_PROXY, SL_PROXY_ARGV0);
 	r = sl_privs_drop(o->uid, o->gid, o->supervisor);
 	if (r < 0)
 		return r == -ESRCH ? r : sl_err(r, "cannot give up privileges, not starting");
-	r = sl_sandbox_enter(&role->facts.sandboxed);
+	r = sl_sandbox_enter(SL_ROLE_PROXY, &role->facts.sandboxed);
 	return r < 0 ? sl_err(r, "cannot install the system call filter, not starting") : 0;
 }
 
@@ -683,13 +666,10 @@ static void move_to_top(int *fd, uint32_t to)
 static int start(struct role *role, int channel_fd)
 {
 	_cleanup_fd_ int fd = channel_fd;
-	int r = wait_options(fd, &role->options);
+	int r = sl_role_wait_options(fd, &role->options);
 
 	if (r < 0)
 		return sl_err(r, "no options from the supervisor");
-	if (role->options.log_level < SL_LOG_LEVEL_COUNT_)
-		sl_log_setup((enum sl_log_level)role->options.log_level, role->options.log_json,
-			     STDERR_FILENO);
 	r = sl_tls_init(); /* while files can be opened */
 	if (r < 0)
 		return sl_err(r, "cannot start the TLS library");
@@ -700,7 +680,7 @@ static int start(struct role *role, int channel_fd)
 	if (r == 0)
 		r = sl_loop_new(&role->loop);
 	if (r == 0)
-		r = sl_channel_new(role->loop, SL_TAKE_FD(fd), false, on_channel, role,
+		r = sl_channel_new(role->loop, SL_TAKE_FD(fd), SL_ROLE_SUPERVISOR, on_channel, role,
 				   &role->channel);
 	if (r < 0)
 		return r;
@@ -719,6 +699,7 @@ int sl_proxy_role_run(int channel_fd)
 
 	role.facts.steering = role.steering;
 	role.facts.guard = role.guard;
+	role.facts.no_broker = role.no_broker;
 	r = start(&role, channel_fd);
 	if (r == 0)
 		r = sl_loop_run(role.loop);

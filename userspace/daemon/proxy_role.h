@@ -2,8 +2,7 @@
 #ifndef SL_DAEMON_PROXY_ROLE_H
 #define SL_DAEMON_PROXY_ROLE_H
 
-/* The descriptor a proxy process finds its channel at, and the name it is started under. */
-#define SL_PROXY_CHANNEL_FD 3
+/* The name it is started under. */
 #define SL_PROXY_ARGV0 "sluiced: proxy"
 
 /*

@@ -293,6 +293,8 @@ static void commit(struct sl_supervisor *s)
 	sl_denied_commit(s);
 	if (new_access && sl_supervisor_open_access(s, s->now.conf) == 0)
 		sl_supervisor_send_access(s);
+	/* Before the proxy asks by it. */
+	sl_brokering_update(s, s->job_what == SL_CTL_RELOAD);
 	sl_child_send(s->current, &msg, -1);
 }
 

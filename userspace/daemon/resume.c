@@ -14,6 +14,18 @@
 /* Mostly changes that wait: SL_PENDING_MAX texts of at most 1 MiB each. */
 #define STATE_MAX (320u << 20)
 
+struct saved_child {
+	uint64_t serial;
+	uint64_t deadline_ms; /* from the moment of saving; 0: none */
+	uint32_t state;
+	int32_t pid;
+	int32_t pidfd;
+	int32_t channel_fd;
+	uint32_t n_workers;
+	uint32_t
+		flag; /* of a proxy: the current one; of the broker: the next one takes its place */
+};
+
 /*
  * The layout is SL_STATE_VERSION's: a header, then listeners, then children, then links of
  * interfaces, then changes that wait. Both programs are of the same host, so byte order and
@@ -47,6 +59,7 @@ struct saved_header {
 	uint32_t n_children;
 	uint32_t n_pending;
 	uint32_t n_links;
+	struct saved_child broker; /* pid 0: there is none */
 	uint32_t wants[SL_CTL_REQUEST_COUNT_];
 	struct sl_waiters waiting[SL_CTL_REQUEST_COUNT_];
 	char steering[160];
@@ -59,17 +72,6 @@ struct saved_header {
 struct saved_pending {
 	struct sl_waiter waiter;
 	uint64_t len;
-};
-
-struct saved_child {
-	uint64_t serial;
-	uint64_t deadline_ms; /* from the moment of saving; 0: none */
-	uint32_t state;
-	int32_t pid;
-	int32_t pidfd;
-	int32_t channel_fd;
-	uint32_t is_current;
-	uint32_t pad_;
 };
 
 /* ---- saving ---- */
@@ -92,6 +94,23 @@ static uint32_t count_children(const struct sl_supervisor *s)
 	sl_list_for_each (pos, &s->children)
 		n++;
 	return n;
+}
+
+static struct saved_child save_child(const struct sl_supervisor *s, const struct sl_child *c,
+				     bool flag)
+{
+	uint64_t now_ms = sl_loop_now_ms(s->loop);
+	struct saved_child saved = { .serial = c->serial,
+				     .state = c->state,
+				     .pid = c->pid,
+				     .pidfd = c->pidfd,
+				     .channel_fd = sl_channel_fd(c->channel),
+				     .n_workers = c->n_workers,
+				     .flag = flag };
+
+	if (sl_timer_is_armed(&c->deadline))
+		saved.deadline_ms = c->deadline.at_ms > now_ms ? c->deadline.at_ms - now_ms : 1;
+	return saved;
 }
 
 static int save_header(const struct sl_supervisor *s, struct saved_header *h)
@@ -132,26 +151,13 @@ static int save_header(const struct sl_supervisor *s, struct saved_header *h)
 	h->n_listeners = (uint32_t)s->now.listeners.n;
 	h->n_children = count_children(s);
 	h->n_pending = (uint32_t)s->n_pending;
+	if (s->brokering.child)
+		h->broker = save_child(s, s->brokering.child, s->brokering.is_replaced);
 	for (int i = 0; i < SL_CTL_REQUEST_COUNT_; i++) {
 		h->wants[i] = s->wants[i];
 		h->waiting[i] = s->waiting[i];
 	}
 	return r;
-}
-
-static struct saved_child save_child(const struct sl_supervisor *s, const struct sl_child *c)
-{
-	uint64_t now_ms = sl_loop_now_ms(s->loop);
-	struct saved_child saved = { .serial = c->serial,
-				     .state = c->state,
-				     .pid = c->pid,
-				     .pidfd = c->pidfd,
-				     .channel_fd = sl_channel_fd(c->channel),
-				     .is_current = c == s->current };
-
-	if (sl_timer_is_armed(&c->deadline))
-		saved.deadline_ms = c->deadline.at_ms > now_ms ? c->deadline.at_ms - now_ms : 1;
-	return saved;
 }
 
 static void save_pending(const struct sl_pending *p, struct sl_str *out)
@@ -186,7 +192,8 @@ static int save(const struct sl_supervisor *s, int *ret_fd)
 	sl_str_add(&out, h, sizeof(*h));
 	sl_str_add(&out, s->now.listeners.item, s->now.listeners.n * sizeof(struct sl_listener));
 	sl_list_for_each (pos, &s->children) {
-		struct saved_child c = save_child(s, SL_CONTAINER_OF(pos, struct sl_child, node));
+		const struct sl_child *child = SL_CONTAINER_OF(pos, struct sl_child, node);
+		struct saved_child c = save_child(s, child, child == s->current);
 
 		sl_str_add(&out, &c, sizeof(c));
 	}
@@ -208,6 +215,12 @@ static void inherit(int fd, bool on)
 		(void)fcntl(fd, F_SETFD, on ? 0 : FD_CLOEXEC);
 }
 
+static void inherit_child(const struct sl_child *c, bool on)
+{
+	inherit(c->pidfd, on);
+	inherit(sl_channel_fd(c->channel), on);
+}
+
 /* Everything the state names, and nothing else, passes the exec. */
 static void inherit_all(const struct sl_supervisor *s, bool on)
 {
@@ -221,12 +234,10 @@ static void inherit_all(const struct sl_supervisor *s, bool on)
 	inherit(s->now.bundle_fd, on);
 	for (size_t i = 0; i < s->now.listeners.n; i++)
 		inherit(s->now.listeners.item[i].fd, on);
-	sl_list_for_each (pos, &s->children) {
-		const struct sl_child *c = SL_CONTAINER_OF(pos, struct sl_child, node);
-
-		inherit(c->pidfd, on);
-		inherit(sl_channel_fd(c->channel), on);
-	}
+	sl_list_for_each (pos, &s->children)
+		inherit_child(SL_CONTAINER_OF(pos, struct sl_child, node), on);
+	if (s->brokering.child)
+		inherit_child(s->brokering.child, on);
 	if (s->deny)
 		inherit(s->deny->fd, on);
 	inherit(sl_guarding_count_fd(s->guarding), on);
@@ -343,22 +354,44 @@ static int load_listeners(struct sl_supervisor *s, const char *p, size_t n)
 	return 0;
 }
 
-static int load_child(struct sl_supervisor *s, const struct saved_child *saved)
+static int adopt(struct sl_supervisor *s, enum sl_role role, const struct saved_child *saved,
+		 const struct sl_child_events *events, struct sl_child **ret)
 {
-	struct sl_child *c = NULL;
-	int r = sl_child_adopt(s->loop, saved->pid, saved->pidfd, saved->channel_fd, &s->events,
-			       &c);
+	int r = sl_child_adopt(s->loop, role, saved->pid, saved->pidfd, saved->channel_fd, events,
+			       ret);
 
 	if (r < 0)
 		return r;
-	c->serial = saved->serial;
-	c->state = (enum sl_child_state)saved->state;
+	(*ret)->serial = saved->serial;
+	(*ret)->state = (enum sl_child_state)saved->state;
+	(*ret)->n_workers = saved->n_workers;
+	return 0;
+}
+
+static int load_child(struct sl_supervisor *s, const struct saved_child *saved)
+{
+	struct sl_child *c = NULL;
+	int r = adopt(s, SL_ROLE_PROXY, saved, &s->events, &c);
+
+	if (r < 0)
+		return r;
+	c->has_commit = true;
 	sl_list_add(&s->children, &c->node);
-	if (saved->is_current)
+	if (saved->flag)
 		s->current = c;
 	if (saved->deadline_ms)
 		sl_supervisor_set_drain_deadline(s, c, saved->deadline_ms);
 	return 0;
+}
+
+static int load_broker(struct sl_supervisor *s, const struct saved_child *saved)
+{
+	struct sl_child *c = NULL;
+	int r = saved->pid ? adopt(s, SL_ROLE_BROKER, saved, &s->brokering.events, &c) : 0;
+
+	if (c)
+		sl_brokering_adopt(s, c, saved->flag);
+	return r;
 }
 
 /* Up to the end of the state. */
@@ -411,6 +444,8 @@ static int load_all(struct sl_supervisor *s, const char *p, size_t len)
 		r = load_child(s, &c);
 	}
 	if (r == 0)
+		r = load_broker(s, &h->broker);
+	if (r == 0)
 		r = load_denied(s, h, (const void *)links);
 	return r < 0 ? r : load_pending(s, pending, p + len, h->n_pending);
 }
@@ -429,6 +464,8 @@ int sl_resume_load(struct sl_supervisor *s, int state_fd)
 	inherit_all(s, false);
 	sl_denied_commit(s);
 	sl_supervisor_send_facts(s);
+	if (!s->brokering.child)
+		sl_brokering_start(s);
 	sl_info("upgrade: the supervisor is version " SL_VERSION " now");
 	sl_supervisor_next_job(s);
 	return 0;

@@ -10,6 +10,7 @@
 #include "base/str.h"
 #include "conf/conf.h"
 #include "ctl/ctl.h"
+#include "daemon/backoff.h"
 #include "daemon/bundle.h"
 #include "daemon/child.h"
 #include "daemon/deny.h"
@@ -67,6 +68,20 @@ enum sl_job {
 	SL_JOB_EXEC,    /* the last messages leave, then this program is replaced */
 };
 
+/* The broker as the supervisor sees it. */
+struct sl_brokering {
+	struct sl_child_events events;
+	struct sl_child
+		*child;   /* NULL: none runs; one that was replaced is in it until it has ended */
+	bool is_replaced; /* it was told to end, and the next one starts then */
+	bool is_off;      /* it runs, but cannot hand over; a reload tries with another */
+	bool was_started; /* the kernel may hold objects of ours */
+	const char *exe;  /* program of the next one; borrowed; NULL: this one */
+	struct sl_backoff backoff;
+	struct sl_timer restart;
+	char why_not[160]; /* there is none; "": there is */
+};
+
 enum sl_stopping {
 	SL_NOT_STOPPING = 0,
 	SL_STOP_DRAIN,
@@ -98,11 +113,9 @@ struct sl_supervisor {
 	uint64_t next_listener_id;
 	uint64_t last_conn_id; /* where the last proxy's connection ids began */
 
-	uint64_t deaths_ms[6]; /* of the last proxies that failed, oldest overwritten */
-	size_t n_deaths;
-	uint64_t current_since_ms; /* start of the current proxy */
-	uint64_t restart_wait_ms;
+	struct sl_backoff backoff;
 	struct sl_timer restart;
+	struct sl_brokering brokering;
 
 	enum sl_job job;
 	enum sl_ctl_request job_what; /* RELOAD or CHANGE, of PREPARE and COMMIT */
@@ -136,6 +149,8 @@ struct sl_supervisor {
 /* Everything between fork() and READY; the child is in s->children. */
 SL_MUST_CHECK int sl_supervisor_start_proxy(struct sl_supervisor *s, const char *exe,
 					    struct sl_child **ret);
+void sl_supervisor_send_options(struct sl_supervisor *s, struct sl_child *child);
+void sl_supervisor_broker_gone(struct sl_supervisor *s); /* at the end: nothing is in the kernel */
 void sl_supervisor_drain(struct sl_supervisor *s, struct sl_child *child, bool accept_queued);
 void sl_supervisor_set_drain_deadline(struct sl_supervisor *s, struct sl_child *child,
 				      uint64_t wait_ms);
@@ -212,6 +227,23 @@ SL_MUST_CHECK int sl_denied_init(struct sl_supervisor *s);
 void sl_denied_start(struct sl_supervisor *s); /* the job */
 void sl_denied_on_message(struct sl_supervisor *s, const struct sl_msg *msg);
 void sl_denied_on_death(struct sl_supervisor *s); /* of the current proxy */
+
+/* ---- brokering.c: the broker, and its channels to proxies ---- */
+
+void sl_brokering_init(struct sl_supervisor *s);
+/* Where configuration and rights allow it; what is missing is no failure. */
+void sl_brokering_start(struct sl_supervisor *s);
+/* New channels between a proxy that has been sent its first COMMIT and the broker, if any. */
+void sl_brokering_connect(struct sl_supervisor *s, struct sl_child *proxy);
+/* s->now has another generation. `retry`: a broker that is off is replaced. */
+void sl_brokering_update(struct sl_supervisor *s, bool retry);
+/* Ends the broker, leaves the kernel as it is, and starts `exe` (borrowed) as the next one. */
+void sl_brokering_replace(struct sl_supervisor *s, const char *exe);
+/* Everything is taken out of the kernel. False: it has ended, or there was none. */
+bool sl_brokering_stop(struct sl_supervisor *s);
+/* A broker from before this process replaced its program. */
+void sl_brokering_adopt(struct sl_supervisor *s, struct sl_child *broker, bool is_replaced);
+void sl_brokering_done(struct sl_supervisor *s); /* kills it */
 
 /* ---- upgrade.c ---- */
 

@@ -19,9 +19,6 @@
 #include "daemon/resume.h"
 #include "daemon/state.h"
 
-#define CRASH_WINDOW_MS 10000
-#define RESTART_WAIT_MS 1000
-#define RESTART_WAIT_MAX_MS 10000
 #define DRAIN_SLACK_MS 5000
 #define STOP_NOW_MS 2000
 #define START_WAIT_MS 30000
@@ -71,21 +68,23 @@ static uint32_t channel_number(const struct sl_conf *conf)
 	return (uint32_t)(wanted < max ? wanted : max) - 1;
 }
 
-static void send_options(struct sl_supervisor *s, struct sl_child *c)
+void sl_supervisor_send_options(struct sl_supervisor *s, struct sl_child *c)
 {
-	const struct sl_msg msg = { .type = SL_MSG_OPTIONS,
-				    .options = { .protocol = SL_PROTOCOL,
-						 .supervisor = getpid(),
-						 .n_workers = n_workers(s->now.conf),
-						 .uid = s->identity.uid,
-						 .gid = s->identity.gid,
-						 .is_single = s->options->is_single,
-						 .channel_fd = channel_number(s->now.conf),
-						 .log_level =
-							 (uint16_t)s->now.conf->global.log_level,
-						 .log_json = s->now.conf->global.log_json,
-						 .first_conn_id = next_conn_id(s),
-						 .started_ms = s->started_ms } };
+	bool is_proxy = c->role == SL_ROLE_PROXY;
+	const struct sl_msg msg = {
+		.type = SL_MSG_OPTIONS,
+		.options = { .protocol = SL_PROTOCOL,
+			     .supervisor = getpid(),
+			     .n_workers = c->n_workers,
+			     .uid = s->identity.uid,
+			     .gid = s->identity.gid,
+			     .is_single = s->options->is_single,
+			     .channel_fd = is_proxy ? channel_number(s->now.conf) : 0,
+			     .log_level = (uint16_t)s->now.conf->global.log_level,
+			     .log_json = s->now.conf->global.log_json,
+			     .first_conn_id = is_proxy ? next_conn_id(s) : 0,
+			     .started_ms = s->started_ms }
+	};
 
 	sl_child_send(c, &msg, -1);
 }
@@ -136,7 +135,7 @@ static void send_setup(struct sl_supervisor *s, struct sl_child *c)
 	const struct sl_msg config = { .type = SL_MSG_CONFIG, .id = s->now.generation };
 	const struct sl_msg commit = { .type = SL_MSG_COMMIT };
 
-	send_options(s, c);
+	sl_supervisor_send_options(s, c);
 	send_facts(s, c);
 	send_access(s, c);
 	sl_child_send(c, &control, s->control_fd);
@@ -151,15 +150,13 @@ static void send_setup(struct sl_supervisor *s, struct sl_child *c)
 int sl_supervisor_start_proxy(struct sl_supervisor *s, const char *exe, struct sl_child **ret)
 {
 	struct sl_child *c = NULL;
-	int r;
+	int r = sl_child_spawn(s->loop, SL_ROLE_PROXY, s->options->is_single ? NULL : exe,
+			       &s->events, &c);
 
-	if (s->options->is_single)
-		r = sl_child_spawn_thread(s->loop, &s->events, &c);
-	else
-		r = sl_child_spawn(s->loop, exe, &s->events, &c);
 	if (r < 0)
 		return r;
 	c->serial = ++s->last_serial;
+	c->n_workers = n_workers(s->now.conf);
 	sl_list_add(&s->children, &c->node);
 	*ret = c; /* before the first message, whose failure is reported as an end */
 	send_setup(s, c);
@@ -184,62 +181,42 @@ static void on_start_deadline(struct sl_timer *timer)
 	sl_child_kill(c);
 }
 
-static void wait_restart(struct sl_supervisor *s)
+static void wait_restart(struct sl_supervisor *s, uint64_t wait_ms)
 {
-	if (s->restart_wait_ms == 0)
-		s->restart_wait_ms = RESTART_WAIT_MS;
-	else if (s->restart_wait_ms < RESTART_WAIT_MAX_MS)
-		s->restart_wait_ms *= 2;
-	if (s->restart_wait_ms > RESTART_WAIT_MAX_MS)
-		s->restart_wait_ms = RESTART_WAIT_MAX_MS;
 	sl_log(SL_LOG_ERROR,
 	       "the proxy process keeps failing, next start in %" PRIu64
 	       " s; connections wait in the queues of the listeners",
-	       s->restart_wait_ms / 1000);
-	sl_timer_start(s->loop, &s->restart, sl_loop_now_ms(s->loop) + s->restart_wait_ms,
-		       on_restart);
+	       wait_ms / 1000);
+	sl_timer_start(s->loop, &s->restart, sl_loop_now_ms(s->loop) + wait_ms, on_restart);
 }
 
 static void start_current(struct sl_supervisor *s)
 {
 	int r = sl_supervisor_start_proxy(s, "/proc/self/exe", &s->current);
 
-	s->current_since_ms = sl_loop_now_ms(s->loop);
+	sl_backoff_started(&s->backoff, sl_loop_now_ms(s->loop));
 	if (r < 0) {
 		(void)sl_err(r, "cannot start a proxy process");
-		wait_restart(s);
+		wait_restart(s, sl_backoff_failed(&s->backoff));
 		return;
 	}
+	sl_brokering_connect(s, s->current);
 	sl_timer_start(s->loop, &s->current->deadline, sl_loop_now_ms(s->loop) + START_WAIT_MS,
 		       on_start_deadline);
-}
-
-/*
- * More than five deaths in ten seconds are a loop that must not take the host with it; it
- * is over when a proxy has lived that long.
- */
-static bool is_crash_loop(struct sl_supervisor *s)
-{
-	size_t n = SL_ARRAY_LEN(s->deaths_ms);
-	uint64_t now_ms = sl_loop_now_ms(s->loop);
-
-	s->deaths_ms[s->n_deaths++ % n] = now_ms;
-	if (now_ms - s->current_since_ms > CRASH_WINDOW_MS)
-		s->restart_wait_ms = 0;
-	return s->restart_wait_ms > 0 ||
-	       (s->n_deaths >= n && now_ms - s->deaths_ms[s->n_deaths % n] <= CRASH_WINDOW_MS);
 }
 
 /* Whatever is left of the process: the next one starts now, with the same sockets. */
 static void replace_current(struct sl_supervisor *s)
 {
+	uint64_t wait_ms = sl_backoff_died(&s->backoff, sl_loop_now_ms(s->loop));
+
 	s->current = NULL;
 	if (s->job == SL_JOB_PREPARE || s->job == SL_JOB_COMMIT)
 		sl_reload_on_death(s);
 	else if (s->job == SL_JOB_DENY)
 		sl_denied_on_death(s);
-	if (is_crash_loop(s))
-		wait_restart(s);
+	if (wait_ms > 0)
+		wait_restart(s, wait_ms);
 	else
 		start_current(s);
 }
@@ -522,10 +499,16 @@ void sl_supervisor_drain(struct sl_supervisor *s, struct sl_child *c, bool accep
 	sl_child_send(c, &msg, -1);
 }
 
+/* The broker goes last: flows may outlive their proxies, but not the daemon. */
 static void quit_when_empty(struct sl_supervisor *s)
 {
-	if (s->stopping && sl_list_is_empty(&s->children))
+	if (s->stopping && sl_list_is_empty(&s->children) && !sl_brokering_stop(s))
 		sl_loop_quit(s->loop);
+}
+
+void sl_supervisor_broker_gone(struct sl_supervisor *s)
+{
+	quit_when_empty(s);
 }
 
 static void refuse_all(struct sl_supervisor *s, struct sl_waiters *waiters)
@@ -749,11 +732,13 @@ static int launch(struct sl_supervisor *s, const struct sl_bundle *bundle)
 
 	if (r < 0)
 		return sl_err(r, "cannot give up capabilities, not starting");
+	sl_brokering_start(s);
 	r = sl_bundle_pack(bundle, &s->now.bundle_fd);
 	if (r == 0)
 		r = sl_supervisor_start_proxy(s, "/proc/self/exe", &s->current);
 	if (r < 0)
 		return sl_err(r, "cannot start the proxy process");
+	sl_brokering_connect(s, s->current);
 	sl_timer_start(s->loop, &s->current->deadline, sl_loop_now_ms(s->loop) + START_WAIT_MS,
 		       on_start_deadline);
 	return 0;
@@ -845,6 +830,7 @@ static void supervisor_done(struct sl_supervisor *s)
 		sl_child_kill(c);
 		sl_child_free(c);
 	}
+	sl_brokering_done(s);
 	sl_io_stop(&s->signal_io);
 	sl_closep(&s->signal_fd);
 	sl_setup_done(&s->now);
@@ -895,6 +881,7 @@ int sl_supervisor_run(const struct sl_daemon_options *options)
 	s.events = (struct sl_child_events){
 		.message = on_message, .lost = on_lost, .ended = on_ended, .arg = &s
 	};
+	sl_brokering_init(&s);
 	s.started_ms = sl_clock_ms();
 	sl_list_init(&s.children);
 	sl_list_init(&s.pending);

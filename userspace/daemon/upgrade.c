@@ -67,7 +67,7 @@ static bool is_flushed(const struct sl_supervisor *s)
 	sl_list_for_each (pos, &s->children)
 		if (!sl_channel_is_flushed(SL_CONTAINER_OF(pos, struct sl_child, node)->channel))
 			return false;
-	return true;
+	return !s->brokering.child || sl_channel_is_flushed(s->brokering.child->channel);
 }
 
 /*
@@ -109,6 +109,9 @@ static void on_ready(struct sl_supervisor *s, const struct sl_msg_ready *ready)
 	sl_supervisor_finish_job(s, SL_CTL_UPGRADE, true);
 	if (old)
 		sl_supervisor_drain(s, old, false);
+	/* Both proxies get channels to the next one. */
+	s->current->has_commit = true;
+	sl_brokering_replace(s, s->exe);
 	if (!can_exec)
 		return;
 	s->job = SL_JOB_EXEC;

@@ -18,6 +18,7 @@
 #include "proxy/classify.h"
 #include "proxy/connect.h"
 #include "proxy/engine.h"
+#include "proxy/handover.h"
 #include "proxy/worker.h"
 
 /* Closing a drained connection early needs this much silence, less where the drain is short. */
@@ -87,8 +88,18 @@ static void close_side(struct sl_conn *c, enum sl_side side)
 		(void)setsockopt(s->io.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 	else
 		bound_delivery(c, s->io.fd);
-	sl_io_forget(&s->io);
+	if (sl_handover_has_sockets(c))
+		sl_io_stop(
+			&s->io); /* the broker has a copy: close() would leave the registration */
+	else
+		sl_io_forget(&s->io);
 	sl_closep(&s->io.fd);
+}
+
+/* Of a flow in the kernel there is no socket, but both sides are there. */
+static bool has_side(const struct sl_conn *c, enum sl_side side)
+{
+	return c->side[side].io.fd >= 0 || c->engine == &sl_engine_packet;
 }
 
 bool sl_conn_hold(struct sl_conn *c, enum sl_side from, const char *bytes, size_t n)
@@ -217,6 +228,8 @@ void sl_conn_moved(struct sl_conn *c, enum sl_side from, uint64_t bytes)
 	sl_count_add(from == SL_UP ? &counts->bytes_up[c->engine_id]
 				   : &counts->bytes_down[c->engine_id],
 		     bytes);
+	if (c->flow[SL_UP].bytes + c->flow[SL_DOWN].bytes >= c->handover_after)
+		sl_handover_due(c);
 }
 
 static uint64_t undelivered(const struct sl_conn *c)
@@ -261,8 +274,7 @@ static void warn_of_inactivity(struct sl_conn *c)
 	sl_conn_rearm(c);
 }
 
-/* Nothing is on its way, neither here nor in the kernel's send queues. */
-static bool is_at_rest(const struct sl_conn *c)
+bool sl_conn_is_at_rest(const struct sl_conn *c)
 {
 	for (int i = 0; i < SL_SIDE_COUNT_; i++)
 		if (c->flow[i].held || c->flow[i].pipe.used > 0)
@@ -277,7 +289,7 @@ static void drain_if_silent(struct sl_conn *c, uint64_t now_ms)
 
 	if (silence_ms > DRAIN_SILENCE_MS)
 		silence_ms = DRAIN_SILENCE_MS;
-	if (now_ms - c->active_ms >= silence_ms && is_at_rest(c)) {
+	if (now_ms - c->active_ms >= silence_ms && sl_conn_is_at_rest(c)) {
 		sl_conn_end(c, SL_REASON_DRAINED, false);
 		return;
 	}
@@ -288,9 +300,14 @@ static void drain_if_silent(struct sl_conn *c, uint64_t now_ms)
 static void on_deadline(struct sl_timer *timer)
 {
 	struct sl_conn *c = SL_CONTAINER_OF(timer, struct sl_conn, timer);
-	struct sl_deadline d = next_deadline(c);
 	uint64_t now_ms = sl_loop_now_ms(c->worker->loop);
+	struct sl_deadline d;
 
+	if (c->engine && c->engine->refresh)
+		c->engine->refresh(c);
+	if (c->state == SL_CONN_CLOSED)
+		return;
+	d = next_deadline(c);
 	if (now_ms < d.at_ms) { /* there was activity, or it is time for the warning */
 		if (now_ms >= warn_at(c, d)) {
 			warn_of_inactivity(c);
@@ -321,6 +338,10 @@ void sl_conn_drain(struct sl_conn *c, uint64_t now_ms)
 
 	if (c->state == SL_CONN_CLOSED || !c->gen || c->drain_final_ms != SL_NEVER)
 		return;
+	if (c->worker->hands_on && c->engine == &sl_engine_packet) {
+		sl_conn_let_go(c);
+		return;
+	}
 	limit_ms = timeouts(c)->drain;
 	c->drain_final_ms = now_ms + limit_ms;
 	/* Before the final one, which would give the silent another reason. */
@@ -359,6 +380,15 @@ static void leave_limits(struct sl_conn *c)
 	c->counted = false;
 }
 
+static void leave_engine(struct sl_conn *c)
+{
+	struct sl_worker *w = c->worker;
+	struct sl_route_counts *counts = &c->route->route->counts[w->index];
+
+	sl_count_add(&counts->active[c->engine_id], (uint64_t)-1);
+	sl_count_add(&w->counts.engine_active[c->engine_id], (uint64_t)-1);
+}
+
 /* Everything a connection holds is given back here; each line is safe when there is nothing. */
 static void release(struct sl_conn *c)
 {
@@ -372,16 +402,16 @@ static void release(struct sl_conn *c)
 		drop_held(&c->flow[i]);
 	close_side(c, SL_BACKEND);
 	close_side(c, SL_CLIENT);
-	sl_hist_add(&w->counts.duration, sl_loop_now_us(w->loop) - c->accepted_us);
-	count_end(c);
-	if (c->engine) {
-		struct sl_route_counts *counts = &c->route->route->counts[w->index];
-
-		sl_count_add(&counts->active[c->engine_id], (uint64_t)-1);
-		sl_count_add(&w->counts.engine_active[c->engine_id], (uint64_t)-1);
+	if (!c->let_go) {
+		sl_hist_add(&w->counts.duration, sl_loop_now_us(w->loop) - c->accepted_us);
+		count_end(c);
 	}
+	if (c->engine)
+		leave_engine(c);
 	leave_limits(c);
-	sl_access_line(c);
+	if (!c->let_go)
+		sl_access_line(c);
+	sl_handover_leave(c);
 	sl_connect_leave_target(c);
 	sl_classify_done(c);
 	free(c->hello);
@@ -389,21 +419,53 @@ static void release(struct sl_conn *c)
 	sl_worker_retire_conn(w, c);
 }
 
-static void start_engine(struct sl_conn *c)
+void sl_conn_use_engine(struct sl_conn *c, const struct sl_engine *engine,
+			enum sl_engine_reason why)
 {
 	struct sl_worker *w = c->worker;
-	struct sl_route_counts *counts;
+	struct sl_route_counts *counts = &c->route->route->counts[w->index];
 
-	assert(c->route); /* the life cycle connects routed connections only */
-	counts = &c->route->route->counts[w->index];
-	c->engine = &sl_engine_relay;
+	if (c->engine) {
+		leave_engine(c);
+		sl_count_add(&counts->moved, 1);
+	}
+	c->engine = engine;
+	c->engine_id = engine->id;
+	c->engine_reason = why;
 	sl_count_add(&counts->active[c->engine_id], 1);
 	sl_count_add(&counts->total[c->engine_id], 1);
 	sl_count_add(&w->counts.engine_active[c->engine_id], 1);
 	sl_count_add(&w->counts.engine_total[c->engine_id], 1);
-	sl_count_add(&w->counts.engine_why[c->engine_id][c->engine_reason], 1);
-	sl_hist_add(&w->counts.connect, c->connect_us);
+	sl_count_add(&w->counts.engine_why[c->engine_id][why], 1);
+}
+
+void sl_conn_set_reason(struct sl_conn *c, enum sl_engine_reason why)
+{
+	c->engine_reason = why;
+}
+
+static void start_engine(struct sl_conn *c)
+{
+	assert(c->route); /* the life cycle connects routed connections only */
+	sl_conn_use_engine(c, &sl_engine_relay, sl_handover_reason(c));
+	sl_hist_add(&c->worker->counts.connect, c->connect_us);
+	sl_handover_watch(c);
 	(void)c->engine->start(c); /* the relay takes every flow */
+}
+
+void sl_conn_adopted(struct sl_conn *c)
+{
+	bool is_configured = c->route->conf->engine == SL_CHOICE_PACKET;
+
+	sl_conn_use_engine(c, &sl_engine_packet,
+			   is_configured ? SL_WHY_CONFIGURED : SL_WHY_ELIGIBLE);
+	sl_conn_event(c, SL_EV_ADOPTED);
+}
+
+void sl_conn_let_go(struct sl_conn *c)
+{
+	c->let_go = true;
+	sl_conn_event(c, SL_EV_ABORT);
 }
 
 static void enter(struct sl_conn *c, enum sl_conn_state state)
@@ -457,7 +519,7 @@ void sl_conn_end(struct sl_conn *c, enum sl_reason reason, bool reset)
 	if (c->state == SL_CONN_CLOSED)
 		return;
 	for (int i = 0; i < SL_SIDE_COUNT_; i++)
-		if (c->side[i].reason == SL_REASON_NONE && c->side[i].io.fd >= 0)
+		if (c->side[i].reason == SL_REASON_NONE && has_side(c, (enum sl_side)i))
 			c->side[i].reason = reason;
 	c->reset = reset;
 	sl_conn_event(c, SL_EV_ABORT);
@@ -470,7 +532,7 @@ void sl_conn_fail(struct sl_conn *c, enum sl_side side, enum sl_reason reason)
 	if (c->state == SL_CONN_CLOSED)
 		return;
 	c->side[side].reason = reason;
-	if (c->side[other].reason == SL_REASON_NONE && c->side[other].io.fd >= 0)
+	if (c->side[other].reason == SL_REASON_NONE && has_side(c, other))
 		c->side[other].reason = SL_REASON_NORMAL;
 	c->reset = true;
 	sl_conn_event(c, SL_EV_ABORT);
@@ -494,6 +556,8 @@ static void on_socket(struct sl_conn *c, enum sl_side side, uint32_t events)
 		s->hung_up = true;
 	if (events & (SL_IO_ERR | SL_IO_HUP | SL_IO_PRI))
 		s->read_to_end = true;
+	if (sl_handover_has_sockets(c))
+		return; /* looked for when they are ours again */
 	if (c->engine) {
 		c->engine->on_socket(c, side, events);
 	} else if (c->state == SL_CONN_CONNECTING) {

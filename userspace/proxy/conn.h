@@ -19,6 +19,7 @@
 struct sl_worker;
 struct sl_engine;
 struct sl_first;
+struct sl_handover;
 
 /* More than forward.retries can ask for. */
 #define SL_MAX_TRIES 11
@@ -114,6 +115,13 @@ struct sl_conn {
 	bool missed_events; /* edges came while connecting: the engine must look for itself */
 	bool warned;        /* of an end by inactivity; cleared by activity */
 
+	/* the way to the kernel: proxy/handover.c */
+	struct sl_handover *handover; /* owned; NULL: has not been tried */
+	struct sl_list young;         /* among those whose age will make them due */
+	uint64_t handover_after;      /* bytes that make it due; UINT64_MAX: none */
+	bool has_own_port;            /* its source port is one of packet.ports */
+	bool let_go;                  /* the next process has the flow: nothing has ended */
+
 	uint64_t accepted_us;
 	uint64_t entered_us; /* the state was entered */
 	uint64_t attempt_us;
@@ -158,6 +166,23 @@ void sl_conn_drain(struct sl_conn *c, uint64_t now_ms);
 
 /* Bytes moved; cheap, called by engines. */
 void sl_conn_moved(struct sl_conn *c, enum sl_side from, uint64_t bytes);
+
+/*
+ * A flow of the kernel that has no record, because the process that had it is no more: `c` is new
+ * and its facts are filled in. False: it has ended at once.
+ */
+void sl_conn_adopted(struct sl_conn *c);
+
+/* The other process, or the kernel alone, goes on with it: no reason, no access line. */
+void sl_conn_let_go(struct sl_conn *c);
+
+/* Counts it as carried by `engine` from now on. */
+void sl_conn_use_engine(struct sl_conn *c, const struct sl_engine *engine,
+			enum sl_engine_reason why);
+void sl_conn_set_reason(struct sl_conn *c, enum sl_engine_reason why);
+
+/* Neither the process nor the kernel's queues hold bytes that have not been acknowledged. */
+bool sl_conn_is_at_rest(const struct sl_conn *c);
 
 /* Recomputes the deadline after something it depends on has changed. */
 void sl_conn_rearm(struct sl_conn *c);

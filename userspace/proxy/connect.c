@@ -11,8 +11,10 @@
 #include "base/log.h"
 #include "core/proxy_header.h"
 #include "proxy/conn.h"
+#include "proxy/handover.h"
 #include "proxy/listener.h"
 #include "proxy/pick.h"
+#include "proxy/source.h"
 #include "proxy/worker.h"
 
 #ifndef IP_LOCAL_PORT_RANGE
@@ -231,6 +233,54 @@ static void connected(struct sl_conn *c)
 	sl_conn_event(c, SL_EV_CONNECTED);
 }
 
+/* Whether the kernel may carry it one day: then its source port must be one of ours. */
+static bool wants_own_port(const struct sl_conn *c)
+{
+	const struct sl_conf_route *conf = c->route->conf;
+
+	return (conf->engine == SL_CHOICE_AUTO || conf->engine == SL_CHOICE_PACKET) &&
+	       c->gen->conf->global.packet.hook != SL_HOOK_CHOICE_OFF &&
+	       sl_worker_packet_reason(c->worker) == SL_WHY_ELIGIBLE &&
+	       sl_addr_family(&c->client) == sl_addr_family(&c->backend);
+}
+
+/* Leaves a fresh socket when the port is in use by our own stack, most often in TIME_WAIT. */
+static int connect_from_packet_port(struct sl_conn *c)
+{
+	int *fd = &c->side[SL_BACKEND].io.fd;
+
+	int r;
+
+	if (!sl_source_bind(c, *fd))
+		return -EADDRNOTAVAIL;
+	r = connect(*fd, &c->backend.sa, sl_addr_len(&c->backend)) == 0 ? 0 : -errno;
+	c->has_own_port = r == 0 || r == -EINPROGRESS;
+	return r;
+}
+
+static int reopen(struct sl_conn *c)
+{
+	sl_closep(&c->side[SL_BACKEND].io.fd);
+	return open_socket(c, &c->side[SL_BACKEND].io.fd);
+}
+
+static int connect_socket(struct sl_conn *c)
+{
+	struct sl_side_io *s = &c->side[SL_BACKEND];
+	int r;
+
+	c->has_own_port = false;
+	for (int i = 0; i < PORT_TRIES && wants_own_port(c); i++) {
+		r = connect_from_packet_port(c);
+		if (r != -EADDRNOTAVAIL)
+			return r;
+		r = reopen(c);
+		if (r < 0)
+			return r;
+	}
+	return connect_from_own_port(c->worker, s->io.fd, &c->backend);
+}
+
 /* Both sockets are watched from here on: a client that leaves must cancel the connect. */
 static int watch_both(struct sl_conn *c, bool want_out)
 {
@@ -251,7 +301,7 @@ static int begin(struct sl_conn *c, bool *ret_connected)
 		return r;
 	c->attempt_us = sl_loop_now_us(c->worker->loop);
 	c->header_due = c->route->conf->send_proxy.version != SL_PH_SEND_NONE;
-	r = connect_from_own_port(c->worker, c->side[SL_BACKEND].io.fd, &c->backend);
+	r = connect_socket(c);
 	if (r < 0 && r != -EINPROGRESS)
 		return r;
 	sent = send_first(c);

@@ -14,16 +14,20 @@ struct sl_conn;
  * -errno and leaves the connection exactly as it was, so that the next engine
  * may be tried. After that the engine reports through sl_conn_moved(),
  * sl_conn_finished(), sl_conn_fail() and nothing else. stop() is idempotent and
- * never blocks; it gives back what the engine holds and leaves the sockets to
+ * never blocks; it gives back what the engine holds and leaves the sockets, where there are any, to
  * the connection, which closes or resets them.
  */
 struct sl_engine {
 	enum sl_engine_id id;
 	int (*start)(struct sl_conn *c);
 	void (*on_socket)(struct sl_conn *c, enum sl_side side, uint32_t events);
+	/* NULL: what the record says is always true. Else makes it so; may end the connection. */
+	void (*refresh)(struct sl_conn *c);
 	void (*stop)(struct sl_conn *c);
 };
 
 extern const struct sl_engine sl_engine_relay;
+/* Started by proxy/handover.c alone: the flow is in the kernel already. */
+extern const struct sl_engine sl_engine_packet;
 
 #endif

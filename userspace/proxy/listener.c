@@ -2,6 +2,8 @@
 #include "proxy/listener.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include "base/count.h"
@@ -56,6 +58,29 @@ void sl_listen_socket_unref(struct sl_listen_socket *s)
 }
 
 static int watch(struct sl_listener *l);
+
+void sl_listen_socket_clamp(struct sl_listen_socket *s, uint32_t mss)
+{
+	uint32_t now = __atomic_load_n(&s->mss, __ATOMIC_RELAXED);
+	int value = (int)mss;
+
+	if (now != 0 && now <= mss)
+		return;
+	if (setsockopt(s->conf.fd, IPPROTO_TCP, TCP_MAXSEG, &value, sizeof(value)) == 0)
+		__atomic_store_n(&s->mss, mss, __ATOMIC_RELAXED);
+}
+
+void sl_listener_clamp(struct sl_worker *w, uint16_t port, uint32_t mss)
+{
+	struct sl_list *pos;
+
+	sl_list_for_each (pos, &w->listeners) {
+		struct sl_listen_socket *s = SL_CONTAINER_OF(pos, struct sl_listener, node)->socket;
+
+		if (port >= s->conf.from && port <= s->conf.to)
+			sl_listen_socket_clamp(s, mss);
+	}
+}
 
 static void on_pause_over(struct sl_timer *timer);
 

@@ -17,6 +17,7 @@ struct sl_worker;
 struct sl_listen_socket {
 	uint32_t refs;                 /* atomic: one per worker that watches it, and the proxy's */
 	struct sl_proxy_listener conf; /* fd is owned */
+	uint32_t mss; /* atomic: clients are told of no longer segments; 0: of any */
 };
 
 SL_MUST_CHECK int sl_listen_socket_new(const struct sl_proxy_listener *conf,
@@ -34,6 +35,10 @@ void sl_listener_remove(struct sl_worker *w, uint64_t id, bool accept_queued);
  * for a moment, while established connections go on.
  */
 void sl_listener_pause(struct sl_worker *w, int err);
+/* No client is told of segments longer than `mss` from now on; any thread. */
+void sl_listen_socket_clamp(struct sl_listen_socket *s, uint32_t mss);
+/* No client that connects to `port` from now on is told of segments longer than `mss`. */
+void sl_listener_clamp(struct sl_worker *w, uint16_t port, uint32_t mss);
 void sl_listener_remove_all(struct sl_worker *w, bool accept_queued);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "base/count.h"
 #include "base/log.h"
+#include "broker/client.h"
 #include "proxy/access.h"
 #include "proxy/explain.h"
 #include "proxy/generation.h"
@@ -35,6 +36,12 @@ struct sl_proxy {
 	uint32_t next_scope;
 	struct round *pending; /* the generation that waits for its names; NULL: none */
 	bool draining;
+	bool hands_on;
+	struct sl_broker_client *broker;
+	bool broker_expected; /* whether there is one is not known yet */
+	struct sl_broker_status status;
+	sl_proxy_fn flushed;
+	void *flushed_arg;
 };
 
 /* Something every worker does once; the last one reports to the control loop. */
@@ -161,6 +168,51 @@ static int start_workers(struct sl_proxy *p, const struct sl_proxy_options *opti
 	return r;
 }
 
+/* ---- the broker ---- */
+
+/* Workers look at it for every connection. */
+static void set_reason(struct sl_proxy *p, enum sl_engine_reason why)
+{
+	for (unsigned i = 0; i < p->n_workers; i++)
+		__atomic_store_n(&p->workers[i]->packet_reason, (uint32_t)why, __ATOMIC_RELAXED);
+}
+
+static void on_status(void *arg, const struct sl_broker_status *status)
+{
+	struct sl_proxy *p = arg;
+
+	p->status = *status;
+	p->broker_expected = false;
+	set_reason(p, status->is_on ? SL_WHY_ELIGIBLE : (enum sl_engine_reason)status->why);
+}
+
+static void on_broker_down(void *arg)
+{
+	struct sl_proxy *p = arg;
+
+	p->broker_expected = false;
+	set_reason(p, SL_WHY_NO_PRIVILEGE);
+}
+
+static void on_flushed(void *arg)
+{
+	struct sl_proxy *p = arg;
+	sl_proxy_fn done = p->flushed;
+
+	p->flushed = NULL;
+	if (done)
+		done(p->flushed_arg);
+}
+
+static int start_broker_client(struct sl_proxy *p)
+{
+	static const struct sl_broker_client_fns fns = { .down = on_broker_down,
+							 .status = on_status,
+							 .flushed = on_flushed };
+
+	return sl_broker_client_new(p->control, &fns, p, &p->broker);
+}
+
 int sl_proxy_new(const struct sl_proxy_options *options, struct sl_proxy **ret)
 {
 	_cleanup_(sl_proxy_freep) struct sl_proxy *p = NULL;
@@ -170,6 +222,7 @@ int sl_proxy_new(const struct sl_proxy_options *options, struct sl_proxy **ret)
 	if (!p)
 		return -ENOMEM;
 	p->control = options->control;
+	p->broker_expected = options->expects_broker;
 	p->next_scope = 1;
 	r = sl_access_new(options->access_fd, &p->access);
 	if (r == 0)
@@ -178,6 +231,8 @@ int sl_proxy_new(const struct sl_proxy_options *options, struct sl_proxy **ret)
 		r = sl_dns_new(p->control, &options->dns, &p->dns);
 	if (r == 0)
 		r = sl_checks_new(p->control, &p->checks);
+	if (r == 0)
+		r = start_broker_client(p);
 	if (r == 0)
 		r = start_workers(p, options);
 	if (r < 0)
@@ -197,6 +252,7 @@ void sl_proxy_free(struct sl_proxy *p)
 	for (unsigned i = 0; i < p->n_workers; i++)
 		sl_worker_free(p->workers[i]);
 	free(p->workers);
+	sl_broker_client_free(p->broker);
 	for (size_t i = 0; i < p->n_sockets; i++)
 		sl_listen_socket_unref(p->sockets[i]);
 	free(p->sockets);
@@ -242,6 +298,38 @@ static bool is_resolved(const struct sl_generation *g)
 	return true;
 }
 
+/*
+ * So that the first connection can be handed over already: no client is told of longer segments
+ * than the ways to the targets carry. Those of names are learnt with their first connection.
+ */
+static void fit_listeners(const struct sl_proxy *p, const struct sl_conf_route *route)
+{
+	for (size_t t = 0; t < route->n_targets; t++) {
+		const struct sl_conf_target *target = &route->targets[t];
+		uint32_t mss = target->host ? 0 : sl_source_mss(&target->addr);
+
+		for (size_t i = 0; mss && i < p->n_sockets * route->n_ports; i++) {
+			struct sl_listen_socket *s = p->sockets[i / route->n_ports];
+			const struct sl_port_spec *ports = &route->ports[i % route->n_ports];
+
+			if (ports->from <= s->conf.to && ports->to >= s->conf.from)
+				sl_listen_socket_clamp(s, mss);
+		}
+	}
+}
+
+static void fit_all(const struct sl_proxy *p)
+{
+	const struct sl_conf *conf = p->gen->conf;
+
+	if (sl_worker_packet_reason(p->workers[0]) != SL_WHY_ELIGIBLE)
+		return;
+	for (size_t i = 0; i < conf->n_routes; i++)
+		if (conf->routes[i].engine == SL_CHOICE_AUTO ||
+		    conf->routes[i].engine == SL_CHOICE_PACKET)
+			fit_listeners(p, &conf->routes[i]);
+}
+
 /* What comes next must find it on its way: workers take rounds in the order they begin. */
 static void start_pending(struct sl_proxy *p)
 {
@@ -251,6 +339,7 @@ static void start_pending(struct sl_proxy *p)
 		return;
 	p->pending = NULL;
 	sl_timer_stop(&r->timer);
+	fit_all(p);
 	start_round(r);
 }
 
@@ -259,7 +348,7 @@ static void wait_for_names(struct sl_timer *timer)
 	struct round *r = SL_CONTAINER_OF(timer, struct round, timer);
 	uint64_t now_ms = sl_loop_now_ms(r->proxy->control);
 
-	if (now_ms >= r->give_up_ms || is_resolved(r->gen))
+	if (now_ms >= r->give_up_ms || (is_resolved(r->gen) && !r->proxy->broker_expected))
 		start_pending(r->proxy);
 	else
 		sl_timer_start(r->proxy->control, timer, now_ms + RESOLVE_POLL_MS, wait_for_names);
@@ -413,6 +502,68 @@ int sl_proxy_set_dns_files(struct sl_proxy *p, const struct sl_dns_files *files)
 	return sl_dns_set_files(p->dns, files);
 }
 
+/* ---- channels to the broker ---- */
+
+struct connecting {
+	struct sl_task task;
+	struct sl_worker *worker;
+	int fd;
+};
+
+static void connect_worker(struct sl_task *task)
+{
+	struct connecting *t = SL_CONTAINER_OF(task, struct connecting, task);
+
+	sl_handovers_connect(t->worker->handovers, t->fd);
+	free(t);
+}
+
+void sl_proxy_connect_broker(struct sl_proxy *p, unsigned worker, int fd)
+{
+	struct connecting *t;
+
+	if (worker == p->n_workers) {
+		sl_broker_client_connect(p->broker, fd);
+		return;
+	}
+	t = worker < p->n_workers ? calloc(1, sizeof(*t)) : NULL;
+	if (!t) {
+		(void)close(fd);
+		return;
+	}
+	*t = (struct connecting){ .worker = p->workers[worker], .fd = fd };
+	if (!sl_loop_post(t->worker->loop, &t->task, connect_worker)) {
+		(void)close(fd);
+		free(t);
+	}
+}
+
+void sl_proxy_no_broker(struct sl_proxy *p)
+{
+	p->broker_expected = false;
+}
+
+int sl_proxy_flush(struct sl_proxy *p, sl_proxy_fn done, void *arg)
+{
+	if (p->flushed || !sl_broker_client_is_up(p->broker))
+		return -EAGAIN;
+	p->flushed = done;
+	p->flushed_arg = arg;
+	sl_broker_tell(p->broker, SL_BROKER_FLUSH, 0, 0);
+	return 0;
+}
+
+void sl_proxy_kernel(const struct sl_proxy *p, struct sl_kernel_view *ret)
+{
+	*ret = (struct sl_kernel_view){ .has_broker = sl_broker_client_is_up(p->broker),
+					.status = p->status,
+					.off = p->n_workers ? sl_worker_packet_reason(p->workers[0])
+							    : SL_WHY_NO_PRIVILEGE,
+					.flows_fd = sl_broker_client_flows_fd(p->broker),
+					.counters_fd = sl_broker_client_counters_fd(p->broker),
+					.routes_fd = sl_broker_client_routes_fd(p->broker) };
+}
+
 /* ---- drain ---- */
 
 static void drained(struct sl_task *task)
@@ -428,8 +579,11 @@ static void drain_worker(struct sl_worker *w, struct round *r)
 	uint64_t now_ms = sl_loop_now_ms(w->loop);
 	struct sl_list *pos;
 
+	struct sl_list *tmp;
+
+	w->hands_on = r->proxy->hands_on;
 	sl_listener_remove_all(w, true);
-	sl_list_for_each (pos, &w->conns) {
+	sl_list_for_each_safe (pos, tmp, &w->conns) {
 		struct sl_conn *c = SL_CONTAINER_OF(pos, struct sl_conn, node);
 
 		if (!c->is_cursor)
@@ -442,7 +596,7 @@ static void drain_worker(struct sl_worker *w, struct round *r)
 		sl_loop_defer(w->loop, &w->empty_task, drained);
 }
 
-void sl_proxy_drain(struct sl_proxy *p, sl_proxy_fn done, void *arg)
+void sl_proxy_drain(struct sl_proxy *p, bool hands_on, sl_proxy_fn done, void *arg)
 {
 	struct round *r;
 
@@ -456,6 +610,7 @@ void sl_proxy_drain(struct sl_proxy *p, sl_proxy_fn done, void *arg)
 	}
 	start_pending(p);
 	p->draining = true;
+	p->hands_on = hands_on;
 	start_round(r);
 	/* Each worker still has its own reference; the last one closes the socket. */
 	for (size_t i = 0; i < p->n_sockets; i++)
@@ -510,6 +665,8 @@ static void add_worker(struct sl_proxy_totals *t, const struct sl_worker_counts 
 	t->rejected += sl_count_get(&c->rejected);
 	t->accept_errors += sl_count_get(&c->accept_errors);
 	t->fsm_bugs += sl_count_get(&c->fsm_bugs);
+	add_all(t->handover, c->handover, SL_WHY_COUNT_);
+	sl_hist_merge(&t->handover_time, &c->handover_time);
 	add_all(t->engine_active, c->engine_active, SL_ENGINE_COUNT_);
 	add_all(t->engine_total, c->engine_total, SL_ENGINE_COUNT_);
 	add_all(t->no_route_rejected, c->no_route_rejected, SL_REASON_COUNT_);
@@ -583,6 +740,7 @@ static void view_target(struct sl_target_view *v, struct sl_target *t,
 
 static void view_counts(struct sl_route_view *v, const struct sl_route_counts *c)
 {
+	v->total -= sl_count_get(&c->moved);
 	add_all(v->engine_active, c->active, SL_ENGINE_COUNT_);
 	add_all(v->engine_total, c->total, SL_ENGINE_COUNT_);
 	add_all(v->engine_bytes_up, c->bytes_up, SL_ENGINE_COUNT_);
@@ -653,6 +811,22 @@ static bool is_listening(const struct sl_proxy *p, const struct sl_addr *local, 
 	return false;
 }
 
+/* The engine that ends up with it, if its sockets allow. */
+static void choose_engine(const struct sl_proxy *p, struct sl_explanation *x)
+{
+	struct sl_kernel_view kernel;
+
+	sl_proxy_kernel(p, &kernel);
+	if (!x->route || x->engine_reason == SL_WHY_NONE ||
+	    (x->route->engine != SL_CHOICE_AUTO && x->route->engine != SL_CHOICE_PACKET) ||
+	    p->gen->conf->global.packet.hook == SL_HOOK_CHOICE_OFF)
+		return;
+	x->engine = kernel.off == SL_WHY_ELIGIBLE ? SL_ENGINE_PACKET : SL_ENGINE_RELAY;
+	x->engine_reason = kernel.off == SL_WHY_ELIGIBLE && x->route->engine == SL_CHOICE_PACKET
+				   ? SL_WHY_CONFIGURED
+				   : kernel.off;
+}
+
 int sl_proxy_explain(struct sl_proxy *p, const struct sl_question *q, struct sl_explanation *ret)
 {
 	struct sl_explanation x;
@@ -663,6 +837,7 @@ int sl_proxy_explain(struct sl_proxy *p, const struct sl_question *q, struct sl_
 	if (r < 0)
 		return r;
 	x.is_listening = is_listening(p, &q->local, q->port);
+	choose_engine(p, &x);
 	*ret = x;
 	return 0;
 }

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/addr.h"
+#include "broker/wire.h"
 #include "conf/conf.h"
 #include "core/access_rule.h"
 #include "core/conn_fsm.h"
@@ -31,6 +32,9 @@ struct sl_proxy_options {
 	uint64_t first_conn_id;  /* ids count up from here; never reused */
 	int access_fd;           /* ownership passes, also on failure; -1: no access log */
 	struct sl_dns_files dns; /* borrowed during the call */
+	/* The first generation waits until a broker has answered, or sl_proxy_no_broker(), at most
+	 * 2 s. */
+	bool expects_broker;
 };
 
 int sl_proxy_new(const struct sl_proxy_options *options, struct sl_proxy **ret);
@@ -66,14 +70,39 @@ int sl_proxy_set_dns_files(struct sl_proxy *proxy, const struct sl_dns_files *fi
  * accepted empty, also at an upgrade, where a wake-up only this process got
  * would else be lost. Then waits for the connections: the silent ones are
  * closed one by one over the second half of timeouts.drain, the rest when it
- * ends. `done` runs when none is left.
+ * ends. `done` runs when none is left. `hands_on`: another process goes on with the kernel's flows,
+ * which leave this one at once and untouched.
  */
-void sl_proxy_drain(struct sl_proxy *proxy, sl_proxy_fn done, void *arg);
+void sl_proxy_drain(struct sl_proxy *proxy, bool hands_on, sl_proxy_fn done, void *arg);
 bool sl_proxy_is_draining(const struct sl_proxy *proxy);
 /* As when the drain deadline had passed now. */
 void sl_proxy_stop_now(struct sl_proxy *proxy);
 
+/*
+ * A channel to the broker (ownership passes) for worker `worker`, or, with the number of workers,
+ * for the control loop. In place of the one before.
+ */
+void sl_proxy_connect_broker(struct sl_proxy *proxy, unsigned worker, int fd);
+
+void sl_proxy_no_broker(struct sl_proxy *proxy); /* there will be none for now */
+
+/* Resets every flow in the kernel and removes what is left of them; -EAGAIN: no broker, or one is
+ * under way. */
+SL_MUST_CHECK int sl_proxy_flush(struct sl_proxy *proxy, sl_proxy_fn done, void *arg);
+
 /* ---- views ---- */
+
+/* The kernel's side of the packet engine, as the broker and the programs tell it. */
+struct sl_kernel_view {
+	bool has_broker;
+	struct sl_broker_status status; /* the last one; zeros before the first */
+	enum sl_engine_reason off;      /* SL_WHY_ELIGIBLE: hand-overs are possible */
+	/* read-only descriptors of the maps, borrowed; -1: there are none */
+	int flows_fd;
+	int counters_fd;
+	int routes_fd;
+};
+void sl_proxy_kernel(const struct sl_proxy *proxy, struct sl_kernel_view *ret);
 
 struct sl_conn_row {
 	uint64_t id;
@@ -128,6 +157,8 @@ struct sl_proxy_totals {
 	uint64_t ended[SL_SIDE_COUNT_][SL_REASON_COUNT_];
 	uint64_t no_route_rejected[SL_REASON_COUNT_]; /* refused before a route was known */
 	uint64_t no_route_ended[SL_REASON_COUNT_];    /* ended then, also those refused */
+	uint64_t handover[SL_WHY_COUNT_];             /* the broker's answers; ELIGIBLE: done */
+	struct sl_hist handover_time;                 /* from asking to the answer */
 	uint64_t accept_errors;                       /* EMFILE, ENFILE, ENOMEM, ENOBUFS */
 	uint64_t fsm_bugs;       /* impossible events; anything but 0 is a defect */
 	uint64_t access_dropped; /* bytes of the access log nobody took in time */

@@ -18,6 +18,7 @@ struct sl_route_counts {
 	uint64_t total[SL_ENGINE_COUNT_];
 	uint64_t bytes_up[SL_ENGINE_COUNT_];
 	uint64_t bytes_down[SL_ENGINE_COUNT_];
+	uint64_t moved; /* from one engine to another: counted in total[] of both */
 	uint64_t rejected[SL_REASON_COUNT_];
 	struct sl_ended *ended[SL_ENGINE_COUNT_]; /* published atomically, NULL until needed */
 };

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "proxy/conn.h"
+#include "proxy/engine.h"
 #include "proxy/worker.h"
 
 /* Records looked at in one turn. */
@@ -144,6 +145,8 @@ static void add_row(struct part *p, const struct sl_conn *c)
 
 static void look_at(struct part *p, struct sl_conn *c)
 {
+	if (c->engine && c->engine->refresh)
+		c->engine->refresh(c);
 	sl_hist_add(&p->age, sl_loop_now_us(p->worker->loop) - c->accepted_us);
 	if (!matches(p->survey, c))
 		return;

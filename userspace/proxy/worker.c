@@ -27,7 +27,10 @@ int sl_worker_new(const struct sl_worker_options *options, struct sl_worker **re
 	w->index = options->index;
 	w->limits = options->limits;
 	w->access = options->access;
-	w->next_id = options->first_conn_id + options->index;
+	/* so that id % n_workers is the worker's index: see sl_broker_add_channel() */
+	w->next_id = (options->first_conn_id + options->n_workers - 1) / options->n_workers *
+			     options->n_workers +
+		     options->index;
 	w->id_step = options->n_workers;
 	w->port_min = options->port_min;
 	w->port_max = options->port_max;
@@ -44,10 +47,15 @@ int sl_worker_new(const struct sl_worker_options *options, struct sl_worker **re
 	w->scratch = malloc(SL_SCRATCH_SIZE);
 	if (!w->scratch)
 		return -ENOMEM;
+	w->packet_reason = SL_WHY_NO_PRIVILEGE;
+	sl_packet_flows_init(&w->packet_flows, w);
 	r = sl_loop_new(&w->loop);
-	if (r < 0)
-		return r;
-	r = sl_pipe_pool_new(MAX_IDLE_PIPES, &w->pipes);
+	if (r == 0)
+		r = sl_pipe_pool_new(MAX_IDLE_PIPES, &w->pipes);
+	if (r == 0)
+		r = sl_sources_new(&w->sources);
+	if (r == 0)
+		r = sl_handovers_new(w, &w->handovers);
 	if (r < 0)
 		return r;
 	*ret = SL_TAKE_PTR(w);
@@ -112,6 +120,8 @@ void sl_worker_free(struct sl_worker *w)
 	if (w->loop) {
 		end_all(w);
 		sl_timer_stop(&w->accept_pause);
+		sl_packet_flows_stop(&w->packet_flows);
+		sl_handovers_free(w->handovers);
 		flush_access(&w->access_flush);
 	}
 	sl_loop_free(w->loop); /* runs what is deferred: records come back */
@@ -123,6 +133,7 @@ void sl_worker_free(struct sl_worker *w)
 	}
 	sl_generation_unref(w->gen);
 	sl_deny_unref(w->deny);
+	sl_sources_free(w->sources);
 	free(w->choices);
 	sl_pipe_pool_free(w->pipes);
 	sl_str_done(&w->access_lines);
@@ -146,16 +157,31 @@ struct sl_conn *sl_worker_new_conn(struct sl_worker *w)
 	*c = (struct sl_conn){ .worker = w,
 			       .id = w->next_id,
 			       .engine_id = SL_ENGINE_NONE,
+			       .handover_after = UINT64_MAX,
 			       .drain_at_ms = SL_NEVER,
 			       .drain_final_ms = SL_NEVER };
 	for (int i = 0; i < SL_SIDE_COUNT_; i++) {
 		c->side[i].io.fd = -1;
 		c->flow[i].pipe = SL_PIPE_NONE;
 	}
+	sl_list_init(&c->young);
 	w->next_id += w->id_step;
 	sl_list_add(&w->conns, &c->node);
 	w->n_conns++;
 	return c;
+}
+
+void sl_worker_rename_conn(struct sl_worker *w, struct sl_conn *c, uint64_t id)
+{
+	c->id = id;
+	/* The registry is in the order of ids as far as they are new: see proxy/survey.c. */
+	sl_list_remove(&c->node);
+	sl_list_insert_after(&w->conns, &c->node);
+}
+
+enum sl_engine_reason sl_worker_packet_reason(const struct sl_worker *w)
+{
+	return (enum sl_engine_reason)__atomic_load_n(&w->packet_reason, __ATOMIC_RELAXED);
 }
 
 static void reap(struct sl_task *task)
@@ -208,6 +234,8 @@ int sl_worker_use_generation(struct sl_worker *w, struct sl_generation *gen)
 		return r;
 	w->gen = sl_generation_ref(gen);
 	sl_generation_unref(before);
+	if (!before)
+		sl_handovers_start(w->handovers);
 	return 0;
 }
 

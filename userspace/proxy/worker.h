@@ -14,8 +14,11 @@
 #include "proxy/conn.h"
 #include "proxy/deny.h"
 #include "proxy/generation.h"
+#include "proxy/handover.h"
 #include "proxy/limits.h"
+#include "proxy/packet.h"
 #include "proxy/proxy.h"
+#include "proxy/source.h"
 
 /* One read's worth; bulk reads use all of it, first reads SL_READ_SIZE. */
 #define SL_SCRATCH_SIZE (256u << 10)
@@ -31,6 +34,8 @@ struct sl_worker_counts {
 	uint64_t ended[SL_SIDE_COUNT_][SL_REASON_COUNT_];
 	uint64_t no_route_rejected[SL_REASON_COUNT_];
 	uint64_t no_route_ended[SL_REASON_COUNT_];
+	uint64_t handover[SL_WHY_COUNT_]; /* answers of the broker */
+	struct sl_hist handover_time;
 	uint64_t accept_errors;
 	uint64_t fsm_bugs;
 	struct sl_hist connect;
@@ -70,6 +75,11 @@ struct sl_worker {
 	uint32_t port_max;
 	uint32_t port_step;
 	uint32_t next_port;
+	struct sl_handovers *handovers;
+	struct sl_packet_flows packet_flows;
+	struct sl_sources *sources;
+	uint32_t packet_reason; /* atomic, set by the control thread: see sl_worker_packet_reason()
+				 */
 	struct sl_str access_lines;
 	struct sl_task access_flush;
 	struct sl_log_limit connect_log;
@@ -81,6 +91,7 @@ struct sl_worker {
 	bool accept_paused;
 
 	bool draining;
+	bool hands_on;       /* while draining: flows of the kernel go to the next process */
 	sl_task_fn on_empty; /* runs (deferred) when draining and no connection is left */
 	struct sl_task empty_task;
 	void *on_empty_arg;
@@ -108,6 +119,10 @@ void sl_worker_free(struct sl_worker *w);
 struct sl_conn *sl_worker_new_conn(struct sl_worker *w); /* NULL: out of memory */
 /* The record goes back at the end of the turn. */
 void sl_worker_retire_conn(struct sl_worker *w, struct sl_conn *c);
+/* Gives a new connection the id of the flow it stands for. */
+void sl_worker_rename_conn(struct sl_worker *w, struct sl_conn *c, uint64_t id);
+/* SL_WHY_ELIGIBLE: flows may be handed over; else why none can be. */
+enum sl_engine_reason sl_worker_packet_reason(const struct sl_worker *w);
 /* Takes a reference. On -ENOMEM the generation before stays. */
 SL_MUST_CHECK int sl_worker_use_generation(struct sl_worker *w, struct sl_generation *gen);
 void sl_worker_flush_access_later(struct sl_worker *w); /* access_lines, at the end of the turn */

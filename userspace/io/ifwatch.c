@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-#include "daemon/ifwatch.h"
+#include "io/ifwatch.h"
 
 #include <errno.h>
 #include <linux/netlink.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-#ifndef SL_DAEMON_IFWATCH_H
-#define SL_DAEMON_IFWATCH_H
+#ifndef SL_IO_IFWATCH_H
+#define SL_IO_IFWATCH_H
 
 #include "io/loop.h"
 

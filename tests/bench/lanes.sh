@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# shellcheck shell=bash disable=SC2154
+# Sourced by tests/bench/run: the lanes, and what carries the connections of each.
+#
+# A lane is a way from the client's namespace to the backend's through a namespace of its own, so
+# that programs at its interfaces, rules and conntrack touch nothing but it:
+#
+#   client 10.77.N.2 - 10.77.N.1 lane N 10.78.N.1 - 10.78.N.2 backend
+#
+# Lanes whose name begins with "plain-" carry plain packets of one MTU: checksum and segmentation
+# offload are off at the endpoints, as XDP in driver mode needs it, and GRO is on there, which
+# makes a veth take the packets an XDP program redirects to it.
+
+LANES=(direct packet dnat relay haproxy nginx
+	plain-direct plain-packet plain-xdp plain-relay handover)
+SLOTS=4 # ports of a lane, so that no test inherits the TIME_WAIT sockets of another kind
+BASE_PORT=9000
+tw_limit=1048576
+
+bench_id=$$
+cl=slbench-cl-$bench_id be=slbench-be-$bench_id
+backend_pid='' load_pid=''
+lanes_up=()
+declare -A main_pid
+
+number_of() { # LANE
+	local i
+	for i in "${!LANES[@]}"; do [ "${LANES[i]}" != "$1" ] || echo $((i + 1)); done
+}
+ns_of() { echo "slbench-$(number_of "$1")-$bench_id"; }
+front_of() { echo "10.77.$(number_of "$1").1"; }
+target_of() { echo "10.78.$(number_of "$1").2"; }
+kind_of() { echo "${1#plain-}"; } # of contender
+is_sluice() { case $(kind_of "$1") in packet | xdp | relay | handover) true ;; *) false ;; esac }
+# What the client connects to.
+entry_of() { case $(kind_of "$1") in direct) target_of "$1" ;; *) front_of "$1" ;; esac }
+
+# ---- processes -------------------------------------------------------------
+
+# SIGTERM, again after 2 s (drains no longer), SIGKILL after 5 s.
+stop_pid() { # PID
+	local i
+	kill "$1" 2>/dev/null || return 0
+	for ((i = 0; i < 50; i++)); do
+		kill -0 "$1" 2>/dev/null || break
+		[ $i != 20 ] || kill "$1" 2>/dev/null
+		sleep 0.1
+	done
+	kill -9 "$1" 2>/dev/null
+	wait "$1" 2>/dev/null
+	return 0
+}
+
+lanes_down() {
+	local p lane ns
+	trap - EXIT INT TERM
+	exec 2>/dev/null
+	for p in $load_pid "${main_pid[@]}" $backend_pid; do stop_pid "$p"; done
+	for ns in $cl $be $(for lane in "${lanes_up[@]}"; do ns_of "$lane"; done); do
+		# what a killed supervisor may have left in a namespace that is ours alone
+		for p in $(ip netns pids "$ns"); do kill -9 "$p"; done
+		ip netns del "$ns"
+	done
+	for lane in "${lanes_up[@]}"; do umount "$tmp/$lane/bpf"; done
+	rm -rf "$tmp"
+}
+
+descendants() { # PID: itself and everything below it
+	local child
+	echo "$1"
+	for child in $(pgrep -P "$1"); do descendants "$child"; done
+}
+pids_of() { [ -z "${main_pid[$1]:-}" ] || descendants "${main_pid[$1]}"; } # LANE
+
+wait_listening() { # LANE PID
+	local i
+	for ((i = 0; i < 100; i++)); do
+		[ -z "$(ip netns exec "$(ns_of "$1")" ss -Hltn "sport = :$((BASE_PORT + SLOTS - 1))")" ] || return 0
+		kill -0 "$2" 2>/dev/null || break
+		sleep 0.1
+	done
+	return 1
+}
+
+# ---- the network -----------------------------------------------------------
+
+space() { # NS: never changed again while something runs
+	ip netns add "$1" && ip -n "$1" link set lo up &&
+		ip netns exec "$1" sysctl -qw net.ipv4.tcp_tw_reuse=1 \
+			net.ipv4.ip_local_port_range='1024 65000' \
+			net.ipv4.ip_local_reserved_ports=9000-9099 \
+			net.ipv4.tcp_max_tw_buckets=$tw_limit
+}
+
+link() { # NS_A DEV_A ADDRESS_A NS_B DEV_B ADDRESS_B
+	ip -n "$1" link add "$2" type veth peer name "$5" netns "$4" &&
+		ip -n "$1" addr add "$3" dev "$2" && ip -n "$4" addr add "$6" dev "$5" &&
+		ip -n "$1" link set "$2" up && ip -n "$4" link set "$5" up
+}
+
+plain_packets() { # NS DEV
+	ip netns exec "$1" ethtool -K "$2" tx off tso off gro on >/dev/null
+}
+
+lane_up() { # LANE
+	local n ns
+	n=$(number_of "$1")
+	ns=$(ns_of "$1")
+	lanes_up+=("$1")
+	mkdir -p "$tmp/$1/bpf"
+	space "$ns" && link $cl "c$n" "10.77.$n.2/24" "$ns" p0 "10.77.$n.1/24" &&
+		link "$ns" p1 "10.78.$n.1/24" $be "b$n" "10.78.$n.2/24" &&
+		ip -n $cl route add "10.78.$n.0/24" via "10.77.$n.1" &&
+		ip -n $be route add "10.77.$n.0/24" via "10.78.$n.1" || return 1
+	case $1 in plain-*) plain_packets $cl "c$n" && plain_packets $be "b$n" || return 1 ;; esac
+	case $(kind_of "$1") in
+	direct | dnat) ip netns exec "$ns" sysctl -qw net.ipv4.ip_forward=1 ;;
+	# what bpf_fib_lookup() asks for; nothing is forwarded by the stack
+	xdp) ip netns exec "$ns" sysctl -qw net.ipv4.conf.p0.forwarding=1 net.ipv4.conf.p1.forwarding=1 ;;
+	esac
+}
+
+# ---- contenders ------------------------------------------------------------
+
+# Of the packet engine: all flows early where the hand-over itself is measured, else the defaults.
+packet_keys() { # LANE
+	case $(kind_of "$1") in
+	packet) echo "hook: tc" ;;
+	xdp) echo "hook: xdp, max_flows: 65536" ;;
+	handover) echo "hook: tc, after_bytes: 0, after_age: 0" ;;
+	esac
+}
+engine_of() { # LANE SLOT
+	case $(kind_of "$1")/$2 in
+	relay/* | handover/1) echo relay ;;
+	*) echo packet ;;
+	esac
+}
+
+config_sluice() { # LANE
+	local slot keys
+	keys=$(packet_keys "$1")
+	cat <<-END
+		version: 1
+		global:
+		  workers: 2
+		  runtime_dir: $tmp/$1/run
+		  state_dir: $tmp/$1/state
+		  bpf_dir: $tmp/$1/bpf
+		  http: none
+		  log: { level: error, access: none }
+	END
+	[ -z "$keys" ] || echo "  packet: { $keys }"
+	echo "routes:"
+	for ((slot = 0; slot < SLOTS; slot++)); do
+		echo "  - { name: p$slot, match: { ports: \"$(front_of "$1"):$((BASE_PORT + slot))\" }," \
+			"engine: $(engine_of "$1" $slot), forward: \"$(target_of "$1"):$((BASE_PORT + slot))\" }"
+	done
+}
+
+config_haproxy() { # LANE
+	local slot
+	cat <<-END
+		global
+		  nbthread 2
+		  maxconn $((idle_count + 50))
+		  maxpipes 40
+		defaults
+		  mode tcp
+		  option splice-auto
+		  timeout connect 5s
+		  timeout client 1h
+		  timeout server 1h
+	END
+	for ((slot = 0; slot < SLOTS; slot++)); do
+		printf 'listen p%s\n  bind %s:%s\n  server b %s:%s\n' $slot "$(front_of "$1")" \
+			$((BASE_PORT + slot)) "$(target_of "$1")" $((BASE_PORT + slot))
+	done
+}
+
+config_nginx() { # LANE
+	local slot
+	cat <<-END
+		load_module $stream_module;
+		daemon off;
+		worker_processes 2;
+		worker_rlimit_nofile $fds;
+		pid $tmp/nginx.pid;
+		error_log stderr error;
+		events { worker_connections $fds; }
+		stream {
+		  proxy_timeout 1h;
+		  tcp_nodelay on;
+	END
+	for ((slot = 0; slot < SLOTS; slot++)); do
+		printf '  server { listen %s:%s; proxy_pass %s:%s; }\n' "$(front_of "$1")" \
+			$((BASE_PORT + slot)) "$(target_of "$1")" $((BASE_PORT + slot))
+	done
+	echo "}"
+}
+
+# The fewest rules that do it.
+rules_dnat() { # LANE
+	cat <<-END
+		table ip bench
+		delete table ip bench
+		table ip bench {
+			chain prerouting {
+				type nat hook prerouting priority dstnat;
+				ip daddr $(front_of "$1") tcp dport $BASE_PORT-$((BASE_PORT + SLOTS - 1)) dnat to $(target_of "$1")
+			}
+		}
+	END
+}
+
+# Does this build, on this machine, know the engine?
+supports_packet() {
+	mkdir -p "$tmp/packet"
+	config_sluice packet >"$tmp/packet/try.yaml"
+	"$O/sluiced" -t -c "$tmp/packet/try.yaml" >"$tmp/packet/try.log" 2>&1
+}
+
+start() { # LANE
+	local command kind conf=$tmp/$1/conf
+	kind=$(kind_of "$1")
+	case $kind in
+	direct) return 0 ;;
+	dnat)
+		rules_dnat "$1" | ip netns exec "$(ns_of "$1")" nft -f -
+		return
+		;;
+	haproxy)
+		config_haproxy "$1" >"$conf"
+		command=("$haproxy" -db -f "$conf")
+		;;
+	nginx)
+		config_nginx "$1" >"$conf"
+		command=("$nginx" -p "$tmp" -c "$conf")
+		;;
+	*)
+		# `ip netns exec` hides /sys/fs/bpf
+		mountpoint -q "$tmp/$1/bpf" || mount -t bpf bpf "$tmp/$1/bpf" || return 1
+		config_sluice "$1" >"$conf"
+		command=("$O/sluiced" -c "$conf")
+		;;
+	esac
+	ip netns exec "$(ns_of "$1")" "${command[@]}" >"$tmp/$1/log" 2>&1 </dev/null &
+	main_pid[$1]=$!
+	wait_listening "$1" $! || {
+		echo "tests/bench/run: $1 did not start:" >&2
+		tail -n 5 "$tmp/$1/log" >&2
+		return 1
+	}
+}
+stop() { # LANE
+	[ -n "${main_pid[$1]:-}" ] || return 0
+	stop_pid "${main_pid[$1]}"
+	unset "main_pid[$1]"
+}
+
+# ---- what the daemon says --------------------------------------------------
+
+sluice() { "$O/sluice" --socket "$tmp/$1/run/control.sock" "${@:2}"; } # LANE ARGUMENT...
+
+# The engines of the open connections of a route, and why: "packet", "packet relay:not_quiescent"
+engines_now() { # LANE ROUTE
+	sluice "$1" conns --route "$2" --json |
+		jq -r '[.[] | if .engine == "packet" then .engine else "\(.engine):\(.engine_reason)" end] | unique | join(" ")'
+}
+
+# Until every connection of the route is in the kernel; else 1, and what they are on instead.
+wait_packet() { # LANE ROUTE
+	local i now
+	for ((i = 0; i < 100; i++)); do
+		now=$(engines_now "$1" "$2")
+		[ "$now" != packet ] || return 0
+		sleep 0.05
+	done
+	echo "${now:-none}"
+	return 1
+}
+
+# Exit code 4, degraded, comes with an answer.
+n_packet() { { sluice "$1" status --json || [ $? = 4 ]; } | jq -r '.engines.packet.active // 0'; } # LANE
+
+# Packets the programs have forwarded: by XDP, by TC.
+forwarded() { # LANE
+	bpftool -j map dump pinned "$tmp/$1/bpf/counters" 2>/dev/null |
+		jq -r '[.. | objects | .forwarded_xdp? // empty | numbers] as $x |
+			[.. | objects | .forwarded_tc? // empty | numbers] as $t | "\($x | add // 0) \($t | add // 0)"'
+}

@@ -1,0 +1,56 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# A flow table, and then a range of ports, too small for all: everyone is served, whoever does not fit by
+# relay, and that is said and counted.
+. "$(dirname "$0")/../lib/netlab.sh"
+. "$(dirname "$0")/../lib/packetlab.sh"
+need_packet
+N=${N:-300}
+
+server v verify 8000 stall=$((2000 * SLOW))
+server e echo 8001
+text="routes:
+$(proute v 8080 "\"$BACKEND_IP:8000\"")
+$(proute e 8081 "\"$BACKEND_IP:8001\"")"
+choices() { # REASON: connections whose engine was chosen for it
+	http_get /metrics | awk -v r="reason=\"$1\"" '/^sluice_(engine_choice|handover)_total/ { if (index($0, r) || index($0, "result=\"'"$1"'\"")) n += $NF } END { print n + 0 }'
+}
+
+# crowd REASON MAX: N at once, of which at most MAX fit.
+crowd() {
+	mark_rst
+	client_bg crowd hold to=$PROXY_IP:8081 n="$N" ping=1 timeout=60
+	wait_for has_output crowd
+	assert_eq "held" "$(head -n 1 "$LAB_DIR/crowd.out" | jq .held)" "$N"
+	wait_until 8000 eval '[ "$(n_on packet e)" -ge 20 ]' || fail "on packet: $(n_on packet e); $(handovers)"
+	wait_until 8000 eval '[ "$(sl conns --route e --json | jq "[.[] | select(.engine == \"relay\" and .engine_reason == \"'"$1"'\")] | length")" = $((N - $(n_on packet e))) ]' ||
+		fail "relay because of: $(sl conns --route e --json | jq -r '.[] | .engine + " " + .engine_reason' | sort | uniq -c)"
+	echo "on packet: $(n_on packet e) of $N; $(handovers)"
+	assert_between "on packet" "$(n_on packet e)" 20 "$2"
+	assert_between "counted as $1" "$(choices "$1")" $((N - $2)) 1000000
+	say "transfers meanwhile"
+	client verify to=$PROXY_IP:8080 n="$N" c=32 max=100000 shapes=all rest=50 timeout=60 stall=$((2000 * SLOW)) || fail "transfers"
+	assert_eq "those held" "$(sl conns --route e --json | jq length)" "$N"
+	stop_peer crowd
+	assert_eq "held to the end: $RESULT" "$RC" 0
+	assert_no_rst
+	assert_packet_baseline
+}
+
+say "max_flows: 64"
+start_packet "max_flows=64" "$text"
+packet_baseline
+crowd map_full 64
+assert_match "the daemon says it" "$(jqs .kernel.packet_flows)" '^[0-9]+$'
+stop_sluice
+assert_eq "exit code" "$RC" 0
+purge_all() { ip netns exec "$LAB-p" "$SLUICED" -c "$LAB_DIR/main/sluice.yaml" --purge >"$LAB_DIR/purge.out" 2>&1; }
+purge_all || fail "purge: $(cat "$LAB_DIR/purge.out")"
+
+say "a range of 64 ports"
+start_packet "ports=40000-40063" "$text"
+packet_baseline
+crowd port_range_full 64
+stop_sluice
+assert_eq "exit code" "$RC" 0
+verified v $((2 * N))

@@ -1,0 +1,7 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# 1000 connections handed over in the same moment, ten times.
+set -eu
+cd "$(dirname "$0")/../e2e"
+N=256 ROUNDS=3 ./test_packet_storm.sh
+N=1000 ROUNDS=10 MAX=300000 ./test_packet_storm.sh

@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* What proxy and broker say to each other: only whole, sound messages get through. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "broker/wire.h"
+
+static void pair(int ret[2])
+{
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ret),
+			 0);
+}
+
+static void close_pair(const int p[2])
+{
+	assert_int_equal(close(p[0]), 0);
+	assert_int_equal(close(p[1]), 0);
+}
+
+static unsigned count_fds(void)
+{
+	unsigned n = 0;
+
+	for (int fd = 0; fd < 1024; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
+}
+
+/* Sends `len` bytes with `n_fds` descriptors, `fd` but for the last one, whatever they are. */
+static void send_fds(int sock, const void *bytes, size_t len, int fd, int last, size_t n_fds)
+{
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)bytes, .iov_len = len };
+	union {
+		struct cmsghdr align;
+		char room[CMSG_SPACE(253 * sizeof(int))];
+	} control = { 0 };
+	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (n_fds > 0) {
+		struct cmsghdr *c;
+
+		mh.msg_control = control.room;
+		mh.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+		c = CMSG_FIRSTHDR(&mh);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+		for (size_t i = 0; i < n_fds; i++)
+			memcpy(CMSG_DATA(c) + i * sizeof(int), i + 1 < n_fds ? &fd : &last,
+			       sizeof(int));
+	}
+	assert_int_equal(sendmsg(sock, &mh, 0), len);
+}
+
+static void send_raw(int sock, const void *bytes, size_t len, int fd, size_t n_fds)
+{
+	send_fds(sock, bytes, len, fd, fd, n_fds);
+}
+
+static struct sl_addr addr(const char *text)
+{
+	struct sl_addr a;
+
+	assert_int_equal(sl_addr_parse(text, &a), 0);
+	return a;
+}
+
+static struct sl_broker_msg handover(uint32_t type)
+{
+	struct sl_broker_msg msg = { .type = type, .conn_id = 7 };
+
+	msg.handover.generation = 3;
+	msg.handover.client = addr("192.0.2.1:1234");
+	msg.handover.via = addr("[2001:db8::1]:80");
+	return msg;
+}
+
+static struct sl_broker_msg adopt(void)
+{
+	struct sl_broker_msg msg = { .type = SL_BROKER_ADOPT, .conn_id = 7 };
+
+	msg.flow.client = addr("[2001:db8::1]:1234");
+	msg.flow.front = addr("[2001:db8::2]:80");
+	msg.flow.back = addr("192.0.2.1:40000");
+	msg.flow.backend = addr("192.0.2.2:80");
+	return msg;
+}
+
+static struct sl_broker_msg result(void)
+{
+	return (struct sl_broker_msg){ .type = SL_BROKER_RESULT, .result.why = SL_WHY_ELIGIBLE };
+}
+
+/* ---- checks ---- */
+
+static const struct {
+	uint32_t type;
+	size_t n_fds;
+	bool is_request;
+} types[] = {
+	{ SL_BROKER_HANDOVER, 2, true }, { SL_BROKER_RESOLVE, 2, true },
+	{ SL_BROKER_KILL, 0, true },     { SL_BROKER_PROBE, 0, true },
+	{ SL_BROKER_RELEASE, 0, true },  { SL_BROKER_ADOPTED, 0, true },
+	{ SL_BROKER_FLUSH, 0, true },    { SL_BROKER_HELLO, 4, false },
+	{ SL_BROKER_RESULT, 0, false },  { SL_BROKER_CHANGED, 0, false },
+	{ SL_BROKER_ENDED, 0, false },   { SL_BROKER_ADOPT, 0, false },
+	{ SL_BROKER_FLUSHED, 0, false }, { SL_BROKER_STATUS, 0, false },
+};
+
+static struct sl_broker_msg sample(uint32_t type)
+{
+	if (type == SL_BROKER_HANDOVER || type == SL_BROKER_RESOLVE)
+		return handover(type);
+	if (type == SL_BROKER_ADOPT)
+		return adopt();
+	if (type == SL_BROKER_RESULT)
+		return result();
+	return (struct sl_broker_msg){ .type = type };
+}
+
+/* Each type goes one way, in one size, with one number of descriptors. */
+static void test_types(void **state)
+{
+	(void)state;
+	assert_int_equal(sizeof(types) / sizeof(types[0]), SL_BROKER_TYPE_COUNT_ - 1);
+	assert_int_equal(sl_broker_n_fds(0), -1);
+	assert_int_equal(sl_broker_n_fds(SL_BROKER_TYPE_COUNT_), -1);
+	assert_int_equal(sl_broker_n_fds(UINT32_MAX), -1);
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+		struct sl_broker_msg msg = sample(types[i].type);
+
+		assert_int_equal(sl_broker_n_fds(msg.type), types[i].n_fds);
+		assert_int_equal(sl_broker_is_request(msg.type), types[i].is_request);
+		for (size_t n_fds = 0; n_fds < 6; n_fds++) {
+			int good = n_fds == types[i].n_fds;
+
+			assert_int_equal(sl_broker_check_request(&msg, sizeof(msg), n_fds),
+					 good && types[i].is_request ? 0 : -EBADMSG);
+			assert_int_equal(sl_broker_check_reply(&msg, sizeof(msg), n_fds),
+					 good && !types[i].is_request ? 0 : -EBADMSG);
+		}
+		for (size_t n = 0; n < sizeof(msg); n++) {
+			assert_int_equal(sl_broker_check_request(&msg, n, types[i].n_fds),
+					 -EBADMSG);
+			assert_int_equal(sl_broker_check_reply(&msg, n, types[i].n_fds), -EBADMSG);
+		}
+	}
+}
+
+static int check(const struct sl_broker_msg *msg)
+{
+	size_t n_fds = (size_t)sl_broker_n_fds(msg->type);
+
+	return sl_broker_is_request(msg->type) ? sl_broker_check_request(msg, sizeof(*msg), n_fds)
+					       : sl_broker_check_reply(msg, sizeof(*msg), n_fds);
+}
+
+#define refuses(msg, field, value)                        \
+	do {                                              \
+		struct sl_broker_msg bad_ = (msg);        \
+                                                          \
+		assert_int_equal(check(&bad_), 0);        \
+		bad_.field = (value);                     \
+		assert_int_equal(check(&bad_), -EBADMSG); \
+	} while (0)
+#define takes(msg, field, value)                    \
+	do {                                        \
+		struct sl_broker_msg good_ = (msg); \
+                                                    \
+		good_.field = (value);              \
+		assert_int_equal(check(&good_), 0); \
+	} while (0)
+
+static void test_requests(void **state)
+{
+	const struct sl_broker_msg adopted = { .type = SL_BROKER_ADOPTED };
+
+	(void)state;
+	refuses(handover(SL_BROKER_HANDOVER), handover.client.sa.sa_family, AF_UNIX);
+	refuses(handover(SL_BROKER_HANDOVER), handover.via.sa.sa_family, 0xffff);
+	refuses(handover(SL_BROKER_RESOLVE), handover.client.sa.sa_family, AF_PACKET);
+	refuses(handover(SL_BROKER_RESOLVE), handover.is_frozen, 2);
+	takes(handover(SL_BROKER_HANDOVER), handover.client.sa.sa_family, AF_UNSPEC);
+	takes(handover(SL_BROKER_HANDOVER), handover.via.sa.sa_family, AF_UNSPEC);
+	takes(handover(SL_BROKER_HANDOVER), handover.is_frozen, 1);
+	/* what is asked of the policy, not believed: any number */
+	takes(handover(SL_BROKER_HANDOVER), handover.route, UINT32_MAX);
+	takes(handover(SL_BROKER_HANDOVER), handover.generation, UINT64_MAX);
+	takes(handover(SL_BROKER_HANDOVER), conn_id, UINT64_MAX);
+	/* reserved */
+	takes(handover(SL_BROKER_HANDOVER), flag, UINT32_MAX);
+	takes(handover(SL_BROKER_HANDOVER), room[239], 'x');
+	takes(adopted, flag, 1);
+	takes(adopted, flag, 2);
+	takes(adopted, room[0], 'x');
+	refuses(adopted, flag, 3);
+	refuses(adopted, flag, UINT32_MAX);
+}
+
+static void test_replies(void **state)
+{
+	const struct sl_broker_msg ended = { .type = SL_BROKER_ENDED };
+	struct sl_broker_msg status = { .type = SL_BROKER_STATUS };
+
+	(void)state;
+	refuses(result(), result.why, SL_WHY_NONE);
+	refuses(result(), result.why, SL_WHY_COUNT_);
+	refuses(result(), result.is_final, 2);
+	refuses(result(), result.has_holes, UINT32_MAX);
+	takes(result(), result.why, SL_WHY_COUNT_ - 1);
+	takes(ended, ended.how, SL_BROKER_END_KILLED);
+	refuses(ended, ended.how, SL_BROKER_END_KILLED + 1);
+	refuses(status, status.is_on, 2);
+	refuses(status, status.why, SL_WHY_COUNT_);
+	memset(status.status.text, 'x', sizeof(status.status.text));
+	assert_int_equal(check(&status), -EBADMSG);
+	status.status.text[sizeof(status.status.text) - 1] = '\0';
+	assert_int_equal(check(&status), 0);
+	refuses(adopt(), flow.client.sa.sa_family, AF_INET);
+	refuses(adopt(), flow.front.sa.sa_family, AF_UNSPEC);
+	refuses(adopt(), flow.back.sa.sa_family, AF_UNSPEC);
+	refuses(adopt(), flow.backend.sa.sa_family, AF_INET6);
+	refuses(adopt(), flow.backend.sa.sa_family, AF_UNIX);
+}
+
+/* ---- the socket ---- */
+
+static void test_round_trip(void **state)
+{
+	int p[2], fds[SL_BROKER_MAX_FDS];
+	struct sl_broker_msg msg = handover(SL_BROKER_HANDOVER), got;
+	struct stat sent[2], st;
+
+	(void)state;
+	pair(p);
+	assert_int_equal(sl_broker_recv(p[1], true, &got, fds), -EAGAIN);
+	assert_int_equal(sl_broker_send(p[0], &msg, p, 2), 0);
+	assert_int_equal(sl_broker_recv(p[1], true, &got, fds), 0);
+	assert_memory_equal(&got, &msg, sizeof(msg));
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(fstat(p[i], &sent[i]), 0);
+		assert_int_equal(fstat(fds[i], &st), 0);
+		assert_int_equal(st.st_ino, sent[i].st_ino);
+		assert_int_equal(fcntl(fds[i], F_GETFD), FD_CLOEXEC);
+	}
+	assert_int_equal(fds[2], -1);
+	assert_int_equal(fds[3], -1);
+	sl_broker_close_fds(fds);
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(fds[i], -1);
+	close_pair(p);
+}
+
+static void test_sender_checks(void **state)
+{
+	struct sl_broker_msg msg = handover(SL_BROKER_HANDOVER);
+	const struct sl_broker_msg unknown = { .type = SL_BROKER_TYPE_COUNT_ };
+	const struct sl_broker_msg none = { .type = SL_BROKER_RESULT };
+	int p[2];
+
+	(void)state;
+	pair(p);
+	assert_int_equal(sl_broker_send(p[0], &msg, p, 1), -EINVAL);
+	assert_int_equal(sl_broker_send(p[0], &msg, NULL, 0), -EINVAL);
+	assert_int_equal(sl_broker_send(p[0], &unknown, NULL, 0), -EINVAL);
+	assert_int_equal(sl_broker_send(p[0], &none, NULL, 0), -EINVAL);
+	msg.handover.is_frozen = 9;
+	assert_int_equal(sl_broker_send(p[0], &msg, p, 2), -EINVAL);
+	close_pair(p);
+}
+
+static void test_bad_datagrams(void **state)
+{
+	static const struct {
+		const char *why;
+		uint32_t type;
+		size_t len;
+		size_t n_fds;
+	} rows[] = {
+		{ "too short", SL_BROKER_KILL, 255, 0 },
+		{ "too long", SL_BROKER_KILL, 257, 0 },
+		{ "one byte", SL_BROKER_KILL, 1, 0 },
+		{ "nothing but a descriptor", SL_BROKER_KILL, 0, 1 },
+		{ "type 0", 0, 256, 0 },
+		{ "type beyond", SL_BROKER_TYPE_COUNT_, 256, 0 },
+		{ "a reply", SL_BROKER_FLUSHED, 256, 0 },
+		{ "descriptors missing", SL_BROKER_HANDOVER, 256, 0 },
+		{ "one of two", SL_BROKER_HANDOVER, 256, 1 },
+		{ "three of two", SL_BROKER_HANDOVER, 256, 3 },
+		{ "more than anything has", SL_BROKER_HANDOVER, 256, 5 },
+		{ "as many as the kernel lets through", SL_BROKER_HANDOVER, 256, 253 },
+		{ "one unasked", SL_BROKER_KILL, 256, 1 },
+		{ "short with descriptors", SL_BROKER_HANDOVER, 4, 2 },
+		{ "long with descriptors", SL_BROKER_HANDOVER, 512, 2 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		char bytes[512] = { 0 };
+		struct sl_broker_msg got = { .type = 99 };
+		int p[2], fds[SL_BROKER_MAX_FDS] = { 9, 9, 9, 9 };
+		unsigned before;
+
+		memcpy(bytes, &rows[i].type, sizeof(rows[i].type));
+		pair(p);
+		before = count_fds();
+		send_raw(p[0], bytes, rows[i].len, p[0], rows[i].n_fds);
+		if (sl_broker_recv(p[1], true, &got, fds) != -EBADMSG)
+			fail_msg("%s: accepted", rows[i].why);
+		assert_int_equal(got.type, 99);
+		for (int k = 0; k < 4; k++)
+			assert_int_equal(fds[k], -1);
+		if (count_fds() != before)
+			fail_msg("%s: a descriptor is left", rows[i].why);
+		close_pair(p);
+	}
+}
+
+/* The receiver's table has room for one of two: the kernel says so in a flag alone. */
+static void test_no_room_for_descriptor(void **state)
+{
+	const struct sl_broker_msg msg = handover(SL_BROKER_HANDOVER);
+	struct sl_broker_msg got;
+	int p[2], fds[SL_BROKER_MAX_FDS], lowest;
+	struct rlimit old, low;
+	unsigned before;
+
+	(void)state;
+	pair(p);
+	assert_int_equal(sl_broker_send(p[0], &msg, p, 2), 0);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	lowest = dup(p[0]);
+	assert_true(lowest >= 0);
+	assert_int_equal(close(lowest), 0);
+	before = count_fds();
+	low = (struct rlimit){ (rlim_t)lowest + 1, old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+	assert_int_equal(sl_broker_recv(p[1], true, &got, fds), -EBADMSG);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_int_equal(count_fds(), before);
+	close_pair(p);
+}
+
+static void test_closed(void **state)
+{
+	const struct sl_broker_msg msg = { .type = SL_BROKER_KILL };
+	int p[2], fds[SL_BROKER_MAX_FDS];
+	struct sl_broker_msg got;
+
+	(void)state;
+	pair(p);
+	assert_int_equal(close(p[0]), 0);
+	assert_int_equal(sl_broker_recv(p[1], true, &got, fds), -EPIPE);
+	assert_int_equal(sl_broker_send(p[1], &msg, NULL, 0), -EPIPE);
+	assert_int_equal(close(p[1]), 0);
+}
+
+/* Who dies with something unread resets the channel; what it had said before is not lost. */
+static void test_last_words(void **state)
+{
+	struct sl_broker_msg msg = handover(SL_BROKER_HANDOVER), got;
+	const struct sl_broker_msg unread = { .type = SL_BROKER_CHANGED };
+	const int sent[2] = { STDIN_FILENO, STDOUT_FILENO };
+	int p[2], fds[SL_BROKER_MAX_FDS];
+
+	(void)state;
+	pair(p);
+	assert_int_equal(sl_broker_send(p[1], &unread, NULL, 0), 0);
+	for (uint64_t id = 1; id <= 3; id++) {
+		msg.conn_id = id;
+		assert_int_equal(sl_broker_send(p[0], &msg, sent, 2), 0);
+	}
+	assert_int_equal(close(p[0]), 0);
+	for (uint64_t id = 1; id <= 3; id++) {
+		assert_int_equal(sl_broker_recv(p[1], true, &got, fds), 0);
+		assert_int_equal(got.conn_id, id);
+		sl_broker_close_fds(fds);
+	}
+	assert_int_equal(sl_broker_recv(p[1], true, &got, fds), -EPIPE);
+	assert_int_equal(close(p[1]), 0);
+}
+
+/* The sender is told to come later, and everything it was allowed to send arrives. */
+static void test_flood(void **state)
+{
+	struct sl_broker_msg msg = handover(SL_BROKER_HANDOVER), got;
+	int p[2], fds[SL_BROKER_MAX_FDS];
+	unsigned before, n = 0;
+	int r = 0;
+
+	(void)state;
+	pair(p);
+	before = count_fds();
+	while (n < 100000 && (r = sl_broker_send(p[0], &msg, p, 2)) == 0) {
+		n++;
+		msg.conn_id++;
+	}
+	assert_int_equal(r, -EAGAIN);
+	assert_true(n > 16);
+	for (unsigned i = 0; i < n; i++) {
+		assert_int_equal(sl_broker_recv(p[1], true, &got, fds), 0);
+		assert_int_equal(got.conn_id, 7 + i);
+		sl_broker_close_fds(fds);
+	}
+	assert_int_equal(sl_broker_recv(p[1], true, &got, fds), -EAGAIN);
+	assert_int_equal(count_fds(), before);
+	close_pair(p);
+}
+
+/* ---- sockets that make who closes them wait ---- */
+
+/* A connection whose bytes nobody reads, and which is to wait three seconds when it is closed. */
+static int lingering_socket(int *ret_peer)
+{
+	const struct linger linger = { .l_onoff = 1, .l_linger = 3 };
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001) };
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), small = 4096;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	static const char bytes[65536];
+	socklen_t len = sizeof(a);
+
+	assert_true(listener >= 0 && fd >= 0);
+	assert_int_equal(setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+	assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof(a)), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &len), 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	*ret_peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	assert_true(*ret_peer >= 0);
+	assert_int_equal(close(listener), 0);
+	while (send(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+		;
+	assert_int_equal(errno, EAGAIN);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
+	return fd;
+}
+
+/* As the last of `n` descriptors. */
+static void give_away(int sock, const void *bytes, size_t len, size_t n, int *ret_peer)
+{
+	int fd = lingering_socket(ret_peer);
+
+	send_fds(sock, bytes, len, STDIN_FILENO, fd, n);
+	/* ours is not the last one: it is in the message */
+	assert_int_equal(close(fd), 0);
+}
+
+/* Refused, surplus or unread: such a socket must not stop the broker. */
+static void test_linger(void **state)
+{
+	const struct sl_broker_msg kill = { .type = SL_BROKER_KILL };
+	int p[2], fds[SL_BROKER_MAX_FDS], peer[4];
+	struct sl_broker_msg got;
+	uint64_t start;
+
+	(void)state;
+	pair(p);
+	give_away(p[0], &kill, sizeof(kill), 1, &peer[0]);
+	give_away(p[0], &kill, sizeof(kill), 20, &peer[1]);
+	give_away(p[0], "", 0, 1, &peer[2]);
+	send_raw(p[0], "", 0, -1, 0); /* an empty one is not the end */
+	give_away(p[0], &kill, 5, 2, &peer[3]);
+	start = sl_clock_ms();
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(sl_broker_recv(p[1], true, &got, fds), -EBADMSG);
+	assert_true(sl_clock_ms() - start < 1000);
+	sl_broker_hang_up(p[1]);
+	assert_true(sl_clock_ms() - start < 1000);
+	for (int i = 0; i < 4; i++) {
+		char buf[65536];
+
+		/* the last descriptor is gone: the stream ends, or is reset, without one of ours */
+		while (recv(peer[i], buf, sizeof(buf), 0) > 0)
+			;
+		assert_int_equal(close(peer[i]), 0);
+	}
+	assert_int_equal(close(p[0]), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_types),
+		cmocka_unit_test(test_requests),
+		cmocka_unit_test(test_replies),
+		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_sender_checks),
+		cmocka_unit_test(test_bad_datagrams),
+		cmocka_unit_test(test_no_room_for_descriptor),
+		cmocka_unit_test(test_closed),
+		cmocka_unit_test(test_last_words),
+		cmocka_unit_test(test_flood),
+		cmocka_unit_test(test_linger),
+	};
+
+	return cmocka_run_group_tests_name("broker_wire", tests, NULL, NULL);
+}

@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "broker/handover.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "broker/life.h"
+#include "broker/state.h"
+
+#ifndef SO_ATTACH_BPF
+#define SO_ATTACH_BPF 50 /* asm-generic/socket.h */
+#endif
+#ifndef SO_DETACH_BPF
+#define SO_DETACH_BPF SO_DETACH_FILTER
+#endif
+/* linux/tcp.h; the C library's header has only TCP_REPAIR itself */
+#define REPAIR_ON 1
+#define REPAIR_OFF_NO_WP (-1)
+
+/* One request; index of arrays: enum sl_packet_side. */
+struct attempt {
+	struct sl_broker *b;
+	const struct sl_broker_msg *msg;
+	int *fd;
+	const struct sl_policy *policy;
+	struct sl_sock_facts sock[2];
+	struct sl_packet_key key[2];
+	uint32_t ifindex[2]; /* towards each side; 0: the cached route's */
+	uint32_t rcv_nxt[2]; /* at the commit */
+	uint32_t route_id;
+	bool has_holes;
+};
+
+static bool is_final(enum sl_engine_reason why)
+{
+	static const bool final[SL_WHY_COUNT_] = {
+		[SL_WHY_NEEDS_TLS] = true,
+		[SL_WHY_NOT_LINUX_SUPPORTED] = true,
+		[SL_WHY_NO_PRIVILEGE] = true,
+		[SL_WHY_TIMESTAMPS_ONE_SIDED] = true,
+		[SL_WHY_SACK_ONE_SIDED] = true,
+		[SL_WHY_MSS_MISMATCH] = true,
+		[SL_WHY_MPTCP] = true,
+		[SL_WHY_MD5] = true,
+		[SL_WHY_HALF_CLOSED] = true,
+		[SL_WHY_PORT_RANGE_FULL] = true, /* its port is what it is */
+		[SL_WHY_SELF_TEST_FAILED] = true,
+	};
+
+	return final[why];
+}
+
+static enum sl_engine_reason why_of(int result)
+{
+	static const enum sl_engine_reason why[] = {
+		[SL_PACKET_DONE] = SL_WHY_ELIGIBLE,
+		[SL_PACKET_NO_REQUEST] = SL_WHY_NOT_LINUX_SUPPORTED,
+		[SL_PACKET_NO_SOCKET] = SL_WHY_HALF_CLOSED,
+		[SL_PACKET_NOT_ESTABLISHED] = SL_WHY_HALF_CLOSED,
+		[SL_PACKET_NOT_QUIET] = SL_WHY_NOT_QUIESCENT,
+		[SL_PACKET_URGENT] = SL_WHY_URGENT_DATA,
+		[SL_PACKET_MD5] = SL_WHY_MD5,
+		[SL_PACKET_NO_DEVICE] = SL_WHY_NO_ROUTE,
+		[SL_PACKET_MAP_FULL] = SL_WHY_MAP_FULL,
+		[SL_PACKET_TAKEN] = SL_WHY_PORT_RANGE_FULL,
+	};
+
+	if (result < 0 || (size_t)result >= SL_ARRAY_LEN(why))
+		return SL_WHY_NOT_LINUX_SUPPORTED;
+	return why[result];
+}
+
+/* ---- what userspace can tell ---- */
+
+static enum sl_engine_reason check_room(const struct attempt *a, struct sl_peer *p)
+{
+	const struct sl_broker *b = a->b;
+
+	if (!sl_broker_is_on(b))
+		return b->why_off ? b->why_off : SL_WHY_NO_PRIVILEGE;
+	if (!sl_peer_take_token(p) || sl_linger_is_full(&b->linger) ||
+	    b->flush.stage != SL_FLUSH_NONE)
+		return SL_WHY_RATE_LIMITED;
+	if (b->table.n >= b->table.max)
+		return SL_WHY_MAP_FULL;
+	return SL_WHY_NONE;
+}
+
+static enum sl_engine_reason check_socks(struct attempt *a)
+{
+	for (int i = 0; i < 2; i++) {
+		struct sl_sock_facts *s = &a->sock[i];
+		enum sl_engine_reason why = sl_validate_sock(&a->b->validator, a->fd[i], s);
+
+		if (why != SL_WHY_NONE)
+			return why;
+		sl_packet_key_of(&s->peer, &s->local, &a->key[i]);
+	}
+	a->policy = sl_broker_generation(a->b, a->msg->handover.generation);
+	if (!a->policy)
+		return SL_WHY_NO_PRIVILEGE;
+	return sl_validate_pair(a->policy, a->msg->handover.route, &a->sock[SL_PACKET_CLIENT],
+				&a->sock[SL_PACKET_BACKEND]);
+}
+
+/* Their packets on the wire would not be those of the keys. */
+static bool is_translated(const struct attempt *a)
+{
+	for (int i = 0; i < 2; i++)
+		if (sl_conntrack_is_translated(&a->b->conntrack, i == SL_PACKET_CLIENT,
+					       &a->sock[i].local, &a->sock[i].peer))
+			return true;
+	return false;
+}
+
+static enum sl_engine_reason check_pair(struct attempt *a)
+{
+	const struct sl_policy_route *route;
+	enum sl_engine_reason why;
+	int r;
+
+	why = sl_packet_eligible(&a->sock[SL_PACKET_CLIENT].tcp, &a->sock[SL_PACKET_BACKEND].tcp);
+	if (why != SL_WHY_ELIGIBLE)
+		return why;
+	/* An id is of one connection; an honest worker asks no more once it was told yes. */
+	if (sl_flow_find(&a->b->table, a->msg->conn_id))
+		return SL_WHY_NO_PRIVILEGE;
+	if (is_translated(a))
+		return SL_WHY_NO_ROUTE;
+	route = &a->policy->routes[a->msg->handover.route];
+	r = sl_packet_route_id(a->b->packet, route->name, &a->route_id);
+	return r < 0 ? SL_WHY_MAP_FULL : SL_WHY_NONE;
+}
+
+/* ---- what the kernel tells ---- */
+
+static struct sl_packet_request *new_request(const struct attempt *a, enum sl_packet_op op)
+{
+	struct sl_packet_request *q = sl_packet_request(a->b->packet);
+
+	*q = (struct sl_packet_request){ .op = op, .conn_id = a->msg->conn_id };
+	for (int i = 0; i < 2; i++) {
+		q->cookie[i] = a->sock[i].cookie;
+		q->key[i] = a->key[i];
+		q->ifindex[i] = a->ifindex[i];
+	}
+	return q;
+}
+
+static int run(const struct attempt *a)
+{
+	int r = sl_packet_run(a->b->packet);
+
+	if (r < 0) {
+		if (sl_log_allowed(&a->b->log_limit, sl_loop_now_ms(a->b->loop), 5, 10000))
+			(void)sl_warn(r, "packet: the control program cannot be run");
+		return r;
+	}
+	return (int)sl_packet_request(a->b->packet)->result;
+}
+
+static bool is_quiet(const struct sl_packet_sock *s)
+{
+	return s->rcv_nxt == s->copied_seq && s->snd_una == s->snd_nxt &&
+	       s->snd_nxt == s->write_seq && !s->out_of_order && !s->backlog;
+}
+
+static bool has_holes(const struct sl_packet_request *q)
+{
+	return q->sock[0].out_of_order || q->sock[1].out_of_order;
+}
+
+/* Packets of the flow come in where those of the connections do. */
+static enum sl_engine_reason check_interfaces(struct attempt *a, const struct sl_packet_sock *s)
+{
+	for (int i = 0; i < 2; i++) {
+		uint32_t in = s[i].in_ifindex;
+		uint32_t out = s[i].out_ifindex;
+
+		if (out == 0)
+			out = sl_routes_ask(&a->b->routes, &a->sock[i].local, &a->sock[i].peer);
+		if (out == 0)
+			return SL_WHY_NO_ROUTE;
+		if (!sl_watch_has(&a->b->watch, in ? in : out))
+			return SL_WHY_INTERFACE_NOT_ATTACHED;
+		a->ifindex[i] = s[i].out_ifindex ? 0 : out;
+	}
+	return SL_WHY_NONE;
+}
+
+/* Changes nothing, so that a flow that is not quiet is not disturbed. */
+static enum sl_engine_reason look(struct attempt *a)
+{
+	const struct sl_packet_request *q = new_request(a, SL_PACKET_OP_LOOK);
+	struct sl_packet_sock sock[2];
+	int r = run(a);
+
+	if (r != SL_PACKET_DONE)
+		return why_of(r);
+	a->has_holes = has_holes(q);
+	if (!is_quiet(&q->sock[0]) || !is_quiet(&q->sock[1]))
+		return SL_WHY_NOT_QUIESCENT;
+	memcpy(sock, q->sock, sizeof(sock));
+	return check_interfaces(a, sock);
+}
+
+/* ---- commit ---- */
+
+static void fill_direction(const struct attempt *a, enum sl_packet_side from,
+			   struct sl_packet_flow *f)
+{
+	const struct sl_broker_handover *h = &a->msg->handover;
+	const struct sl_sock_facts *us = &a->sock[from];
+	const struct sl_sock_facts *out = &a->sock[1 - from];
+
+	*f = (struct sl_packet_flow){
+		.new_sport = sl_addr_port(&out->local),
+		.new_dport = sl_addr_port(&out->peer),
+		.window_shift = (__s8)sl_packet_window_shift(&us->tcp, &out->tcp),
+		.clear_ecn = us->tcp.has_ecn != out->tcp.has_ecn,
+		.has_timestamps = us->tcp.has_timestamps,
+		.family = us->tcp.is_ipv6 ? 6 : 4,
+		.from = from,
+		.peer_window_shift = (__s8)sl_packet_window_shift(&out->tcp, &us->tcp),
+		.conn_id = a->msg->conn_id,
+		.route_id = a->route_id,
+		.target_hash = h->target_hash,
+		.client_port = sl_addr_port(&h->client),
+		.via_port = sl_addr_port(&h->via),
+		.connect_us = h->connect_us,
+		.accepted_ns = h->accepted_us * 1000,
+		.relayed_bytes = h->relayed[from == SL_PACKET_CLIENT ? SL_CLIENT : SL_BACKEND],
+	};
+	sl_packet_ip(&out->local, f->new_saddr);
+	sl_packet_ip(&out->peer, f->new_daddr);
+	sl_packet_ip(&h->client, f->client);
+	sl_packet_ip(&h->via, f->via);
+}
+
+static int set_repair(int fd, int how)
+{
+	return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &how, sizeof(how)) < 0 ? -errno : 0;
+}
+
+/* Without a window probe; what entering had changed is put back. */
+static void leave_repair(int fd, int reuse)
+{
+	(void)set_repair(fd, REPAIR_OFF_NO_WP);
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
+}
+
+static void unfreeze(int fd)
+{
+	int unused = 0;
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_DETACH_BPF, &unused, sizeof(unused));
+}
+
+static int freeze(const struct attempt *a)
+{
+	int filter = sl_packet_freeze_fd(a->b->packet);
+	int r = 0;
+
+	for (int i = 0; r == 0 && i < 2; i++)
+		if (setsockopt(a->fd[i], SOL_SOCKET, SO_ATTACH_BPF, &filter, sizeof(filter)) < 0)
+			r = -errno;
+	for (int i = 0; r == 0 && i < 2; i++)
+		r = set_repair(a->fd[i], REPAIR_ON);
+	return r;
+}
+
+/* An acknowledgement held back would leave later than the clock is read, and look old then. */
+static void acknowledge(int fd)
+{
+	int now = 1;
+
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &now, sizeof(now));
+}
+
+static void thaw(const struct attempt *a)
+{
+	for (int i = 0; i < 2; i++) {
+		leave_repair(a->fd[i], a->sock[i].reuse);
+		if (!a->msg->handover.is_frozen)
+			unfreeze(a->fd[i]);
+	}
+}
+
+static int get_clock(int fd, uint32_t *ret)
+{
+	socklen_t len = sizeof(*ret);
+
+	return getsockopt(fd, IPPROTO_TCP, TCP_TIMESTAMP, ret, &len) < 0 ? -errno : 0;
+}
+
+/* enum sl_packet_result or -errno. From the first line to the last nothing may wait. */
+static int commit(struct attempt *a)
+{
+	struct sl_packet_request *q = new_request(a, SL_PACKET_OP_COMMIT);
+	int r;
+
+	fill_direction(a, SL_PACKET_CLIENT, &q->flow[SL_PACKET_CLIENT]);
+	fill_direction(a, SL_PACKET_BACKEND, &q->flow[SL_PACKET_BACKEND]);
+	r = freeze(a);
+	for (int i = 0; r == 0 && i < 2; i++) {
+		acknowledge(a->fd[i]);
+		r = get_clock(a->fd[i], &q->ts_now[i]);
+	}
+	if (r == 0)
+		r = run(a);
+	if (r != SL_PACKET_DONE) {
+		thaw(a);
+		a->has_holes = r > 0 && has_holes(q);
+		return r;
+	}
+	for (int i = 0; i < 2; i++)
+		a->rcv_nxt[i] = q->sock[i].rcv_nxt;
+	return r;
+}
+
+/* Both sides' windows and acknowledgements are news to the other side. */
+static void kick(struct attempt *a)
+{
+	(void)new_request(a, SL_PACKET_OP_PROBE);
+	(void)run(a);
+}
+
+static void clear_linger(int fd)
+{
+	const struct linger none = { 0 };
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+}
+
+/* The sockets stay for a moment, the flow is in the table. */
+static void keep(struct attempt *a)
+{
+	struct sl_linger_pair pair = { .conn_id = a->msg->conn_id };
+
+	for (int i = 0; i < 2; i++) {
+		clear_linger(a->fd[i]);
+		pair.cookie[i] = a->sock[i].cookie;
+		pair.rcv_nxt[i] = a->rcv_nxt[i];
+		pair.key[i] = a->key[i];
+		pair.fd[i] = SL_TAKE_FD(a->fd[i]);
+	}
+	sl_linger_add(a->b, &pair);
+}
+
+static enum sl_engine_reason try(struct attempt *a, struct sl_peer *p)
+{
+	struct sl_kflow *f = NULL;
+	enum sl_engine_reason why = check_room(a, p);
+	int r;
+
+	if (why == SL_WHY_NONE)
+		why = check_socks(a);
+	if (why == SL_WHY_NONE)
+		why = check_pair(a);
+	if (why == SL_WHY_NONE)
+		why = look(a);
+	if (why != SL_WHY_NONE)
+		return why;
+	/* Before the commit, after which nothing may fail. */
+	if (sl_flow_add(a->b, a->msg->conn_id, a->key, &f) < 0)
+		return SL_WHY_MAP_FULL;
+	r = commit(a);
+	if (r != SL_PACKET_DONE) {
+		sl_flow_drop(f);
+		return why_of(r);
+	}
+	sl_flow_give(f, p);
+	kick(a);
+	keep(a);
+	return SL_WHY_ELIGIBLE;
+}
+
+static void reply(struct sl_peer *p, const struct attempt *a, enum sl_engine_reason why,
+		  uint64_t started_us)
+{
+	const struct sl_broker_msg msg = {
+		.type = SL_BROKER_RESULT,
+		.conn_id = a->msg->conn_id,
+		.result = { .why = why,
+			    .is_final = why != SL_WHY_ELIGIBLE && is_final(why),
+			    .has_holes = why == SL_WHY_NOT_QUIESCENT && a->has_holes,
+			    .took_us = (uint32_t)(sl_loop_now_us(p->broker->loop) - started_us) },
+	};
+
+	if (why == SL_WHY_NO_PRIVILEGE && sl_broker_is_on(p->broker) &&
+	    sl_log_allowed(&p->broker->log_limit, sl_loop_now_ms(p->broker->loop), 5, 10000))
+		sl_log_conn(SL_LOG_WARN, a->msg->conn_id,
+			    "packet: refused a hand-over that the configuration does not allow");
+	sl_peer_reply(p, &msg);
+}
+
+/* Which may be the last copies; closing them must not wait for a peer. */
+static void refuse(const int *fd)
+{
+	sl_never_linger(fd[0]);
+	sl_never_linger(fd[1]);
+}
+
+void sl_handover(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_BROKER_MAX_FDS])
+{
+	struct attempt a = { .b = p->broker, .msg = msg, .fd = fds };
+	uint64_t started_us = sl_loop_now_us(p->broker->loop);
+	enum sl_engine_reason why = try(&a, p);
+
+	if (why != SL_WHY_ELIGIBLE)
+		refuse(fds);
+	reply(p, &a, why, started_us);
+}
+
+/* ---- after a broker has died ---- */
+
+/* Whether the entries are there and in force; what its sockets had received at the commit. */
+static bool is_in_kernel(struct attempt *a)
+{
+	struct sl_packet_flow entry;
+	uint32_t seq_delta[2];
+	const struct sl_packet_request *q;
+
+	for (int i = 0; i < 2; i++) {
+		if (sl_packet_look_up(a->b->packet, &a->key[i], &entry) < 0 ||
+		    entry.conn_id != a->msg->conn_id || entry.state == SL_PACKET_STARTING)
+			return false;
+		seq_delta[i] = entry.seq_delta;
+	}
+	q = new_request(a, SL_PACKET_OP_LOOK);
+	if (run(a) != SL_PACKET_DONE)
+		return true;
+	/* The delta was made of what one socket had received and the other had sent. */
+	for (int i = 0; i < 2; i++)
+		a->rcv_nxt[i] = q->sock[1 - i].snd_nxt - seq_delta[i];
+	return true;
+}
+
+static enum sl_engine_reason adopt(struct attempt *a, struct sl_peer *p)
+{
+	struct sl_kflow *f = sl_flow_find(&a->b->table, a->msg->conn_id);
+
+	if (f && f->owner && f->owner->proxy != p->proxy)
+		return SL_WHY_NO_PRIVILEGE;
+	if (!f && sl_flow_add(a->b, a->msg->conn_id, a->key, &f) < 0)
+		return SL_WHY_MAP_FULL;
+	(void)set_repair(a->fd[SL_PACKET_CLIENT], REPAIR_ON);
+	(void)set_repair(a->fd[SL_PACKET_BACKEND], REPAIR_ON);
+	sl_flow_give(f, p);
+	if (f->tell)
+		sl_peer_tell(f, f->tell & SL_TELL_ENDED);
+	if (!sl_linger_is_full(&a->b->linger))
+		keep(a);
+	return SL_WHY_ELIGIBLE;
+}
+
+static void remove_entries(const struct attempt *a)
+{
+	(void)new_request(a, SL_PACKET_OP_REMOVE);
+	(void)run(a);
+}
+
+static enum sl_engine_reason resolve(struct attempt *a, struct sl_peer *p)
+{
+	enum sl_engine_reason why = SL_WHY_NONE;
+
+	for (int i = 0; why == SL_WHY_NONE && i < 2; i++) {
+		why = sl_validate_sock(&a->b->validator, a->fd[i], &a->sock[i]);
+		if (why == SL_WHY_NONE)
+			sl_packet_key_of(&a->sock[i].peer, &a->sock[i].local, &a->key[i]);
+	}
+	if (why != SL_WHY_NONE)
+		return why;
+	if (a->b->packet && is_in_kernel(a))
+		return adopt(a, p);
+	if (a->b->packet && !sl_flow_find(&a->b->table, a->msg->conn_id))
+		remove_entries(a);
+	thaw(a);
+	return SL_WHY_NOT_QUIESCENT;
+}
+
+void sl_handover_resolve(struct sl_peer *p, const struct sl_broker_msg *msg,
+			 int fds[SL_BROKER_MAX_FDS])
+{
+	struct attempt a = { .b = p->broker, .msg = msg, .fd = fds };
+	uint64_t started_us = sl_loop_now_us(p->broker->loop);
+	enum sl_engine_reason why = resolve(&a, p);
+
+	if (why != SL_WHY_ELIGIBLE)
+		refuse(fds);
+	reply(p, &a, why, started_us);
+}

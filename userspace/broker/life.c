@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "broker/life.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/clock.h"
+#include "broker/state.h"
+
+/* Repeats of a kill, after it: a RST, or what draws it, may be lost on the way. */
+static const uint32_t kill_again_ms[] = { 200, 1000, 3000 };
+
+static void end(struct sl_kflow *f, enum sl_broker_end how)
+{
+	if (f->stage == SL_KFLOW_OVER)
+		return;
+	sl_timer_stop(&f->timer);
+	f->stage = SL_KFLOW_OVER;
+	f->how = how;
+	f->broker->table.n_over++;
+	sl_broker_touch(f->broker);
+	if (f->owner || f->is_orphan)
+		sl_peer_tell(f, SL_TELL_ENDED);
+}
+
+/* ---- kill ---- */
+
+static void on_kill_timer(struct sl_timer *timer)
+{
+	struct sl_kflow *f = SL_CONTAINER_OF(timer, struct sl_kflow, timer);
+	uint32_t after = kill_again_ms[f->kill_step++];
+
+	(void)sl_broker_order(f->broker, SL_PACKET_OP_KILL, f);
+	if (f->kill_step < SL_ARRAY_LEN(kill_again_ms))
+		sl_timer_start(f->broker->loop, timer,
+			       sl_loop_now_ms(f->broker->loop) + kill_again_ms[f->kill_step] -
+				       after,
+			       on_kill_timer);
+}
+
+void sl_life_kill(struct sl_kflow *f, enum sl_broker_end how)
+{
+	int r;
+
+	if (f->killed_ns)
+		return;
+	end(f, how);
+	f->killed_ns = sl_clock_us() * 1000;
+	r = sl_broker_order(f->broker, SL_PACKET_OP_KILL, f);
+	if (r == SL_PACKET_NO_FLOW)
+		return; /* the sweep sees that it is gone */
+	if (r < 0)
+		(void)sl_warn(r, "packet: cannot reset a flow, trying again");
+	f->kill_step = 0;
+	sl_timer_start(f->broker->loop, &f->timer,
+		       sl_loop_now_ms(f->broker->loop) + kill_again_ms[0], on_kill_timer);
+}
+
+/* ---- over ---- */
+
+static void drop_if_done(struct sl_kflow *f)
+{
+	/* An orphan without entries can be told to nobody. */
+	if (f->is_gone && !f->owner)
+		sl_flow_drop(f);
+}
+
+void sl_life_told(struct sl_kflow *f)
+{
+	sl_flow_disown(f);
+	drop_if_done(f);
+}
+
+void sl_life_gone(struct sl_kflow *f, enum sl_broker_end how)
+{
+	sl_timer_stop(&f->timer);
+	f->is_gone = true;
+	end(f, how);
+	drop_if_done(f);
+}
+
+void sl_life_remove(struct sl_kflow *f)
+{
+	int r = sl_broker_order(f->broker, SL_PACKET_OP_REMOVE, f);
+
+	if (r < 0) {
+		(void)sl_warn(r, "packet: cannot remove a flow that is over, trying again");
+		return;
+	}
+	sl_life_gone(f, f->how);
+}
+
+/* ---- judging ---- */
+
+enum {
+	MARK_CLIENT_FIN = 1,
+	MARK_BACKEND_FIN = 2,
+	MARK_CLIENT_FIN_ACKED = 4,
+	MARK_BACKEND_FIN_ACKED = 8,
+};
+
+static uint8_t fin_marks(const struct sl_kflow *f)
+{
+	const struct sl_kflow_half *c = &f->half[SL_PACKET_CLIENT];
+	const struct sl_kflow_half *b = &f->half[SL_PACKET_BACKEND];
+
+	return (uint8_t)((c->fin ? MARK_CLIENT_FIN : 0) | (b->fin ? MARK_BACKEND_FIN : 0) |
+			 (b->peer_fin_acked ? MARK_CLIENT_FIN_ACKED : 0) |
+			 (c->peer_fin_acked ? MARK_BACKEND_FIN_ACKED : 0));
+}
+
+static bool is_closed(const struct sl_kflow *f)
+{
+	return f->half[SL_PACKET_CLIENT].peer_fin_acked &&
+	       f->half[SL_PACKET_BACKEND].peer_fin_acked;
+}
+
+static bool has_rst(const struct sl_kflow *f)
+{
+	return f->half[SL_PACKET_CLIENT].rst || f->half[SL_PACKET_BACKEND].rst;
+}
+
+static bool is_broken(const struct sl_kflow *f)
+{
+	return f->half[SL_PACKET_CLIENT].is_broken || f->half[SL_PACKET_BACKEND].is_broken;
+}
+
+static enum sl_broker_end rst_end(const struct sl_kflow *f)
+{
+	return f->rst_from == SL_PACKET_CLIENT ? SL_BROKER_END_RST_CLIENT
+					       : SL_BROKER_END_RST_BACKEND;
+}
+
+/* 1: both are there. */
+static int read_entries(struct sl_kflow *f)
+{
+	struct sl_packet_flow entry;
+	int n = 0;
+
+	for (int i = 0; i < 2; i++) {
+		int r = sl_packet_look_up(f->broker->packet, &f->key[i], &entry);
+
+		f->half[i].is_here = r == 0 && entry.conn_id == f->conn_id;
+		if (f->half[i].is_here)
+			sl_flow_note(f, &entry, f->broker->sweep.round);
+		n += f->half[i].is_here;
+		if (r < 0 && r != -ENOENT)
+			return r;
+	}
+	return n == 2;
+}
+
+static void on_rst_timer(struct sl_timer *timer)
+{
+	struct sl_kflow *f = SL_CONTAINER_OF(timer, struct sl_kflow, timer);
+
+	if (read_entries(f) == 1 && !has_rst(f)) {
+		f->stage = SL_KFLOW_LIVE;
+		sl_life_judge(f);
+		return;
+	}
+	end(f, is_closed(f) ? SL_BROKER_END_CLOSED : rst_end(f));
+}
+
+/* A blind RST is taken back by the data that follows. */
+static void await_revival(struct sl_kflow *f)
+{
+	const struct sl_kflow_half *c = &f->half[SL_PACKET_CLIENT];
+	const struct sl_kflow_half *b = &f->half[SL_PACKET_BACKEND];
+
+	/* One RST may draw another; the one that came first is the reason. */
+	f->rst_from = c->rst && (!b->rst || c->last_ns <= b->last_ns) ? SL_PACKET_CLIENT
+								      : SL_PACKET_BACKEND;
+	f->stage = SL_KFLOW_RESETTING;
+	sl_timer_start(f->broker->loop, &f->timer,
+		       sl_loop_now_ms(f->broker->loop) + f->broker->times.revival_ms, on_rst_timer);
+}
+
+/* Reported as reset, and yet it lives: it gets a new record. */
+static void revive(struct sl_kflow *f)
+{
+	f->stage = SL_KFLOW_LIVE;
+	f->broker->table.n_over--;
+	f->tell &= (uint8_t)~SL_TELL_ENDED;
+	sl_broker_touch(f->broker);
+	if (!f->owner && !f->is_orphan)
+		sl_flow_orphan(f);
+}
+
+static bool has_passed(uint64_t since_ns, uint32_t ms)
+{
+	uint64_t now_ns = sl_clock_us() * 1000;
+
+	return now_ns > since_ns && now_ns - since_ns >= (uint64_t)ms * 1000000;
+}
+
+static void judge_over(struct sl_kflow *f)
+{
+	const struct sl_broker_times *t = &f->broker->times;
+	uint64_t c = f->half[SL_PACKET_CLIENT].last_ns;
+	uint64_t b = f->half[SL_PACKET_BACKEND].last_ns;
+	bool was_reset = f->how == SL_BROKER_END_RST_CLIENT || f->how == SL_BROKER_END_RST_BACKEND;
+
+	if (f->killed_ns) {
+		if (has_passed(f->killed_ns, t->killed_ms))
+			sl_life_remove(f);
+	} else if (was_reset && !has_rst(f)) {
+		revive(f);
+	} else if (has_passed(c > b ? c : b, was_reset ? t->rst_ms : t->closed_ms)) {
+		sl_life_remove(f);
+	}
+}
+
+static void judge_live(struct sl_kflow *f)
+{
+	uint8_t marks = fin_marks(f);
+
+	if (f->killed_ns) {
+		end(f, SL_BROKER_END_KILLED);
+		return;
+	}
+	if (is_closed(f)) {
+		end(f, SL_BROKER_END_CLOSED);
+		return;
+	}
+	if (is_broken(f)) {
+		sl_log_conn(SL_LOG_WARN, f->conn_id,
+			    "packet: packets could not be forwarded for %" PRIu32
+			    " s, both sides are reset",
+			    f->broker->times.broken_ms / 1000);
+		sl_life_kill(f, SL_BROKER_END_BROKEN);
+		return;
+	}
+	if (marks != f->told_marks) {
+		f->told_marks = marks;
+		sl_peer_tell(f, SL_TELL_CHANGED);
+	}
+	if (f->stage == SL_KFLOW_LIVE && has_rst(f))
+		await_revival(f);
+}
+
+void sl_life_judge(struct sl_kflow *f)
+{
+	if (f->stage == SL_KFLOW_OVER)
+		judge_over(f);
+	else
+		judge_live(f);
+}
+
+static void restore(struct sl_kflow *f)
+{
+	struct sl_broker *b = f->broker;
+	/* The entry that is there comes first. */
+	bool is_client = f->half[SL_PACKET_CLIENT].is_here;
+	struct sl_kflow order = { .conn_id = f->conn_id };
+
+	order.key[0] = f->key[is_client ? 0 : 1];
+	order.key[1] = f->key[is_client ? 1 : 0];
+	if (sl_broker_order(b, SL_PACKET_OP_RESTORE, &order) != SL_PACKET_DONE)
+		return;
+	b->n_repaired++;
+	sl_log_conn(SL_LOG_WARN, f->conn_id,
+		    "packet: one entry of the flow had been deleted, it is made again");
+	sl_broker_touch(b);
+}
+
+static enum sl_broker_end how_gone(const struct sl_kflow *f)
+{
+	if (is_closed(f))
+		return SL_BROKER_END_CLOSED;
+	if (has_rst(f))
+		return f->stage == SL_KFLOW_RESETTING  ? rst_end(f)
+		       : f->half[SL_PACKET_CLIENT].rst ? SL_BROKER_END_RST_CLIENT
+						       : SL_BROKER_END_RST_BACKEND;
+	return SL_BROKER_END_LOST;
+}
+
+void sl_life_look(struct sl_kflow *f)
+{
+	int r = f->is_gone ? -ENOENT : read_entries(f);
+
+	if (r == 1) {
+		sl_life_judge(f);
+		return;
+	}
+	if (r < 0)
+		return;
+	if (f->half[SL_PACKET_CLIENT].is_here || f->half[SL_PACKET_BACKEND].is_here)
+		restore(f);
+	else
+		sl_life_gone(f, how_gone(f));
+}

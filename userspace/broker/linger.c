@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "broker/linger.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "broker/life.h"
+#include "broker/state.h"
+
+/* Longer than a packet is under way between the hook and a socket of this host. */
+#define LINGER_MS 50
+#define MAX_PAIRS 8192
+/* Descriptors for everything else. */
+#define SPARE_FDS 256
+
+int sl_linger_init(struct sl_linger *l)
+{
+	struct rlimit limit;
+	size_t max = MAX_PAIRS;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < SPARE_FDS + 2 * MAX_PAIRS)
+		max = limit.rlim_cur > SPARE_FDS + 2 ? (limit.rlim_cur - SPARE_FDS) / 2 : 1;
+	*l = (struct sl_linger){ .ring = calloc(max, sizeof(*l->ring)), .max = max };
+	return l->ring ? 0 : -ENOMEM;
+}
+
+static void close_pair(struct sl_linger_pair *pair)
+{
+	sl_closep(&pair->fd[0]);
+	sl_closep(&pair->fd[1]);
+}
+
+static struct sl_linger_pair take_first(struct sl_linger *l)
+{
+	struct sl_linger_pair pair = l->ring[l->first];
+
+	l->first = (l->first + 1) % l->max;
+	l->n--;
+	return pair;
+}
+
+void sl_linger_done(struct sl_linger *l)
+{
+	sl_timer_stop(&l->timer);
+	while (l->n) {
+		struct sl_linger_pair pair = take_first(l);
+
+		close_pair(&pair);
+	}
+	free(l->ring);
+	*l = (struct sl_linger){ 0 };
+}
+
+/* Acknowledged by us, and never seen by the other side: only a reset is honest now. */
+static bool has_late_data(struct sl_broker *b, const struct sl_linger_pair *pair)
+{
+	struct sl_packet_request *q = sl_packet_request(b->packet);
+
+	*q = (struct sl_packet_request){ .op = SL_PACKET_OP_LOOK, .conn_id = pair->conn_id };
+	memcpy(q->cookie, pair->cookie, sizeof(q->cookie));
+	memcpy(q->key, pair->key, sizeof(q->key));
+	if (sl_packet_run(b->packet) < 0)
+		return true;
+	/* Sockets that are gone: someone has left repair mode, and answers for what follows. */
+	return q->result == SL_PACKET_DONE &&
+	       (q->sock[0].rcv_nxt != pair->rcv_nxt[0] || q->sock[1].rcv_nxt != pair->rcv_nxt[1]);
+}
+
+/* Of our own two connections, which are over; the flow goes past them. */
+static void forget_tracked(struct sl_broker *b, const struct sl_linger_pair *pair)
+{
+	for (int i = 0; i < 2; i++) {
+		struct sl_addr local;
+		struct sl_addr peer;
+
+		sl_packet_addr(pair->key[i].daddr, pair->key[i].dport, &local);
+		sl_packet_addr(pair->key[i].saddr, pair->key[i].sport, &peer);
+		sl_conntrack_delete(&b->conntrack, i == SL_PACKET_CLIENT, &local, &peer);
+	}
+}
+
+static void finish(struct sl_broker *b, struct sl_linger_pair *pair)
+{
+	struct sl_kflow *f = sl_flow_find(&b->table, pair->conn_id);
+
+	if (b->packet && f && f->stage != SL_KFLOW_OVER && has_late_data(b, pair)) {
+		sl_log_conn(SL_LOG_WARN, pair->conn_id,
+			    "packet: data arrived behind the hand-over, both sides are reset");
+		sl_life_kill(f, SL_BROKER_END_LATE);
+	}
+	close_pair(pair);
+	forget_tracked(b, pair);
+}
+
+static void on_timer(struct sl_timer *timer)
+{
+	struct sl_broker *b = SL_CONTAINER_OF(timer, struct sl_broker, linger.timer);
+	struct sl_linger *l = &b->linger;
+	uint64_t now = sl_loop_now_ms(b->loop);
+
+	while (l->n && l->ring[l->first].at_ms <= now) {
+		struct sl_linger_pair pair = take_first(l);
+
+		finish(b, &pair);
+	}
+	if (l->n)
+		sl_timer_start(b->loop, timer, l->ring[l->first].at_ms, on_timer);
+}
+
+void sl_linger_add(struct sl_broker *b, const struct sl_linger_pair *pair)
+{
+	struct sl_linger *l = &b->linger;
+	struct sl_linger_pair *at = &l->ring[(l->first + l->n++) % l->max];
+
+	*at = *pair;
+	/* Of the clock, not of the turn, which may be long in a storm. */
+	at->at_ms = sl_loop_now_us(b->loop) / 1000 + LINGER_MS;
+	if (!sl_timer_is_armed(&l->timer))
+		sl_timer_start(b->loop, &l->timer, l->ring[l->first].at_ms, on_timer);
+}

@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "broker/peer.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "broker/handover.h"
+#include "broker/life.h"
+#include "broker/state.h"
+
+/* Requests of one channel in one turn, so that none starves the others. */
+#define PER_TURN 64
+#define TOKEN 1000000
+
+static void on_ready(struct sl_io *io, uint32_t events);
+
+/* ---- sending ---- */
+
+static int send_now(struct sl_peer *p, const struct sl_broker_msg *msg, const int *fds, size_t n)
+{
+	int r = sl_broker_send(p->fd, msg, fds, n);
+
+	p->is_blocked = r == -EAGAIN;
+	if (r < 0 && r != -EAGAIN && r != -EPIPE)
+		(void)sl_warn(r, "packet: cannot answer a proxy");
+	return r == -EAGAIN ? r : 0; /* one that is gone needs no answer; reading finds that out */
+}
+
+static int send_hello(struct sl_peer *p)
+{
+	const struct sl_broker_msg msg = { .type = SL_BROKER_HELLO };
+	const char *maps[] = { "flows", "counters", "routes" };
+	struct sl_packet *packet = p->broker->packet;
+	int fds[SL_BROKER_MAX_FDS] = { -1, -1, -1, -1 };
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < SL_ARRAY_LEN(maps); i++)
+		r = sl_packet_readonly_fd(packet, maps[i], &fds[i]);
+	if (r < 0)
+		(void)sl_warn(r, "packet: cannot give a proxy the maps to read, it stays without");
+	fds[3] = sl_packet_freeze_fd(packet);
+	if (r == 0)
+		r = send_now(p, &msg, fds, SL_ARRAY_LEN(fds));
+	for (size_t i = 0; i < SL_ARRAY_LEN(maps); i++)
+		sl_closep(&fds[i]);
+	if (r == 0) {
+		p->has_hello = true;
+		sl_peers_announce(p->broker);
+	}
+	return r;
+}
+
+static void fill_flow(const struct sl_kflow *f, struct sl_broker_flow *ret)
+{
+	const struct sl_packet_key *c = &f->key[SL_PACKET_CLIENT];
+	const struct sl_packet_key *b = &f->key[SL_PACKET_BACKEND];
+
+	sl_packet_addr(c->saddr, c->sport, &ret->client);
+	sl_packet_addr(c->daddr, c->dport, &ret->front);
+	sl_packet_addr(b->daddr, b->dport, &ret->back);
+	sl_packet_addr(b->saddr, b->sport, &ret->backend);
+}
+
+static void fill_ended(const struct sl_kflow *f, struct sl_broker_ended *ret)
+{
+	const struct sl_kflow_half *c = &f->half[SL_PACKET_CLIENT];
+	const struct sl_kflow_half *b = &f->half[SL_PACKET_BACKEND];
+
+	ret->how = f->how;
+	ret->bytes[SL_CLIENT] = c->bytes;
+	ret->bytes[SL_BACKEND] = b->bytes;
+	ret->last_data_ns = c->last_data_ns > b->last_data_ns ? c->last_data_ns : b->last_data_ns;
+}
+
+static int send_flow(struct sl_peer *p, const struct sl_kflow *f, enum sl_broker_type type)
+{
+	struct sl_broker_msg msg = { .type = type, .conn_id = f->conn_id };
+
+	if (type == SL_BROKER_ADOPT)
+		fill_flow(f, &msg.flow);
+	else if (type == SL_BROKER_ENDED)
+		fill_ended(f, &msg.ended);
+	return send_now(p, &msg, NULL, 0);
+}
+
+/* The end of `f` when its owner knows that it is over. */
+static int tell_flow(struct sl_peer *p, struct sl_kflow *f)
+{
+	if (f->tell & SL_TELL_ADOPT) {
+		if (send_flow(p, f, SL_BROKER_ADOPT) < 0)
+			return -EAGAIN;
+		f->tell &= (uint8_t)~SL_TELL_ADOPT;
+	}
+	if (f->is_orphan) { /* its answer comes first */
+		sl_list_remove(&f->todo);
+		return 0;
+	}
+	if (f->tell & SL_TELL_ENDED) {
+		if (send_flow(p, f, SL_BROKER_ENDED) < 0)
+			return -EAGAIN;
+		sl_life_told(f);
+		return 0;
+	}
+	if ((f->tell & SL_TELL_CHANGED) && send_flow(p, f, SL_BROKER_CHANGED) < 0)
+		return -EAGAIN;
+	f->tell = 0;
+	sl_list_remove(&f->todo);
+	return 0;
+}
+
+static int send_status(struct sl_peer *p)
+{
+	const struct sl_broker_msg msg = { .type = SL_BROKER_STATUS, .status = p->broker->status };
+	int r = send_now(p, &msg, NULL, 0);
+
+	if (r == 0)
+		p->wants_status = false;
+	return r;
+}
+
+static int send_flushed(struct sl_peer *p)
+{
+	const struct sl_broker_msg msg = { .type = SL_BROKER_FLUSHED };
+	int r = send_now(p, &msg, NULL, 0);
+
+	if (r == 0)
+		p->wants_flushed = false;
+	return r;
+}
+
+static void watch_what_matters(struct sl_peer *p)
+{
+	if (p->is_blocked != p->awaits_out)
+		(void)sl_io_change(&p->io, p->is_blocked ? SL_IO_OUT : SL_IO_IN);
+	p->awaits_out = p->is_blocked;
+}
+
+static void flush(struct sl_peer *p)
+{
+	int r = 0;
+
+	if (!p->has_hello && p->broker->packet)
+		r = send_hello(p);
+	if (r == 0 && p->has_out) {
+		r = send_now(p, &p->out, NULL, 0);
+		p->has_out = r < 0;
+	}
+	while (r == 0 && !sl_list_is_empty(&p->todo))
+		r = tell_flow(p, SL_CONTAINER_OF(p->todo.next, struct sl_kflow, todo));
+	if (r == 0 && p->wants_flushed)
+		r = send_flushed(p);
+	if (r == 0 && p->wants_status)
+		r = send_status(p);
+	watch_what_matters(p);
+}
+
+static void on_flush(struct sl_task *task)
+{
+	struct sl_peer *p = SL_CONTAINER_OF(task, struct sl_peer, flush_task);
+
+	if (p->fd >= 0 && !p->is_blocked)
+		flush(p);
+}
+
+void sl_peer_flush_later(struct sl_peer *p)
+{
+	sl_loop_defer(p->broker->loop, &p->flush_task, on_flush);
+}
+
+void sl_peer_reply(struct sl_peer *p, const struct sl_broker_msg *msg)
+{
+	if (!p->is_blocked && send_now(p, msg, NULL, 0) == 0)
+		return;
+	p->out = *msg;
+	p->has_out = true;
+}
+
+void sl_peer_tell(struct sl_kflow *f, uint8_t what)
+{
+	f->tell |= what;
+	if (!f->owner)
+		return;
+	if (sl_list_is_empty(&f->todo))
+		sl_list_add(&f->owner->todo, &f->todo);
+	sl_peer_flush_later(f->owner);
+}
+
+/* ---- orphans ---- */
+
+static const struct sl_peer *newest(const struct sl_broker *b)
+{
+	for (const struct sl_list *i = b->peers.prev; i != &b->peers; i = i->prev) {
+		const struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
+
+		if (!p->is_leaving && p->worker < p->n_workers)
+			return p;
+	}
+	return NULL;
+}
+
+static struct sl_peer *find(const struct sl_broker *b, uint64_t proxy, unsigned worker)
+{
+	struct sl_list *i;
+
+	sl_list_for_each (i, &b->peers) {
+		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
+
+		if (p->proxy == proxy && p->worker == worker)
+			return p->has_hello && !p->is_leaving ? p : NULL;
+	}
+	return NULL;
+}
+
+static void announce(struct sl_kflow *f, struct sl_peer *p)
+{
+	f->owner = p;
+	sl_list_remove(&f->own);
+	sl_list_add(&p->flows, &f->own);
+	sl_peer_tell(f, SL_TELL_ADOPT);
+}
+
+static void on_announce(struct sl_task *task)
+{
+	struct sl_broker *b = SL_CONTAINER_OF(task, struct sl_broker, announce_task);
+	const struct sl_peer *to = newest(b);
+	struct sl_list *i;
+	struct sl_list *tmp;
+
+	if (!to)
+		return;
+	sl_list_for_each_safe (i, tmp, &b->orphans) {
+		struct sl_kflow *f = SL_CONTAINER_OF(i, struct sl_kflow, own);
+		struct sl_peer *p = find(b, to->proxy, (unsigned)(f->conn_id % to->n_workers));
+
+		if (p)
+			announce(f, p);
+	}
+}
+
+void sl_peers_announce(struct sl_broker *b)
+{
+	if (!sl_list_is_empty(&b->orphans) && newest(b))
+		sl_loop_defer(b->loop, &b->announce_task, on_announce);
+}
+
+/* ---- requests about flows ---- */
+
+bool sl_peer_take_token(struct sl_peer *p)
+{
+	uint64_t now = sl_loop_now_us(p->broker->loop);
+
+	p->tokens += (now - p->tokens_at_us) * SL_PEER_RATE;
+	p->tokens_at_us = now;
+	if (p->tokens > (uint64_t)SL_PEER_BURST * TOKEN)
+		p->tokens = (uint64_t)SL_PEER_BURST * TOKEN;
+	if (p->tokens < TOKEN)
+		return false;
+	p->tokens -= TOKEN;
+	return true;
+}
+
+/* A flow of another proxy is none of its business. */
+static struct sl_kflow *flow_of(const struct sl_peer *p, uint64_t conn_id)
+{
+	struct sl_kflow *f = sl_flow_find(&p->broker->table, conn_id);
+
+	return f && (!f->owner || f->owner->proxy == p->proxy) ? f : NULL;
+}
+
+static void on_kill(const struct sl_peer *p, const struct sl_broker_msg *msg)
+{
+	struct sl_kflow *f = flow_of(p, msg->conn_id);
+
+	if (!f)
+		return;
+	/* The record is over already: there is nothing to be told. */
+	sl_flow_disown(f);
+	if (f->stage != SL_KFLOW_OVER)
+		sl_life_kill(f, SL_BROKER_END_KILLED);
+	else if (f->is_gone)
+		sl_flow_drop(f);
+}
+
+static void on_probe(const struct sl_peer *p, const struct sl_broker_msg *msg)
+{
+	const struct sl_kflow *f = flow_of(p, msg->conn_id);
+
+	if (f && f->stage != SL_KFLOW_OVER)
+		(void)sl_broker_order(p->broker, SL_PACKET_OP_PROBE, f);
+}
+
+static void on_release(struct sl_peer *p, const struct sl_broker_msg *msg)
+{
+	struct sl_kflow *f = sl_flow_find(&p->broker->table, msg->conn_id);
+
+	p->is_leaving = true;
+	if (!f || f->owner != p)
+		return;
+	if (f->is_gone) /* nothing is left that a next one could see */
+		sl_flow_drop(f);
+	else
+		sl_flow_orphan(f);
+}
+
+static void on_adopted(struct sl_peer *p, const struct sl_broker_msg *msg)
+{
+	struct sl_kflow *f = sl_flow_find(&p->broker->table, msg->conn_id);
+
+	if (!f || f->owner != p || !f->is_orphan)
+		return;
+	if (msg->flag == 1) {
+		uint8_t tell = f->tell;
+
+		sl_flow_give(f, p);
+		f->told_marks = 0;
+		if (tell)
+			sl_peer_tell(f, tell);
+		return;
+	}
+	on_kill(p, msg);
+}
+
+static int on_flush_request(struct sl_peer *p)
+{
+	if (p->worker != p->n_workers)
+		return -EBADMSG;
+	p->is_flushing = true;
+	sl_broker_flush(p->broker);
+	return 0;
+}
+
+/* Takes the descriptors. -EBADMSG: not from an honest proxy. */
+static int serve(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_BROKER_MAX_FDS])
+{
+	switch ((enum sl_broker_type)msg->type) {
+	case SL_BROKER_HANDOVER:
+		sl_handover(p, msg, fds);
+		return 0;
+	case SL_BROKER_RESOLVE:
+		sl_handover_resolve(p, msg, fds);
+		return 0;
+	case SL_BROKER_KILL:
+		on_kill(p, msg);
+		return 0;
+	case SL_BROKER_PROBE:
+		on_probe(p, msg);
+		return 0;
+	case SL_BROKER_RELEASE:
+		on_release(p, msg);
+		return 0;
+	case SL_BROKER_ADOPTED:
+		on_adopted(p, msg);
+		return 0;
+	case SL_BROKER_FLUSH:
+		return on_flush_request(p);
+	case SL_BROKER_HELLO:
+	case SL_BROKER_RESULT:
+	case SL_BROKER_CHANGED:
+	case SL_BROKER_ENDED:
+	case SL_BROKER_ADOPT:
+	case SL_BROKER_FLUSHED:
+	case SL_BROKER_STATUS:
+	case SL_BROKER_TYPE_COUNT_:
+		break;
+	}
+	return -EBADMSG;
+}
+
+/* ---- channel ---- */
+
+static int read_one(struct sl_peer *p)
+{
+	struct sl_broker_msg msg;
+	int fds[SL_BROKER_MAX_FDS];
+	int r = sl_broker_recv(p->fd, true, &msg, fds);
+
+	if (r < 0)
+		return r;
+	r = serve(p, &msg, fds);
+	sl_broker_close_fds(fds);
+	return r;
+}
+
+static void on_ready(struct sl_io *io, uint32_t events)
+{
+	struct sl_peer *p = SL_CONTAINER_OF(io, struct sl_peer, io);
+	int r = 0;
+
+	(void)events;
+	if (p->is_blocked) {
+		p->is_blocked = false;
+		flush(p);
+	}
+	/* What a proxy asked for before it died is done. */
+	for (int i = 0; r == 0 && i < PER_TURN && !p->is_blocked; i++)
+		r = read_one(p);
+	if (r == 0 || r == -EAGAIN) {
+		watch_what_matters(p);
+		return;
+	}
+	if (r != -EPIPE && r != -ECONNRESET)
+		(void)sl_warn(r, "packet: closing the channel of worker %u, which sent nonsense",
+			      p->worker);
+	sl_peer_close(p);
+}
+
+int sl_peer_new(struct sl_broker *b, uint64_t proxy, unsigned worker, unsigned n_workers, int fd)
+{
+	struct sl_peer *p = calloc(1, sizeof(*p));
+	int r;
+
+	if (!p)
+		return -ENOMEM;
+	*p = (struct sl_peer){ .broker = b,
+			       .fd = fd,
+			       .proxy = proxy,
+			       .worker = worker,
+			       .n_workers = n_workers,
+			       .tokens = (uint64_t)SL_PEER_BURST * TOKEN,
+			       .tokens_at_us = sl_loop_now_us(b->loop),
+			       .wants_status = worker == n_workers };
+	sl_list_init(&p->flows);
+	sl_list_init(&p->todo);
+	r = sl_io_start(b->loop, &p->io, fd, SL_IO_IN, on_ready);
+	if (r < 0) {
+		free(p);
+		return r;
+	}
+	sl_list_add(&b->peers, &p->node);
+	flush(p);
+	return 0;
+}
+
+static void free_late(struct sl_task *task)
+{
+	free(SL_CONTAINER_OF(task, struct sl_peer, free_task));
+}
+
+void sl_peer_close(struct sl_peer *p)
+{
+	sl_io_stop(&p->io);
+	sl_broker_hang_up(p->fd);
+	p->fd = -1;
+	p->is_leaving = true;
+	sl_list_remove(&p->node);
+	while (!sl_list_is_empty(&p->flows)) {
+		struct sl_kflow *f = SL_CONTAINER_OF(p->flows.next, struct sl_kflow, own);
+
+		if (f->is_gone)
+			sl_flow_drop(f);
+		else
+			sl_flow_orphan(f);
+	}
+	sl_task_cancel(&p->flush_task);
+	sl_loop_defer(p->broker->loop, &p->free_task, free_late);
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_BROKER_PEER_H
+#define SL_BROKER_PEER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "broker/wire.h"
+#include "io/loop.h"
+
+struct sl_broker;
+struct sl_kflow;
+
+/* Hand-overs of one channel: a storm of honest ones fits, a flood does not. */
+#define SL_PEER_RATE 5000 /* per second */
+#define SL_PEER_BURST 2000
+
+/*
+ * A channel of a proxy. It is not read while something for it could not be sent, so one reply is
+ * all that has to be kept; what it is to be told of flows is kept in the flows.
+ */
+struct sl_peer {
+	struct sl_list node; /* in the broker's list */
+	struct sl_broker *broker;
+	struct sl_io io;
+	int fd;
+	uint64_t proxy;
+	unsigned worker;
+	unsigned n_workers;
+	uint64_t tokens; /* in millionths of a hand-over */
+	uint64_t tokens_at_us;
+	struct sl_list flows; /* whose record it has, or was told of */
+	struct sl_list todo;  /* those of them with something to be told */
+	struct sl_broker_msg out;
+	bool has_out;
+	bool is_blocked; /* the last send would have waited */
+	bool awaits_out;
+	bool has_hello;
+	bool wants_status;
+	bool wants_flushed;
+	bool is_flushing;
+	bool is_leaving; /* it lets go of its flows; they are not given back to it */
+	struct sl_task flush_task;
+	struct sl_task free_task;
+};
+
+int sl_peer_new(struct sl_broker *b, uint64_t proxy, unsigned worker, unsigned n_workers, int fd);
+/* Its flows are orphans then. */
+void sl_peer_close(struct sl_peer *p);
+
+/* A hand-over is taken from what the channel may ask for; false: there is nothing left. */
+bool sl_peer_take_token(struct sl_peer *p);
+/* An answer to the request being served. */
+void sl_peer_reply(struct sl_peer *p, const struct sl_broker_msg *msg);
+/* To the flow's owner, or whoever becomes it; at the end of the turn. */
+void sl_peer_tell(struct sl_kflow *f, uint8_t what);
+/* Sends what there is; at the end of the turn. */
+void sl_peer_flush_later(struct sl_peer *p);
+/* Orphans are offered to the newest proxy; at the end of the turn. */
+void sl_peers_announce(struct sl_broker *b);
+
+#endif

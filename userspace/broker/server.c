@@ -1,0 +1,550 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "broker/server.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "broker/life.h"
+#include "broker/state.h"
+
+/* Statuses are not told more often. */
+#define STATUS_MS 200
+/* Flows killed or removed in one turn, and buckets looked into for them. */
+#define FLUSH_FLOWS 128
+#define FLUSH_BUCKETS 4096
+/* RSTs go out within it. */
+#define ANSWER_MS 200
+#define STOP_MS 300
+
+const struct sl_policy *sl_broker_generation(const struct sl_broker *b, uint64_t generation)
+{
+	for (size_t i = 0; i < SL_BROKER_GENERATIONS; i++)
+		if (b->policy[i] && b->policy[i]->generation == generation)
+			return b->policy[i];
+	return NULL;
+}
+
+bool sl_broker_is_on(const struct sl_broker *b)
+{
+	return b->packet && sl_broker_policy(b) && !sl_broker_policy(b)->is_off;
+}
+
+int sl_broker_order(struct sl_broker *b, enum sl_packet_op op, const struct sl_kflow *flow)
+{
+	struct sl_packet_request *q = sl_packet_request(b->packet);
+	int r;
+
+	*q = (struct sl_packet_request){ .op = op, .conn_id = flow->conn_id };
+	memcpy(q->key, flow->key, sizeof(q->key));
+	r = sl_packet_run(b->packet);
+	return r < 0 ? r : (int)q->result;
+}
+
+/* ---- status ---- */
+
+static void describe(const struct sl_broker *b, const struct sl_broker_status *s, char ret[120])
+{
+	if (!b->packet)
+		(void)snprintf(ret, 120, "off: %s",
+			       b->off_text[0] ? b->off_text : "no configuration yet");
+	else if (!sl_broker_is_on(b))
+		(void)snprintf(ret, 120, "off: packet.hook is off");
+	else
+		(void)snprintf(ret, 120, "%s on %" PRIu32 " interface%s",
+			       sl_packet_hook_text(b->packet), s->n_interfaces,
+			       s->n_interfaces == 1 ? "" : "s");
+}
+
+static void fill_status(const struct sl_broker *b, struct sl_broker_status *ret)
+{
+	const struct sl_policy *policy = sl_broker_policy(b);
+	struct sl_broker_status s = {
+		.is_on = sl_broker_is_on(b),
+		.why = sl_broker_is_on(b) ? SL_WHY_NONE :
+		       b->why_off	  ? b->why_off :
+					    SL_WHY_NO_PRIVILEGE,
+		.n_flows = (uint32_t)b->table.n,
+		.n_live = (uint32_t)(b->table.n - b->table.n_over),
+		.n_held = (uint32_t)b->table.n_over,
+		.max_flows = (uint32_t)b->table.max,
+		.adopted = b->n_adopted,
+		.dropped = b->n_dropped,
+		.repaired = b->n_repaired,
+		.orphans = (uint32_t)b->table.n_orphans,
+		.port_from = policy ? policy->port_from : 0,
+		.port_to = policy ? policy->port_to : 0,
+	};
+
+	sl_watch_count(&b->watch, &s.n_interfaces, &s.n_failed);
+	describe(b, &s, s.text);
+	*ret = s;
+}
+
+static void on_status(struct sl_timer *timer)
+{
+	struct sl_broker *b = SL_CONTAINER_OF(timer, struct sl_broker, status_timer);
+	struct sl_broker_status now;
+	struct sl_list *i;
+
+	fill_status(b, &now);
+	if (memcmp(&now, &b->status, sizeof(now)) == 0)
+		return;
+	b->status = now;
+	b->status_at_ms = sl_loop_now_ms(b->loop);
+	sl_list_for_each (i, &b->peers) {
+		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
+
+		p->wants_status = p->worker == p->n_workers;
+		if (p->wants_status)
+			sl_peer_flush_later(p);
+	}
+	if (b->options.changed)
+		b->options.changed(b->options.arg, &now);
+}
+
+void sl_broker_touch(struct sl_broker *b)
+{
+	if (!sl_timer_is_armed(&b->status_timer))
+		sl_timer_start(b->loop, &b->status_timer, b->status_at_ms + STATUS_MS, on_status);
+}
+
+/* ---- on and off ---- */
+
+static enum sl_engine_reason reason_of(int err)
+{
+	return err == -EPERM || err == -EACCES ? SL_WHY_NO_PRIVILEGE : SL_WHY_NOT_LINUX_SUPPORTED;
+}
+
+static void turn_off(struct sl_broker *b)
+{
+	sl_io_stop(&b->events_io);
+	sl_watch_stop(b);
+	sl_routes_stop(b);
+	sl_sweep_stop(b);
+	sl_timer_stop(&b->flush.timer);
+	sl_task_cancel(&b->flush.task);
+	b->flush.stage = SL_FLUSH_NONE;
+	sl_closep(&b->flows_fd);
+	sl_packet_close(b->packet);
+	b->packet = NULL;
+}
+
+static void say_why_off(struct sl_broker *b, enum sl_engine_reason why, const char *text)
+{
+	b->why_off = why;
+	(void)snprintf(b->off_text, sizeof(b->off_text), "%s", text);
+	sl_log(SL_LOG_WARN, "packet: off (%s), connections stay on relay", text);
+	sl_broker_touch(b);
+}
+
+static int fail(struct sl_broker *b, int err, const char *what)
+{
+	char text[sizeof(b->off_text)];
+
+	turn_off(b);
+	(void)snprintf(text, sizeof(text), "%s: %s", what, strerror(-err));
+	say_why_off(b, reason_of(err), text);
+	return err;
+}
+
+static void on_events(struct sl_io *io, uint32_t events)
+{
+	(void)events;
+	sl_sweep_events(SL_CONTAINER_OF(io, struct sl_broker, events_io));
+}
+
+/* No socket has such a key: the answer is known, and that there is one shows that it runs. */
+static bool is_working(struct sl_broker *b)
+{
+	static const struct sl_kflow none;
+
+	return sl_broker_order(b, SL_PACKET_OP_LOOK, &none) == SL_PACKET_NO_SOCKET;
+}
+
+static int open_packet(struct sl_broker *b, struct sl_packet_found *found)
+{
+	const struct sl_policy *policy = sl_broker_policy(b);
+	const struct sl_packet_options options = {
+		.dir = b->bpf_dir,
+		.max_flows = policy->max_flows,
+		.hook = policy->wants_xdp ? SL_HOOK_XDP : SL_HOOK_TC,
+		.port_from = policy->port_from,
+		.port_to = policy->port_to,
+	};
+	_cleanup_(sl_str_done) struct sl_str report = { 0 };
+	int r = sl_packet_open(&options, found, &report, &b->packet);
+
+	if (r < 0) {
+		say_why_off(b, reason_of(r), report.len ? sl_str_text(&report) : strerror(-r));
+		return r;
+	}
+	b->wants_xdp = policy->wants_xdp;
+	return 0;
+}
+
+static void reserve_ports(struct sl_broker *b)
+{
+	const struct sl_policy *policy = sl_broker_policy(b);
+	int r = sl_packet_reserve_ports(b->packet, policy->port_from, policy->port_to);
+
+	if (r < 0)
+		(void)sl_warn(r,
+			      "packet: cannot reserve ports %u-%u, other programs may be given "
+			      "them (net.ipv4.ip_local_reserved_ports)",
+			      policy->port_from, policy->port_to);
+}
+
+/* The table outlives being off: records of flows are still there. */
+static int init_table(struct sl_broker *b)
+{
+	struct sl_packet_meta meta;
+	int r = sl_packet_get_meta(b->packet, &meta);
+
+	if (r < 0 || b->table.bucket)
+		return r;
+	return sl_flow_table_init(&b->table, meta.max_flows);
+}
+
+static int start_parts(struct sl_broker *b)
+{
+	int r = init_table(b);
+
+	if (r == 0)
+		r = sl_packet_readonly_fd(b->packet, "flows", &b->flows_fd);
+	if (r == 0)
+		r = sl_routes_start(b);
+	if (r < 0)
+		return r;
+	sl_sweep_start(b); /* which knows what the interfaces are needed for */
+	r = sl_watch_start(b);
+	return r < 0 ? r
+		     : sl_io_start(b->loop, &b->events_io, sl_packet_events_fd(b->packet), SL_IO_IN,
+				   on_events);
+}
+
+static void greet_peers(struct sl_broker *b)
+{
+	struct sl_list *i;
+
+	sl_list_for_each (i, &b->peers) {
+		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
+
+		p->has_hello = false;
+		sl_peer_flush_later(p);
+	}
+}
+
+static int turn_on(struct sl_broker *b)
+{
+	struct sl_packet_found found = { 0 };
+	struct sl_broker_status status;
+	int r = open_packet(b, &found);
+
+	if (r < 0)
+		return r;
+	if (!is_working(b)) {
+		turn_off(b);
+		say_why_off(b, SL_WHY_SELF_TEST_FAILED, "the control program does not work");
+		return -ENOTSUP;
+	}
+	reserve_ports(b);
+	r = start_parts(b);
+	if (r < 0)
+		return fail(b, r, "cannot start");
+	b->why_off = SL_WHY_NONE;
+	b->n_adopted = found.n_flows;
+	b->n_dropped = found.n_dropped;
+	fill_status(b, &status);
+	sl_info("packet: %s, adopted %" PRIu32 " flow%s, dropped %" PRIu32 "%s%s%s", status.text,
+		found.n_flows, found.n_flows == 1 ? "" : "s", found.n_dropped,
+		found.why[0] ? " (" : "", found.why, found.why[0] ? ")" : "");
+	greet_peers(b);
+	sl_broker_touch(b);
+	return 0;
+}
+
+/* ---- policies ---- */
+
+/* Turned off, and yet flows of an earlier configuration may be there. */
+static bool is_needed(const struct sl_broker *b)
+{
+	char pin[sizeof(b->bpf_dir) + 8];
+
+	if (!sl_broker_policy(b)->is_off)
+		return true;
+	(void)snprintf(pin, sizeof(pin), "%s/flows", b->bpf_dir);
+	return access(pin, F_OK) == 0;
+}
+
+static void remember(struct sl_broker *b, struct sl_policy *policy)
+{
+	const size_t last = SL_BROKER_GENERATIONS - 1;
+
+	sl_policy_free(b->policy[last]);
+	memmove(&b->policy[1], &b->policy[0], last * sizeof(b->policy[0]));
+	b->policy[0] = policy;
+}
+
+static void say_what_waits(const struct sl_broker *b, const struct sl_policy *policy)
+{
+	if (strcmp(b->bpf_dir, policy->bpf_dir) != 0)
+		sl_log(SL_LOG_WARN, "packet: bpf_dir stays %s until the daemon is started anew",
+		       b->bpf_dir);
+	if (b->policy[1] && b->policy[1]->max_flows != policy->max_flows)
+		sl_info("packet: max_flows stays %zu until the daemon is started without flows",
+			b->table.max);
+}
+
+static void apply(struct sl_broker *b, const struct sl_policy *policy)
+{
+	const struct sl_policy *before = b->policy[1];
+
+	say_what_waits(b, policy);
+	if (policy->wants_xdp != b->wants_xdp) {
+		/* The maps are pinned, so all of them are found again. */
+		turn_off(b);
+		(void)turn_on(b);
+		return;
+	}
+	if (!before || before->port_from != policy->port_from || before->port_to != policy->port_to)
+		reserve_ports(b);
+	sl_watch_policy(b);
+}
+
+int sl_broker_set_policy(struct sl_broker *b, struct sl_policy *policy)
+{
+	remember(b, policy);
+	if (!b->packet) {
+		(void)snprintf(b->bpf_dir, sizeof(b->bpf_dir), "%s", policy->bpf_dir);
+		if (is_needed(b))
+			(void)turn_on(b);
+		else
+			(void)snprintf(b->off_text, sizeof(b->off_text), "packet.hook is off");
+	} else {
+		apply(b, policy);
+	}
+	sl_broker_touch(b);
+	return 0;
+}
+
+/* ---- flush ---- */
+
+static void on_flush_task(struct sl_task *task);
+
+static void flushed(struct sl_broker *b)
+{
+	struct sl_list *i;
+
+	b->flush.stage = SL_FLUSH_NONE;
+	sl_list_for_each (i, &b->peers) {
+		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
+
+		p->wants_flushed |= p->is_flushing;
+		p->is_flushing = false;
+		if (p->wants_flushed)
+			sl_peer_flush_later(p);
+	}
+}
+
+static void on_flush_timer(struct sl_timer *timer)
+{
+	struct sl_broker *b = SL_CONTAINER_OF(timer, struct sl_broker, flush.timer);
+
+	b->flush.stage = SL_FLUSH_REMOVING;
+	b->flush.bucket = 0;
+	sl_loop_again(b->loop, &b->flush.task, on_flush_task);
+}
+
+static size_t flush_bucket(struct sl_broker *b)
+{
+	struct sl_kflow *next;
+	size_t n = 0;
+
+	for (struct sl_kflow *f = b->table.bucket[b->flush.bucket]; f; f = next) {
+		next = f->next;
+		n++;
+		if (f->is_gone)
+			continue;
+		if (b->flush.stage == SL_FLUSH_REMOVING && f->stage == SL_KFLOW_OVER)
+			sl_life_remove(f);
+		else if (f->stage != SL_KFLOW_OVER)
+			sl_life_kill(f, SL_BROKER_END_KILLED);
+	}
+	return n;
+}
+
+static void on_flush_task(struct sl_task *task)
+{
+	struct sl_broker *b = SL_CONTAINER_OF(task, struct sl_broker, flush.task);
+	size_t flows = 0;
+	size_t buckets = 0;
+
+	while (b->flush.bucket < b->table.n_buckets && flows < FLUSH_FLOWS &&
+	       buckets++ < FLUSH_BUCKETS) {
+		flows += flush_bucket(b);
+		b->flush.bucket++;
+	}
+	if (b->flush.bucket < b->table.n_buckets) {
+		sl_loop_again(b->loop, task, on_flush_task);
+	} else if (b->flush.stage == SL_FLUSH_KILLING) {
+		b->flush.stage = SL_FLUSH_WAITING;
+		sl_timer_start(b->loop, &b->flush.timer, sl_loop_now_ms(b->loop) + ANSWER_MS,
+			       on_flush_timer);
+	} else {
+		sl_info("packet: all flows are removed, as asked");
+		flushed(b);
+	}
+}
+
+void sl_broker_flush(struct sl_broker *b)
+{
+	if (!b->packet) {
+		flushed(b);
+		return;
+	}
+	if (b->flush.stage != SL_FLUSH_NONE)
+		return;
+	b->flush.stage = SL_FLUSH_KILLING;
+	b->flush.bucket = 0;
+	sl_loop_again(b->loop, &b->flush.task, on_flush_task);
+}
+
+/* ---- life ---- */
+
+static int init_parts(struct sl_broker *b)
+{
+	int r = sl_validator_init(&b->validator, b->options.proxy_uid);
+
+	if (r == 0)
+		r = sl_linger_init(&b->linger);
+	if (r == 0)
+		r = sl_sweep_init(b);
+	if (r == 0)
+		sl_conntrack_init(&b->conntrack);
+	return r;
+}
+
+int sl_broker_new(const struct sl_broker_options *options, struct sl_broker **ret)
+{
+	static const struct sl_broker_times usual = { .revival_ms = 200,
+						      .closed_ms = 60000,
+						      .rst_ms = 10000,
+						      .killed_ms = 60000,
+						      .broken_ms = 30000,
+						      .round_ms = 1000 };
+	struct sl_broker *b = calloc(1, sizeof(*b));
+	int r;
+
+	if (!b)
+		return -ENOMEM;
+	b->options = *options;
+	b->times = options->times ? *options->times : usual;
+	b->loop = options->loop;
+	b->flows_fd = -1;
+	b->routes.watch_fd = -1;
+	b->routes.ask_fd = -1;
+	b->conntrack.fd = -1;
+	sl_list_init(&b->orphans);
+	sl_list_init(&b->peers);
+	r = init_parts(b);
+	if (r < 0) {
+		sl_broker_free(b);
+		return r;
+	}
+	*ret = b;
+	return 0;
+}
+
+void sl_broker_free(struct sl_broker *b)
+{
+	if (!b)
+		return;
+	turn_off(b);
+	sl_linger_done(&b->linger);
+	sl_flow_table_done(&b->table);
+	while (!sl_list_is_empty(&b->peers))
+		sl_peer_close(SL_CONTAINER_OF(b->peers.next, struct sl_peer, node));
+	sl_sweep_done(b);
+	sl_conntrack_done(&b->conntrack);
+	sl_timer_stop(&b->status_timer);
+	sl_task_cancel(&b->announce_task);
+	for (size_t i = 0; i < SL_BROKER_GENERATIONS; i++)
+		sl_policy_free(b->policy[i]);
+	free(b);
+}
+
+int sl_broker_add_channel(struct sl_broker *b, uint64_t proxy, unsigned worker, unsigned n_workers,
+			  int fd)
+{
+	int r = n_workers == 0 || worker > n_workers ? -EINVAL
+						     : sl_peer_new(b, proxy, worker, n_workers, fd);
+
+	if (r < 0)
+		(void)close(fd);
+	return r;
+}
+
+/* ---- stop ---- */
+
+static uint64_t n_answered(int counters_fd)
+{
+	struct sl_packet_counts c;
+
+	return counters_fd >= 0 && sl_packet_read_counts(counters_fd, &c) == 0 ? c.killed_answered
+									       : 0;
+}
+
+static uint64_t kill_all(struct sl_broker *b)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < b->table.n_buckets; i++) {
+		for (struct sl_kflow *f = b->table.bucket[i]; f; f = f->next) {
+			if (f->stage == SL_KFLOW_OVER)
+				continue;
+			sl_life_kill(f, SL_BROKER_END_KILLED);
+			n++;
+		}
+	}
+	return n;
+}
+
+/* The injected packets are answered by the hook itself, within moments. */
+static void reset_peers(struct sl_broker *b)
+{
+	_cleanup_fd_ int counters = -1;
+	uint64_t until_us = sl_loop_now_us(b->loop) + STOP_MS * 1000;
+	uint64_t before;
+	uint64_t n;
+
+	if (sl_packet_readonly_fd(b->packet, "counters", &counters) < 0)
+		counters = -1;
+	before = n_answered(counters);
+	n = kill_all(b);
+	while (n && n_answered(counters) - before < 2 * n && sl_loop_now_us(b->loop) < until_us)
+		(void)usleep(5000);
+}
+
+void sl_broker_stop(struct sl_broker *b)
+{
+	_cleanup_(sl_str_done) struct sl_str report = { 0 };
+	int r;
+
+	if (!b->packet)
+		return;
+	reset_peers(b);
+	turn_off(b);
+	sl_linger_done(&b->linger);
+	sl_flow_table_done(&b->table);
+	r = sl_packet_purge(b->bpf_dir, &report);
+	if (r < 0)
+		(void)sl_warn(r, "packet: cannot remove everything in %s; try sluiced --purge",
+			      b->bpf_dir);
+	(void)snprintf(b->off_text, sizeof(b->off_text), "stopped");
+	b->why_off = SL_WHY_NOT_LINUX_SUPPORTED;
+	sl_broker_touch(b);
+}

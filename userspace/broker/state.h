@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_BROKER_STATE_H
+#define SL_BROKER_STATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "accel/packet.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "broker/conntrack.h"
+#include "broker/flow.h"
+#include "broker/linger.h"
+#include "broker/peer.h"
+#include "broker/policy.h"
+#include "broker/routes.h"
+#include "broker/server.h"
+#include "broker/sweep.h"
+#include "broker/validate.h"
+#include "broker/watch.h"
+#include "io/loop.h"
+
+/*
+ * The broker's state, shared by the files that are its parts: server.c (policies, status, flush,
+ * stop), peer.c (channels), handover.c, linger.c, life.c (what becomes of a flow), sweep.c,
+ * watch.c (interfaces), routes.c, conntrack.c. One thread, one loop.
+ */
+
+/* Of configurations; connections outlive theirs. */
+#define SL_BROKER_GENERATIONS 8
+
+struct sl_flush {
+	enum { SL_FLUSH_NONE = 0, SL_FLUSH_KILLING, SL_FLUSH_WAITING, SL_FLUSH_REMOVING } stage;
+	size_t bucket; /* the next one of the table */
+	struct sl_task task;
+	struct sl_timer timer;
+};
+
+struct sl_broker {
+	struct sl_broker_options options;
+	struct sl_broker_times times;
+	struct sl_loop *loop;
+
+	struct sl_policy *policy[SL_BROKER_GENERATIONS]; /* the newest first */
+
+	struct sl_packet *packet; /* NULL: off */
+	int flows_fd;
+	enum sl_engine_reason why_off; /* NONE: on */
+	char off_text[100];
+	char bpf_dir[256];
+	bool wants_xdp;
+
+	struct sl_validator validator;
+	struct sl_flow_table table;
+	struct sl_list orphans; /* flows that nobody has a record of and no peer was told of */
+	struct sl_list peers;   /* in the order in which they came */
+	struct sl_task announce_task;
+
+	struct sl_io events_io;
+	struct sl_sweep sweep;
+	struct sl_linger linger;
+	struct sl_watch watch;
+	struct sl_routes routes;
+	struct sl_conntrack conntrack;
+	struct sl_flush flush;
+
+	struct sl_broker_status status; /* as last told */
+	uint64_t status_at_ms;
+	uint32_t n_adopted;
+	uint32_t n_dropped;
+	uint32_t n_repaired;
+	struct sl_timer status_timer;
+	struct sl_log_limit log_limit; /* for lines a proxy can provoke */
+};
+
+static inline const struct sl_policy *sl_broker_policy(const struct sl_broker *b)
+{
+	return b->policy[0];
+}
+
+/* NULL: it is not known any more. */
+const struct sl_policy *sl_broker_generation(const struct sl_broker *b, uint64_t generation);
+bool sl_broker_is_on(const struct sl_broker *b);
+/* Something the status tells of has changed. */
+void sl_broker_touch(struct sl_broker *b);
+void sl_broker_flush(struct sl_broker *b);
+
+/*
+ * One order to the control program about an existing flow: enum sl_packet_result, or -errno of the
+ * run. The answer stays in the request until the next order.
+ */
+int sl_broker_order(struct sl_broker *b, enum sl_packet_op op, const struct sl_kflow *flow);
+
+#endif

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "broker/sweep.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "broker/life.h"
+#include "broker/state.h"
+
+/* Also of flows looked at in one turn. */
+#define SLICE SL_SWEEP_SLICE
+/* Events in one turn; more are found by the walk, or in the next one. */
+#define EVENTS 4096
+
+int sl_sweep_init(struct sl_broker *b)
+{
+	struct sl_sweep *s = &b->sweep;
+
+	*s = (struct sl_sweep){ .round = 1,
+				.keys = calloc(SLICE, sizeof(*s->keys)),
+				.flows = calloc(SLICE, sizeof(*s->flows)) };
+	if (s->keys && s->flows)
+		return 0;
+	sl_sweep_done(b);
+	return -ENOMEM;
+}
+
+void sl_sweep_done(struct sl_broker *b)
+{
+	sl_sweep_stop(b);
+	free(b->sweep.keys);
+	free(b->sweep.flows);
+	b->sweep.keys = NULL;
+	b->sweep.flows = NULL;
+}
+
+/* ---- what is met ---- */
+
+static void find_stray(struct sl_broker *b, uint64_t conn_id)
+{
+	if (!b->sweep.had_strays)
+		sl_log_conn(SL_LOG_WARN, conn_id,
+			    "packet: an entry of `flows` belongs to no flow, it is left alone");
+	b->sweep.had_strays = true;
+}
+
+/* Not made by this process: of an earlier one. */
+static struct sl_kflow *adopt(struct sl_broker *b, const struct sl_packet_key *key,
+			      const struct sl_packet_flow *entry)
+{
+	struct sl_packet_key keys[2];
+	struct sl_kflow *f = NULL;
+
+	keys[entry->from] = *key;
+	sl_packet_partner(entry, &keys[1 - entry->from]);
+	if (sl_flow_add(b, entry->conn_id, keys, &f) < 0)
+		return NULL;
+	if (entry->state != SL_PACKET_KILLED) /* of those the record is over */
+		sl_flow_orphan(f);
+	return f;
+}
+
+static void remove_unfinished(struct sl_broker *b, const struct sl_packet_key *key,
+			      const struct sl_packet_flow *entry)
+{
+	struct sl_kflow order = { .conn_id = entry->conn_id };
+
+	order.key[entry->from] = *key;
+	sl_packet_partner(entry, &order.key[1 - entry->from]);
+	(void)sl_broker_order(b, SL_PACKET_OP_REMOVE, &order);
+}
+
+static bool is_sane(const struct sl_packet_flow *entry)
+{
+	return entry->from == SL_PACKET_CLIENT || entry->from == SL_PACKET_BACKEND;
+}
+
+static void meet(struct sl_broker *b, const struct sl_packet_key *key,
+		 const struct sl_packet_flow *entry)
+{
+	struct sl_kflow *f;
+
+	if (!is_sane(entry)) {
+		find_stray(b, entry->conn_id);
+		return;
+	}
+	if (entry->state == SL_PACKET_STARTING) { /* nobody is committing now */
+		remove_unfinished(b, key, entry);
+		return;
+	}
+	f = sl_flow_find(&b->table, entry->conn_id);
+	if (!f)
+		f = adopt(b, key, entry);
+	if (!f || memcmp(&f->key[entry->from], key, sizeof(*key)) != 0) {
+		find_stray(b, entry->conn_id);
+		return;
+	}
+	sl_flow_note(f, entry, b->sweep.round);
+	if (sl_flow_both_here(f) && f->half[1 - entry->from].round == b->sweep.round)
+		sl_life_judge(f);
+}
+
+/* 1: the walk is over. */
+static int walk_slice(struct sl_broker *b)
+{
+	struct sl_sweep *s = &b->sweep;
+	size_t n = 0;
+	int r = sl_packet_batch(b->flows_fd, &s->cursor, SLICE, s->keys, s->flows, &n);
+
+	for (size_t i = 0; r >= 0 && i < n; i++)
+		meet(b, &s->keys[i], &s->flows[i]);
+	return r;
+}
+
+/* ---- what is not ---- */
+
+static bool was_met(const struct sl_broker *b, const struct sl_kflow *f)
+{
+	return f->half[0].round == b->sweep.round && f->half[1].round == b->sweep.round;
+}
+
+/* 1: none is left. */
+static int check_slice(struct sl_broker *b)
+{
+	struct sl_flow_table *t = &b->table;
+
+	for (size_t i = 0; i < SLICE; i++) {
+		struct sl_kflow *f;
+
+		if (sl_list_is_empty(&t->seen))
+			return 1;
+		f = SL_CONTAINER_OF(t->seen.next, struct sl_kflow, seen);
+		if (was_met(b, f))
+			return 1;
+		sl_list_remove(&f->seen);
+		sl_list_add(&t->seen, &f->seen);
+		f->half[0].round = b->sweep.round;
+		f->half[1].round = b->sweep.round;
+		sl_life_look(f);
+	}
+	return 0;
+}
+
+/* ---- rounds ---- */
+
+static void begin_round(struct sl_broker *b)
+{
+	struct sl_sweep *s = &b->sweep;
+
+	s->n_slices = s->slice;
+	s->slice = 0;
+	s->is_checking = false;
+	s->round++;
+	s->round_at_ms = sl_loop_now_ms(b->loop);
+	s->cursor = (struct sl_packet_cursor){ 0 };
+}
+
+/* 1: the round is over. */
+static int step(struct sl_broker *b)
+{
+	struct sl_sweep *s = &b->sweep;
+	int r = s->is_checking ? check_slice(b) : walk_slice(b);
+
+	s->slice++;
+	if (r < 0) {
+		(void)sl_warn(r, "packet: cannot read `flows`, trying again");
+		return 1;
+	}
+	if (r == 1 && !s->is_checking) {
+		/* What has just been deleted with a reason is told with it. */
+		sl_sweep_events(b);
+		s->is_checking = true;
+		r = 0;
+	}
+	return r;
+}
+
+static void on_timer(struct sl_timer *timer)
+{
+	struct sl_broker *b = SL_CONTAINER_OF(timer, struct sl_broker, sweep.timer);
+	struct sl_sweep *s = &b->sweep;
+	uint64_t now = sl_loop_now_ms(b->loop);
+	uint64_t next;
+
+	if (step(b) == 1) {
+		next = s->round_at_ms + b->times.round_ms;
+		begin_round(b);
+		s->round_at_ms = next > now ? next : now;
+	} else {
+		next = s->round_at_ms + b->times.round_ms * s->slice / (s->n_slices + 1);
+	}
+	sl_timer_start(b->loop, timer, next > now ? next : now + 1, on_timer);
+}
+
+void sl_sweep_start(struct sl_broker *b)
+{
+	begin_round(b);
+	while (step(b) == 0)
+		;
+	begin_round(b);
+	b->sweep.round_at_ms += b->times.round_ms;
+	sl_timer_start(b->loop, &b->sweep.timer, b->sweep.round_at_ms, on_timer);
+}
+
+void sl_sweep_stop(struct sl_broker *b)
+{
+	sl_timer_stop(&b->sweep.timer);
+}
+
+/* ---- events ---- */
+
+static void on_event(void *arg, const struct sl_packet_event *e)
+{
+	struct sl_broker *b = arg;
+	struct sl_kflow *f = sl_flow_find(&b->table, e->conn_id);
+
+	if (!f || f->is_gone)
+		return;
+	switch (e->kind) {
+	case SL_PACKET_EV_FIN:
+	case SL_PACKET_EV_FIN_ACKED:
+	case SL_PACKET_EV_RST:
+		sl_life_look(f);
+		break;
+	case SL_PACKET_EV_REUSED:
+		sl_life_gone(f, SL_BROKER_END_CLOSED);
+		break;
+	}
+}
+
+void sl_sweep_events(struct sl_broker *b)
+{
+	int n = sl_packet_events(b->packet, EVENTS, on_event, b);
+
+	if (n < 0)
+		(void)sl_warn(n, "packet: cannot read the events");
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_BROKER_SWEEP_H
+#define SL_BROKER_SWEEP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "accel/packet.h"
+#include "io/loop.h"
+
+struct sl_broker;
+
+/* Entries read in one turn. */
+#define SL_SWEEP_SLICE 1024
+
+/* The walk through `flows`, slice by slice, again and again: what it finds is the truth. */
+struct sl_sweep {
+	uint32_t round;   /* counts up; what was not met in one is gone */
+	bool is_checking; /* for what was not met; otherwise walking */
+	struct sl_packet_cursor cursor;
+	struct sl_packet_key *keys; /* room for a slice; also used by routes.c */
+	struct sl_packet_flow *flows;
+	uint64_t round_at_ms; /* when it began */
+	size_t n_slices;      /* of the round before: by them the next is spread out */
+	size_t slice;
+	struct sl_timer timer;
+	bool had_strays; /* entries that fit no flow; said once */
+};
+
+SL_MUST_CHECK int sl_sweep_init(struct sl_broker *b);
+void sl_sweep_done(struct sl_broker *b);
+/* The first round at once, so that every flow is known; then it goes on by itself. */
+void sl_sweep_start(struct sl_broker *b);
+void sl_sweep_stop(struct sl_broker *b);
+/* What the kernel tells as it happens. */
+void sl_sweep_events(struct sl_broker *b);
+
+#endif

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "broker/watch.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <net/if.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "broker/state.h"
+
+/* Of a link that another program has detached, and of pins. */
+#define CHECK_MS 1000
+/* A host with more is served on those it had first. */
+#define MAX_INTERFACES 65536
+
+static struct sl_watched *find(const struct sl_watch *w, unsigned ifindex)
+{
+	for (size_t i = 0; i < w->n; i++)
+		if (w->item[i].ifindex == ifindex)
+			return &w->item[i];
+	return NULL;
+}
+
+static bool is_wanted(const struct sl_broker *b, const char *name)
+{
+	const struct sl_policy *policy = sl_broker_policy(b);
+
+	if (policy->is_off)
+		return false;
+	for (uint32_t i = 0; i < policy->n_interfaces; i++)
+		if (strncmp(policy->interfaces[i], name, sizeof(policy->interfaces[i])) == 0)
+			return true;
+	return policy->n_interfaces == 0;
+}
+
+static struct sl_watched *add(struct sl_watch *w, unsigned ifindex)
+{
+	struct sl_watched *item;
+
+	if (w->n >= MAX_INTERFACES)
+		return NULL;
+	if (w->n == w->cap) {
+		size_t cap = w->cap ? 2 * w->cap : 16;
+
+		item = realloc(w->item, cap * sizeof(*item));
+		if (!item)
+			return NULL;
+		w->item = item;
+		w->cap = cap;
+	}
+	item = &w->item[w->n++];
+	*item = (struct sl_watched){ .ifindex = ifindex };
+	return item;
+}
+
+static void forget(struct sl_broker *b, struct sl_watched *item)
+{
+	struct sl_watch *w = &b->watch;
+
+	sl_packet_detach(b->packet, item->ifindex);
+	*item = w->item[--w->n];
+	sl_broker_touch(b);
+}
+
+/* ---- attaching ---- */
+
+static void say_failure(struct sl_watched *item, int err)
+{
+	if (item->was_said)
+		return;
+	item->was_said = true;
+	if (err == -EOPNOTSUPP)
+		sl_info("packet: %s cannot run XDP in driver mode, TC is used there", item->name);
+	else
+		(void)sl_warn(err, "packet: cannot attach to %s, trying again", item->name);
+}
+
+static void attach(struct sl_broker *b, struct sl_watched *item)
+{
+	int r = sl_packet_attach(b->packet, item->ifindex);
+	bool was_attached = item->is_attached;
+
+	if (r == -ENODEV) /* it has just gone; that is told, too */
+		return;
+	if (r < 0)
+		say_failure(item, r);
+	item->is_attached = r == 0 || r == -EOPNOTSUPP;
+	if (item->is_attached != was_attached)
+		sl_broker_touch(b);
+}
+
+/* A program that flows may still need stays. */
+static void settle(struct sl_broker *b, struct sl_watched *item)
+{
+	item->is_wanted = is_wanted(b, item->name);
+	if (item->is_wanted && !item->is_attached) {
+		attach(b, item);
+	} else if (!item->is_wanted && item->is_attached && b->table.n == 0) {
+		sl_packet_detach(b->packet, item->ifindex);
+		item->is_attached = false;
+		sl_broker_touch(b);
+	}
+}
+
+static void on_here(struct sl_broker *b, unsigned ifindex)
+{
+	struct sl_watched *item = find(&b->watch, ifindex);
+	char name[IF_NAMESIZE] = { 0 };
+
+	if (!if_indextoname(ifindex, name))
+		return; /* gone again */
+	if (!item)
+		item = add(&b->watch, ifindex);
+	if (!item)
+		return;
+	item->is_here = true;
+	memcpy(item->name, name, sizeof(item->name)); /* it may have a new one */
+	/* Those of an earlier daemon are on the old program, or still the right one. */
+	if (!item->is_attached && !is_wanted(b, name) && b->table.n)
+		item->is_attached = sl_packet_is_attached(b->packet, ifindex);
+	settle(b, item);
+}
+
+static void drop_lost(struct sl_broker *b)
+{
+	struct sl_watch *w = &b->watch;
+
+	for (size_t i = w->n; i-- > 0;)
+		if (!w->item[i].is_here)
+			forget(b, &w->item[i]);
+}
+
+static void on_interface(void *arg, enum sl_ifwatch_event event, unsigned ifindex)
+{
+	struct sl_broker *b = arg;
+	struct sl_watch *w = &b->watch;
+	struct sl_watched *item;
+
+	switch (event) {
+	case SL_IF_HERE:
+		on_here(b, ifindex);
+		break;
+	case SL_IF_GONE:
+		item = find(w, ifindex);
+		if (item)
+			forget(b, item);
+		break;
+	case SL_IF_LOST:
+		for (size_t i = 0; i < w->n; i++)
+			w->item[i].is_here = false;
+		break;
+	case SL_IF_SETTLED:
+		drop_lost(b);
+		break;
+	}
+}
+
+/* ---- watching ---- */
+
+static void check_link(struct sl_broker *b, struct sl_watched *item)
+{
+	if (item->is_attached && !sl_packet_is_attached(b->packet, item->ifindex)) {
+		item->is_attached = false;
+		attach(b, item);
+		if (item->is_attached) {
+			b->n_repaired++;
+			sl_log(SL_LOG_WARN,
+			       "packet: something else had detached our program from %s, it is "
+			       "attached again",
+			       item->name);
+		}
+	}
+	settle(b, item);
+}
+
+static void check_pins(struct sl_broker *b)
+{
+	unsigned repaired = 0;
+	int r = sl_packet_repin(b->packet, &repaired);
+
+	if (r < 0 && !b->watch.had_no_dir)
+		(void)sl_warn(r,
+			      "packet: cannot pin in %s, flows will not outlive this daemon; "
+			      "trying again",
+			      b->bpf_dir);
+	b->watch.had_no_dir = r < 0;
+	if (repaired) {
+		b->n_repaired += repaired;
+		sl_log(SL_LOG_WARN, "packet: %u pins in %s were missing, they are made again",
+		       repaired, b->bpf_dir);
+		sl_broker_touch(b);
+	}
+}
+
+static void on_timer(struct sl_timer *timer)
+{
+	struct sl_broker *b = SL_CONTAINER_OF(timer, struct sl_broker, watch.timer);
+
+	/* Not a name, and not a link, is looked at twice in a turn. */
+	for (size_t i = 0; i < b->watch.n; i++)
+		check_link(b, &b->watch.item[i]);
+	check_pins(b);
+	sl_conntrack_check(&b->conntrack);
+	sl_timer_start(b->loop, timer, sl_loop_now_ms(b->loop) + CHECK_MS, on_timer);
+}
+
+/* Links on interfaces that are there are judged by settle(). */
+static bool is_known(void *arg, unsigned ifindex)
+{
+	const struct sl_broker *b = arg;
+	const struct sl_watched *item = find(&b->watch, ifindex);
+
+	return item && item->is_attached;
+}
+
+int sl_watch_start(struct sl_broker *b)
+{
+	int r;
+
+	b->watch = (struct sl_watch){ 0 };
+	r = sl_ifwatch_new(b->loop, on_interface, b, &b->watch.ifwatch);
+	if (r < 0)
+		return r;
+	sl_packet_sweep_links(b->packet, is_known, b);
+	sl_timer_start(b->loop, &b->watch.timer, sl_loop_now_ms(b->loop) + CHECK_MS, on_timer);
+	return 0;
+}
+
+void sl_watch_stop(struct sl_broker *b)
+{
+	struct sl_watch *w = &b->watch;
+
+	sl_ifwatch_free(w->ifwatch);
+	sl_timer_stop(&w->timer);
+	free(w->item);
+	w->ifwatch = NULL;
+	w->item = NULL;
+	w->n = 0;
+	w->cap = 0;
+}
+
+void sl_watch_policy(struct sl_broker *b)
+{
+	for (size_t i = 0; i < b->watch.n; i++)
+		settle(b, &b->watch.item[i]);
+}
+
+bool sl_watch_has(const struct sl_watch *w, unsigned ifindex)
+{
+	const struct sl_watched *item = find(w, ifindex);
+
+	return item && item->is_wanted && item->is_attached;
+}
+
+void sl_watch_count(const struct sl_watch *w, unsigned *ret_attached, unsigned *ret_failed)
+{
+	unsigned attached = 0;
+	unsigned failed = 0;
+
+	for (size_t i = 0; i < w->n; i++) {
+		attached += w->item[i].is_attached;
+		failed += w->item[i].is_wanted && !w->item[i].is_attached;
+	}
+	*ret_attached = attached;
+	*ret_failed = failed;
+}

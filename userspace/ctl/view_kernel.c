@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "ctl/view_kernel.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+/* Of one answer; about 90000 flows. */
+#define MAX_TEXT (UINT32_C(60) << 20)
+
+static void add_addr(struct sl_json *j, const char *key, const struct sl_addr *a)
+{
+	char text[SL_ADDR_TEXT];
+
+	sl_json_str(j, key, sl_addr_family(a) ? sl_addr_format(a, text) : NULL);
+}
+
+static double seconds(uint64_t ms)
+{
+	return (double)ms / 1000;
+}
+
+/* Why no flow can be handed over; NULL: they can be. */
+static const char *off_text(const struct sl_proxy *proxy, const struct sl_ctl_facts *facts,
+			    const struct sl_kernel_view *k)
+{
+	const struct sl_conf *conf = sl_proxy_conf(proxy);
+
+	if (conf && conf->global.packet.hook == SL_HOOK_CHOICE_OFF)
+		return "off: packet.hook says so";
+	if (k->off == SL_WHY_ELIGIBLE)
+		return NULL;
+	if (k->has_broker && k->status.text[0])
+		return k->status.text;
+	if (facts->no_broker && facts->no_broker[0])
+		return facts->no_broker;
+	return "off: the broker process is being started";
+}
+
+static const char *off_name(const struct sl_proxy *proxy, const struct sl_kernel_view *k)
+{
+	const struct sl_conf *conf = sl_proxy_conf(proxy);
+
+	if (conf && conf->global.packet.hook == SL_HOOK_CHOICE_OFF)
+		return sl_engine_reason_name(SL_WHY_CONFIGURED);
+	return sl_engine_reason_name(k->off);
+}
+
+bool sl_view_packet_is_on(const struct sl_proxy *proxy)
+{
+	struct sl_kernel_view k;
+	const struct sl_conf *conf = sl_proxy_conf(proxy);
+
+	sl_proxy_kernel(proxy, &k);
+	return k.off == SL_WHY_ELIGIBLE &&
+	       !(conf && conf->global.packet.hook == SL_HOOK_CHOICE_OFF);
+}
+
+static void add_ports(struct sl_json *j, const struct sl_broker_status *s)
+{
+	char text[32];
+
+	(void)snprintf(text, sizeof(text), "%u-%u", s->port_from, s->port_to);
+	sl_json_str(j, "ports", s->port_to ? text : NULL);
+}
+
+void sl_view_packet_engine(struct sl_json *j, const struct sl_proxy *proxy,
+			   const struct sl_ctl_facts *facts)
+{
+	struct sl_kernel_view k;
+	const char *off;
+
+	sl_proxy_kernel(proxy, &k);
+	off = off_text(proxy, facts, &k);
+	sl_json_bool(j, "available", !off);
+	sl_json_str(j, "reason", off ? off : k.status.text);
+	sl_json_str(j, "reason_name", off ? off_name(proxy, &k) : NULL);
+	sl_json_u64(j, "interfaces", k.status.n_interfaces);
+	sl_json_u64(j, "interfaces_failed", k.status.n_failed);
+	sl_json_u64(j, "flows", k.status.n_live);
+	sl_json_u64(j, "held", k.status.n_held);
+	sl_json_u64(j, "max_flows", k.status.max_flows);
+	add_ports(j, &k.status);
+}
+
+void sl_view_kernel(struct sl_json *j, const struct sl_proxy *proxy,
+		    const struct sl_ctl_facts *facts)
+{
+	struct sl_kernel_view k;
+
+	sl_proxy_kernel(proxy, &k);
+	sl_json_obj(j, "kernel");
+	sl_json_u64(j, "packet_flows", k.status.n_live);
+	sl_json_u64(j, "sockmap_sockets", 0);
+	sl_json_u64(j, "nft_flows", 0);
+	sl_json_u64(j, "orphans", k.status.orphans);
+	sl_json_u64(j, "missing", 0);
+	sl_json_u64(j, "adopted", k.status.adopted);
+	sl_json_u64(j, "dropped", k.status.dropped);
+	sl_json_u64(j, "repaired", k.status.repaired);
+	sl_json_obj_end(j);
+	sl_json_obj(j, "packet");
+	sl_view_packet_engine(j, proxy, facts);
+	sl_json_obj_end(j);
+}
+
+static void add_half(struct sl_json *j, const char *key, const struct sl_flow_row *f,
+		     enum sl_side from)
+{
+	sl_json_obj(j, key);
+	sl_json_u64(j, "bytes", f->bytes[from]);
+	sl_json_u64(j, "packets", f->packets[from]);
+	sl_json_u64(j, "relayed_bytes", f->relayed[from]);
+	sl_json_u64(j, "drops", f->drops[from]);
+	sl_json_u64(j, "ifindex", f->ifindex[from]);
+	sl_json_obj_end(j);
+}
+
+static void add_flow(void *arg, const struct sl_flow_row *f)
+{
+	struct sl_json *j = arg;
+
+	sl_json_obj(j, NULL);
+	sl_json_u64(j, "id", f->conn_id);
+	sl_json_str(j, "route", f->route[0] ? f->route : NULL);
+	sl_json_str(j, "engine", sl_engine_name(SL_ENGINE_PACKET));
+	sl_json_str(j, "state", f->state);
+	sl_json_bool(j, "complete", f->has_partner);
+	add_addr(j, "client", &f->client);
+	add_addr(j, "client_via", &f->via);
+	add_addr(j, "peer", &f->tuple.client);
+	add_addr(j, "front", &f->tuple.front);
+	add_addr(j, "source", &f->tuple.back);
+	add_addr(j, "backend", &f->tuple.backend);
+	sl_json_f64(j, "age_s", seconds(f->age_ms));
+	sl_json_f64(j, "idle_s", seconds(f->idle_ms));
+	add_half(j, "up", f, SL_CLIENT);
+	add_half(j, "down", f, SL_BACKEND);
+	sl_json_obj_end(j);
+}
+
+static void add_outcome(void *arg, const char *name, uint64_t value)
+{
+	sl_json_u64(arg, name, value);
+}
+
+void sl_view_flows_start(struct sl_flows_view *v, size_t max)
+{
+	v->walk = (struct sl_flows_walk){ .max = max };
+	v->j = sl_json_on(&v->out);
+	sl_json_obj(&v->j, NULL);
+	sl_json_arr(&v->j, "flows");
+}
+
+int sl_view_flows_step(struct sl_flows_view *v, const struct sl_proxy *proxy)
+{
+	struct sl_kernel_view k;
+
+	/* Asked again each time: another broker brings other descriptors. */
+	sl_proxy_kernel(proxy, &k);
+	if (k.flows_fd < 0)
+		return 1;
+	if (v->out.len > MAX_TEXT) {
+		v->walk.more = true;
+		return 1;
+	}
+	return sl_flows_step(&v->walk, k.flows_fd, k.routes_fd, sl_clock_us() * 1000, add_flow,
+			     &v->j);
+}
+
+void sl_view_flows_end(struct sl_flows_view *v, const struct sl_proxy *proxy,
+		       const struct sl_ctl_facts *facts)
+{
+	struct sl_kernel_view k;
+
+	sl_proxy_kernel(proxy, &k);
+	sl_json_arr_end(&v->j);
+	sl_json_bool(&v->j, "more", v->walk.more);
+	sl_json_obj(&v->j, "outcomes");
+	if (k.counters_fd >= 0)
+		(void)sl_flows_outcomes(k.counters_fd, add_outcome, &v->j);
+	sl_json_obj_end(&v->j);
+	sl_json_str(&v->j, "reason", off_text(proxy, facts, &k));
+	sl_json_obj_end(&v->j);
+	sl_str_addc(&v->out, '\n');
+}

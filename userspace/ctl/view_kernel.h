@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_CTL_VIEW_KERNEL_H
+#define SL_CTL_VIEW_KERNEL_H
+
+#include "base/json.h"
+#include "broker/flows.h"
+#include "ctl/ctl.h"
+#include "proxy/proxy.h"
+
+/* What the kernel carries, as JSON. */
+
+/* "kernel" and "packet" of the status. */
+void sl_view_kernel(struct sl_json *j, const struct sl_proxy *proxy,
+		    const struct sl_ctl_facts *facts);
+/* Members of the engine's object in GET /v1/engines. */
+void sl_view_packet_engine(struct sl_json *j, const struct sl_proxy *proxy,
+			   const struct sl_ctl_facts *facts);
+/* Flows can be handed over. */
+bool sl_view_packet_is_on(const struct sl_proxy *proxy);
+
+/*
+ * GET /v1/flows: from the kernel's own table, in slices, because it may be large and the loop has
+ * other work. The text is in `out`, which whoever made the view frees; the view stays where it is.
+ */
+struct sl_flows_view {
+	struct sl_str out;
+	struct sl_json j;
+	struct sl_flows_walk walk;
+};
+void sl_view_flows_start(struct sl_flows_view *v, size_t max);
+/* 1: that was all; 0: call again, after other work; else -errno. */
+SL_MUST_CHECK int sl_view_flows_step(struct sl_flows_view *v, const struct sl_proxy *proxy);
+void sl_view_flows_end(struct sl_flows_view *v, const struct sl_proxy *proxy,
+		       const struct sl_ctl_facts *facts);
+
+#endif

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "daemon/broker_role.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "broker/policy.h"
+#include "broker/server.h"
+#include "daemon/channel.h"
+#include "daemon/privs.h"
+#include "daemon/role.h"
+#include "daemon/sandbox.h"
+
+/* What is settled by loading; another policy that differs here is for another broker. */
+struct fixed {
+	bool wants_xdp;
+	uint32_t max_flows;
+	char bpf_dir[sizeof(((struct sl_policy *)NULL)->bpf_dir)];
+};
+
+struct role {
+	struct sl_loop *loop;
+	struct sl_channel *channel;
+	struct sl_msg_options options;
+	struct sl_broker *broker; /* NULL before the first policy */
+	struct fixed fixed;
+	struct sl_policy *next; /* came before this one is ready */
+	bool is_ready;
+	bool is_loaded; /* programs are there: policies make a difference */
+	int exit_code;
+};
+
+static void say(struct role *role, enum sl_msg_type type, uint32_t flag, const char *text)
+{
+	struct sl_msg msg = { .type = type, .flag = flag };
+
+	(void)snprintf(msg.text, sizeof(msg.text), "%s", text);
+	(void)sl_channel_send(role->channel, &msg, -1); /* its end is reported to us anyway */
+}
+
+static void say_failed(struct role *role, int err, const char *what)
+{
+	char name[128];
+	char text[sizeof(((struct sl_msg *)NULL)->text)];
+
+	(void)snprintf(text, sizeof(text), "%s%s%s", what, err ? ": " : "",
+		       err ? strerror_r(-err, name, sizeof(name)) : "");
+	say(role, SL_MSG_FAILED, 0, text);
+	role->exit_code = 1;
+	sl_loop_quit(role->loop);
+}
+
+/* ---- policies ---- */
+
+static struct fixed fixed_of(const struct sl_policy *p)
+{
+	struct fixed f = { .wants_xdp = p->wants_xdp, .max_flows = p->max_flows };
+
+	(void)snprintf(f.bpf_dir, sizeof(f.bpf_dir), "%s", p->bpf_dir);
+	return f;
+}
+
+static bool is_same(const struct fixed *a, const struct fixed *b)
+{
+	return a->wants_xdp == b->wants_xdp && a->max_flows == b->max_flows &&
+	       strcmp(a->bpf_dir, b->bpf_dir) == 0;
+}
+
+/*
+ * Ends, so that the next one loads what this policy asks for. The flows go on, unless they would be
+ * left behind in a directory nobody looks at any more.
+ */
+static void make_room(struct role *role, const struct fixed *wanted)
+{
+	if (strcmp(role->fixed.bpf_dir, wanted->bpf_dir) != 0)
+		sl_broker_stop(role->broker);
+	say(role, SL_MSG_FAILED, 1, "what is loaded differs");
+	sl_loop_quit(role->loop);
+}
+
+static int restrict_self(struct role *role)
+{
+	bool is_on = false;
+	int r;
+
+	if (role->options.is_single)
+		return 0;
+	r = sl_privs_end_loading();
+	if (r == 0)
+		r = sl_sandbox_confine_files(role->fixed.bpf_dir);
+	return r < 0 ? r : sl_sandbox_enter(SL_ROLE_BROKER, &is_on);
+}
+
+/* What could not be loaded can be no more: the supervisor starts another one for that. */
+static void change_policy(struct role *role, struct sl_policy *policy)
+{
+	struct fixed wanted = fixed_of(policy);
+	int r;
+
+	if (!role->is_loaded && !role->options.is_single) {
+		sl_policy_free(policy);
+		return;
+	}
+	if (!is_same(&role->fixed, &wanted)) {
+		sl_policy_free(policy);
+		make_room(role, &wanted);
+		return;
+	}
+	r = sl_broker_set_policy(role->broker, policy);
+	if (r < 0)
+		say_failed(role, r, "cannot take over the policy");
+}
+
+static void on_status(void *arg, const struct sl_broker_status *status)
+{
+	struct role *role = arg;
+
+	if (role->is_ready && role->is_loaded == status->is_on)
+		return;
+	role->is_ready = true;
+	role->is_loaded = status->is_on;
+	say(role, SL_MSG_READY, status->is_on, status->text);
+	if (role->next)
+		change_policy(role, SL_TAKE_PTR(role->next));
+}
+
+/* Takes over the policy. */
+static int begin(struct role *role, struct sl_policy *policy)
+{
+	const struct sl_msg_options *o = &role->options;
+	bool is_same_uid = o->is_single || o->uid == UINT32_MAX;
+	const struct sl_broker_options options = { .loop = role->loop,
+						   .proxy_uid = is_same_uid ? geteuid() : o->uid,
+						   .changed = on_status,
+						   .arg = role };
+	int r = sl_broker_new(&options, &role->broker);
+
+	if (r < 0) {
+		sl_policy_free(policy);
+		return r;
+	}
+	role->fixed = fixed_of(policy);
+	r = sl_broker_set_policy(role->broker, policy);
+	return r < 0 ? r : restrict_self(role);
+}
+
+static void set_policy(struct role *role, int fd)
+{
+	struct sl_policy *policy = NULL;
+	int r = sl_policy_unpack(fd, &policy);
+
+	if (r < 0) {
+		say_failed(role, r, "cannot read the policy");
+	} else if (!role->broker) {
+		r = begin(role, policy);
+		if (r < 0)
+			say_failed(role, r, "cannot start");
+	} else if (role->is_ready) {
+		change_policy(role, policy);
+	} else {
+		sl_policy_free(role->next);
+		role->next = policy;
+	}
+}
+
+/* ---- the channel ---- */
+
+static void add_channel(struct role *role, const struct sl_msg *msg, int fd)
+{
+	int r;
+
+	if (!role->broker) {
+		sl_closep(&fd);
+		return;
+	}
+	r = sl_broker_add_channel(role->broker, msg->id, msg->flag >> 16,
+				  msg->flag & SL_MSG_WORKERS_MAX, fd);
+	if (r < 0)
+		(void)sl_warn(r, "cannot serve a worker, which goes on without");
+}
+
+static void stop(struct role *role)
+{
+	if (role->broker)
+		sl_broker_stop(role->broker);
+	sl_loop_quit(role->loop);
+}
+
+static void on_channel(void *arg, int err, const struct sl_msg *msg, int fd)
+{
+	struct role *role = arg;
+
+	if (err) {
+		role->exit_code = 1;
+		sl_loop_quit(role->loop);
+		return;
+	}
+	if (msg->type == SL_MSG_POLICY)
+		set_policy(role, fd);
+	else if (msg->type == SL_MSG_WORKER)
+		add_channel(role, msg, SL_TAKE_FD(fd));
+	else if (msg->type == SL_MSG_STOP)
+		stop(role);
+	sl_closep(&fd);
+}
+
+/* ---- start ---- */
+
+static int become_broker(struct role *role)
+{
+	int r;
+
+	sl_role_begin(SL_ROLE_BROKER, SL_BROKER_ARGV0);
+	r = sl_privs_enter_broker(role->options.supervisor);
+	if (r < 0 && r != -ESRCH)
+		(void)sl_err(r, "cannot give up privileges, not starting");
+	return r;
+}
+
+static int start(struct role *role, int channel_fd)
+{
+	_cleanup_fd_ int fd = channel_fd;
+	int r = sl_role_wait_options(fd, &role->options);
+
+	if (r < 0)
+		return sl_err(r, "no options from the supervisor");
+	if (!role->options.is_single)
+		r = become_broker(role);
+	if (r == 0)
+		r = sl_loop_new(&role->loop);
+	if (r == 0)
+		r = sl_channel_new(role->loop, SL_TAKE_FD(fd), SL_ROLE_SUPERVISOR, on_channel, role,
+				   &role->channel);
+	if (r < 0)
+		return r;
+	if (role->options.protocol != SL_PROTOCOL)
+		say_failed(role, 0, "this program speaks another version of the protocol");
+	return 0;
+}
+
+int sl_broker_role_run(int channel_fd)
+{
+	struct role role = { 0 };
+	int r = start(&role, channel_fd);
+
+	if (r == 0)
+		r = sl_loop_run(role.loop);
+	if (r < 0)
+		role.exit_code = 1;
+	sl_broker_free(role.broker);
+	sl_policy_free(role.next);
+	sl_channel_free(role.channel);
+	sl_loop_free(role.loop);
+	return role.exit_code;
+}

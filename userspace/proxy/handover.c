@@ -1,0 +1,579 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "proxy/handover.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/count.h"
+#include "base/log.h"
+#include "proxy/conn.h"
+#include "proxy/engine.h"
+#include "proxy/packet.h"
+#include "proxy/worker.h"
+
+#ifndef SO_ATTACH_BPF
+#define SO_ATTACH_BPF 50
+#endif
+
+#define BUCKETS 4096
+/* Looks for a quiet moment before the flow is frozen, and the pauses between them. */
+static const uint8_t poll_ms[] = { 1, 1, 2, 4, 8, 16, 32 };
+/* Frozen, a flow loses what its peers send; they send it again, after their timers' patience. */
+#define FREEZE_MS 20
+#define FREEZE_MAX 4
+#define FREEZE_PAUSE_MS 300
+/* No answer: the broker hangs, or none comes back after one has died. */
+#define ANSWER_MS 10000
+#define BUSY_MS 2
+#define RETRY_MS 1000
+#define RETRY_MAX_MS 64000
+
+enum phase {
+	WAITING = 0, /* for a quiet moment */
+	FROZEN,      /* the same, and the peers' bytes do not get in */
+	ASKED,       /* the broker has the sockets, too */
+	IN_DOUBT,    /* it died before it answered */
+	IN_KERNEL,
+};
+
+struct sl_handover {
+	struct sl_list node; /* in a bucket, by id */
+	struct sl_conn *conn;
+	enum phase phase;
+	struct sl_timer timer;
+	uint8_t polls;
+	uint8_t freezes;
+	uint8_t retries;
+	bool is_frozen; /* the filter is on */
+	bool missed_events;
+	uint64_t frozen_until_ms;
+	uint64_t asked_us;
+	struct sl_packet_record record;
+};
+
+struct sl_handovers {
+	struct sl_worker *worker;
+	struct sl_broker_client *client;
+	int waiting_fd; /* a channel that waits for the first generation */
+	struct sl_list young;
+	struct sl_timer young_timer;
+	struct sl_list bucket[BUCKETS];
+};
+
+static void on_timer(struct sl_timer *timer);
+
+static uint64_t now_ms(const struct sl_handover *h)
+{
+	return sl_loop_now_ms(h->conn->worker->loop);
+}
+
+static void wait(struct sl_handover *h, enum phase phase, uint64_t ms)
+{
+	h->phase = phase;
+	sl_timer_start(h->conn->worker->loop, &h->timer, now_ms(h) + ms, on_timer);
+}
+
+/* ---- by id ---- */
+
+static struct sl_list *bucket_of(struct sl_handovers *hs, uint64_t conn_id)
+{
+	return &hs->bucket[conn_id / hs->worker->id_step % BUCKETS];
+}
+
+static struct sl_handover *find(struct sl_handovers *hs, uint64_t conn_id)
+{
+	struct sl_list *bucket = bucket_of(hs, conn_id);
+	struct sl_list *pos;
+
+	sl_list_for_each (pos, bucket) {
+		struct sl_handover *h = SL_CONTAINER_OF(pos, struct sl_handover, node);
+
+		if (h->conn->id == conn_id)
+			return h;
+	}
+	return NULL;
+}
+
+static struct sl_handover *new_handover(struct sl_conn *c)
+{
+	struct sl_handover *h = calloc(1, sizeof(*h));
+
+	if (!h)
+		return NULL;
+	h->conn = c;
+	sl_list_init(&h->record.node);
+	sl_list_add(bucket_of(c->worker->handovers, c->id), &h->node);
+	c->handover = h;
+	return h;
+}
+
+struct sl_packet_record *sl_handover_record(const struct sl_conn *c)
+{
+	return &c->handover->record;
+}
+
+/* ---- freezing ---- */
+
+static void filter(const struct sl_conn *c, enum sl_side side, int option, int value)
+{
+	if (c->side[side].io.fd >= 0)
+		(void)setsockopt(c->side[side].io.fd, SOL_SOCKET, option, &value, sizeof(value));
+}
+
+static void freeze(struct sl_handover *h)
+{
+	int program = sl_broker_client_freeze_fd(h->conn->worker->handovers->client);
+
+	filter(h->conn, SL_CLIENT, SO_ATTACH_BPF, program);
+	filter(h->conn, SL_BACKEND, SO_ATTACH_BPF, program);
+	h->is_frozen = true;
+	h->frozen_until_ms = now_ms(h) + FREEZE_MS;
+	h->freezes++;
+}
+
+static void thaw(struct sl_handover *h)
+{
+	if (!h->is_frozen)
+		return;
+	filter(h->conn, SL_CLIENT, SO_DETACH_FILTER, 0);
+	filter(h->conn, SL_BACKEND, SO_DETACH_FILTER, 0);
+	h->is_frozen = false;
+}
+
+/* ---- the end of trying ---- */
+
+static void drop(struct sl_handover *h)
+{
+	h->conn->handover = NULL;
+	sl_timer_stop(&h->timer);
+	sl_list_remove(&h->node);
+	free(h);
+}
+
+/* The relay keeps it for good. */
+static void give_up(struct sl_handover *h, enum sl_engine_reason why)
+{
+	sl_conn_set_reason(h->conn, why);
+	thaw(h);
+	drop(h);
+}
+
+static void try_later(struct sl_handover *h)
+{
+	uint64_t ms = (uint64_t)RETRY_MS << h->retries;
+
+	thaw(h);
+	h->polls = 0;
+	if (ms < RETRY_MAX_MS)
+		h->retries++;
+	wait(h, WAITING, ms);
+}
+
+/* ---- a quiet moment ---- */
+
+/* `may_freeze`: nothing is missing from what the peers have sent. */
+static void not_quiet(struct sl_handover *h, bool may_freeze)
+{
+	if (h->is_frozen && now_ms(h) < h->frozen_until_ms) {
+		wait(h, FROZEN, 1);
+	} else if (h->is_frozen && h->freezes >= FREEZE_MAX) {
+		give_up(h, SL_WHY_NOT_QUIESCENT);
+	} else if (h->is_frozen) {
+		thaw(h);
+		wait(h, WAITING, (uint64_t)FREEZE_PAUSE_MS << h->freezes);
+	} else if (h->polls < SL_ARRAY_LEN(poll_ms)) {
+		wait(h, WAITING, poll_ms[h->polls++]);
+	} else if (!may_freeze) {
+		wait(h, WAITING, poll_ms[SL_ARRAY_LEN(poll_ms) - 1]);
+	} else {
+		freeze(h);
+		wait(h, FROZEN, 1);
+	}
+}
+
+static struct sl_broker_handover describe(const struct sl_handover *h)
+{
+	const struct sl_conn *c = h->conn;
+
+	return (struct sl_broker_handover){
+		.generation = c->gen->number,
+		.route = (uint32_t)(c->route - c->gen->routes),
+		.is_frozen = h->is_frozen,
+		.client = c->client,
+		.via = c->via,
+		.accepted_us = c->accepted_us,
+		.relayed = { c->flow[SL_UP].bytes, c->flow[SL_DOWN].bytes },
+		.connect_us = c->connect_us > UINT32_MAX ? UINT32_MAX : (uint32_t)c->connect_us,
+		.target_hash = c->target ? sl_target_hash(c->target) : 0,
+	};
+}
+
+static void ask(struct sl_handover *h)
+{
+	struct sl_conn *c = h->conn;
+	struct sl_broker_handover request = describe(h);
+	int r = sl_packet_name(c, &h->record.flow);
+
+	if (r == 0)
+		r = sl_broker_ask(c->worker->handovers->client, c->id, &request,
+				  c->side[SL_CLIENT].io.fd, c->side[SL_BACKEND].io.fd);
+	if (r == 0) {
+		h->asked_us = sl_loop_now_us(c->worker->loop);
+		wait(h, ASKED, ANSWER_MS);
+	} else if (r == -EAGAIN && (!h->is_frozen || now_ms(h) < h->frozen_until_ms)) {
+		wait(h, h->is_frozen ? FROZEN : WAITING, BUSY_MS);
+	} else {
+		try_later(h);
+	}
+}
+
+static void attempt(struct sl_handover *h)
+{
+	struct sl_conn *c = h->conn;
+	enum sl_engine_reason off = sl_worker_packet_reason(c->worker);
+
+	if (c->state != SL_CONN_ESTABLISHED || c->side[SL_CLIENT].hung_up ||
+	    c->side[SL_BACKEND].hung_up)
+		give_up(h, SL_WHY_HALF_CLOSED);
+	else if (off != SL_WHY_ELIGIBLE || !sl_broker_client_is_up(c->worker->handovers->client))
+		try_later(h);
+	else if (sl_conn_is_at_rest(c))
+		ask(h);
+	else
+		not_quiet(h, true);
+}
+
+/* What came while the broker had the sockets. */
+static void resume(struct sl_handover *h)
+{
+	struct sl_conn *c = h->conn;
+
+	if (!h->missed_events)
+		return;
+	h->missed_events = false;
+	c->engine->on_socket(c, SL_CLIENT, SL_IO_IN | SL_IO_OUT);
+	if (c->state != SL_CONN_CLOSED)
+		c->engine->on_socket(c, SL_BACKEND, SL_IO_IN | SL_IO_OUT);
+}
+
+static void on_timer(struct sl_timer *timer)
+{
+	struct sl_handover *h = SL_CONTAINER_OF(timer, struct sl_handover, timer);
+
+	switch (h->phase) {
+	case WAITING:
+	case FROZEN:
+		attempt(h);
+		break;
+	case ASKED:
+	case IN_DOUBT:
+		/* Nobody can tell what became of it: if it is in the kernel, it must not be in
+		 * both. */
+		sl_log_conn(SL_LOG_ERROR, h->conn->id,
+			    "no broker has answered for %d ms, ending the connection", ANSWER_MS);
+		sl_conn_end(h->conn, SL_REASON_ERROR, true);
+		break;
+	case IN_KERNEL:
+		break;
+	}
+}
+
+/* ---- answers ---- */
+
+static void on_up(void *arg)
+{
+	struct sl_handovers *hs = arg;
+
+	for (size_t i = 0; i < BUCKETS; i++) {
+		struct sl_list *pos;
+
+		sl_list_for_each (pos, &hs->bucket[i]) {
+			struct sl_handover *h = SL_CONTAINER_OF(pos, struct sl_handover, node);
+			struct sl_broker_handover request;
+
+			if (h->phase != IN_DOUBT)
+				continue;
+			request = describe(h);
+			if (sl_broker_resolve(hs->client, h->conn->id, &request,
+					      h->conn->side[SL_CLIENT].io.fd,
+					      h->conn->side[SL_BACKEND].io.fd) == 0)
+				h->phase = ASKED;
+		}
+	}
+}
+
+static void on_down(void *arg)
+{
+	struct sl_handovers *hs = arg;
+
+	for (size_t i = 0; i < BUCKETS; i++) {
+		struct sl_list *pos;
+
+		sl_list_for_each (pos, &hs->bucket[i]) {
+			struct sl_handover *h = SL_CONTAINER_OF(pos, struct sl_handover, node);
+
+			if (h->phase == ASKED)
+				h->phase = IN_DOUBT;
+		}
+	}
+}
+
+static void refused(struct sl_handover *h, const struct sl_broker_result *result)
+{
+	struct sl_conn *c = h->conn;
+	enum sl_engine_reason why = (enum sl_engine_reason)result->why;
+
+	sl_conn_set_reason(c, why);
+	if (result->is_final) {
+		thaw(h);
+		h->phase = WAITING;
+		resume(h);
+		if (c->handover)
+			give_up(h, why);
+		return;
+	}
+	if (why == SL_WHY_NOT_QUIESCENT)
+		not_quiet(h, !result->has_holes);
+	else
+		try_later(h);
+	if (c->handover)
+		resume(h);
+}
+
+static void taken_over(struct sl_handover *h)
+{
+	struct sl_conn *c = h->conn;
+
+	sl_timer_stop(&h->timer);
+	h->phase = IN_KERNEL;
+	h->is_frozen = false; /* with the sockets */
+	sl_packet_take_over(c, &h->record);
+	if (c->worker->hands_on)
+		sl_conn_let_go(c);
+}
+
+static void on_result(void *arg, uint64_t conn_id, const struct sl_broker_result *result)
+{
+	struct sl_handovers *hs = arg;
+	struct sl_handover *h = find(hs, conn_id);
+	struct sl_worker_counts *counts = &hs->worker->counts;
+
+	if (!h || (h->phase != ASKED && h->phase != IN_DOUBT))
+		return; /* ended meanwhile, and the broker was told */
+	sl_count_add(&counts->handover[result->why], 1);
+	sl_hist_add(&counts->handover_time, sl_loop_now_us(hs->worker->loop) - h->asked_us);
+	if (result->why == SL_WHY_ELIGIBLE)
+		taken_over(h);
+	else
+		refused(h, result);
+}
+
+static struct sl_conn *in_kernel(struct sl_handovers *hs, uint64_t conn_id)
+{
+	struct sl_handover *h = find(hs, conn_id);
+
+	return h && h->phase == IN_KERNEL ? h->conn : NULL;
+}
+
+static void on_changed(void *arg, uint64_t conn_id)
+{
+	struct sl_conn *c = in_kernel(arg, conn_id);
+
+	if (c)
+		sl_packet_changed(c);
+}
+
+static void on_ended(void *arg, uint64_t conn_id, const struct sl_broker_ended *ended)
+{
+	struct sl_conn *c = in_kernel(arg, conn_id);
+
+	if (c)
+		sl_packet_ended(c, ended);
+}
+
+/* ADOPTED's flag: the worker has a record; cannot have one; its route is unknown. */
+static uint32_t adopt(struct sl_handovers *hs, uint64_t conn_id, const struct sl_broker_flow *flow)
+{
+	struct sl_handover *h = calloc(1, sizeof(*h));
+	struct sl_conn *c = NULL;
+	int r;
+
+	if (!h)
+		return 0;
+	h->phase = IN_KERNEL;
+	r = sl_packet_adopt(hs->worker, conn_id, flow, &h->record, &c);
+	if (r < 0) {
+		free(h);
+		return r == -ESRCH ? 2 : 0;
+	}
+	h->conn = c;
+	c->handover = h;
+	sl_list_add(bucket_of(hs, conn_id), &h->node);
+	sl_conn_adopted(c);
+	return 1;
+}
+
+static void on_adopt(void *arg, uint64_t conn_id, const struct sl_broker_flow *flow)
+{
+	struct sl_handovers *hs = arg;
+	struct sl_conn *c = in_kernel(hs, conn_id);
+	uint32_t how = c ? 1 : adopt(hs, conn_id, flow);
+
+	sl_broker_tell(hs->client, SL_BROKER_ADOPTED, conn_id, how);
+	c = how == 1 ? in_kernel(hs, conn_id) : NULL;
+	if (c && hs->worker->hands_on)
+		sl_conn_let_go(c);
+	else if (c)
+		sl_packet_changed(c); /* FINs may have passed while nobody looked */
+}
+
+/* ---- becoming due ---- */
+
+enum sl_engine_reason sl_handover_reason(const struct sl_conn *c)
+{
+	const struct sl_conf_packet *conf = &c->gen->conf->global.packet;
+	enum sl_engine_reason off = sl_worker_packet_reason(c->worker);
+
+	if (c->route->conf->engine != SL_CHOICE_AUTO && c->route->conf->engine != SL_CHOICE_PACKET)
+		return SL_WHY_CONFIGURED;
+	if (conf->hook == SL_HOOK_CHOICE_OFF)
+		return SL_WHY_CONFIGURED;
+	if (off != SL_WHY_ELIGIBLE)
+		return off;
+	if (!c->has_own_port)
+		return SL_WHY_PORT_RANGE_FULL;
+	return SL_WHY_SHORT_LIVED;
+}
+
+static void on_young(struct sl_timer *timer)
+{
+	struct sl_handovers *hs = SL_CONTAINER_OF(timer, struct sl_handovers, young_timer);
+	uint64_t now = sl_loop_now_ms(hs->worker->loop);
+
+	while (!sl_list_is_empty(&hs->young)) {
+		struct sl_conn *c = SL_CONTAINER_OF(hs->young.next, struct sl_conn, young);
+		uint64_t at = c->entered_us / 1000 + c->gen->conf->global.packet.after_age_ms;
+
+		if (now < at) {
+			sl_timer_start(hs->worker->loop, timer, at, on_young);
+			return;
+		}
+		sl_handover_due(c);
+	}
+}
+
+void sl_handover_watch(struct sl_conn *c)
+{
+	const struct sl_conf_packet *conf = &c->gen->conf->global.packet;
+	struct sl_handovers *hs = c->worker->handovers;
+
+	if (c->engine_reason != SL_WHY_SHORT_LIVED)
+		return;
+	c->handover_after = conf->after_bytes;
+	sl_list_add(&hs->young, &c->young);
+	if (conf->after_bytes == 0 || conf->after_age_ms == 0)
+		sl_handover_due(c);
+	else if (!sl_timer_is_armed(&hs->young_timer))
+		sl_timer_start(hs->worker->loop, &hs->young_timer,
+			       sl_loop_now_ms(hs->worker->loop) + conf->after_age_ms, on_young);
+}
+
+void sl_handover_due(struct sl_conn *c)
+{
+	struct sl_handover *h;
+
+	sl_list_remove(&c->young);
+	c->handover_after = UINT64_MAX;
+	if (c->handover || c->state != SL_CONN_ESTABLISHED)
+		return;
+	h = new_handover(c);
+	if (h)
+		wait(h, WAITING, 0);
+}
+
+bool sl_handover_has_sockets(const struct sl_conn *c)
+{
+	struct sl_handover *h = c->handover;
+
+	if (!h || (h->phase != ASKED && h->phase != IN_DOUBT))
+		return false;
+	h->missed_events = true;
+	return true;
+}
+
+void sl_handover_leave(struct sl_conn *c)
+{
+	struct sl_handover *h = c->handover;
+
+	sl_list_remove(&c->young);
+	if (!h)
+		return;
+	thaw(h);
+	if (h->phase == ASKED || h->phase == IN_DOUBT)
+		sl_broker_tell(c->worker->handovers->client, SL_BROKER_KILL, c->id, 0);
+	if (h->phase == IN_KERNEL)
+		sl_packet_forget(c, &h->record);
+	drop(h);
+}
+
+/* ---- life ---- */
+
+int sl_handovers_new(struct sl_worker *w, struct sl_handovers **ret)
+{
+	static const struct sl_broker_client_fns fns = { .up = on_up,
+							 .down = on_down,
+							 .result = on_result,
+							 .changed = on_changed,
+							 .ended = on_ended,
+							 .adopt = on_adopt };
+	struct sl_handovers *hs = calloc(1, sizeof(*hs));
+	int r;
+
+	if (!hs)
+		return -ENOMEM;
+	hs->worker = w;
+	hs->waiting_fd = -1;
+	sl_list_init(&hs->young);
+	for (size_t i = 0; i < BUCKETS; i++)
+		sl_list_init(&hs->bucket[i]);
+	r = sl_broker_client_new(w->loop, &fns, hs, &hs->client);
+	if (r < 0) {
+		free(hs);
+		return r;
+	}
+	*ret = hs;
+	return 0;
+}
+
+void sl_handovers_free(struct sl_handovers *hs)
+{
+	if (!hs)
+		return;
+	sl_timer_stop(&hs->young_timer);
+	sl_broker_client_free(hs->client);
+	sl_closep(&hs->waiting_fd);
+	free(hs);
+}
+
+void sl_handovers_connect(struct sl_handovers *hs, int fd)
+{
+	if (hs->worker->gen) {
+		sl_broker_client_connect(hs->client, fd);
+		return;
+	}
+	sl_closep(&hs->waiting_fd);
+	hs->waiting_fd = fd;
+}
+
+void sl_handovers_start(struct sl_handovers *hs)
+{
+	if (hs->waiting_fd >= 0)
+		sl_broker_client_connect(hs->client, SL_TAKE_FD(hs->waiting_fd));
+}
+
+struct sl_broker_client *sl_handovers_client(const struct sl_handovers *hs)
+{
+	return hs->client;
+}

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "proxy/packet.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/count.h"
+#include "base/log.h"
+#include "proxy/conn.h"
+#include "proxy/engine.h"
+#include "proxy/handover.h"
+#include "proxy/worker.h"
+
+#define REFRESH_MS 1000
+/* Records brought up to date in one turn. */
+#define REFRESH_SLICE 1024
+/* Entries vanish before the broker says so: a new connection has taken the tuple, or someone has
+ * deleted them. */
+#define MISSING_MS 5000
+
+/* ---- counters ---- */
+
+static void add_bytes(struct sl_conn *c, enum sl_side from, uint64_t in_kernel)
+{
+	struct sl_packet_record *p = sl_handover_record(c);
+	struct sl_route_counts *counts = &c->route->route->counts[c->worker->index];
+	uint64_t n;
+
+	if (in_kernel <= p->seen[from])
+		return;
+	n = in_kernel - p->seen[from];
+	p->seen[from] = in_kernel;
+	c->flow[from].bytes += n;
+	c->warned = false;
+	sl_count_add(from == SL_UP ? &counts->bytes_up[SL_ENGINE_PACKET]
+				   : &counts->bytes_down[SL_ENGINE_PACKET],
+		     n);
+}
+
+static void add_activity(struct sl_conn *c, uint64_t last_data_ns)
+{
+	uint64_t at_ms = last_data_ns / 1000000;
+
+	if (at_ms > c->active_ms)
+		c->active_ms = at_ms;
+}
+
+/* False: its entries are not there. */
+static bool read_counters(struct sl_conn *c, struct sl_flow_facts *facts)
+{
+	struct sl_packet_record *p = sl_handover_record(c);
+	struct sl_broker_client *cl = sl_handovers_client(c->worker->handovers);
+
+	if (sl_broker_read_flow(cl, &p->flow, false, facts) < 0)
+		return false;
+	for (int i = 0; i < SL_SIDE_COUNT_; i++)
+		add_bytes(c, (enum sl_side)i, facts->half[i].bytes);
+	add_activity(c, facts->last_data_ns);
+	return true;
+}
+
+static void refresh(struct sl_conn *c)
+{
+	struct sl_packet_record *p = sl_handover_record(c);
+	uint64_t now_ms = sl_loop_now_ms(c->worker->loop);
+	struct sl_flow_facts facts;
+
+	if (read_counters(c, &facts)) {
+		p->missing_since_ms = 0;
+		return;
+	}
+	if (p->missing_since_ms == 0)
+		p->missing_since_ms = now_ms;
+	else if (now_ms - p->missing_since_ms >= MISSING_MS)
+		sl_conn_end(c, SL_REASON_FORCE_CLEANUP, true);
+}
+
+static void on_refresh(struct sl_timer *timer)
+{
+	struct sl_packet_flows *flows = SL_CONTAINER_OF(timer, struct sl_packet_flows, timer);
+	size_t n = flows->n < REFRESH_SLICE ? flows->n : REFRESH_SLICE;
+	uint64_t wait_ms = flows->n > n ? REFRESH_MS * n / flows->n : REFRESH_MS;
+
+	for (size_t i = 0; i < n && !sl_list_is_empty(&flows->list); i++) {
+		struct sl_packet_record *p =
+			SL_CONTAINER_OF(flows->list.next, struct sl_packet_record, node);
+
+		sl_list_remove(&p->node);
+		sl_list_add(&flows->list, &p->node);
+		refresh(p->conn);
+	}
+	if (flows->n > 0)
+		sl_timer_start(flows->worker->loop, timer,
+			       sl_loop_now_ms(flows->worker->loop) + wait_ms, on_refresh);
+}
+
+void sl_packet_flows_init(struct sl_packet_flows *flows, struct sl_worker *w)
+{
+	*flows = (struct sl_packet_flows){ .worker = w };
+	sl_list_init(&flows->list);
+}
+
+void sl_packet_flows_stop(struct sl_packet_flows *flows)
+{
+	sl_timer_stop(&flows->timer);
+}
+
+static void enlist(struct sl_conn *c, struct sl_packet_record *p)
+{
+	struct sl_packet_flows *flows = &c->worker->packet_flows;
+
+	p->conn = c;
+	sl_list_add(&flows->list, &p->node);
+	flows->n++;
+	if (!sl_timer_is_armed(&flows->timer))
+		sl_timer_start(c->worker->loop, &flows->timer,
+			       sl_loop_now_ms(c->worker->loop) + REFRESH_MS, on_refresh);
+}
+
+void sl_packet_forget(struct sl_conn *c, struct sl_packet_record *p)
+{
+	sl_list_remove(&p->node);
+	c->worker->packet_flows.n--;
+}
+
+/* ---- into the kernel ---- */
+
+static int name_of(int fd, int (*get)(int, struct sockaddr *, socklen_t *), struct sl_addr *ret)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = sizeof(ss);
+
+	if (get(fd, (struct sockaddr *)&ss, &len) < 0)
+		return -errno;
+	sl_addr_set(ret, (const struct sockaddr *)&ss);
+	return 0;
+}
+
+int sl_packet_name(const struct sl_conn *c, struct sl_broker_flow *ret)
+{
+	int client = c->side[SL_CLIENT].io.fd;
+	int backend = c->side[SL_BACKEND].io.fd;
+	int r = name_of(client, getpeername, &ret->client);
+
+	if (r == 0)
+		r = name_of(client, getsockname, &ret->front);
+	if (r == 0)
+		r = name_of(backend, getsockname, &ret->back);
+	if (r == 0)
+		r = name_of(backend, getpeername, &ret->backend);
+	return r;
+}
+
+/* In repair mode, with copies at the broker: nothing is sent. */
+static void close_silently(struct sl_conn *c, enum sl_side side)
+{
+	sl_io_stop(&c->side[side].io);
+	sl_closep(&c->side[side].io.fd);
+}
+
+void sl_packet_take_over(struct sl_conn *c, struct sl_packet_record *p)
+{
+	bool is_configured = c->route->conf->engine == SL_CHOICE_PACKET;
+
+	c->engine->stop(c);
+	sl_task_cancel(&c->again);
+	close_silently(c, SL_CLIENT);
+	close_silently(c, SL_BACKEND);
+	sl_conn_use_engine(c, &sl_engine_packet,
+			   is_configured ? SL_WHY_CONFIGURED : SL_WHY_ELIGIBLE);
+	enlist(c, p);
+	sl_conn_rearm(c);
+}
+
+/* ---- adoption ---- */
+
+uint32_t sl_target_hash(const struct sl_target *t)
+{
+	return (uint32_t)(t->name ^ t->name >> 32);
+}
+
+static const struct sl_gen_route *find_route(const struct sl_generation *g, const char *name)
+{
+	for (size_t i = 0; i < g->conf->n_routes; i++)
+		if (strcmp(g->conf->routes[i].name, name) == 0)
+			return &g->routes[i];
+	return NULL;
+}
+
+static void adopt_target(struct sl_conn *c, uint32_t hash)
+{
+	for (size_t i = 0; i < c->route->conf->n_targets; i++) {
+		struct sl_target *t = c->route->targets[i];
+
+		if (sl_target_hash(t) != hash)
+			continue;
+		c->target = sl_target_ref(t);
+		__atomic_fetch_add(&t->active, 1, __ATOMIC_RELAXED);
+		c->target_active = true;
+		return;
+	}
+}
+
+/* Limits count it, but cannot refuse it any more. */
+static void adopt_limits(struct sl_conn *c)
+{
+	struct sl_limits *limits = c->worker->limits;
+
+	c->counted = sl_limits_enter(limits) == SL_REASON_NONE;
+	c->counted_route = sl_limits_enter_route(limits, c->route->route, c->route->conf,
+						 &c->client, sl_loop_now_us(c->worker->loop),
+						 &c->counted_ip) == SL_REASON_NONE;
+}
+
+static void adopt_facts(struct sl_conn *c, const struct sl_flow_facts *facts,
+			const struct sl_broker_flow *flow)
+{
+	c->client = facts->client;
+	c->via = facts->via;
+	c->local = flow->front;
+	c->port = sl_addr_port(&flow->front);
+	c->backend = flow->backend;
+	c->accepted_us = facts->accepted_ns / 1000;
+	c->entered_us = c->accepted_us;
+	c->connect_us = facts->connect_us;
+	c->active_ms = c->accepted_us / 1000;
+	c->got_data = true;
+	c->has_own_port = true;
+}
+
+int sl_packet_adopt(struct sl_worker *w, uint64_t conn_id, const struct sl_broker_flow *flow,
+		    struct sl_packet_record *p, struct sl_conn **ret)
+{
+	const struct sl_gen_route *route;
+	struct sl_flow_facts facts;
+	struct sl_conn *c;
+	int r = sl_broker_read_flow(sl_handovers_client(w->handovers), flow, true, &facts);
+
+	if (r < 0)
+		return r;
+	route = find_route(w->gen, facts.route);
+	if (!route)
+		return -ESRCH;
+	c = sl_worker_new_conn(w);
+	if (!c)
+		return -ENOMEM;
+	sl_worker_rename_conn(w, c, conn_id);
+	c->gen = sl_generation_ref(w->gen);
+	c->route = route;
+	adopt_facts(c, &facts, flow);
+	adopt_limits(c);
+	adopt_target(c, facts.target_hash);
+	p->flow = *flow;
+	for (int i = 0; i < SL_SIDE_COUNT_; i++) {
+		p->seen[i] = facts.half[i].bytes;
+		c->flow[i].bytes = facts.half[i].bytes + facts.half[i].relayed;
+	}
+	add_activity(c, facts.last_data_ns);
+	enlist(c, p);
+	*ret = c;
+	return 0;
+}
+
+/* ---- events ---- */
+
+static void finish(struct sl_conn *c, enum sl_side side)
+{
+	if (c->state != SL_CONN_CLOSED && c->side[side].reason == SL_REASON_NONE)
+		sl_conn_finished(c, side);
+}
+
+void sl_packet_changed(struct sl_conn *c)
+{
+	struct sl_flow_facts facts;
+
+	if (!read_counters(c, &facts))
+		return; /* gone: the broker says why */
+	for (int i = 0; i < SL_SIDE_COUNT_; i++)
+		c->side[i].hung_up = c->side[i].hung_up || facts.half[i].fin;
+	for (int i = 0; i < SL_SIDE_COUNT_; i++)
+		if (facts.half[i].fin_acked)
+			finish(c, (enum sl_side)i);
+}
+
+void sl_packet_ended(struct sl_conn *c, const struct sl_broker_ended *ended)
+{
+	sl_handover_record(c)->is_over = true;
+	for (int i = 0; i < SL_SIDE_COUNT_; i++)
+		add_bytes(c, (enum sl_side)i, ended->bytes[i]);
+	add_activity(c, ended->last_data_ns);
+	switch ((enum sl_broker_end)ended->how) {
+	case SL_BROKER_END_CLOSED:
+		finish(c, SL_CLIENT);
+		finish(c, SL_BACKEND);
+		break;
+	case SL_BROKER_END_RST_CLIENT:
+		sl_conn_fail(c, SL_CLIENT, SL_REASON_ECONNRESET);
+		break;
+	case SL_BROKER_END_RST_BACKEND:
+		sl_conn_fail(c, SL_BACKEND, SL_REASON_ECONNRESET);
+		break;
+	case SL_BROKER_END_LOST:
+		sl_conn_end(c, SL_REASON_FORCE_CLEANUP, true);
+		break;
+	case SL_BROKER_END_LATE:
+	case SL_BROKER_END_BROKEN:
+		sl_conn_end(c, SL_REASON_ERROR, true);
+		break;
+	case SL_BROKER_END_KILLED:
+		sl_conn_end(c, SL_REASON_KILLED, true);
+		break;
+	}
+}
+
+/* ---- the engine ---- */
+
+static int start(struct sl_conn *c)
+{
+	(void)c;
+	return 0;
+}
+
+static void on_socket(struct sl_conn *c, enum sl_side side, uint32_t events)
+{
+	(void)c;
+	(void)side;
+	(void)events;
+}
+
+/* The last counters; what is not over is reset on both sides. */
+static void stop(struct sl_conn *c)
+{
+	struct sl_packet_record *p = sl_handover_record(c);
+	struct sl_broker_client *cl = sl_handovers_client(c->worker->handovers);
+	struct sl_flow_facts facts;
+
+	if (p->is_over)
+		return;
+	(void)read_counters(c, &facts);
+	p->is_over = true;
+	sl_broker_tell(cl, c->let_go ? SL_BROKER_RELEASE : SL_BROKER_KILL, c->id, 0);
+}
+
+const struct sl_engine sl_engine_packet = {
+	.id = SL_ENGINE_PACKET,
+	.start = start,
+	.on_socket = on_socket,
+	.refresh = refresh,
+	.stop = stop,
+};

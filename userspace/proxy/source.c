@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "proxy/source.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/ip.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/siphash.h"
+#include "proxy/conn.h"
+#include "proxy/handover.h"
+#include "proxy/listener.h"
+#include "proxy/worker.h"
+
+#define SLOTS 256
+/* How long what the kernel said of a route is believed. */
+#define FRESH_MS 1000
+#define PORT_TRIES 8
+/* Of 256: when fewer than a quarter of the ports are free, connections leave from others. */
+#define SCARCE 192
+
+/* How packets reach a backend. */
+struct source {
+	struct sl_addr to;
+	struct sl_addr from;
+	uint32_t mtu;
+	uint64_t until_ms;
+	uint32_t next; /* port to try, counted from the first of the range */
+	uint8_t taken; /* of 256: how many of the ports looked at were in use, smoothed */
+};
+
+struct sl_sources {
+	struct source slot[SLOTS];
+};
+
+int sl_sources_new(struct sl_sources **ret)
+{
+	struct sl_sources *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return -ENOMEM;
+	*ret = s;
+	return 0;
+}
+
+void sl_sources_free(struct sl_sources *s)
+{
+	free(s);
+}
+
+static uint32_t mtu_of(int fd, sa_family_t family)
+{
+	int mtu = 0;
+	socklen_t len = sizeof(mtu);
+	int r = family == AF_INET ? getsockopt(fd, IPPROTO_IP, IP_MTU, &mtu, &len)
+				  : getsockopt(fd, IPPROTO_IPV6, IPV6_MTU, &mtu, &len);
+
+	return r == 0 && mtu > 0 ? (uint32_t)mtu : 0;
+}
+
+/* The kernel's choice of route and source address, without a packet. */
+static bool ask_kernel(struct source *s)
+{
+	_cleanup_fd_ int fd = socket(sl_addr_family(&s->to), SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_storage from;
+	socklen_t len = sizeof(from);
+
+	if (fd < 0 || connect(fd, &s->to.sa, sl_addr_len(&s->to)) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&from, &len) < 0)
+		return false;
+	sl_addr_set(&s->from, (const struct sockaddr *)&from);
+	s->mtu = mtu_of(fd, sl_addr_family(&s->to));
+	return true;
+}
+
+static uint32_t headers(sa_family_t family)
+{
+	return (family == AF_INET ? sizeof(struct iphdr) : 40) + sizeof(struct tcphdr);
+}
+
+uint32_t sl_source_mss(const struct sl_addr *to)
+{
+	struct source s = { .to = *to };
+
+	return ask_kernel(&s) && s.mtu ? s.mtu - headers(sl_addr_family(to)) : 0;
+}
+
+static struct source *find(struct sl_worker *w, const struct sl_addr *to)
+{
+	static const uint8_t key[16] = "source";
+	uint8_t ip[18];
+	size_t n = sl_addr_ip_bytes(to, ip);
+	uint16_t port = sl_addr_port(to);
+	uint64_t now_ms = sl_loop_now_ms(w->loop);
+	struct source *s;
+
+	memcpy(ip + n, &port, sizeof(port));
+	s = &w->sources->slot[sl_siphash(ip, n + sizeof(port), key) % SLOTS];
+	if (!sl_addr_is_equal(&s->to, to))
+		*s = (struct source){ .to = *to,
+				      .next = (uint32_t)sl_rand_below(&w->rand, UINT16_MAX) };
+	if (s->until_ms <= now_ms) {
+		if (!ask_kernel(s))
+			return NULL;
+		s->until_ms = now_ms + FRESH_MS;
+	}
+	return s;
+}
+
+/* Workers share the range by taking every n-th port. */
+static uint16_t next_port(struct source *s, const struct sl_worker *w,
+			  const struct sl_conf_packet *conf)
+{
+	uint32_t n = (conf->port_to - conf->port_from + 1u) / w->port_step;
+
+	return (uint16_t)(conf->port_from + (s->next++ % n) * w->port_step + w->index);
+}
+
+/* A port that no flow of the kernel has towards this backend; 0: none among those looked at. */
+static uint16_t free_port(struct source *s, struct sl_worker *w, const struct sl_conf_packet *conf)
+{
+	struct sl_addr from = s->from;
+
+	for (int i = 0; i < PORT_TRIES; i++) {
+		uint16_t port = next_port(s, w, conf);
+		bool is_free;
+
+		sl_addr_set_port(&from, port);
+		is_free = sl_broker_is_free(sl_handovers_client(w->handovers), &from, &s->to);
+		s->taken = (uint8_t)(s->taken - s->taken / 16 + (is_free ? 0 : 15));
+		if (s->taken > SCARCE)
+			return 0;
+		if (is_free)
+			return port;
+	}
+	return 0;
+}
+
+/*
+ * Once handed over, segments of one side travel the other side's path. The backend is told of no
+ * longer ones than the client's path carries; of future clients, none longer than this backend's
+ * does.
+ */
+static void fit_segments(struct sl_conn *c, int fd, const struct source *s)
+{
+	sa_family_t family = sl_addr_family(&s->to);
+	uint32_t mtu = mtu_of(c->side[SL_CLIENT].io.fd, family);
+	int mss = (int)(mtu - headers(family));
+
+	if (mtu == 0 || s->mtu == 0)
+		return;
+	if (mtu < s->mtu)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &mss, sizeof(mss));
+	else if (s->mtu < mtu)
+		sl_listener_clamp(c->worker, c->port, s->mtu - headers(family));
+}
+
+bool sl_source_bind(struct sl_conn *c, int fd)
+{
+	const struct sl_conf_packet *conf = &c->gen->conf->global.packet;
+	struct sl_worker *w = c->worker;
+	struct source *s = find(w, &c->backend);
+	struct sl_addr from;
+	uint16_t port = s ? free_port(s, w, conf) : 0;
+	const int on = 1;
+
+	if (port == 0)
+		return false;
+	fit_segments(c, fd, s);
+	from = s->from;
+	sl_addr_set_port(&from, port);
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	return bind(fd, &from.sa, sl_addr_len(&from)) == 0;
+}
