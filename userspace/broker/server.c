@@ -452,6 +452,7 @@ int sl_broker_new(const struct sl_broker_options *options, struct sl_broker **re
 	b->routes.watch_fd = -1;
 	b->routes.ask_fd = -1;
 	b->conntrack.fd = -1;
+	b->conntrack.count_fd = -1;
 	sl_list_init(&b->orphans);
 	sl_list_init(&b->peers);
 	r = init_parts(b);
