@@ -152,10 +152,13 @@ static void drop(struct sl_handover *h)
 	free(h);
 }
 
-/* The relay keeps it for good. */
+/* The relay keeps it for good, which is a choice and counted as one. */
 static void give_up(struct sl_handover *h, enum sl_engine_reason why)
 {
-	sl_conn_set_reason(h->conn, why);
+	struct sl_conn *c = h->conn;
+
+	sl_conn_set_reason(c, why);
+	sl_count_add(&c->worker->counts.engine_why[c->engine_id][why], 1);
 	thaw(h);
 	drop(h);
 }
