@@ -21,8 +21,9 @@
 /* Looks for a quiet moment before the flow is frozen, and the pauses between them. */
 static const uint8_t poll_ms[] = { 1, 1, 2, 4, 8, 16, 32 };
 /*
- * Frozen, a flow loses what its peers send; they send it again, after their timers' patience (200 ms
- * at least, RFC 6298 as Linux has it). Each time a little longer: what is queued must get out meanwhile.
+ * Frozen, a flow loses what its peers send; they send it again, after their timers' patience (200
+ * ms at least, RFC 6298 as Linux has it). Each time a little longer: what is queued must get out
+ * meanwhile.
  */
 #define FREEZE_MS 20
 #define FREEZE_MAX 4
