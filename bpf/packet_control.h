@@ -557,6 +557,20 @@ static __always_inline enum sl_packet_result restore(struct sl_packet_request *r
 		       : SL_PACKET_DONE;
 }
 
+static __always_inline enum sl_packet_result settle(struct sl_packet_request *r)
+{
+	struct pair p;
+
+	find_pair(r, &p);
+	if (!p.f[0] && !p.f[1])
+		return SL_PACKET_NO_FLOW;
+	if (p.f[0])
+		p.f[0]->settled = r->flow[0].settled;
+	if (p.f[1])
+		p.f[1]->settled = r->flow[0].settled;
+	return SL_PACKET_DONE;
+}
+
 static __always_inline enum sl_packet_result serve(struct __sk_buff *skb,
 						   struct sl_packet_request *r)
 {
@@ -575,6 +589,8 @@ static __always_inline enum sl_packet_result serve(struct __sk_buff *skb,
 		return route(r);
 	case SL_PACKET_OP_RESTORE:
 		return restore(r);
+	case SL_PACKET_OP_SETTLE:
+		return settle(r);
 	}
 	return SL_PACKET_NO_REQUEST;
 }

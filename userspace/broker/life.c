@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "broker/state.h"
@@ -65,8 +66,23 @@ static void drop_if_done(struct sl_kflow *f)
 		sl_flow_drop(f);
 }
 
+/* So that a broker to come tells nobody of it again. */
+static void settle(struct sl_kflow *f, bool is_settled)
+{
+	struct sl_packet_request *q = sl_packet_request(f->broker->packet);
+
+	*q = (struct sl_packet_request){ .op = SL_PACKET_OP_SETTLE, .conn_id = f->conn_id };
+	memcpy(q->key, f->key, sizeof(q->key));
+	q->flow[0].settled = is_settled;
+	if (sl_packet_run(f->broker->packet) < 0)
+		sl_log_conn(SL_LOG_WARN, f->conn_id,
+			    "packet: cannot mark a flow as settled: it may be logged twice");
+}
+
 void sl_life_told(struct sl_kflow *f)
 {
+	if (!f->is_gone)
+		settle(f, true);
 	sl_flow_disown(f);
 	drop_if_done(f);
 }
@@ -179,6 +195,7 @@ static void await_revival(struct sl_kflow *f)
 /* Reported as reset, and yet it lives: it gets a new record. */
 static void revive(struct sl_kflow *f)
 {
+	settle(f, false);
 	f->stage = SL_KFLOW_LIVE;
 	f->broker->table.n_over--;
 	f->tell &= (uint8_t)~SL_TELL_ENDED;

@@ -260,11 +260,11 @@ static int turn_on(struct sl_broker *b)
 	if (r < 0)
 		return fail(b, r, "cannot start");
 	b->why_off = SL_WHY_NONE;
-	b->n_adopted = found.n_flows;
+	b->n_adopted = (uint32_t)b->table.n_orphans; /* the others are over and held */
 	b->n_dropped = found.n_dropped;
 	fill_status(b, &status);
 	sl_info("packet: %s, adopted %" PRIu32 " flow%s, dropped %" PRIu32 "%s%s%s", status.text,
-		found.n_flows, found.n_flows == 1 ? "" : "s", found.n_dropped,
+		b->n_adopted, b->n_adopted == 1 ? "" : "s", found.n_dropped,
 		found.why[0] ? " (" : "", found.why, found.why[0] ? ")" : "");
 	greet_peers(b);
 	sl_broker_touch(b);
@@ -452,6 +452,7 @@ int sl_broker_new(const struct sl_broker_options *options, struct sl_broker **re
 	b->routes.watch_fd = -1;
 	b->routes.ask_fd = -1;
 	b->conntrack.fd = -1;
+	b->conntrack.count_fd = -1;
 	sl_list_init(&b->orphans);
 	sl_list_init(&b->peers);
 	r = init_parts(b);
