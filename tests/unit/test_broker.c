@@ -1064,6 +1064,21 @@ static void test_flush(void **state)
 	close_all(&b);
 }
 
+static bool await_status(struct world *w, bool (*fn)(const struct sl_broker_status *s))
+{
+	uint64_t until = sl_clock_ms() + WAIT_MS;
+	struct sl_broker_msg msg;
+
+	while (!fn(&w->status) && sl_clock_ms() < until)
+		(void)await_on(w, w->channel[CONTROL], SL_BROKER_STATUS, 0, &msg, 10);
+	return fn(&w->status);
+}
+
+static bool has_one_live(const struct sl_broker_status *s)
+{
+	return s->n_live == 1 && s->orphans == 0;
+}
+
 /* ---- tests: deaths ---- */
 
 /* The next broker on what the one before has left; new channels of the same proxy. */
@@ -1127,6 +1142,34 @@ static void test_adoption_of_the_dead(void **state)
 	(void)adopt(w, &c, 1);
 	assert_int_equal(await_msg(w, SL_BROKER_ENDED, c.id).ended.how, SL_BROKER_END_CLOSED);
 	assert_true(await_entries(w, &c, 0));
+}
+
+/* What was reported is not reported again, and not taken for something that lives. */
+static void test_adoption_of_the_told(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = in_kernel(w);
+	struct conn killed = in_kernel(w);
+	struct conn live = in_kernel(w);
+	struct sl_broker_msg msg;
+
+	close_all(&c);
+	(void)await_msg(w, SL_BROKER_ENDED, c.id);
+	tell(w, SL_BROKER_KILL, killed.id, 0);
+	assert_int_equal((turn(w), await_end(killed.client)), -ECONNRESET);
+	assert_int_equal(entry(&c, SL_PACKET_CLIENT).told, 1);
+	assert_int_equal(entry(&live, SL_PACKET_CLIENT).told, 0);
+	replace_broker(w, 1);
+	(void)adopt(w, &live, 1);
+	assert_true(await_status(w, has_one_live));
+	assert_int_equal(w->status.adopted, 1);
+	assert_false(await_on(w, channel_of(w, c.id), SL_BROKER_ADOPT, c.id, &msg, 200));
+	assert_false(await_on(w, channel_of(w, killed.id), SL_BROKER_ADOPT, killed.id, &msg, 0));
+	assert_true(await_entries(w, &c, 0));
+	assert_true(await_entries(w, &killed, 0));
+	expect_both_ways(&live);
+	close_all(&killed);
+	close_all(&live);
 }
 
 static void test_release(void **state)
@@ -1201,16 +1244,6 @@ static void test_resolve(void **state)
 }
 
 /* ---- tests: surroundings ---- */
-
-static bool await_status(struct world *w, bool (*fn)(const struct sl_broker_status *s))
-{
-	uint64_t until = sl_clock_ms() + WAIT_MS;
-	struct sl_broker_msg msg;
-
-	while (!fn(&w->status) && sl_clock_ms() < until)
-		(void)await_on(w, w->channel[CONTROL], SL_BROKER_STATUS, 0, &msg, 10);
-	return fn(&w->status);
-}
 
 static bool has_two_live(const struct sl_broker_status *s)
 {
@@ -1558,6 +1591,7 @@ int main(int argc, char **argv)
 		TEST(test_adoption),
 		TEST_V6(test_adoption),
 		TEST(test_adoption_of_the_dead),
+		TEST(test_adoption_of_the_told),
 		TEST(test_release),
 		TEST(test_proxy_death),
 		TEST(test_resolve),

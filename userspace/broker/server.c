@@ -260,7 +260,7 @@ static int turn_on(struct sl_broker *b)
 	if (r < 0)
 		return fail(b, r, "cannot start");
 	b->why_off = SL_WHY_NONE;
-	b->n_adopted = (uint32_t)b->table.n_orphans; /* the others are over and held */
+	b->n_adopted = (uint32_t)b->table.n_orphans; /* the others are held, and no more */
 	b->n_dropped = found.n_dropped;
 	fill_status(b, &status);
 	sl_info("packet: %s, adopted %" PRIu32 " flow%s, dropped %" PRIu32 "%s%s%s", status.text,
