@@ -323,7 +323,10 @@ static int commit(struct attempt *a)
 	return r;
 }
 
-/* Both sides' windows and acknowledgements are news to the other side. */
+/*
+ * Both sides' windows and acknowledgements are news to the other side. Of a quiet flow nothing
+ * waits for them, so that it is spared two packets each way; a frozen one may be short of both.
+ */
 static void kick(struct attempt *a)
 {
 	(void)new_request(a, SL_PACKET_OP_PROBE);
@@ -414,7 +417,7 @@ void sl_handover(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_
 	if (why != SL_WHY_ELIGIBLE)
 		refuse(fds);
 	reply(p, &a, why, started_us);
-	if (why == SL_WHY_ELIGIBLE)
+	if (why == SL_WHY_ELIGIBLE && msg->handover.is_frozen)
 		kick(&a);
 }
 
