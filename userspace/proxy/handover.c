@@ -54,6 +54,7 @@ struct sl_handover {
 	bool missed_events;
 	uint64_t frozen_until_ms;
 	uint64_t asked_us;
+	uint64_t answer_by_ms;
 	struct sl_packet_record record;
 };
 
@@ -228,6 +229,7 @@ static void ask(struct sl_handover *h)
 				  c->side[SL_CLIENT].io.fd, c->side[SL_BACKEND].io.fd);
 	if (r == 0) {
 		h->asked_us = sl_loop_now_us(c->worker->loop);
+		h->answer_by_ms = now_ms(h) + ANSWER_MS;
 		wait(h, ASKED, ANSWER_MS);
 	} else if (r == -EAGAIN && (!h->is_frozen || now_ms(h) < h->frozen_until_ms)) {
 		wait(h, h->is_frozen ? FROZEN : WAITING, BUSY_MS);
@@ -253,16 +255,34 @@ static void attempt(struct sl_handover *h)
 }
 
 /* What came while the broker had the sockets. */
-static void resume(struct sl_handover *h)
+static void resume(struct sl_conn *c)
 {
-	struct sl_conn *c = h->conn;
-
-	if (!h->missed_events)
-		return;
-	h->missed_events = false;
 	c->engine->on_socket(c, SL_CLIENT, SL_IO_IN | SL_IO_OUT);
 	if (c->state != SL_CONN_CLOSED)
 		c->engine->on_socket(c, SL_BACKEND, SL_IO_IN | SL_IO_OUT);
+}
+
+/* Asks the next broker what became of it. */
+static void resolve(struct sl_handover *h)
+{
+	struct sl_conn *c = h->conn;
+	struct sl_broker_client *cl = c->worker->handovers->client;
+	struct sl_broker_handover request = describe(h);
+	int r = sl_broker_resolve(cl, c->id, &request, c->side[SL_CLIENT].io.fd,
+				  c->side[SL_BACKEND].io.fd);
+
+	if (r < 0 && sl_broker_client_is_up(cl))
+		wait(h, IN_DOUBT, BUSY_MS);
+	else
+		wait(h, r < 0 ? IN_DOUBT : ASKED, h->answer_by_ms - now_ms(h));
+}
+
+/* Nobody can tell what became of it: if it is in the kernel, it must not be in both. */
+static void end_in_doubt(struct sl_handover *h)
+{
+	sl_log_conn(SL_LOG_ERROR, h->conn->id,
+		    "no broker has answered for %d ms, ending the connection", ANSWER_MS);
+	sl_conn_end(h->conn, SL_REASON_ERROR, true);
 }
 
 static void on_timer(struct sl_timer *timer)
@@ -276,11 +296,10 @@ static void on_timer(struct sl_timer *timer)
 		break;
 	case ASKED:
 	case IN_DOUBT:
-		/* Nobody can tell what became of it: if it is in the kernel, it must not be in
-		 * both. */
-		sl_log_conn(SL_LOG_ERROR, h->conn->id,
-			    "no broker has answered for %d ms, ending the connection", ANSWER_MS);
-		sl_conn_end(h->conn, SL_REASON_ERROR, true);
+		if (now_ms(h) < h->answer_by_ms)
+			resolve(h);
+		else
+			end_in_doubt(h);
 		break;
 	case IN_KERNEL:
 		break;
@@ -298,15 +317,10 @@ static void on_up(void *arg)
 
 		sl_list_for_each (pos, &hs->bucket[i]) {
 			struct sl_handover *h = SL_CONTAINER_OF(pos, struct sl_handover, node);
-			struct sl_broker_handover request;
 
-			if (h->phase != IN_DOUBT)
-				continue;
-			request = describe(h);
-			if (sl_broker_resolve(hs->client, h->conn->id, &request,
-					      h->conn->side[SL_CLIENT].io.fd,
-					      h->conn->side[SL_BACKEND].io.fd) == 0)
-				h->phase = ASKED;
+			/* Too late for those that end in this turn. */
+			if (h->phase == IN_DOUBT && now_ms(h) < h->answer_by_ms)
+				resolve(h);
 		}
 	}
 }
@@ -331,22 +345,18 @@ static void refused(struct sl_handover *h, const struct sl_broker_result *result
 {
 	struct sl_conn *c = h->conn;
 	enum sl_engine_reason why = (enum sl_engine_reason)result->why;
+	bool missed_events = h->missed_events;
 
+	h->missed_events = false;
 	sl_conn_set_reason(c, why);
-	if (result->is_final) {
-		thaw(h);
-		h->phase = WAITING;
-		resume(h);
-		if (c->handover)
-			give_up(h, why);
-		return;
-	}
-	if (why == SL_WHY_NOT_QUIESCENT)
+	if (result->is_final)
+		give_up(h, why);
+	else if (why == SL_WHY_NOT_QUIESCENT)
 		not_quiet(h, !result->has_holes);
 	else
 		try_later(h);
-	if (c->handover)
-		resume(h);
+	if (missed_events)
+		resume(c);
 }
 
 static void taken_over(struct sl_handover *h)
@@ -422,11 +432,21 @@ static uint32_t adopt(struct sl_handovers *hs, uint64_t conn_id, const struct sl
 	return 1;
 }
 
+/* Of a connection in doubt the next broker may have found the entries before it was asked. */
+static uint32_t claim(struct sl_handovers *hs, uint64_t conn_id, const struct sl_broker_flow *flow)
+{
+	const struct sl_handover *h = find(hs, conn_id);
+
+	if (!h)
+		return adopt(hs, conn_id, flow);
+	return h->phase == ASKED || h->phase == IN_DOUBT || h->phase == IN_KERNEL;
+}
+
 static void on_adopt(void *arg, uint64_t conn_id, const struct sl_broker_flow *flow)
 {
 	struct sl_handovers *hs = arg;
-	struct sl_conn *c = in_kernel(hs, conn_id);
-	uint32_t how = c ? 1 : adopt(hs, conn_id, flow);
+	uint32_t how = claim(hs, conn_id, flow);
+	struct sl_conn *c;
 
 	sl_broker_tell(hs->client, SL_BROKER_ADOPTED, conn_id, how);
 	c = how == 1 ? in_kernel(hs, conn_id) : NULL;
