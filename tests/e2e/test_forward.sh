@@ -16,6 +16,15 @@ $(route web 8080 "\"$BACKEND_IP:8000\"")
 $(route raw 8081 "\"$BACKEND_IP:8001\"" "engine: relay")"
 baseline
 
+say "where no kernel objects can be kept, status says so and what to do"
+broker_has_spoken() { [[ $(jqs .packet.reason) != *"being started" ]]; }
+wait_for broker_has_spoken
+why=$(jqs .packet.reason_name)
+assert_match "why not packet" "$why" '^(not_linux_supported|no_privilege)$'
+assert_match "in words" "$(sl status)" 'packet +off: .* is not on a bpf file system \(mount -t bpf '
+sl status >/dev/null
+assert_eq "exit code of a status where no route asks for packet" "$?" 0
+
 say "two downloads are byte for byte the same"
 for i in 1 2; do
 	in_ns client curl -sS --max-time 10 -o "$LAB_DIR/got$i" "http://$PROXY_IP:8080/blob"
@@ -41,7 +50,7 @@ assert_eq kernel "$(jqs '.kernel | [.packet_flows, .sockmap_sockets, .nft_flows,
 say "the access line has every field"
 line=$(access_lines web | sed -n 1p)
 assert_match "access line" "$line" \
-	" access: id=[0-9]+ client=$CLIENT_IP:[0-9]+ via=- route=web engine=relay/eligible backend=$BACKEND_IP:8000 sni=- duration=[0-9]+\.[0-9]{3}s connect=[0-9]+\.[0-9]+ms up=[0-9]+ down=3000[0-9]{3} client_reason=normal backend_reason=normal\$"
+	" access: id=[0-9]+ client=$CLIENT_IP:[0-9]+ via=- route=web engine=relay/$why backend=$BACKEND_IP:8000 sni=- duration=[0-9]+\.[0-9]{3}s connect=[0-9]+\.[0-9]+ms up=[0-9]+ down=3000[0-9]{3} client_reason=normal backend_reason=normal\$"
 
 say "a connection shows while it is open"
 server raw echo 8001

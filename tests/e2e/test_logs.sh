@@ -10,6 +10,8 @@ $(route main 8080 "\"$BACKEND_IP:8000\"")"
 say "JSON: each line is one object"
 instance json
 GLOBAL="  log: { format: json }" start_sluice "$routes"
+broker_has_spoken() { [[ $(jqs .packet.reason) != *"being started" ]]; }
+wait_for broker_has_spoken
 shot to=$PROXY_IP:8080 send=hello fin=1
 is_logged() { grep -q client_reason "$(log_file)"; }
 wait_for is_logged
@@ -20,7 +22,7 @@ for field in id client client_via route engine engine_reason backend sni duratio
 	assert_eq "has $field" "$(jq "has(\"$field\")" <<<"$line")" true
 done
 assert_eq "values" "$(jq -r '"\(.route) \(.engine) \(.engine_reason) \(.backend) \(.bytes_up) \(.bytes_down) \(.client_reason) \(.backend_reason)"' <<<"$line")" \
-	"main relay eligible $BACKEND_IP:8000 5 5 normal normal"
+	"main relay $(jqs .packet.reason_name) $BACKEND_IP:8000 5 5 normal normal"
 assert_eq "numbers" "$(jq -r '[.bytes_up, .duration_s, .connect_ms, .id] | map(type) | unique | join(" ")' <<<"$line")" number
 stop_sluice
 

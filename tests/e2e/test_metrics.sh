@@ -9,6 +9,8 @@ start_sluice "routes:
 $(route web 8080 "\"$BACKEND_IP:8000\"")
 $(route dead 8081 "\"$BACKEND_IP:1\"")
 $(route limited 8082 "\"$BACKEND_IP:8000\"" 'security: { new_connections_per_ip: 1/m }')"
+broker_has_spoken() { [[ $(jqs .packet.reason) != *"being started" ]]; }
+wait_for broker_has_spoken
 client rate to=$PROXY_IP:8080 t=1 c=2 pause=10 expect=1000 timeout=10
 shot to=$PROXY_IP:8081
 for _ in 1 2 3; do shot to=$PROXY_IP:8082 send=$'GET / HTTP/1.0\r\n\r\n'; done
@@ -37,7 +39,11 @@ assert_between "bytes down" "$(value sluice_bytes_total 'route="web"' 'direction
 assert_between "connect times" "$(value sluice_connect_duration_seconds_count)" 20 100000
 assert_between "durations" "$(value sluice_connection_duration_seconds_count)" 20 100000
 assert_between "time in states" "$(value sluice_state_duration_seconds_count 'state="established"')" 20 100000
-assert_between "choices" "$(value sluice_engine_choice_total 'engine="relay"' 'reason="eligible"')" 20 100000
+assert_between "choices" "$(value sluice_engine_choice_total 'engine="relay"' "reason=\"$(jqs .packet.reason_name)\"")" 20 100000
+assert_eq "the engine that is off" "$(value sluice_engine_available 'engine="packet"')" 0
+assert_eq "flows in the kernel" "$(value sluice_kernel_flows 'engine="packet"')" 0
+assert_eq "hand-overs" "$(value sluice_handover_total 'engine="packet"' 'result="done"')" 0
+assert_eq "drift" "$(value sluice_drift_total)" 0
 assert_eq "target" "$(value sluice_target_up 'route="web"')" 1
 assert_eq "build" "$(value sluice_build_info)" 1
 assert_eq "reload" "$(value sluice_config_last_reload_successful)" 1

@@ -20,7 +20,7 @@ mark_rst
 client verify to=$PROXY_IP:8080 to="[$PROXY6]:8081" n="$N" c="$CONC" max="$MAX" shapes=all rest=100 \
 	timeout="$SECONDS_MAX" stall=$stall ${WRAPPED:+wrap=1} || fail "the client saw bad transfers: $(tail -n 5 "$LAB_DIR/v.out.err")"
 if on_packet; then assert_share "bad wires" "$N" "${SHARE:-30}"; fi
-assert_no_rst
+assert_no_flow_rst "bad wires"
 for end in client backend; do
 	for f in lost reordered duplicated; do
 		echo "$end $f: $(wire_field $end $f)"

@@ -42,7 +42,7 @@ transfers() {
 	if [ "$(jq .max_gap_ms "$LAB_DIR/verify.out")" -gt $worst ]; then worst=$(jq .max_gap_ms "$LAB_DIR/verify.out"); fi
 	if on_packet; then assert_between "$what: handed over: $(handovers)" $total $((n * share / 100)) "$n"; fi
 	case " $* " in
-	*" rst="*) ;; # the relay's, of those that were reset before their hand-over
+	*" rst="*) assert_no_flow_rst "$what" ;; # and the relay's, of those that were reset before their hand-over
 	*) assert_no_rst "$what: resets" ;;
 	esac
 }
@@ -69,10 +69,10 @@ local_client() {
 	sum=$((sum + N))
 }
 both_local() {
-	transfers "both on this host" proxy "$N" 50 to=127.0.0.1:8082 to="[::1]:8083"
+	transfers "both on this host" proxy "$N" 0 to=127.0.0.1:8082 to="[::1]:8083"
 	sum_local=$((sum_local + N))
 }
-resets() { main resets 30 rst=50; }
+resets() { main resets 0 rst=50; }
 timestamps_off() {
 	both_ends timestamps 0
 	main timestamps_off 50

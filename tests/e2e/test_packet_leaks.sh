@@ -30,6 +30,7 @@ say "aborts in every phase"
 churn $((N * 2 / 3)) 0,1,2,3,4,5,6,7,8
 assert_packet_baseline_soon() {
 	SETTLE='' assert_packet_baseline
+	assert_no_flow_rst "churn"
 }
 assert_packet_baseline_soon
 say "checked transfers, half of them reset somewhere"

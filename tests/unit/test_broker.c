@@ -4,6 +4,7 @@
  * on a bpf file system of its own.
  */
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
@@ -39,6 +40,7 @@
 static const char *why_skipped;
 static char root[] = "/tmp/sl_broker.XXXXXX"; /* the bpf file system */
 static char dir[64];
+static uint16_t next_port = FIRST_PORT; /* none is used by two tests */
 
 static const struct sl_broker_times quick = { .revival_ms = 100,
 					      .closed_ms = 400,
@@ -242,7 +244,7 @@ static int set_up_at(void **state, bool is_v6)
 	w->backend = addr(is_v6 ? "[::1]:9443" : "127.0.0.2:9443");
 	w->front_fd = listen_on(&w->front);
 	w->backend_fd = listen_on(&w->backend);
-	w->next_port = FIRST_PORT;
+	w->next_port = next_port;
 	w->next_id = 1000;
 	start_broker(w);
 	add_channels(w, 1);
@@ -266,6 +268,7 @@ static int tear_down(void **state)
 
 	if (why_skipped)
 		return 0;
+	next_port = w->next_port;
 	sl_broker_stop(w->broker);
 	sl_broker_free(w->broker);
 	close_channels(w);
@@ -333,17 +336,15 @@ static int accept_from(int listener)
 	return fd;
 }
 
-static struct conn new_conn_from(struct world *w, uint16_t back_port)
+static struct conn new_conn_over(struct world *w, const struct sl_addr *back)
 {
-	struct sl_addr back = addr(w->is_v6 ? "[::1]:1" : "127.0.0.1:1");
 	struct conn c = { .id = w->next_id++ };
 	struct sl_addr local;
 	struct sl_addr peer;
 
-	sl_addr_set_port(&back, back_port);
 	c.client = connect_to(&w->front, NULL);
 	c.front = accept_from(w->front_fd);
-	c.back = connect_to(&w->backend, &back);
+	c.back = connect_to(&w->backend, back);
 	c.backend = accept_from(w->backend_fd);
 	local = name_of(c.front, false);
 	peer = name_of(c.front, true);
@@ -352,6 +353,14 @@ static struct conn new_conn_from(struct world *w, uint16_t back_port)
 	peer = name_of(c.back, true);
 	sl_packet_key_of(&peer, &local, &c.key[1]);
 	return c;
+}
+
+static struct conn new_conn_from(struct world *w, uint16_t back_port)
+{
+	struct sl_addr back = addr(w->is_v6 ? "[::1]:1" : "127.0.0.1:1");
+
+	sl_addr_set_port(&back, back_port);
+	return new_conn_over(w, &back);
 }
 
 static struct conn new_conn(struct world *w)
@@ -597,6 +606,27 @@ static int lose_events(void)
 	return n;
 }
 
+static int n_open(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	int n = 0;
+
+	assert_non_null(d);
+	while (readdir(d))
+		n++;
+	(void)closedir(d);
+	return n;
+}
+
+static bool await_open(struct world *w, int n)
+{
+	uint64_t until = sl_clock_ms() + WAIT_MS;
+
+	while (n_open() != n && sl_clock_ms() < until)
+		turn(w);
+	return n_open() == n;
+}
+
 /* ---- tests: hand-over ---- */
 
 static void test_hand_over(void **state)
@@ -640,18 +670,14 @@ static void test_sockets_go(void **state)
 {
 	struct world *w = world(state);
 	struct conn c = new_conn(w);
-	int spare = dup(w->front_fd);
-	int fds_before;
+	int before = n_open();
 
-	fds_before = dup(spare);
-	(void)close(fds_before);
-	hand_over(w, &c);
-	for (uint64_t until = sl_clock_ms() + 120; sl_clock_ms() < until;)
-		turn(w);
-	/* Descriptors are given out lowest first: the broker's two are free again. */
-	assert_int_equal(dup(spare), c.back < 0 ? fds_before - 3 + 1 - 1 : -1);
+	assert_int_equal(ask(w, &c).why, SL_WHY_ELIGIBLE);
+	assert_int_equal(n_open(), before + 2); /* the broker's */
+	close_proxy_side(&c);
+	assert_true(await_open(w, before - 2));
+	expect_both_ways(&c);
 	close_all(&c);
-	(void)close(spare);
 }
 
 static void test_quiet_flow_is_kicked(void **state)
@@ -861,14 +887,9 @@ static void test_linger_does_not_block(void **state)
 		;
 	assert_int_equal(setsockopt(c.front, SOL_SOCKET, SO_LINGER, &slow, sizeof(slow)), 0);
 	assert_int_equal(sl_broker_send(channel_of(w, c.id), &msg, fds, 2), 0);
-	/* The last copy of `front` is the broker's. Closing ours waits, hence elsewhere. */
-	if (fork() == 0)
-		_exit(0);
-	slow.l_linger = 0;
-	(void)dup2(w->front_fd, c.front); /* closes as close() does: not the last one */
+	close_proxy_side(&c); /* the broker's are the last ones */
 	before = sl_clock_ms();
-	(void)await_msg(w, SL_BROKER_RESULT, c.id);
-	turn(w);
+	assert_int_equal(await_msg(w, SL_BROKER_RESULT, c.id).result.why, SL_WHY_NOT_QUIESCENT);
 	assert_true(sl_clock_ms() - before < 1000);
 	close_all(&c);
 }
@@ -1005,9 +1026,12 @@ static void test_entries_deleted(void **state)
 static void test_reused(void **state)
 {
 	struct world *w = world(state);
+	int before = n_open();
 	struct conn c = in_kernel(w);
 	struct sl_addr from = name_of(c.client, false);
 	int again;
+
+	assert_true(await_open(w, before + 2)); /* the old sockets do not hear the SYN */
 
 	assert_int_equal(shutdown(c.backend, SHUT_WR), 0);
 	assert_int_equal(await_end(c.client), 0);
@@ -1038,6 +1062,21 @@ static void test_flush(void **state)
 	assert_int_equal(await_end(b.backend), -ECONNRESET);
 	close_all(&a);
 	close_all(&b);
+}
+
+static bool await_status(struct world *w, bool (*fn)(const struct sl_broker_status *s))
+{
+	uint64_t until = sl_clock_ms() + WAIT_MS;
+	struct sl_broker_msg msg;
+
+	while (!fn(&w->status) && sl_clock_ms() < until)
+		(void)await_on(w, w->channel[CONTROL], SL_BROKER_STATUS, 0, &msg, 10);
+	return fn(&w->status);
+}
+
+static bool has_one_live(const struct sl_broker_status *s)
+{
+	return s->n_live == 1 && s->orphans == 0;
 }
 
 /* ---- tests: deaths ---- */
@@ -1074,7 +1113,7 @@ static void test_adoption(void **state)
 	assert_true(sl_addr_is_equal(&flow.client, &client));
 	assert_true(sl_addr_is_equal(&flow.front, &w->front));
 	assert_true(sl_addr_is_equal(&flow.backend, &w->backend));
-	assert_int_equal(sl_addr_port(&flow.back), FIRST_PORT);
+	assert_int_equal(sl_addr_port(&flow.back), a.key[1].dport);
 	(void)adopt(w, &b, 2);
 	turn(w);
 	assert_int_equal(await_end(b.client), -ECONNRESET);
@@ -1103,6 +1142,34 @@ static void test_adoption_of_the_dead(void **state)
 	(void)adopt(w, &c, 1);
 	assert_int_equal(await_msg(w, SL_BROKER_ENDED, c.id).ended.how, SL_BROKER_END_CLOSED);
 	assert_true(await_entries(w, &c, 0));
+}
+
+/* What was reported is not reported again, and not taken for something that lives. */
+static void test_adoption_of_the_told(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = in_kernel(w);
+	struct conn killed = in_kernel(w);
+	struct conn live = in_kernel(w);
+	struct sl_broker_msg msg;
+
+	close_all(&c);
+	(void)await_msg(w, SL_BROKER_ENDED, c.id);
+	tell(w, SL_BROKER_KILL, killed.id, 0);
+	assert_int_equal((turn(w), await_end(killed.client)), -ECONNRESET);
+	assert_int_equal(entry(&c, SL_PACKET_CLIENT).told, 1);
+	assert_int_equal(entry(&live, SL_PACKET_CLIENT).told, 0);
+	replace_broker(w, 1);
+	(void)adopt(w, &live, 1);
+	assert_true(await_status(w, has_one_live));
+	assert_int_equal(w->status.adopted, 1);
+	assert_false(await_on(w, channel_of(w, c.id), SL_BROKER_ADOPT, c.id, &msg, 200));
+	assert_false(await_on(w, channel_of(w, killed.id), SL_BROKER_ADOPT, killed.id, &msg, 0));
+	assert_true(await_entries(w, &c, 0));
+	assert_true(await_entries(w, &killed, 0));
+	expect_both_ways(&live);
+	close_all(&killed);
+	close_all(&live);
 }
 
 static void test_release(void **state)
@@ -1178,16 +1245,6 @@ static void test_resolve(void **state)
 
 /* ---- tests: surroundings ---- */
 
-static bool await_status(struct world *w, bool (*fn)(const struct sl_broker_status *s))
-{
-	uint64_t until = sl_clock_ms() + WAIT_MS;
-	struct sl_broker_msg msg;
-
-	while (!fn(&w->status) && sl_clock_ms() < until)
-		(void)await_on(w, w->channel[CONTROL], SL_BROKER_STATUS, 0, &msg, 10);
-	return fn(&w->status);
-}
-
 static bool has_two_live(const struct sl_broker_status *s)
 {
 	return s->n_live == 2 && s->n_flows == 2;
@@ -1196,6 +1253,16 @@ static bool has_two_live(const struct sl_broker_status *s)
 static bool has_one_of_each(const struct sl_broker_status *s)
 {
 	return s->n_live == 1 && s->n_held == 1;
+}
+
+static bool has_three_interfaces(const struct sl_broker_status *s)
+{
+	return s->n_interfaces == 3;
+}
+
+static bool has_one_interface(const struct sl_broker_status *s)
+{
+	return s->n_interfaces == 1;
 }
 
 static bool has_repaired(const struct sl_broker_status *s)
@@ -1241,6 +1308,130 @@ static void test_foreign_detach(void **state)
 	assert_true(await_status(w, has_repaired));
 	expect_both_ways(&c);
 	close_all(&c);
+}
+
+static bool run(const char *command)
+{
+	return system(command) == 0;
+}
+
+static void test_new_interface(void **state)
+{
+	struct world *w = world(state);
+	struct sl_policy *lo_only = new_policy(w, GENERATION + 1);
+
+	assert_true(await_status(w, has_one_interface));
+	assert_true(run("ip link add sl0 type veth peer name sl2"));
+	assert_true(await_status(w, has_three_interfaces));
+	assert_true(run("ip link del sl0"));
+	assert_true(await_status(w, has_one_interface));
+
+	/* those named alone */
+	lo_only->n_interfaces = 1;
+	(void)snprintf(lo_only->interfaces[0], sizeof(lo_only->interfaces[0]), "sl1");
+	assert_true(run("ip link add sl1 type veth peer name sl2"));
+	assert_true(await_status(w, has_three_interfaces));
+	assert_int_equal(sl_broker_set_policy(w->broker, lo_only), 0);
+	assert_true(await_status(w, has_one_interface));
+	assert_true(run("ip link del sl1"));
+}
+
+static void test_interface_not_attached(void **state)
+{
+	struct world *w = world(state);
+	struct sl_policy *none = new_policy(w, GENERATION + 1);
+	struct conn before = in_kernel(w);
+	struct conn c = new_conn(w);
+	struct sl_broker_msg msg = request_of(SL_BROKER_HANDOVER, &c);
+
+	none->n_interfaces = 1;
+	(void)snprintf(none->interfaces[0], sizeof(none->interfaces[0]), "nowhere");
+	assert_int_equal(sl_broker_set_policy(w->broker, none), 0);
+	expect_refused(w, &msg, c.front, c.back, SL_WHY_INTERFACE_NOT_ATTACHED, false);
+	expect_relayed(&c);
+	expect_both_ways(&before); /* the program stays as long as it is needed */
+	close_all(&c);
+	close_all(&before);
+}
+
+/* Runs in the other namespace. */
+static bool run_in(int netns, int ours, const char *command)
+{
+	bool done;
+
+	assert_int_equal(setns(netns, CLONE_NEWNET), 0);
+	done = run(command);
+	assert_int_equal(setns(ours, CLONE_NEWNET), 0);
+	return done;
+}
+
+/* Two ways to a backend in another namespace, which is itself on neither. */
+static void lay_cables(int netns, int ours)
+{
+	char command[512];
+
+	(void)snprintf(command, sizeof(command),
+		       "ip link add sla0 type veth peer name slb0 && "
+		       "ip link add sla1 type veth peer name slb1 && "
+		       "ip link set slb0 netns /proc/%d/fd/%d && "
+		       "ip link set slb1 netns /proc/%d/fd/%d && "
+		       "ip addr add 10.9.0.1/24 dev sla0 && ip link set sla0 up && "
+		       "ip addr add 10.9.1.1/24 dev sla1 && ip link set sla1 up && "
+		       "ip addr add 10.9.8.1/32 dev lo && "
+		       "ip route add 10.9.9.9 via 10.9.0.2 src 10.9.8.1",
+		       getpid(), netns, getpid(), netns);
+	assert_true(run(command));
+	assert_true(run_in(netns, ours,
+			   "ip addr add 10.9.0.2/24 dev slb0 && ip link set slb0 up && "
+			   "ip addr add 10.9.1.2/24 dev slb1 && ip link set slb1 up && "
+			   "ip addr add 10.9.9.9/32 dev lo && "
+			   "ip route add 10.9.8.1 via 10.9.0.1 src 10.9.9.9"));
+}
+
+static void test_route_change(void **state)
+{
+	struct world *w = world(state);
+	int ours = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	struct sl_addr back = addr("10.9.8.1:1");
+	uint64_t until = sl_clock_ms() + WAIT_MS;
+	int clamp = 1400;
+	struct conn c;
+	uint32_t before;
+	int netns;
+
+	assert_int_equal(enter_netns(), 0);
+	netns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	(void)close(w->backend_fd);
+	w->backend = addr("10.9.9.9:9443");
+	assert_true(run("ip addr add 10.9.9.9/32 dev lo"));
+	w->backend_fd = listen_on(&w->backend);
+	assert_true(run("ip addr del 10.9.9.9/32 dev lo"));
+	assert_int_equal(setns(ours, CLONE_NEWNET), 0);
+	lay_cables(netns, ours);
+	assert_int_equal(sl_broker_set_policy(w->broker, new_policy(w, GENERATION)), 0);
+	/* or the loopback device's long segments would meet a shorter path */
+	assert_int_equal(setsockopt(w->front_fd, IPPROTO_TCP, TCP_MAXSEG, &clamp, sizeof(clamp)),
+			 0);
+	sl_addr_set_port(&back, w->next_port);
+	c = new_conn_over(w, &back);
+	w->next_port++;
+	turn(w);
+	hand_over(w, &c);
+	expect_both_ways(&c);
+	before = entry(&c, SL_PACKET_CLIENT).ifindex;
+	assert_int_equal(before, if_nametoindex("sla0"));
+	assert_true(run("ip route replace 10.9.9.9 via 10.9.1.2 src 10.9.8.1"));
+	while (entry(&c, SL_PACKET_CLIENT).ifindex == before && sl_clock_ms() < until)
+		turn(w);
+	assert_int_equal(entry(&c, SL_PACKET_CLIENT).ifindex, if_nametoindex("sla1"));
+	assert_int_equal(entry(&c, SL_PACKET_BACKEND).peer_ifindex, if_nametoindex("sla1"));
+	assert_int_equal(entry(&c, SL_PACKET_BACKEND).ifindex, if_nametoindex("lo"));
+	expect_both_ways(&c);
+
+	close_all(&c);
+	(void)close(netns);
+	(void)close(ours);
+	assert_true(run("ip link del sla0 && ip link del sla1 && ip addr del 10.9.8.1/32 dev lo"));
 }
 
 static void test_full(void **state)
@@ -1309,11 +1500,6 @@ static void test_stop(void **state)
 
 /* ---- tests: connection tracking ---- */
 
-static bool run(const char *command)
-{
-	return system(command) == 0;
-}
-
 static int n_tracked(uint16_t port)
 {
 	char line[512];
@@ -1340,7 +1526,7 @@ static void test_conntrack(void **state)
 	struct sl_addr front = w->front;
 
 	if (!run("nft 'table inet t { chain o { type nat hook output priority -100; "
-		 "tcp dport 7444 redirect to :7443; } }'")) {
+		 "tcp dport 7444 redirect to :7443; }; }'")) {
 		print_message("skipped: no nft\n");
 		skip();
 	}
@@ -1348,7 +1534,7 @@ static void test_conntrack(void **state)
 	while (sl_clock_ms() < until)
 		turn(w);
 	c = new_conn(w);
-	if (n_tracked(FIRST_PORT) != 1) {
+	if (n_tracked(c.key[1].dport) != 1) {
 		print_message("skipped: nothing is tracked here\n");
 		close_all(&c);
 		(void)run("nft delete table inet t");
@@ -1367,9 +1553,9 @@ static void test_conntrack(void **state)
 
 	hand_over(w, &c);
 	until = sl_clock_ms() + WAIT_MS;
-	while (n_tracked(FIRST_PORT) && sl_clock_ms() < until)
+	while (n_tracked(c.key[1].dport) && sl_clock_ms() < until)
 		turn(w);
-	assert_int_equal(n_tracked(FIRST_PORT), 0);
+	assert_int_equal(n_tracked(c.key[1].dport), 0);
 	close_all(&c);
 	assert_true(run("nft delete table inet t"));
 }
@@ -1377,7 +1563,7 @@ static void test_conntrack(void **state)
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 #define TEST_V6(fn) cmocka_unit_test_setup_teardown(fn, set_up_v6, tear_down)
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_hand_over),
@@ -1405,16 +1591,22 @@ int main(void)
 		TEST(test_adoption),
 		TEST_V6(test_adoption),
 		TEST(test_adoption_of_the_dead),
+		TEST(test_adoption_of_the_told),
 		TEST(test_release),
 		TEST(test_proxy_death),
 		TEST(test_resolve),
 		TEST(test_status),
 		TEST(test_foreign_detach),
+		TEST(test_new_interface),
+		TEST(test_interface_not_attached),
+		TEST(test_route_change),
 		TEST(test_full),
 		TEST(test_off),
 		TEST(test_stop),
 		TEST(test_conntrack),
 	};
 
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, set_up_all, tear_down_all);
 }

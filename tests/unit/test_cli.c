@@ -266,7 +266,6 @@ static void an_engine_that_is_off_says_what_to_do(void **state)
 {
 	struct lab *lab = *state;
 
-	lab->proxy.kernel.has_broker = true;
 	strcpy(lab->proxy.kernel.status.text, "off: /sys/fs/bpf/sluice is not on a bpf file system "
 					      "(mount -t bpf bpf /sys/fs/bpf)");
 	RUN(lab, "status");

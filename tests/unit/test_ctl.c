@@ -471,13 +471,12 @@ static void an_engine_that_is_off_says_why(void **state)
 	lab->facts.no_broker = "off: not started as root";
 	is_off(lab, "no_privilege", "off: not started as root");
 	lab->facts.no_broker = "";
-	k->has_broker = true;
 	k->off = SL_WHY_NOT_LINUX_SUPPORTED;
 	strcpy(k->status.text, "off: the kernel does not take the programs");
 	is_off(lab, "not_linux_supported", "off: the kernel does not take the programs");
 	/* What a broker said that is no more is not repeated. */
-	k->has_broker = false;
 	k->off = SL_WHY_NO_PRIVILEGE;
+	k->status.is_on = 1;
 	strcpy(k->status.text, "tcx on 3 interfaces");
 	is_off(lab, "no_privilege", "off: the broker process is being started");
 	fake_packet_on(&lab->proxy);

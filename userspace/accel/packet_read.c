@@ -19,6 +19,11 @@ int sl_packet_read_flow(int flows_fd, const struct sl_packet_key *key, struct sl
 	return 0;
 }
 
+void sl_packet_read_init(void)
+{
+	(void)libbpf_num_possible_cpus();
+}
+
 int sl_packet_read_counts(int counters_fd, struct sl_packet_counts *ret)
 {
 	_Static_assert(sizeof(*ret) % sizeof(uint64_t) == 0, "the kernel rounds rows up to this");

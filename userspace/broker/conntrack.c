@@ -2,6 +2,7 @@
 #include "broker/conntrack.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
@@ -104,31 +105,43 @@ static void make_request(struct request *q, uint16_t type, bool is_accepted,
 
 void sl_conntrack_init(struct sl_conntrack *ct)
 {
-	*ct = (struct sl_conntrack){ .fd = -1 };
+	*ct = (struct sl_conntrack){ .fd = -1, .count_fd = -1 };
 	sl_conntrack_check(ct);
 }
 
 void sl_conntrack_done(struct sl_conntrack *ct)
 {
 	sl_closep(&ct->fd);
+	sl_closep(&ct->count_fd);
 }
 
 void sl_conntrack_check(struct sl_conntrack *ct)
 {
 	_cleanup_fd_ int fd = -1;
-	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+	struct sockaddr_nl us = { .nl_family = AF_NETLINK };
 	int one = 1;
 
 	if (ct->fd >= 0 || access(PRESENT, F_OK) < 0)
 		return;
 	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_NETFILTER);
-	if (fd < 0 || connect(fd, (const struct sockaddr *)&kernel, sizeof(kernel)) < 0) {
+	if (fd < 0 || bind(fd, (const struct sockaddr *)&us, sizeof(us)) < 0) {
 		sl_debug("packet: connection tracking is there, but cannot be asked (%s)",
 			 strerror(errno));
 		return;
 	}
 	(void)setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &one, sizeof(one));
 	ct->fd = SL_TAKE_FD(fd);
+	ct->count_fd = open(PRESENT, O_RDONLY | O_CLOEXEC);
+}
+
+/* Mostly nobody has asked for tracking, and then a glance at the number is enough. */
+static bool is_idle(const struct sl_conntrack *ct)
+{
+	char first = '1';
+
+	if (ct->fd < 0)
+		return true;
+	return ct->count_fd >= 0 && pread(ct->count_fd, &first, 1, 0) == 1 && first == '0';
 }
 
 /* The kernel answers within send(), so what is there is there at once. */
@@ -201,7 +214,7 @@ bool sl_conntrack_is_translated(struct sl_conntrack *ct, bool is_accepted,
 	struct request q;
 	struct answer a;
 
-	if (ct->fd < 0)
+	if (is_idle(ct))
 		return false;
 	make_request(&q, IPCTNL_MSG_CT_GET, is_accepted, local, peer);
 	if (send_request(ct, &q) < 0)
@@ -216,7 +229,7 @@ void sl_conntrack_delete(struct sl_conntrack *ct, bool is_accepted, const struct
 	struct request q;
 	struct answer a;
 
-	if (ct->fd < 0)
+	if (is_idle(ct))
 		return;
 	make_request(&q, IPCTNL_MSG_CT_DELETE, is_accepted, local, peer);
 	if (send_request(ct, &q) == 0)

@@ -13,7 +13,8 @@
  * asks for tracking there is nothing to do, and the module is never loaded for our sake.
  */
 struct sl_conntrack {
-	int fd; /* -1: no tracking here, as far as known */
+	int fd;       /* -1: no tracking here, as far as known */
+	int count_fd; /* how much is tracked; -1: unknown */
 	uint32_t seq;
 };
 

@@ -373,7 +373,6 @@ static enum sl_engine_reason try(struct attempt *a, struct sl_peer *p)
 		return why_of(r);
 	}
 	sl_flow_give(f, p);
-	kick(a);
 	keep(a);
 	return SL_WHY_ELIGIBLE;
 }
@@ -413,6 +412,8 @@ void sl_handover(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_
 	if (why != SL_WHY_ELIGIBLE)
 		refuse(fds);
 	reply(p, &a, why, started_us);
+	if (why == SL_WHY_ELIGIBLE)
+		kick(&a);
 }
 
 /* ---- after a broker has died ---- */

@@ -65,8 +65,11 @@ static void drop_if_done(struct sl_kflow *f)
 		sl_flow_drop(f);
 }
 
+/* So noted in the entries, or the next broker would report it once more. */
 void sl_life_told(struct sl_kflow *f)
 {
+	if (!f->is_gone && f->broker->packet)
+		(void)sl_broker_order(f->broker, SL_PACKET_OP_TOLD, f);
 	sl_flow_disown(f);
 	drop_if_done(f);
 }
@@ -176,39 +179,11 @@ static void await_revival(struct sl_kflow *f)
 		       sl_loop_now_ms(f->broker->loop) + f->broker->times.revival_ms, on_rst_timer);
 }
 
-/* Reported as reset, and yet it lives: it gets a new record. */
-static void revive(struct sl_kflow *f)
-{
-	f->stage = SL_KFLOW_LIVE;
-	f->broker->table.n_over--;
-	f->tell &= (uint8_t)~SL_TELL_ENDED;
-	sl_broker_touch(f->broker);
-	if (!f->owner && !f->is_orphan)
-		sl_flow_orphan(f);
-}
-
 static bool has_passed(uint64_t since_ns, uint32_t ms)
 {
 	uint64_t now_ns = sl_clock_us() * 1000;
 
 	return now_ns > since_ns && now_ns - since_ns >= (uint64_t)ms * 1000000;
-}
-
-static void judge_over(struct sl_kflow *f)
-{
-	const struct sl_broker_times *t = &f->broker->times;
-	uint64_t c = f->half[SL_PACKET_CLIENT].last_ns;
-	uint64_t b = f->half[SL_PACKET_BACKEND].last_ns;
-	bool was_reset = f->how == SL_BROKER_END_RST_CLIENT || f->how == SL_BROKER_END_RST_BACKEND;
-
-	if (f->killed_ns) {
-		if (has_passed(f->killed_ns, t->killed_ms))
-			sl_life_remove(f);
-	} else if (was_reset && !has_rst(f)) {
-		revive(f);
-	} else if (has_passed(c > b ? c : b, was_reset ? t->rst_ms : t->closed_ms)) {
-		sl_life_remove(f);
-	}
 }
 
 static void judge_live(struct sl_kflow *f)
@@ -235,8 +210,39 @@ static void judge_live(struct sl_kflow *f)
 		f->told_marks = marks;
 		sl_peer_tell(f, SL_TELL_CHANGED);
 	}
-	if (f->stage == SL_KFLOW_LIVE && has_rst(f))
+	if (f->stage == SL_KFLOW_RESETTING)
+		return;
+	if (has_rst(f))
 		await_revival(f);
+	else if (!f->owner && !f->is_orphan)
+		sl_flow_orphan(f); /* its end was reported, and yet it lives */
+}
+
+/* Perhaps reported as reset, and yet it lives: it gets a new record then. */
+static void revive(struct sl_kflow *f)
+{
+	f->stage = SL_KFLOW_LIVE;
+	f->broker->table.n_over--;
+	f->tell &= (uint8_t)~SL_TELL_ENDED;
+	sl_broker_touch(f->broker);
+	judge_live(f);
+}
+
+static void judge_over(struct sl_kflow *f)
+{
+	const struct sl_broker_times *t = &f->broker->times;
+	uint64_t c = f->half[SL_PACKET_CLIENT].last_ns;
+	uint64_t b = f->half[SL_PACKET_BACKEND].last_ns;
+	bool was_reset = f->how == SL_BROKER_END_RST_CLIENT || f->how == SL_BROKER_END_RST_BACKEND;
+
+	if (f->killed_ns) {
+		if (has_passed(f->killed_ns, t->killed_ms))
+			sl_life_remove(f);
+	} else if (was_reset && !has_rst(f)) {
+		revive(f);
+	} else if (has_passed(c > b ? c : b, was_reset ? t->rst_ms : t->closed_ms)) {
+		sl_life_remove(f);
+	}
 }
 
 void sl_life_judge(struct sl_kflow *f)

@@ -428,6 +428,8 @@ int sl_peer_new(struct sl_broker *b, uint64_t proxy, unsigned worker, unsigned n
 		return r;
 	}
 	sl_list_add(&b->peers, &p->node);
+	if (p->wants_status)
+		sl_broker_refresh(b);
 	flush(p);
 	return 0;
 }

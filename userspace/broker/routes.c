@@ -48,41 +48,77 @@ static uint32_t read_oif(const struct nlmsghdr *h)
 	return oif;
 }
 
-/* The kernel answers within send(), so the answer is there at once. */
-static uint32_t receive(const struct sl_routes *r)
-{
-	_Alignas(NLMSG_ALIGNTO) uint8_t buf[4096];
-	const struct nlmsghdr *h = (const void *)buf;
+struct answer {
+	_Alignas(NLMSG_ALIGNTO) uint8_t bytes[16384];
+};
 
+/* The kernel answers within send(), so the answer is there at once. */
+static const struct nlmsghdr *ask(struct sl_routes *r, struct nlmsghdr *q, struct answer *a)
+{
+	const struct nlmsghdr *h = (const void *)a->bytes;
+
+	q->nlmsg_seq = ++r->seq;
+	q->nlmsg_flags = NLM_F_REQUEST;
+	if (send(r->ask_fd, q, q->nlmsg_len, MSG_DONTWAIT) < 0)
+		return NULL;
 	for (int i = 0; i < 16; i++) {
-		ssize_t n = recv(r->ask_fd, buf, sizeof(buf), MSG_DONTWAIT);
+		ssize_t n = recv(r->ask_fd, a->bytes, sizeof(a->bytes), MSG_DONTWAIT);
 
 		if (n < 0 && errno == ENOBUFS)
 			continue;
 		if (n < 0 || !NLMSG_OK(h, (unsigned)n))
-			return 0;
+			return NULL;
 		if (h->nlmsg_seq == r->seq)
-			return h->nlmsg_type == RTM_NEWROUTE ? read_oif(h) : 0;
+			return h;
 	}
-	return 0;
+	return NULL;
 }
 
 uint32_t sl_routes_ask(struct sl_routes *r, const struct sl_addr *local, const struct sl_addr *peer)
 {
 	size_t bits = sl_addr_family(peer) == AF_INET6 ? 128 : 32;
 	struct query q = { .head = { .nlmsg_len = NLMSG_LENGTH(sizeof(struct rtmsg)),
-				     .nlmsg_type = RTM_GETROUTE,
-				     .nlmsg_flags = NLM_F_REQUEST,
-				     .nlmsg_seq = ++r->seq },
+				     .nlmsg_type = RTM_GETROUTE },
 			   .route = { .rtm_family = (uint8_t)sl_addr_family(peer),
 				      .rtm_dst_len = (uint8_t)bits,
 				      .rtm_src_len = (uint8_t)bits } };
+	const struct nlmsghdr *h;
+	struct answer a;
 
 	add_ip(&q, RTA_DST, peer);
 	add_ip(&q, RTA_SRC, local);
-	if (send(r->ask_fd, &q, q.head.nlmsg_len, MSG_DONTWAIT) < 0)
+	h = ask(r, &q.head, &a);
+	return h && h->nlmsg_type == RTM_NEWROUTE ? read_oif(h) : 0;
+}
+
+static int read_name(const struct nlmsghdr *h, char ret[16])
+{
+	const struct ifinfomsg *link = NLMSG_DATA(h);
+	const struct rtattr *a = IFLA_RTA(link);
+	unsigned len = (unsigned)IFLA_PAYLOAD(h);
+
+	for (; RTA_OK(a, len); a = RTA_NEXT(a, len)) {
+		if (a->rta_type != IFLA_IFNAME || RTA_PAYLOAD(a) > 16)
+			continue;
+		memset(ret, 0, 16);
+		memcpy(ret, RTA_DATA(a), RTA_PAYLOAD(a));
+		ret[15] = '\0';
 		return 0;
-	return receive(r);
+	}
+	return -ENODEV;
+}
+
+int sl_routes_name(struct sl_routes *r, unsigned ifindex, char ret[16])
+{
+	struct {
+		struct nlmsghdr head;
+		struct ifinfomsg link;
+	} q = { .head = { .nlmsg_len = sizeof(q), .nlmsg_type = RTM_GETLINK },
+		.link = { .ifi_index = (int)ifindex } };
+	struct answer a;
+	const struct nlmsghdr *h = ask(r, &q.head, &a);
+
+	return h && h->nlmsg_type == RTM_NEWLINK ? read_name(h, ret) : -ENODEV;
 }
 
 /* ---- a round through the flows ---- */

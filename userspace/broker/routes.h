@@ -44,5 +44,7 @@ void sl_routes_stop(struct sl_broker *b);
 /* The device packets of ours from `local` to `peer` leave through; 0: there is no route. */
 uint32_t sl_routes_ask(struct sl_routes *r, const struct sl_addr *local,
 		       const struct sl_addr *peer);
+/* The name of an interface; -ENODEV. Unlike if_indextoname() it needs no further socket. */
+SL_MUST_CHECK int sl_routes_name(struct sl_routes *r, unsigned ifindex, char ret[16]);
 
 #endif

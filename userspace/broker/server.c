@@ -64,9 +64,9 @@ static void fill_status(const struct sl_broker *b, struct sl_broker_status *ret)
 	const struct sl_policy *policy = sl_broker_policy(b);
 	struct sl_broker_status s = {
 		.is_on = sl_broker_is_on(b),
-		.why = sl_broker_is_on(b) ? SL_WHY_NONE :
-		       b->why_off	  ? b->why_off :
-					    SL_WHY_NO_PRIVILEGE,
+		.why = sl_broker_is_on(b) ? SL_WHY_NONE
+		       : b->why_off       ? b->why_off
+					  : SL_WHY_NO_PRIVILEGE,
 		.n_flows = (uint32_t)b->table.n,
 		.n_live = (uint32_t)(b->table.n - b->table.n_over),
 		.n_held = (uint32_t)b->table.n_over,
@@ -84,9 +84,8 @@ static void fill_status(const struct sl_broker *b, struct sl_broker_status *ret)
 	*ret = s;
 }
 
-static void on_status(struct sl_timer *timer)
+void sl_broker_refresh(struct sl_broker *b)
 {
-	struct sl_broker *b = SL_CONTAINER_OF(timer, struct sl_broker, status_timer);
 	struct sl_broker_status now;
 	struct sl_list *i;
 
@@ -104,6 +103,11 @@ static void on_status(struct sl_timer *timer)
 	}
 	if (b->options.changed)
 		b->options.changed(b->options.arg, &now);
+}
+
+static void on_status(struct sl_timer *timer)
+{
+	sl_broker_refresh(SL_CONTAINER_OF(timer, struct sl_broker, status_timer));
 }
 
 void sl_broker_touch(struct sl_broker *b)
@@ -256,11 +260,11 @@ static int turn_on(struct sl_broker *b)
 	if (r < 0)
 		return fail(b, r, "cannot start");
 	b->why_off = SL_WHY_NONE;
-	b->n_adopted = found.n_flows;
+	b->n_adopted = (uint32_t)b->table.n_orphans; /* the others are held, and no more */
 	b->n_dropped = found.n_dropped;
 	fill_status(b, &status);
 	sl_info("packet: %s, adopted %" PRIu32 " flow%s, dropped %" PRIu32 "%s%s%s", status.text,
-		found.n_flows, found.n_flows == 1 ? "" : "s", found.n_dropped,
+		b->n_adopted, b->n_adopted == 1 ? "" : "s", found.n_dropped,
 		found.why[0] ? " (" : "", found.why, found.why[0] ? ")" : "");
 	greet_peers(b);
 	sl_broker_touch(b);
@@ -448,6 +452,7 @@ int sl_broker_new(const struct sl_broker_options *options, struct sl_broker **re
 	b->routes.watch_fd = -1;
 	b->routes.ask_fd = -1;
 	b->conntrack.fd = -1;
+	b->conntrack.count_fd = -1;
 	sl_list_init(&b->orphans);
 	sl_list_init(&b->peers);
 	r = init_parts(b);

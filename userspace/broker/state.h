@@ -82,6 +82,8 @@ static inline const struct sl_policy *sl_broker_policy(const struct sl_broker *b
 /* NULL: it is not known any more. */
 const struct sl_policy *sl_broker_generation(const struct sl_broker *b, uint64_t generation);
 bool sl_broker_is_on(const struct sl_broker *b);
+/* Brings `status` up to date, and tells of it where it has changed. */
+void sl_broker_refresh(struct sl_broker *b);
 /* Something the status tells of has changed. */
 void sl_broker_touch(struct sl_broker *b);
 void sl_broker_flush(struct sl_broker *b);

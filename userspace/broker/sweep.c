@@ -57,7 +57,8 @@ static struct sl_kflow *adopt(struct sl_broker *b, const struct sl_packet_key *k
 	sl_packet_partner(entry, &keys[1 - entry->from]);
 	if (sl_flow_add(b, entry->conn_id, keys, &f) < 0)
 		return NULL;
-	if (entry->state != SL_PACKET_KILLED) /* of those the record is over */
+	/* Of others the record is over. */
+	if (entry->state != SL_PACKET_KILLED && !entry->told)
 		sl_flow_orphan(f);
 	return f;
 }

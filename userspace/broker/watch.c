@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -106,9 +105,9 @@ static void settle(struct sl_broker *b, struct sl_watched *item)
 static void on_here(struct sl_broker *b, unsigned ifindex)
 {
 	struct sl_watched *item = find(&b->watch, ifindex);
-	char name[IF_NAMESIZE] = { 0 };
+	char name[16];
 
-	if (!if_indextoname(ifindex, name))
+	if (sl_routes_name(&b->routes, ifindex, name) < 0)
 		return; /* gone again */
 	if (!item)
 		item = add(&b->watch, ifindex);

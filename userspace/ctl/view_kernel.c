@@ -31,10 +31,11 @@ static const char *off_text(const struct sl_proxy *proxy, const struct sl_ctl_fa
 		return "off: packet.hook says so";
 	if (k->off == SL_WHY_ELIGIBLE)
 		return NULL;
-	if (k->has_broker && k->status.text[0])
-		return k->status.text;
 	if (facts->no_broker && facts->no_broker[0])
 		return facts->no_broker;
+	/* A broker that is off has no maps to give, so has_broker is false of it. */
+	if (k->status.text[0] && !k->status.is_on)
+		return k->status.text;
 	return "off: the broker process is being started";
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "accel/packet.h"
 #include "base/log.h"
 #include "broker/policy.h"
 #include "broker/server.h"
@@ -227,6 +228,7 @@ static int start(struct role *role, int channel_fd)
 
 	if (r < 0)
 		return sl_err(r, "no options from the supervisor");
+	sl_packet_read_init();
 	if (!role->options.is_single)
 		r = become_broker(role);
 	if (r == 0)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "accel/packet.h"
 #include "base/log.h"
 #include "base/num.h"
 #include "conf/conf.h"
@@ -13,17 +14,21 @@
 #include "daemon/deny.h"
 #include "daemon/proxy_role.h"
 #include "daemon/role.h"
+#include "daemon/runtime.h"
 #include "daemon/supervisor.h"
 
 #define DEFAULT_CONFIG "/etc/sluice/sluice.yaml"
 #define EXIT_USAGE 2
 
 static const char usage[] =
-	"usage: sluiced [-c FILE] [-t] [--single]\n"
+	"usage: sluiced [-c FILE] [-t] [--single] [--purge]\n"
 	"\n"
 	"  -c, --config FILE  configuration (default " DEFAULT_CONFIG ", with conf.d/ beside it)\n"
 	"  -t, --test         check the configuration and exit: 0 good, 78 bad\n"
 	"      --single       all roles in one process, for debuggers\n"
+	"      --purge        remove what a daemon that has died left in the kernel, and exit: "
+	"its\n"
+	"                     flows end\n"
 	"      --version      print the version\n"
 	"      --help         print this text\n"
 	"\n"
@@ -33,12 +38,14 @@ static const char usage[] =
 enum action {
 	ACTION_RUN = 0,
 	ACTION_TEST,
+	ACTION_PURGE,
 	ACTION_VERSION,
 	ACTION_HELP,
 };
 
 enum {
 	OPTION_SINGLE = 256,
+	OPTION_PURGE,
 	OPTION_VERSION,
 	OPTION_HELP,
 	OPTION_RESUME,
@@ -50,6 +57,7 @@ static int parse(int argc, char **argv, struct sl_daemon_options *ret, enum acti
 		{ "config", required_argument, NULL, 'c' },
 		{ "test", no_argument, NULL, 't' },
 		{ "single", no_argument, NULL, OPTION_SINGLE },
+		{ "purge", no_argument, NULL, OPTION_PURGE },
 		{ "version", no_argument, NULL, OPTION_VERSION },
 		{ "help", no_argument, NULL, OPTION_HELP },
 		{ "resume", required_argument, NULL, OPTION_RESUME }, /* internal: an upgrade */
@@ -65,6 +73,8 @@ static int parse(int argc, char **argv, struct sl_daemon_options *ret, enum acti
 			*ret_action = ACTION_TEST;
 		else if (c == OPTION_SINGLE)
 			ret->is_single = true;
+		else if (c == OPTION_PURGE)
+			*ret_action = ACTION_PURGE;
 		else if (c == OPTION_VERSION)
 			*ret_action = ACTION_VERSION;
 		else if (c == OPTION_HELP || c == 'h')
@@ -77,7 +87,7 @@ static int parse(int argc, char **argv, struct sl_daemon_options *ret, enum acti
 	return optind == argc ? 0 : -EINVAL;
 }
 
-static int test_config(const char *path)
+static int read_config(const char *path, bool with_deny_file, struct sl_conf **ret)
 {
 	_cleanup_(sl_conf_freep) struct sl_conf *conf = NULL;
 	struct sl_conf_sources sources = { 0 };
@@ -86,16 +96,47 @@ static int test_config(const char *path)
 
 	if (r == 0)
 		r = sl_conf_build(&sources, &conf, &diags);
-	if (r == 0)
+	if (r == 0 && with_deny_file)
 		r = sl_deny_list_check(conf->global.deny_file, &diags);
 	if (diags.text.len > 0)
 		(void)fwrite(diags.text.p, 1, diags.text.len, stderr);
-	if (r == 0)
-		(void)printf("%s: %zu route%s, no errors\n", path, conf->n_routes,
-			     conf->n_routes == 1 ? "" : "s");
 	sl_conf_sources_done(&sources);
 	sl_diags_done(&diags);
-	return r < 0 ? SL_EXIT_CONFIG : 0;
+	if (r == 0)
+		*ret = SL_TAKE_PTR(conf);
+	return r;
+}
+
+static int test_config(const char *path)
+{
+	_cleanup_(sl_conf_freep) struct sl_conf *conf = NULL;
+
+	if (read_config(path, true, &conf) < 0)
+		return SL_EXIT_CONFIG;
+	(void)printf("%s: %zu route%s, no errors\n", path, conf->n_routes,
+		     conf->n_routes == 1 ? "" : "s");
+	return 0;
+}
+
+static int purge(const char *path)
+{
+	_cleanup_(sl_conf_freep) struct sl_conf *conf = NULL;
+	_cleanup_(sl_str_done) struct sl_str report = { 0 };
+	_cleanup_fd_ int lock = -1;
+	int r;
+
+	if (read_config(path, false, &conf) < 0)
+		return SL_EXIT_CONFIG;
+	r = sl_runtime_lock(conf->global.runtime_dir, &lock);
+	if (r < 0)
+		return 1;
+	r = sl_packet_purge(conf->global.bpf_dir, &report);
+	(void)fputs(sl_str_text(&report), stdout);
+	if (r < 0)
+		(void)sl_err(r, "cannot remove everything of %s", conf->global.bpf_dir);
+	else if (report.len == 0)
+		(void)printf("nothing to remove in %s\n", conf->global.bpf_dir);
+	return r < 0;
 }
 
 static int run(int argc, char **argv)
@@ -111,6 +152,8 @@ static int run(int argc, char **argv)
 	switch (action) {
 	case ACTION_TEST:
 		return test_config(options.config_path);
+	case ACTION_PURGE:
+		return purge(options.config_path);
 	case ACTION_VERSION:
 		(void)puts("sluiced " SL_VERSION);
 		return 0;

@@ -9,6 +9,7 @@
 
 #include "abi.h"
 #include "accel/guard.h"
+#include "accel/packet.h"
 #include "base/log.h"
 #include "ctl/changes.h"
 #include "ctl/ctl.h"
@@ -673,6 +674,7 @@ static int start(struct role *role, int channel_fd)
 	r = sl_tls_init(); /* while files can be opened */
 	if (r < 0)
 		return sl_err(r, "cannot start the TLS library");
+	sl_packet_read_init(); /* likewise */
 	if (!role->options.is_single) {
 		move_to_top(&fd, role->options.channel_fd);
 		r = become_unprivileged(role);

@@ -84,16 +84,15 @@ static int lock_pid_file(const char *path, int *ret_fd, bool *ret_busy)
 	return 0;
 }
 
-static int report_busy(const char *dir, int fd)
+static int report_busy(const char *dir, int fd, const char *what_else)
 {
 	char text[32] = "";
 	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
 
 	text[n > 0 ? strspn(text, "0123456789") : 0] = '\0';
 	sl_log(SL_LOG_ERROR,
-	       "another sluiced (pid %s) uses the runtime directory %s; stop it, or set "
-	       "global.runtime_dir to another directory for this one",
-	       text[0] ? text : "unknown", dir);
+	       "another sluiced (pid %s) uses the runtime directory %s; stop it, or %s",
+	       text[0] ? text : "unknown", dir, what_else);
 	return -EBUSY;
 }
 
@@ -107,7 +106,9 @@ static int take_lock(struct sl_runtime *rt)
 
 		r = lock_pid_file(rt->pid_path, &fd, &is_busy);
 		if (r == 0 && is_busy)
-			return report_busy(rt->dir, fd);
+			return report_busy(rt->dir, fd,
+					   "set global.runtime_dir to another directory for this "
+					   "one");
 		if (r == 0)
 			rt->pid_fd = SL_TAKE_FD(fd);
 	}
@@ -147,6 +148,23 @@ int sl_runtime_enter(const char *dir, const char *state_dir, struct sl_runtime *
 		return r;
 	*ret = rt;
 	rt = (struct sl_runtime){ .pid_fd = -1 };
+	return 0;
+}
+
+int sl_runtime_lock(const char *dir, int *ret_fd)
+{
+	_cleanup_free_ char *path = path_in(dir, "sluiced.pid");
+	_cleanup_fd_ int fd = path ? open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW) : -1;
+
+	if (!path)
+		return -ENOMEM;
+	if (fd < 0 && errno != ENOENT && errno != ENOTDIR)
+		return sl_err(-errno, "cannot open %s", path);
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return errno == EWOULDBLOCK
+			       ? report_busy(dir, fd, "end its flows with 'sluice flows --flush'")
+			       : sl_err(-errno, "cannot lock %s", path);
+	*ret_fd = SL_TAKE_FD(fd);
 	return 0;
 }
 

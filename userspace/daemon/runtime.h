@@ -19,6 +19,11 @@ struct sl_runtime {
 
 /* Creates both directories where they are missing, takes the lock and writes the pid. */
 SL_MUST_CHECK int sl_runtime_enter(const char *dir, const char *state_dir, struct sl_runtime *ret);
+/*
+ * The right to the directory without an instance: the lock, as long as `*ret_fd` is open (-1:
+ * nobody ever ran there). -EBUSY: an instance runs, and the log says which.
+ */
+SL_MUST_CHECK int sl_runtime_lock(const char *dir, int *ret_fd);
 /* Takes over `pid_fd` of the same instance before it replaced its program. */
 SL_MUST_CHECK int sl_runtime_resume(const char *dir, int pid_fd, struct sl_runtime *ret);
 /* Removes the files of the instance and lets the directory go. */

@@ -54,6 +54,7 @@ void sl_upgrade_start(struct sl_supervisor *s)
 		return;
 	}
 	s->job = SL_JOB_UPGRADE;
+	sl_brokering_connect(s, s->candidate);
 	sl_info("upgrade: started %s as process %d beside the running one", s->exe,
 		(int)s->candidate->pid);
 	sl_timer_start(s->loop, &s->job_deadline, sl_loop_now_ms(s->loop) + READY_WAIT_MS,
@@ -110,7 +111,6 @@ static void on_ready(struct sl_supervisor *s, const struct sl_msg_ready *ready)
 	if (old)
 		sl_supervisor_drain(s, old, false);
 	/* Both proxies get channels to the next one. */
-	s->current->has_commit = true;
 	sl_brokering_replace(s, s->exe);
 	if (!can_exec)
 		return;

@@ -396,6 +396,7 @@ static void release(struct sl_conn *c)
 
 	if (c->engine)
 		c->engine->stop(c);
+	sl_handover_thaw(c);
 	sl_timer_stop(&c->timer);
 	sl_task_cancel(&c->again);
 	for (int i = 0; i < SL_SIDE_COUNT_; i++)

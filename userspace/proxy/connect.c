@@ -236,12 +236,13 @@ static void connected(struct sl_conn *c)
 /* Whether the kernel may carry it one day: then its source port must be one of ours. */
 static bool wants_own_port(const struct sl_conn *c)
 {
+	const struct sl_addr *peer = sl_addr_family(&c->via) ? &c->via : &c->client;
 	const struct sl_conf_route *conf = c->route->conf;
 
 	return (conf->engine == SL_CHOICE_AUTO || conf->engine == SL_CHOICE_PACKET) &&
 	       c->gen->conf->global.packet.hook != SL_HOOK_CHOICE_OFF &&
 	       sl_worker_packet_reason(c->worker) == SL_WHY_ELIGIBLE &&
-	       sl_addr_family(&c->client) == sl_addr_family(&c->backend);
+	       sl_addr_family(peer) == sl_addr_family(&c->backend);
 }
 
 /* Leaves a fresh socket when the port is in use by our own stack, most often in TIME_WAIT. */

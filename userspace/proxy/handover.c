@@ -20,7 +20,10 @@
 #define BUCKETS 4096
 /* Looks for a quiet moment before the flow is frozen, and the pauses between them. */
 static const uint8_t poll_ms[] = { 1, 1, 2, 4, 8, 16, 32 };
-/* Frozen, a flow loses what its peers send; they send it again, after their timers' patience. */
+/*
+ * Frozen, a flow loses what its peers send; they send it again, after their timers' patience (200 ms
+ * at least, RFC 6298 as Linux has it). Each time a little longer: what is queued must get out meanwhile.
+ */
 #define FREEZE_MS 20
 #define FREEZE_MAX 4
 #define FREEZE_PAUSE_MS 300
@@ -129,8 +132,8 @@ static void freeze(struct sl_handover *h)
 	filter(h->conn, SL_CLIENT, SO_ATTACH_BPF, program);
 	filter(h->conn, SL_BACKEND, SO_ATTACH_BPF, program);
 	h->is_frozen = true;
-	h->frozen_until_ms = now_ms(h) + FREEZE_MS;
 	h->freezes++;
+	h->frozen_until_ms = now_ms(h) + (uint64_t)FREEZE_MS * h->freezes;
 }
 
 static void thaw(struct sl_handover *h)
@@ -152,10 +155,13 @@ static void drop(struct sl_handover *h)
 	free(h);
 }
 
-/* The relay keeps it for good. */
+/* The relay keeps it for good, which is a choice and counted as one. */
 static void give_up(struct sl_handover *h, enum sl_engine_reason why)
 {
-	sl_conn_set_reason(h->conn, why);
+	struct sl_conn *c = h->conn;
+
+	sl_conn_set_reason(c, why);
+	sl_count_add(&c->worker->counts.engine_why[c->engine_id][why], 1);
 	thaw(h);
 	drop(h);
 }
@@ -503,6 +509,12 @@ bool sl_handover_has_sockets(const struct sl_conn *c)
 	return true;
 }
 
+void sl_handover_thaw(struct sl_conn *c)
+{
+	if (c->handover)
+		thaw(c->handover);
+}
+
 void sl_handover_leave(struct sl_conn *c)
 {
 	struct sl_handover *h = c->handover;
@@ -510,7 +522,6 @@ void sl_handover_leave(struct sl_conn *c)
 	sl_list_remove(&c->young);
 	if (!h)
 		return;
-	thaw(h);
 	if (h->phase == ASKED || h->phase == IN_DOUBT)
 		sl_broker_tell(c->worker->handovers->client, SL_BROKER_KILL, c->id, 0);
 	if (h->phase == IN_KERNEL)

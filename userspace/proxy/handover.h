@@ -39,6 +39,8 @@ void sl_handover_due(struct sl_conn *c);
 bool sl_handover_has_sockets(const struct sl_conn *c);
 /* Of a connection that has been tried. */
 struct sl_packet_record *sl_handover_record(const struct sl_conn *c);
+/* Its sockets are about to be closed: the peers' last segments must get in. */
+void sl_handover_thaw(struct sl_conn *c);
 /* The connection is over, or has been let go: nothing of it stays here or, unless let go, in the
  * kernel. */
 void sl_handover_leave(struct sl_conn *c);
