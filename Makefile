@@ -71,6 +71,7 @@ help:
 	@echo 'make vmtest     other kernels, in virtual machines (KERNEL=6.1 or 6.12; both without it)'
 	@echo 'make bench      root: against routing, DNAT, HAProxy and nginx, one interleaved run (ONLY=packet: short)'
 	@echo 'make bench-matcher  what routing costs by the number of routes, and lists of addresses'
+	@echo 'make bench-packet-prog  root: what a packet costs in the programs of the packet engine'
 	@echo 'make coverage   line coverage of userspace/core (needs gcovr)'
 	@echo 'make install    to DESTDIR and PREFIX=$(PREFIX)'
 	@echo 'make deps       root: install-deps.sh'
@@ -184,6 +185,10 @@ bench: all $(TESTTOOLS)
 bench-matcher: $O/bench/matcher
 	$Q$<
 
+bench-packet-prog: $O/bench/packet_prog
+	@$(SUDO_CHECK)
+	$Q$<
+
 demo:
 	@$(SUDO_CHECK)
 	$Q./install-deps.sh
@@ -222,7 +227,7 @@ clean:
 	$Qrm -rf $O
 
 .PHONY: all help unit lint check check-installed e2e fuzz soak vmtest vmtest-installed bench \
-	bench-matcher demo deps coverage tidy format install uninstall clean testtools
+	bench-matcher bench-packet-prog demo deps coverage tidy format install uninstall clean testtools
 .DELETE_ON_ERROR:
 .SECONDARY:
 -include $(shell find $O -name '*.d' 2>/dev/null)

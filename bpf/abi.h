@@ -154,7 +154,7 @@ struct sl_packet_flow {
 	/* the other direction's, so that it can be made again from this one */
 	__u32 peer_ifindex;
 	__s8 peer_window_shift;
-	__u8 settled; /* over, and its record knows: held for late packets alone */
+	__u8 told; /* its end has been reported: a later daemon need not do that again */
 	__u8 pad[2];
 	/* whose it is: the same in both directions */
 	__u64 conn_id;
@@ -245,7 +245,7 @@ enum sl_packet_op {
 	SL_PACKET_OP_REMOVE,  /* delete both entries, if both are of conn_id or absent */
 	SL_PACKET_OP_ROUTE,   /* new ifindex[] of both directions */
 	SL_PACKET_OP_RESTORE, /* key[0]'s entry is there, its partner is not: make it again */
-	SL_PACKET_OP_SETTLE,  /* settled in both directions becomes flow[0].settled */
+	SL_PACKET_OP_TOLD,    /* mark both entries so */
 };
 
 enum sl_packet_result {

@@ -158,6 +158,7 @@ static __always_inline void prepare(struct sl_packet_request *r, const int side)
 	f->drops = f->restarts = 0;
 	f->packets = f->bytes = 0;
 	f->killed_ns = 0;
+	f->told = 0;
 	f->last_ns = f->last_data_ns = bpf_ktime_get_coarse_ns();
 	f->peer_window_shift = r->flow[!side].window_shift;
 	f->conn_id = r->conn_id;
@@ -557,7 +558,7 @@ static __always_inline enum sl_packet_result restore(struct sl_packet_request *r
 		       : SL_PACKET_DONE;
 }
 
-static __always_inline enum sl_packet_result settle(struct sl_packet_request *r)
+static __always_inline enum sl_packet_result mark_told(struct sl_packet_request *r)
 {
 	struct pair p;
 
@@ -565,9 +566,9 @@ static __always_inline enum sl_packet_result settle(struct sl_packet_request *r)
 	if (!p.f[0] && !p.f[1])
 		return SL_PACKET_NO_FLOW;
 	if (p.f[0])
-		p.f[0]->settled = r->flow[0].settled;
+		p.f[0]->told = 1;
 	if (p.f[1])
-		p.f[1]->settled = r->flow[0].settled;
+		p.f[1]->told = 1;
 	return SL_PACKET_DONE;
 }
 
@@ -589,8 +590,8 @@ static __always_inline enum sl_packet_result serve(struct __sk_buff *skb,
 		return route(r);
 	case SL_PACKET_OP_RESTORE:
 		return restore(r);
-	case SL_PACKET_OP_SETTLE:
-		return settle(r);
+	case SL_PACKET_OP_TOLD:
+		return mark_told(r);
 	}
 	return SL_PACKET_NO_REQUEST;
 }

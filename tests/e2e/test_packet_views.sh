@@ -94,5 +94,15 @@ RC=0
 sl flows --flush >"$LAB_DIR/flush" 2>&1 || RC=$?
 assert_eq "flush without a broker" "$RC" 1
 assert_match "its words" "$(cat "$LAB_DIR/flush")" 'no broker'
+
+say "what was missing is there: a reload is enough"
+mkdir -p "$(bpf_of)"
+nsenter -t "$SLUICE_PID" -m mount -t bpf bpf "$(bpf_of)" # its mounts are its own since `ip netns exec`
+sl reload >/dev/null || fail "reload"
+wait_for is_on
+sl status >/dev/null || fail "exit code $? of the status"
+client_bg asks hold to=$PROXY_IP:8082 n=1 ping=1 timeout=60
+wait_engine asks packet
+stop_peer asks
 stop_sluice
 assert_eq "exit code" "$RC" 0

@@ -412,7 +412,8 @@ static inline struct pkt rewritten(const struct pkt *in, const struct sl_packet_
 	k.seq += f->seq_delta;
 	if (k.flags & TH_ACK_)
 		k.ack += f->ack_delta;
-	k.window = shift_window(k.window, f->window_shift);
+	if (!(k.flags & TH_SYN_)) /* whose window is never scaled: RFC 7323, 2.2 */
+		k.window = shift_window(k.window, f->window_shift);
 	k.ttl--;
 	if (f->clear_ecn)
 		k.tos &= (uint8_t)~3;
@@ -452,10 +453,11 @@ static inline bool is_finished(const struct pair *p)
 	       p->flow[1].rst;
 }
 
+/* One from before what was acknowledged long ago is no end of this connection. */
 static inline void account_fin(struct sl_packet_flow *me, struct sl_packet_flow *other,
 			       uint32_t end, struct noted *e)
 {
-	if (me->fin)
+	if (me->fin || is_after(other->max_ack + other->ack_delta, end))
 		return;
 	me->fin = 1;
 	me->fin_seq = end;
@@ -489,6 +491,8 @@ static inline void account_payload(struct sl_packet_flow *me, const struct pkt *
 	const uint32_t end = k->seq + (uint32_t)k->n_payload;
 	const uint32_t fin_end = end + (k->flags & TH_FIN_ ? 1 : 0);
 
+	if (k->n_payload == 0 && !(k->flags & TH_FIN_))
+		return;
 	if (is_after(end, me->max_seq)) {
 		me->bytes += end - me->max_seq;
 		me->max_seq = end;

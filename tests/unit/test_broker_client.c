@@ -752,7 +752,8 @@ static void test_read_flow(void **state)
 	assert_int_equal(f.half[SL_BACKEND].relayed, 8);
 	assert_true(f.half[SL_BACKEND].rst && !f.half[SL_BACKEND].fin);
 	assert_false(f.half[SL_BACKEND].fin_acked);
-	assert_int_equal(f.last_ns, 500);
+	assert_int_equal(f.half[SL_CLIENT].last_ns, 500);
+	assert_int_equal(f.half[SL_BACKEND].last_ns, 450);
 	assert_int_equal(f.last_data_ns, 450);
 	assert_int_equal(f.accepted_ns, 55);
 	assert_int_equal(f.connect_us, 44);

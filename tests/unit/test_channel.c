@@ -265,26 +265,54 @@ static void test_flood_is_queued(void **state)
 	assert_int_equal(count_fds(), before);
 }
 
-/* What only the supervisor may say ends a channel on which a proxy says it. */
-static void test_wrong_direction(void **state)
+/* What a role may not say ends the channel on which it says it. */
+static void test_wrong_sender(void **state)
 {
-	const struct sl_msg msg = { .type = SL_MSG_STOP };
-	struct seen seen = { 0 };
-	struct sl_channel *ch = NULL;
-	struct sl_loop *loop = NULL;
-	int p[2];
+	static const struct {
+		uint32_t type;
+		enum sl_role sender;
+	} rows[] = {
+		{ SL_MSG_STOP, SL_ROLE_PROXY },          { SL_MSG_STOP, SL_ROLE_BROKER },
+		{ SL_MSG_NO_BROKER, SL_ROLE_PROXY },     { SL_MSG_APPLIED, SL_ROLE_BROKER },
+		{ SL_MSG_REQUEST, SL_ROLE_BROKER },      { SL_MSG_READY, SL_ROLE_SUPERVISOR },
+		{ SL_MSG_PREPARED, SL_ROLE_SUPERVISOR }, { SL_MSG_FAILED, SL_ROLE_SUPERVISOR },
+	};
 
 	(void)state;
-	assert_int_equal(sl_loop_new(&loop), 0);
-	pair(p);
-	assert_int_equal(sl_channel_new(loop, p[0], SL_ROLE_PROXY, on_message, &seen, &ch), 0);
-	assert_int_equal(sl_msg_send(p[1], &msg, -1), 0);
-	assert_true(sl_loop_turn(loop, 1000) >= 0);
-	assert_int_equal(seen.err, -EBADMSG);
-	assert_int_equal(sl_channel_send(ch, &msg, -1), -EPIPE);
-	sl_channel_free(ch);
-	sl_loop_free(loop);
-	assert_int_equal(close(p[1]), 0);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		const struct sl_msg msg = { .type = rows[i].type };
+		struct seen seen = { 0 };
+		struct sl_channel *ch = NULL;
+		struct sl_loop *loop = NULL;
+		int p[2];
+
+		assert_int_equal(sl_loop_new(&loop), 0);
+		pair(p);
+		assert_int_equal(sl_channel_new(loop, p[0], rows[i].sender, on_message, &seen, &ch),
+				 0);
+		assert_int_equal(sl_msg_send(p[1], &msg, -1), 0);
+		assert_true(sl_loop_turn(loop, 1000) >= 0);
+		assert_int_equal(seen.err, -EBADMSG);
+		assert_int_equal(sl_channel_send(ch, &msg, -1), -EPIPE);
+		sl_channel_free(ch);
+		sl_loop_free(loop);
+		assert_int_equal(close(p[1]), 0);
+	}
+}
+
+static void test_right_sender(void **state)
+{
+	(void)state;
+	assert_true(sl_msg_may_come_from(SL_MSG_READY, SL_ROLE_BROKER));
+	assert_true(sl_msg_may_come_from(SL_MSG_FAILED, SL_ROLE_BROKER));
+	assert_true(sl_msg_may_come_from(SL_MSG_READY, SL_ROLE_PROXY));
+	assert_true(sl_msg_may_come_from(SL_MSG_POLICY, SL_ROLE_SUPERVISOR));
+	assert_false(sl_msg_may_come_from(0, SL_ROLE_SUPERVISOR));
+	assert_false(sl_msg_may_come_from(SL_MSG_COUNT_, SL_ROLE_SUPERVISOR));
+	for (uint32_t type = SL_MSG_OPTIONS; type < SL_MSG_COUNT_; type++)
+		assert_true(sl_msg_may_come_from(type, SL_ROLE_SUPERVISOR) !=
+			    (sl_msg_may_come_from(type, SL_ROLE_PROXY) ||
+			     sl_msg_may_come_from(type, SL_ROLE_BROKER)));
 }
 
 static void test_free_in_callback(void **state)
@@ -413,7 +441,8 @@ int main(void)
 		cmocka_unit_test(test_closed),
 		cmocka_unit_test(test_text_is_terminated),
 		cmocka_unit_test(test_flood_is_queued),
-		cmocka_unit_test(test_wrong_direction),
+		cmocka_unit_test(test_wrong_sender),
+		cmocka_unit_test(test_right_sender),
 		cmocka_unit_test(test_free_in_callback),
 		cmocka_unit_test(test_memfd),
 		cmocka_unit_test(test_memfd_must_be_sealed),

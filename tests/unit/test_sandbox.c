@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The proxy's system call filter: each case in a process of its own. */
+/* The system call filters of proxy and broker: each case in a process of its own. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/bpf.h>
+#include <linux/landlock.h>
+#include <linux/netlink.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -10,6 +13,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -33,7 +37,7 @@
 #define SKIPPED 77
 
 /* Exit code of the case, or 1000 + the signal that killed it. */
-static int run(int (*fn)(void))
+static int run(enum sl_role role, int (*fn)(void))
 {
 	pid_t pid = fork();
 	int status;
@@ -42,7 +46,7 @@ static int run(int (*fn)(void))
 	if (pid == 0) {
 		bool on = false;
 
-		if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || sl_sandbox_enter(&on) < 0)
+		if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || sl_sandbox_enter(role, &on) < 0)
 			_exit(100);
 		_exit(on ? fn() : SKIPPED);
 	}
@@ -235,15 +239,118 @@ static int case_vm(void)
 	return (int)process_vm_readv(getppid(), NULL, 0, NULL, 0, 0);
 }
 
+/* ---- bpf(2) and what only the broker may ---- */
+
+static int bpf_errno(int command)
+{
+	union bpf_attr attr = { 0 };
+
+	return syscall(SYS_bpf, command, &attr, sizeof(attr)) < 0 ? errno : 0;
+}
+
+/* No descriptor here is a map: the kernel was asked, and said so. */
+static int case_read_map(void)
+{
+	return bpf_errno(BPF_MAP_LOOKUP_ELEM) != 0 && bpf_errno(BPF_MAP_LOOKUP_BATCH) != 0 ? 0 : 1;
+}
+
+static int case_write_map(void)
+{
+	return bpf_errno(BPF_MAP_UPDATE_ELEM);
+}
+
+static int case_load(void)
+{
+	return bpf_errno(BPF_PROG_LOAD);
+}
+
+static int case_attach_link(void)
+{
+	return bpf_errno(BPF_LINK_CREATE);
+}
+
+/* The socket is not one that filters can be attached to, but the call is let through. */
+static int case_freeze(void)
+{
+	int fd = -1;
+	int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (setsockopt(s, SOL_SOCKET, SO_ATTACH_BPF, &fd, sizeof(fd)) == 0 || errno != EBADF)
+		return 1;
+	return setsockopt(s, SOL_SOCKET, SO_DETACH_BPF, &fd, sizeof(fd)) < 0 && errno == ENOENT ? 0
+												: 2;
+}
+
+static int case_broker_maps(void)
+{
+	static const int commands[] = { BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM,
+					BPF_MAP_DELETE_ELEM, BPF_PROG_TEST_RUN,
+					BPF_LINK_CREATE,     BPF_LINK_UPDATE };
+
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+		if (bpf_errno(commands[i]) == 0)
+			return (int)i + 1;
+	return 0;
+}
+
+/* Libraries probe for it: refused, not killed, and refused by the filter even for root. */
+static int case_broker_load(void)
+{
+	return bpf_errno(BPF_PROG_LOAD) == EPERM && bpf_errno(BPF_MAP_CREATE) == EPERM &&
+			       bpf_errno(BPF_BTF_LOAD) == EPERM
+		       ? 0
+		       : 1;
+}
+
+static int case_broker_netlink(void)
+{
+	struct sockaddr_nl nl = { .nl_family = AF_NETLINK };
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+
+	return fd >= 0 && bind(fd, (struct sockaddr *)&nl, sizeof(nl)) == 0 ? 0 : 1;
+}
+
+static int case_broker_loop(void)
+{
+	return case_loop() == 0 && case_memory() == 0 ? 0 : 1;
+}
+
+static int case_tcp(void)
+{
+	return socket(AF_INET, SOCK_STREAM, 0);
+}
+
+static int case_unix(void)
+{
+	return socket(AF_UNIX, SOCK_STREAM, 0);
+}
+
+static int case_accept(void)
+{
+	return accept(0, NULL, NULL);
+}
+
+static int case_thread(void)
+{
+	pthread_t t;
+
+	return pthread_create(&t, NULL, thread_main, NULL);
+}
+
+static int case_map_by_id(void)
+{
+	return bpf_errno(BPF_MAP_GET_NEXT_ID);
+}
+
 struct row {
 	const char *why;
 	int (*fn)(void);
 };
 
-static void run_rows(const struct row *rows, size_t n, int expected)
+static void run_rows(enum sl_role role, const struct row *rows, size_t n, int expected)
 {
 	for (size_t i = 0; i < n; i++) {
-		int got = run(rows[i].fn);
+		int got = run(role, rows[i].fn);
 
 		if (got == SKIPPED) {
 			print_message("skipped: built without the filter\n");
@@ -260,10 +367,11 @@ static void test_allowed(void **state)
 		{ "threads", case_threads }, { "sockets", case_sockets },
 		{ "pipes", case_pipes },     { "loop", case_loop },
 		{ "memory", case_memory },   { "files are not there", case_no_files },
+		{ "freeze", case_freeze },   { "reading maps", case_read_map },
 	};
 
 	(void)state;
-	run_rows(rows, sizeof(rows) / sizeof(rows[0]), 0);
+	run_rows(SL_ROLE_PROXY, rows, sizeof(rows) / sizeof(rows[0]), 0);
 }
 
 static void test_abort_is_abort(void **state)
@@ -271,7 +379,7 @@ static void test_abort_is_abort(void **state)
 	static const struct row row = { "abort", case_abort };
 
 	(void)state;
-	run_rows(&row, 1, 1000 + SIGABRT);
+	run_rows(SL_ROLE_PROXY, &row, 1, 1000 + SIGABRT);
 }
 
 static const struct row forbidden[] = {
@@ -280,6 +388,9 @@ static const struct row forbidden[] = {
 	{ "kill", case_kill },
 	{ "ptrace", case_ptrace },
 	{ "bpf", case_bpf },
+	{ "writing maps", case_write_map },
+	{ "loading programs", case_load },
+	{ "attaching programs", case_attach_link },
 	{ "io_uring", case_io_uring },
 	{ "listen", case_listen },
 	{ "netlink", case_netlink },
@@ -297,7 +408,104 @@ static const struct row forbidden[] = {
 static void test_forbidden_kills(void **state)
 {
 	(void)state;
-	run_rows(forbidden, sizeof(forbidden) / sizeof(forbidden[0]), 1000 + SIGSYS);
+	run_rows(SL_ROLE_PROXY, forbidden, sizeof(forbidden) / sizeof(forbidden[0]), 1000 + SIGSYS);
+}
+
+/* ---- the broker ---- */
+
+static void test_broker_allowed(void **state)
+{
+	static const struct row rows[] = {
+		{ "loop, memory", case_broker_loop },
+		{ "maps, links", case_broker_maps },
+		{ "loading is refused", case_broker_load },
+		{ "netlink", case_broker_netlink },
+	};
+
+	(void)state;
+	run_rows(SL_ROLE_BROKER, rows, sizeof(rows) / sizeof(rows[0]), 0);
+}
+
+static const struct row broker_forbidden[] = {
+	{ "exec", case_exec },
+	{ "fork", case_fork },
+	{ "a thread", case_thread },
+	{ "kill", case_kill },
+	{ "ptrace", case_ptrace },
+	{ "io_uring", case_io_uring },
+	{ "TCP", case_tcp },
+	{ "a Unix socket", case_unix },
+	{ "a raw socket", case_raw },
+	{ "listen", case_listen },
+	{ "accept", case_accept },
+	{ "SO_ATTACH_FILTER", case_filter },
+	{ "executable memory", case_exec_memory },
+	{ "setrlimit", case_setrlimit },
+	{ "dumpable again", case_dumpable },
+	{ "setuid", case_setuid },
+	{ "unshare", case_unshare },
+	{ "maps of others", case_map_by_id },
+};
+
+static void test_broker_forbidden_kills(void **state)
+{
+	(void)state;
+	run_rows(SL_ROLE_BROKER, broker_forbidden,
+		 sizeof(broker_forbidden) / sizeof(broker_forbidden[0]), 1000 + SIGSYS);
+}
+
+/* Beside its pins it reaches no file, whoever it is. */
+static int reach_files(const char *root)
+{
+	char path[128];
+	char pins[64];
+	int fd;
+
+	(void)snprintf(pins, sizeof(pins), "%s/bpf/sluice", root);
+	if (mkdir(pins, 0700) < 0 || sl_sandbox_confine_files(pins) < 0)
+		return 1;
+	(void)snprintf(path, sizeof(path), "%s/a", pins);
+	fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, "x", 1) != 1 || unlink(path) < 0)
+		return 2;
+	if (rmdir(pins) < 0 || mkdir(pins, 0700) < 0 || rmdir(pins) < 0)
+		return 3;
+	(void)snprintf(path, sizeof(path), "%s/other", root);
+	if (open(path, O_CREAT | O_WRONLY, 0600) >= 0 || errno != EACCES)
+		return 4;
+	if (open("/etc/passwd", O_RDONLY) >= 0 || errno != EACCES)
+		return 5;
+	fd = open("/proc/sys/net/ipv4/ip_local_reserved_ports", O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, path, 1) < 0)
+		return 6;
+	return open("/proc/sys/net/ipv4/ip_local_port_range", O_RDONLY) < 0 && errno == EACCES ? 0
+											       : 7;
+}
+
+static void test_broker_files(void **state)
+{
+	char root[] = "/tmp/sl-sandbox-XXXXXX";
+	char path[64];
+	int status;
+	pid_t pid;
+
+	(void)state;
+	if (syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) < 1)
+		skip();
+#ifdef SL_SANITIZED
+	skip();
+#endif
+	assert_non_null(mkdtemp(root));
+	(void)snprintf(path, sizeof(path), "%s/bpf", root);
+	assert_int_equal(mkdir(path, 0700), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+		_exit(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? 100 : reach_files(root));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(rmdir(path), 0);
+	assert_int_equal(rmdir(root), 0);
+	assert_int_equal(status, 0);
 }
 
 static void test_trap_mode_says_so(void **state)
@@ -311,7 +519,7 @@ static void test_trap_mode_says_so(void **state)
 	assert_int_equal(pipe(p), 0);
 	assert_int_equal(setenv("SLUICE_SECCOMP", "trap", 1), 0);
 	assert_true(dup2(p[1], STDERR_FILENO) >= 0);
-	got = run(case_ptrace);
+	got = run(SL_ROLE_PROXY, case_ptrace);
 	assert_true(dup2(saved, STDERR_FILENO) >= 0);
 	assert_int_equal(unsetenv("SLUICE_SECCOMP"), 0);
 	assert_int_equal(close(p[1]), 0);
@@ -330,6 +538,9 @@ int main(void)
 		cmocka_unit_test(test_allowed),
 		cmocka_unit_test(test_abort_is_abort),
 		cmocka_unit_test(test_forbidden_kills),
+		cmocka_unit_test(test_broker_allowed),
+		cmocka_unit_test(test_broker_forbidden_kills),
+		cmocka_unit_test(test_broker_files),
 		cmocka_unit_test(test_trap_mode_says_so),
 	};
 

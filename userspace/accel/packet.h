@@ -143,9 +143,11 @@ SL_MUST_CHECK int sl_packet_set_meta(struct sl_packet *p, const struct sl_packet
 /* -ENOENT: there is none. */
 SL_MUST_CHECK int sl_packet_read_flow(int flows_fd, const struct sl_packet_key *key,
 				      struct sl_packet_flow *ret);
-/* Reads the one file that counting needs; for before files are out of reach. */
+/*
+ * Sums over the CPUs. How many there may be is read from /sys/devices/system/cpu/possible once in a
+ * process: by sl_packet_read_init() where files cannot be opened later, else by the first call.
+ */
 void sl_packet_read_init(void);
-/* Sums over the CPUs. */
 SL_MUST_CHECK int sl_packet_read_counts(int counters_fd, struct sl_packet_counts *ret);
 
 /* ---- addresses ---- */

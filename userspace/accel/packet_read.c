@@ -21,7 +21,7 @@ int sl_packet_read_flow(int flows_fd, const struct sl_packet_key *key, struct sl
 
 void sl_packet_read_init(void)
 {
-	(void)libbpf_num_possible_cpus(); /* which remembers them */
+	(void)libbpf_num_possible_cpus();
 }
 
 int sl_packet_read_counts(int counters_fd, struct sl_packet_counts *ret)

@@ -346,7 +346,8 @@ static struct sl_flow_half half_of(const struct sl_packet_flow *f,
 				      .relayed = f->relayed_bytes,
 				      .fin = f->fin,
 				      .fin_acked = peer->peer_fin_acked,
-				      .rst = f->rst };
+				      .rst = f->rst,
+				      .last_ns = f->last_ns };
 }
 
 static uint64_t later(uint64_t a, uint64_t b)
@@ -381,7 +382,6 @@ int sl_broker_read_flow(const struct sl_broker_client *cl, const struct sl_broke
 		.half = { [SL_CLIENT] = half_of(&client, &backend),
 			  [SL_BACKEND] = half_of(&backend, &client) },
 		.last_data_ns = later(client.last_data_ns, backend.last_data_ns),
-		.last_ns = later(client.last_ns, backend.last_ns),
 		.accepted_ns = client.accepted_ns,
 		.connect_us = client.connect_us,
 		.target_hash = client.target_hash,

@@ -66,13 +66,13 @@ struct sl_flow_half {
 	bool fin;
 	bool fin_acked; /* by the other side: everything before it has been delivered */
 	bool rst;
+	uint64_t last_ns; /* its last packet; CLOCK_MONOTONIC */
 };
 struct sl_flow_facts {
 	uint64_t conn_id; /* whose it is now: a tuple may be in use again */
 	bool is_killed;
 	struct sl_flow_half half[SL_SIDE_COUNT_]; /* by sending side */
 	uint64_t last_data_ns;                    /* of both; CLOCK_MONOTONIC */
-	uint64_t last_ns;
 	uint64_t accepted_ns;
 	uint32_t connect_us;
 	uint32_t target_hash;

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "broker/state.h"
@@ -50,7 +49,7 @@ void sl_life_kill(struct sl_kflow *f, enum sl_broker_end how)
 	r = sl_broker_order(f->broker, SL_PACKET_OP_KILL, f);
 	if (r == SL_PACKET_NO_FLOW)
 		return; /* the sweep sees that it is gone */
-	if (r < 0)
+	if (r < 0 && sl_broker_may_warn(f->broker))
 		(void)sl_warn(r, "packet: cannot reset a flow, trying again");
 	f->kill_step = 0;
 	sl_timer_start(f->broker->loop, &f->timer,
@@ -66,23 +65,11 @@ static void drop_if_done(struct sl_kflow *f)
 		sl_flow_drop(f);
 }
 
-/* So that a broker to come tells nobody of it again. */
-static void settle(struct sl_kflow *f, bool is_settled)
-{
-	struct sl_packet_request *q = sl_packet_request(f->broker->packet);
-
-	*q = (struct sl_packet_request){ .op = SL_PACKET_OP_SETTLE, .conn_id = f->conn_id };
-	memcpy(q->key, f->key, sizeof(q->key));
-	q->flow[0].settled = is_settled;
-	if (sl_packet_run(f->broker->packet) < 0)
-		sl_log_conn(SL_LOG_WARN, f->conn_id,
-			    "packet: cannot mark a flow as settled: it may be logged twice");
-}
-
+/* So noted in the entries, or the next broker would report it once more. */
 void sl_life_told(struct sl_kflow *f)
 {
-	if (!f->is_gone)
-		settle(f, true);
+	if (!f->is_gone && f->broker->packet)
+		(void)sl_broker_order(f->broker, SL_PACKET_OP_TOLD, f);
 	sl_flow_disown(f);
 	drop_if_done(f);
 }
@@ -100,7 +87,8 @@ void sl_life_remove(struct sl_kflow *f)
 	int r = sl_broker_order(f->broker, SL_PACKET_OP_REMOVE, f);
 
 	if (r < 0) {
-		(void)sl_warn(r, "packet: cannot remove a flow that is over, trying again");
+		if (sl_broker_may_warn(f->broker))
+			(void)sl_warn(r, "packet: cannot remove a flow that is over, trying again");
 		return;
 	}
 	sl_life_gone(f, f->how);
@@ -153,6 +141,8 @@ static int read_entries(struct sl_kflow *f)
 	struct sl_packet_flow entry;
 	int n = 0;
 
+	if (!f->broker->packet)
+		return -ENODEV;
 	for (int i = 0; i < 2; i++) {
 		int r = sl_packet_look_up(f->broker->packet, &f->key[i], &entry);
 
@@ -192,23 +182,54 @@ static void await_revival(struct sl_kflow *f)
 		       sl_loop_now_ms(f->broker->loop) + f->broker->times.revival_ms, on_rst_timer);
 }
 
-/* Reported as reset, and yet it lives: it gets a new record. */
-static void revive(struct sl_kflow *f)
-{
-	settle(f, false);
-	f->stage = SL_KFLOW_LIVE;
-	f->broker->table.n_over--;
-	f->tell &= (uint8_t)~SL_TELL_ENDED;
-	sl_broker_touch(f->broker);
-	if (!f->owner && !f->is_orphan)
-		sl_flow_orphan(f);
-}
-
 static bool has_passed(uint64_t since_ns, uint32_t ms)
 {
 	uint64_t now_ns = sl_clock_us() * 1000;
 
 	return now_ns > since_ns && now_ns - since_ns >= (uint64_t)ms * 1000000;
+}
+
+static void judge_live(struct sl_kflow *f)
+{
+	uint8_t marks = fin_marks(f);
+
+	if (f->killed_ns) {
+		end(f, SL_BROKER_END_KILLED);
+		return;
+	}
+	if (is_closed(f)) {
+		end(f, SL_BROKER_END_CLOSED);
+		return;
+	}
+	if (is_broken(f)) {
+		if (sl_broker_may_warn(f->broker))
+			sl_log_conn(SL_LOG_WARN, f->conn_id,
+				    "packet: packets could not be forwarded for %" PRIu32
+				    " s, both sides are reset",
+				    f->broker->times.broken_ms / 1000);
+		sl_life_kill(f, SL_BROKER_END_BROKEN);
+		return;
+	}
+	if (marks != f->told_marks) {
+		f->told_marks = marks;
+		sl_peer_tell(f, SL_TELL_CHANGED);
+	}
+	if (f->stage == SL_KFLOW_RESETTING)
+		return;
+	if (has_rst(f))
+		await_revival(f);
+	else if (!f->owner && !f->is_orphan)
+		sl_flow_orphan(f); /* its end was reported, and yet it lives */
+}
+
+/* Perhaps reported as reset, and yet it lives: it gets a new record then. */
+static void revive(struct sl_kflow *f)
+{
+	f->stage = SL_KFLOW_LIVE;
+	f->broker->table.n_over--;
+	f->tell &= (uint8_t)~SL_TELL_ENDED;
+	sl_broker_touch(f->broker);
+	judge_live(f);
 }
 
 static void judge_over(struct sl_kflow *f)
@@ -226,34 +247,6 @@ static void judge_over(struct sl_kflow *f)
 	} else if (has_passed(c > b ? c : b, was_reset ? t->rst_ms : t->closed_ms)) {
 		sl_life_remove(f);
 	}
-}
-
-static void judge_live(struct sl_kflow *f)
-{
-	uint8_t marks = fin_marks(f);
-
-	if (f->killed_ns) {
-		end(f, SL_BROKER_END_KILLED);
-		return;
-	}
-	if (is_closed(f)) {
-		end(f, SL_BROKER_END_CLOSED);
-		return;
-	}
-	if (is_broken(f)) {
-		sl_log_conn(SL_LOG_WARN, f->conn_id,
-			    "packet: packets could not be forwarded for %" PRIu32
-			    " s, both sides are reset",
-			    f->broker->times.broken_ms / 1000);
-		sl_life_kill(f, SL_BROKER_END_BROKEN);
-		return;
-	}
-	if (marks != f->told_marks) {
-		f->told_marks = marks;
-		sl_peer_tell(f, SL_TELL_CHANGED);
-	}
-	if (f->stage == SL_KFLOW_LIVE && has_rst(f))
-		await_revival(f);
 }
 
 void sl_life_judge(struct sl_kflow *f)
@@ -276,8 +269,9 @@ static void restore(struct sl_kflow *f)
 	if (sl_broker_order(b, SL_PACKET_OP_RESTORE, &order) != SL_PACKET_DONE)
 		return;
 	b->n_repaired++;
-	sl_log_conn(SL_LOG_WARN, f->conn_id,
-		    "packet: one entry of the flow had been deleted, it is made again");
+	if (sl_broker_may_warn(b))
+		sl_log_conn(SL_LOG_WARN, f->conn_id,
+			    "packet: one entry of the flow had been deleted, it is made again");
 	sl_broker_touch(b);
 }
 
@@ -290,6 +284,13 @@ static enum sl_broker_end how_gone(const struct sl_kflow *f)
 		       : f->half[SL_PACKET_CLIENT].rst ? SL_BROKER_END_RST_CLIENT
 						       : SL_BROKER_END_RST_BACKEND;
 	return SL_BROKER_END_LOST;
+}
+
+void sl_life_reused(struct sl_kflow *f)
+{
+	enum sl_broker_end how = how_gone(f);
+
+	sl_life_gone(f, how == SL_BROKER_END_LOST ? SL_BROKER_END_CLOSED : how);
 }
 
 void sl_life_look(struct sl_kflow *f)

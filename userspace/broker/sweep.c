@@ -57,8 +57,8 @@ static struct sl_kflow *adopt(struct sl_broker *b, const struct sl_packet_key *k
 	sl_packet_partner(entry, &keys[1 - entry->from]);
 	if (sl_flow_add(b, entry->conn_id, keys, &f) < 0)
 		return NULL;
-	/* Of the others the record is over. */
-	if (entry->state != SL_PACKET_KILLED && !entry->settled)
+	/* Of others the record is over. */
+	if (entry->state != SL_PACKET_KILLED && !entry->told)
 		sl_flow_orphan(f);
 	return f;
 }
@@ -226,7 +226,7 @@ static void on_event(void *arg, const struct sl_packet_event *e)
 		sl_life_look(f);
 		break;
 	case SL_PACKET_EV_REUSED:
-		sl_life_gone(f, SL_BROKER_END_CLOSED);
+		sl_life_reused(f);
 		break;
 	}
 }

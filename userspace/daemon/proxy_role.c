@@ -674,7 +674,7 @@ static int start(struct role *role, int channel_fd)
 	r = sl_tls_init(); /* while files can be opened */
 	if (r < 0)
 		return sl_err(r, "cannot start the TLS library");
-	sl_packet_read_init();
+	sl_packet_read_init(); /* likewise */
 	if (!role->options.is_single) {
 		move_to_top(&fd, role->options.channel_fd);
 		r = become_unprivileged(role);

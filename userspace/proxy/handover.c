@@ -20,7 +20,11 @@
 #define BUCKETS 4096
 /* Looks for a quiet moment before the flow is frozen, and the pauses between them. */
 static const uint8_t poll_ms[] = { 1, 1, 2, 4, 8, 16, 32 };
-/* Frozen, a flow loses what its peers send; they send it again, after their timers' patience. */
+/*
+ * Frozen, a flow loses what its peers send; they send it again, after their timers' patience (200
+ * ms at least, RFC 6298 as Linux has it). Each time a little longer: what is queued must get out
+ * meanwhile.
+ */
 #define FREEZE_MS 20
 #define FREEZE_MAX 4
 #define FREEZE_PAUSE_MS 300
@@ -129,8 +133,8 @@ static void freeze(struct sl_handover *h)
 	filter(h->conn, SL_CLIENT, SO_ATTACH_BPF, program);
 	filter(h->conn, SL_BACKEND, SO_ATTACH_BPF, program);
 	h->is_frozen = true;
-	h->frozen_until_ms = now_ms(h) + FREEZE_MS;
 	h->freezes++;
+	h->frozen_until_ms = now_ms(h) + (uint64_t)FREEZE_MS * h->freezes;
 }
 
 static void thaw(struct sl_handover *h)

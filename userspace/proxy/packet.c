@@ -52,12 +52,57 @@ static bool read_counters(struct sl_conn *c, struct sl_flow_facts *facts)
 	struct sl_packet_record *p = sl_handover_record(c);
 	struct sl_broker_client *cl = sl_handovers_client(c->worker->handovers);
 
-	if (sl_broker_read_flow(cl, &p->flow, false, facts) < 0)
+	if (sl_broker_read_flow(cl, &p->flow, false, facts) < 0 || facts->conn_id != c->id)
 		return false;
 	for (int i = 0; i < SL_SIDE_COUNT_; i++)
 		add_bytes(c, (enum sl_side)i, facts->half[i].bytes);
 	add_activity(c, facts->last_data_ns);
 	return true;
+}
+
+/*
+ * What keep-alive is to a socket: a side that has sent nothing for long, no acknowledgement either,
+ * is asked for a sign of life. The figures are those of the relay's sockets (tcp(7),
+ * proxy/connect.c).
+ */
+struct patience {
+	uint64_t silence_ms;
+	uint64_t interval_ms;
+	uint8_t probes;
+};
+
+static bool is_dead(struct sl_conn *c, uint64_t last_ns)
+{
+	static const struct patience standard = { 7200000, 75000, 9 };
+	static const struct patience keen = { 60000, 15000, 5 };
+	const struct patience *patience =
+		c->route->conf->keep_alive == SL_KEEP_ALIVE_STANDARD ? &standard : &keen;
+	struct sl_packet_record *p = sl_handover_record(c);
+	uint64_t now_ms = sl_loop_now_ms(c->worker->loop);
+
+	if (now_ms < last_ns / 1000000 + patience->silence_ms) {
+		p->n_probes = 0;
+		p->next_probe_ms = 0;
+		return false;
+	}
+	if (now_ms < p->next_probe_ms)
+		return false;
+	if (p->n_probes == patience->probes)
+		return true;
+	p->n_probes++;
+	p->next_probe_ms = now_ms + patience->interval_ms;
+	sl_broker_tell(sl_handovers_client(c->worker->handovers), SL_BROKER_PROBE, c->id, 0);
+	return false;
+}
+
+static void look_for_life(struct sl_conn *c, const struct sl_flow_facts *facts)
+{
+	enum sl_side side = facts->half[SL_CLIENT].last_ns < facts->half[SL_BACKEND].last_ns
+				    ? SL_CLIENT
+				    : SL_BACKEND;
+
+	if (is_dead(c, facts->half[side].last_ns))
+		sl_conn_fail(c, side, SL_REASON_ETIMEDOUT);
 }
 
 static void refresh(struct sl_conn *c)
@@ -68,6 +113,7 @@ static void refresh(struct sl_conn *c)
 
 	if (read_counters(c, &facts)) {
 		p->missing_since_ms = 0;
+		look_for_life(c, &facts);
 		return;
 	}
 	if (p->missing_since_ms == 0)

@@ -28,6 +28,8 @@ struct sl_packet_record {
 	uint64_t
 		missing_since_ms; /* entries are gone, and nobody has said why; 0: they are there */
 	bool is_over;             /* the broker knows */
+	uint8_t n_probes;         /* of a side that is silent, unanswered so far */
+	uint64_t next_probe_ms;
 };
 
 /* A worker's flows in the kernel. */
