@@ -101,8 +101,10 @@ static enum sl_engine_reason check_socks(struct attempt *a)
 		sl_packet_key_of(&s->peer, &s->local, &a->key[i]);
 	}
 	a->policy = sl_broker_generation(a->b, a->msg->handover.generation);
-	if (!a->policy)
-		return SL_WHY_NO_PRIVILEGE;
+	if (!a->policy) /* a newer one is on its way from the supervisor, perhaps */
+		return a->msg->handover.generation > sl_broker_policy(a->b)->generation
+			       ? SL_WHY_RATE_LIMITED
+			       : SL_WHY_NO_PRIVILEGE;
 	return sl_validate_pair(a->policy, a->msg->handover.route, &a->sock[SL_PACKET_CLIENT],
 				&a->sock[SL_PACKET_BACKEND]);
 }
@@ -445,22 +447,29 @@ static bool is_in_kernel(struct attempt *a)
 	return true;
 }
 
-static enum sl_engine_reason adopt(struct attempt *a, struct sl_peer *p)
+static void give(struct sl_kflow *f, struct sl_peer *p)
+{
+	sl_flow_give(f, p);
+	f->told_marks = 0; /* what was told of them came before this answer */
+	if (f->stage == SL_KFLOW_OVER)
+		sl_peer_tell(f, SL_TELL_ENDED);
+}
+
+/*
+ * It is in the kernel, so the sockets go, whoever has its record: another proxy may have been told
+ * of it first. One that is not in the table is found by the sweep.
+ */
+static void adopt(struct attempt *a, struct sl_peer *p)
 {
 	struct sl_kflow *f = sl_flow_find(&a->b->table, a->msg->conn_id);
+	bool is_anothers = f && f->owner && f->owner->proxy != p->proxy;
 
-	if (f && f->owner && f->owner->proxy != p->proxy)
-		return SL_WHY_NO_PRIVILEGE;
-	if (!f && sl_flow_add(a->b, a->msg->conn_id, a->key, &f) < 0)
-		return SL_WHY_MAP_FULL;
 	(void)set_repair(a->fd[SL_PACKET_CLIENT], REPAIR_ON);
 	(void)set_repair(a->fd[SL_PACKET_BACKEND], REPAIR_ON);
-	sl_flow_give(f, p);
-	if (f->tell)
-		sl_peer_tell(f, f->tell & SL_TELL_ENDED);
+	if (!is_anothers && (f || sl_flow_add(a->b, a->msg->conn_id, a->key, &f) == 0))
+		give(f, p);
 	if (!sl_linger_is_full(&a->b->linger))
 		keep(a);
-	return SL_WHY_ELIGIBLE;
 }
 
 static void remove_entries(const struct attempt *a)
@@ -473,19 +482,21 @@ static enum sl_engine_reason resolve(struct attempt *a, struct sl_peer *p)
 {
 	enum sl_engine_reason why = SL_WHY_NONE;
 
+	for (int i = 0; i < 2; i++)
+		a->sock[i].reuse = 1; /* in repair mode it cannot be asked for */
 	for (int i = 0; why == SL_WHY_NONE && i < 2; i++) {
 		why = sl_validate_sock(&a->b->validator, a->fd[i], &a->sock[i]);
 		if (why == SL_WHY_NONE)
 			sl_packet_key_of(&a->sock[i].peer, &a->sock[i].local, &a->key[i]);
 	}
-	if (why != SL_WHY_NONE)
-		return why;
-	if (a->b->packet && is_in_kernel(a))
-		return adopt(a, p);
-	if (a->b->packet && !sl_flow_find(&a->b->table, a->msg->conn_id))
+	if (why == SL_WHY_NONE && a->b->packet && is_in_kernel(a)) {
+		adopt(a, p);
+		return SL_WHY_ELIGIBLE;
+	}
+	if (why == SL_WHY_NONE && a->b->packet && !sl_flow_find(&a->b->table, a->msg->conn_id))
 		remove_entries(a);
 	thaw(a);
-	return SL_WHY_NOT_QUIESCENT;
+	return why == SL_WHY_NONE ? SL_WHY_NOT_QUIESCENT : why;
 }
 
 void sl_handover_resolve(struct sl_peer *p, const struct sl_broker_msg *msg,
