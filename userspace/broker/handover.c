@@ -90,7 +90,7 @@ static enum sl_engine_reason check_room(const struct attempt *a, struct sl_peer 
 	return SL_WHY_NONE;
 }
 
-static enum sl_engine_reason check_socks(struct attempt *a)
+static enum sl_engine_reason read_socks(struct attempt *a)
 {
 	for (int i = 0; i < 2; i++) {
 		struct sl_sock_facts *s = &a->sock[i];
@@ -100,6 +100,11 @@ static enum sl_engine_reason check_socks(struct attempt *a)
 			return why;
 		sl_packet_key_of(&s->peer, &s->local, &a->key[i]);
 	}
+	return SL_WHY_NONE;
+}
+
+static enum sl_engine_reason check_policy(struct attempt *a)
+{
 	a->policy = sl_broker_generation(a->b, a->msg->handover.generation);
 	if (!a->policy)
 		return SL_WHY_NO_PRIVILEGE;
@@ -333,20 +338,13 @@ static void kick(struct attempt *a)
 	(void)run(a);
 }
 
-static void clear_linger(int fd)
-{
-	const struct linger none = { 0 };
-
-	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
-}
-
 /* The sockets stay for a moment, the flow is in the table. */
 static void keep(struct attempt *a)
 {
 	struct sl_linger_pair pair = { .conn_id = a->msg->conn_id };
 
 	for (int i = 0; i < 2; i++) {
-		clear_linger(a->fd[i]);
+		sl_broker_never_wait(a->fd[i]);
 		pair.cookie[i] = a->sock[i].cookie;
 		pair.rcv_nxt[i] = a->rcv_nxt[i];
 		pair.key[i] = a->key[i];
@@ -362,7 +360,9 @@ static enum sl_engine_reason try(struct attempt *a, struct sl_peer *p)
 	int r;
 
 	if (why == SL_WHY_NONE)
-		why = check_socks(a);
+		why = read_socks(a);
+	if (why == SL_WHY_NONE)
+		why = check_policy(a);
 	if (why == SL_WHY_NONE)
 		why = check_pair(a);
 	if (why == SL_WHY_NONE)
@@ -401,21 +401,12 @@ static void reply(struct sl_peer *p, const struct attempt *a, enum sl_engine_rea
 	sl_peer_reply(p, &msg);
 }
 
-/* Which may be the last copies; closing them must not wait for a peer. */
-static void refuse(const int *fd)
-{
-	sl_never_linger(fd[0]);
-	sl_never_linger(fd[1]);
-}
-
 void sl_handover(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_BROKER_MAX_FDS])
 {
 	struct attempt a = { .b = p->broker, .msg = msg, .fd = fds };
 	uint64_t started_us = sl_loop_now_us(p->broker->loop);
 	enum sl_engine_reason why = try(&a, p);
 
-	if (why != SL_WHY_ELIGIBLE)
-		refuse(fds);
 	reply(p, &a, why, started_us);
 	if (why == SL_WHY_ELIGIBLE && msg->handover.is_frozen)
 		kick(&a);
@@ -471,13 +462,8 @@ static void remove_entries(const struct attempt *a)
 
 static enum sl_engine_reason resolve(struct attempt *a, struct sl_peer *p)
 {
-	enum sl_engine_reason why = SL_WHY_NONE;
+	enum sl_engine_reason why = read_socks(a);
 
-	for (int i = 0; why == SL_WHY_NONE && i < 2; i++) {
-		why = sl_validate_sock(&a->b->validator, a->fd[i], &a->sock[i]);
-		if (why == SL_WHY_NONE)
-			sl_packet_key_of(&a->sock[i].peer, &a->sock[i].local, &a->key[i]);
-	}
 	if (why != SL_WHY_NONE)
 		return why;
 	if (a->b->packet && is_in_kernel(a))
@@ -495,7 +481,5 @@ void sl_handover_resolve(struct sl_peer *p, const struct sl_broker_msg *msg,
 	uint64_t started_us = sl_loop_now_us(p->broker->loop);
 	enum sl_engine_reason why = resolve(&a, p);
 
-	if (why != SL_WHY_ELIGIBLE)
-		refuse(fds);
 	reply(p, &a, why, started_us);
 }
