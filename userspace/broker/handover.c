@@ -216,6 +216,7 @@ static enum sl_engine_reason look(struct attempt *a)
 
 /* ---- commit ---- */
 
+/* What neither the keys nor the sockets tell the control program. */
 static void fill_direction(const struct attempt *a, enum sl_packet_side from,
 			   struct sl_packet_flow *f)
 {
@@ -224,15 +225,9 @@ static void fill_direction(const struct attempt *a, enum sl_packet_side from,
 	const struct sl_sock_facts *out = &a->sock[1 - from];
 
 	*f = (struct sl_packet_flow){
-		.new_sport = sl_addr_port(&out->local),
-		.new_dport = sl_addr_port(&out->peer),
 		.window_shift = (__s8)sl_packet_window_shift(&us->tcp, &out->tcp),
 		.clear_ecn = us->tcp.has_ecn != out->tcp.has_ecn,
 		.has_timestamps = us->tcp.has_timestamps,
-		.family = us->tcp.is_ipv6 ? 6 : 4,
-		.from = from,
-		.peer_window_shift = (__s8)sl_packet_window_shift(&out->tcp, &us->tcp),
-		.conn_id = a->msg->conn_id,
 		.route_id = a->route_id,
 		.target_hash = h->target_hash,
 		.client_port = sl_addr_port(&h->client),
@@ -241,8 +236,6 @@ static void fill_direction(const struct attempt *a, enum sl_packet_side from,
 		.accepted_ns = h->accepted_us * 1000,
 		.relayed_bytes = h->relayed[from == SL_PACKET_CLIENT ? SL_CLIENT : SL_BACKEND],
 	};
-	sl_packet_ip(&out->local, f->new_saddr);
-	sl_packet_ip(&out->peer, f->new_daddr);
 	sl_packet_ip(&h->client, f->client);
 	sl_packet_ip(&h->via, f->via);
 }

@@ -33,7 +33,8 @@ bool sl_broker_is_on(const struct sl_broker *b)
 	return b->packet && sl_broker_policy(b) && !sl_broker_policy(b)->is_off;
 }
 
-int sl_broker_order(struct sl_broker *b, enum sl_packet_op op, const struct sl_kflow *flow)
+int sl_broker_order(struct sl_broker *b, enum sl_packet_op op, uint64_t conn_id,
+		    const struct sl_packet_key key[2])
 {
 	struct sl_packet_request *q;
 	int r;
@@ -41,8 +42,8 @@ int sl_broker_order(struct sl_broker *b, enum sl_packet_op op, const struct sl_k
 	if (!b->packet)
 		return -ENODEV;
 	q = sl_packet_request(b->packet);
-	*q = (struct sl_packet_request){ .op = op, .conn_id = flow->conn_id };
-	memcpy(q->key, flow->key, sizeof(q->key));
+	*q = (struct sl_packet_request){ .op = op, .conn_id = conn_id };
+	memcpy(q->key, key, sizeof(q->key));
 	r = sl_packet_run(b->packet);
 	return r < 0 ? r : (int)q->result;
 }
@@ -172,9 +173,9 @@ static void on_events(struct sl_io *io, uint32_t events)
 /* No socket has such a key: the answer is known, and that there is one shows that it runs. */
 static bool is_working(struct sl_broker *b)
 {
-	static const struct sl_kflow none;
+	static const struct sl_packet_key none[2];
 
-	return sl_broker_order(b, SL_PACKET_OP_LOOK, &none) == SL_PACKET_NO_SOCKET;
+	return sl_broker_order(b, SL_PACKET_OP_LOOK, 0, none) == SL_PACKET_NO_SOCKET;
 }
 
 static int open_packet(struct sl_broker *b, struct sl_packet_found *found)
