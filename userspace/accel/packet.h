@@ -71,6 +71,9 @@ SL_DEFINE_CLEANUP(struct sl_packet, sl_packet_close);
  */
 SL_MUST_CHECK int sl_packet_purge(const char *dir, struct sl_str *report);
 
+/* Flows of an earlier daemon may be there. Needs no sl_packet. */
+bool sl_packet_is_pinned(const char *dir);
+
 /* ---- interfaces ---- */
 
 /*

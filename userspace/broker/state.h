@@ -48,8 +48,6 @@ struct sl_broker {
 	int flows_fd;
 	enum sl_engine_reason why_off; /* NONE: on */
 	char off_text[100];
-	char bpf_dir[256];
-	bool wants_xdp;
 
 	struct sl_validator validator;
 	struct sl_flow_table table;
