@@ -291,7 +291,7 @@ struct sl_packet_request {
 	__u32 ts_now[2];              /* TCP_TIMESTAMP: of our own clock towards each side */
 	__u32 ifindex[2];             /* COMMIT: 0 asks for the cached route's; out: the one used */
 	struct sl_packet_key key[2];
-	struct sl_packet_flow flow[2]; /* COMMIT: all that does not come from the sockets */
+	struct sl_packet_flow flow[2]; /* COMMIT: what neither keys nor sockets tell */
 	struct sl_packet_sock sock[2]; /* out */
 	__u64 took_ns;                 /* out */
 };
