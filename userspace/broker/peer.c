@@ -274,12 +274,16 @@ static void on_kill(const struct sl_peer *p, const struct sl_broker_msg *msg)
 
 	if (!f)
 		return;
-	/* The record is over already: there is nothing to be told. */
-	sl_flow_disown(f);
+	/* It may be over without us having noticed; then there is nobody to reset. */
 	if (f->stage != SL_KFLOW_OVER)
-		sl_life_kill(f, SL_BROKER_END_KILLED);
-	else if (f->is_gone)
-		sl_flow_drop(f);
+		sl_life_look(f);
+	/* The record is over already: there is nothing to be told. */
+	if (f->stage == SL_KFLOW_OVER) {
+		sl_life_told(f);
+		return;
+	}
+	sl_flow_disown(f);
+	sl_life_kill(f, SL_BROKER_END_KILLED);
 }
 
 static void on_probe(const struct sl_peer *p, const struct sl_broker_msg *msg)
