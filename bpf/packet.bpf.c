@@ -58,10 +58,13 @@ static __always_inline __u32 count_segments(const struct __sk_buff *skb, const s
 	return gso ? (s->payload + gso - 1) / gso : 1;
 }
 
-/* Before activation the sockets are still ours, and their numbers must not move any more. */
+/*
+ * Before activation the sockets are still ours, and their numbers must not move any more. A RST
+ * goes up: it would not come again, and who looks at the sockets sees what it has done.
+ */
 static __always_inline int hold_back(const struct segment *s)
 {
-	if (s->payload || s->flags & (TCP_FIN | TCP_SYN | TCP_RST)) {
+	if (s->payload || s->flags & (TCP_FIN | TCP_SYN)) {
 		COUNT(starting_dropped);
 		return dropped(s->flow);
 	}
@@ -289,8 +292,9 @@ int sl_packet_tc(struct __sk_buff *skb)
 #define TCP_FLAGS_AT 13
 
 /*
- * What would end the connection or its numbering is dropped and will come again; of all else
- * the header alone arrives. The length returned is at least the header's (sk_filter_trim_cap).
+ * What would move the numbering is dropped and will come again; of all else the header alone
+ * arrives. That a RST does, or a connection reset meanwhile would never be known to be over.
+ * The length returned is at least the header's (sk_filter_trim_cap).
  */
 SEC("socket")
 int sl_packet_freeze(struct __sk_buff *skb)
@@ -299,7 +303,7 @@ int sl_packet_freeze(struct __sk_buff *skb)
 
 	if (bpf_skb_load_bytes(skb, TCP_FLAGS_AT, &flags, sizeof(flags)) < 0)
 		return 0;
-	return flags & (TCP_FIN | TCP_SYN | TCP_RST) ? 0 : 1;
+	return flags & (TCP_FIN | TCP_SYN) ? 0 : 1;
 }
 
 SEC("tc")

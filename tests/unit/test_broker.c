@@ -1074,6 +1074,31 @@ static void test_late(void **state)
 	close_all(&c);
 }
 
+/* Likewise, and it was a RST: nobody else would tell the other side. */
+static void test_late_reset(void **state)
+{
+	struct world *w = world(state);
+
+	for (int i = 0; i < 2; i++) {
+		struct conn c = new_conn(w);
+		const struct linger abort = { .l_onoff = 1 };
+		int *leaves = i == SL_PACKET_CLIENT ? &c.client : &c.backend;
+		int *stays = i == SL_PACKET_CLIENT ? &c.backend : &c.client;
+
+		assert_int_equal(ask(w, &c).why, SL_WHY_ELIGIBLE);
+		delete_entry(&c, (enum sl_packet_side)i);
+		assert_int_equal(setsockopt(*leaves, SOL_SOCKET, SO_LINGER, &abort, sizeof(abort)),
+				 0);
+		assert_int_equal(close(*leaves), 0);
+		*leaves = -1;
+		assert_int_equal(await_msg(w, SL_BROKER_ENDED, c.id).ended.how,
+				 i == SL_PACKET_CLIENT ? SL_BROKER_END_RST_CLIENT
+						       : SL_BROKER_END_RST_BACKEND);
+		assert_int_equal(await_end(*stays), -ECONNRESET);
+		close_all(&c);
+	}
+}
+
 /* As if no packet of the client could be forwarded. */
 static void test_broken(void **state)
 {
@@ -1719,6 +1744,7 @@ int main(void)
 		TEST(test_sweep_without_events),
 		TEST(test_entries_deleted),
 		TEST(test_late),
+		TEST(test_late_reset),
 		TEST(test_broken),
 		TEST(test_reused),
 		TEST(test_flush),
