@@ -151,14 +151,19 @@ static struct sl_policy *new_policy(const struct world *w, uint64_t generation)
 	return p;
 }
 
-static void start_broker(struct world *w)
+static void start_broker_with(struct world *w, const struct sl_broker_times *times)
 {
 	const struct sl_broker_options options = { .loop = w->loop,
-						   .times = &quick,
+						   .times = times,
 						   .proxy_uid = geteuid() };
 
 	assert_int_equal(sl_broker_new(&options, &w->broker), 0);
 	sl_broker_set_policy(w->broker, new_policy(w, GENERATION));
+}
+
+static void start_broker(struct world *w)
+{
+	start_broker_with(w, &quick);
 }
 
 /* Our end. */
@@ -1233,15 +1238,17 @@ static void test_adoption(void **state)
 /* Ended while nobody looked: it is told of, and then of its end. */
 static void test_adoption_of_the_dead(void **state)
 {
+	struct sl_broker_times slow = quick; /* loading programs may take half a second */
 	struct world *w = world(state);
 	struct conn c = in_kernel(w);
 
+	slow.closed_ms = 2000;
 	sl_broker_free(w->broker);
 	close_channels(w);
 	expect(c.client, c.backend, "hello");
 	close_all(&c);
 	turn(w);
-	start_broker(w);
+	start_broker_with(w, &slow);
 	add_channels(w, 2);
 	(void)adopt(w, &c, 1);
 	assert_int_equal(await_msg(w, SL_BROKER_ENDED, c.id).ended.how, SL_BROKER_END_CLOSED);

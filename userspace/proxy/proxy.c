@@ -177,13 +177,48 @@ static void set_reason(struct sl_proxy *p, enum sl_engine_reason why)
 		__atomic_store_n(&p->workers[i]->packet_reason, (uint32_t)why, __ATOMIC_RELAXED);
 }
 
+/*
+ * So that the first connection can be handed over already: no client is told of longer segments
+ * than the ways to the targets carry. Those of names are learnt with their first connection.
+ */
+static void fit_listeners(const struct sl_proxy *p, const struct sl_conf_route *route)
+{
+	for (size_t t = 0; t < route->n_targets; t++) {
+		const struct sl_conf_target *target = &route->targets[t];
+		uint32_t mss = target->host ? 0 : sl_source_mss(&target->addr);
+
+		for (size_t i = 0; mss && i < p->n_sockets * route->n_ports; i++) {
+			struct sl_listen_socket *s = p->sockets[i / route->n_ports];
+			const struct sl_port_spec *ports = &route->ports[i % route->n_ports];
+
+			if (ports->from <= s->conf.to && ports->to >= s->conf.from)
+				sl_listen_socket_clamp(s, mss);
+		}
+	}
+}
+
+static void fit_all(const struct sl_proxy *p)
+{
+	const struct sl_conf *conf = p->gen->conf;
+
+	if (sl_worker_packet_reason(p->workers[0]) != SL_WHY_ELIGIBLE)
+		return;
+	for (size_t i = 0; i < conf->n_routes; i++)
+		if (conf->routes[i].engine == SL_CHOICE_AUTO ||
+		    conf->routes[i].engine == SL_CHOICE_PACKET)
+			fit_listeners(p, &conf->routes[i]);
+}
+
 static void on_status(void *arg, const struct sl_broker_status *status)
 {
 	struct sl_proxy *p = arg;
+	bool was_on = p->n_workers && sl_worker_packet_reason(p->workers[0]) == SL_WHY_ELIGIBLE;
 
 	p->status = *status;
 	p->broker_expected = false;
 	set_reason(p, status->is_on ? SL_WHY_ELIGIBLE : (enum sl_engine_reason)status->why);
+	if (status->is_on && !was_on && p->gen && !p->pending)
+		fit_all(p);
 }
 
 static void on_broker_down(void *arg)
@@ -308,38 +343,6 @@ static bool is_resolved(const struct sl_generation *g)
 			if (!sl_target_has_answer(g->routes[i].targets[t]))
 				return false;
 	return true;
-}
-
-/*
- * So that the first connection can be handed over already: no client is told of longer segments
- * than the ways to the targets carry. Those of names are learnt with their first connection.
- */
-static void fit_listeners(const struct sl_proxy *p, const struct sl_conf_route *route)
-{
-	for (size_t t = 0; t < route->n_targets; t++) {
-		const struct sl_conf_target *target = &route->targets[t];
-		uint32_t mss = target->host ? 0 : sl_source_mss(&target->addr);
-
-		for (size_t i = 0; mss && i < p->n_sockets * route->n_ports; i++) {
-			struct sl_listen_socket *s = p->sockets[i / route->n_ports];
-			const struct sl_port_spec *ports = &route->ports[i % route->n_ports];
-
-			if (ports->from <= s->conf.to && ports->to >= s->conf.from)
-				sl_listen_socket_clamp(s, mss);
-		}
-	}
-}
-
-static void fit_all(const struct sl_proxy *p)
-{
-	const struct sl_conf *conf = p->gen->conf;
-
-	if (sl_worker_packet_reason(p->workers[0]) != SL_WHY_ELIGIBLE)
-		return;
-	for (size_t i = 0; i < conf->n_routes; i++)
-		if (conf->routes[i].engine == SL_CHOICE_AUTO ||
-		    conf->routes[i].engine == SL_CHOICE_PACKET)
-			fit_listeners(p, &conf->routes[i]);
 }
 
 /* What comes next must find it on its way: workers take rounds in the order they begin. */
