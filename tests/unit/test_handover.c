@@ -135,12 +135,19 @@ static void say_hello(const struct lab *lab, int fd)
 static void start_broker(struct lab *lab)
 {
 	struct sl_broker_msg on = { .type = SL_BROKER_STATUS, .status = { .is_on = 1 } };
+	uint64_t until_ms = sl_clock_ms() + WAIT_MS;
+	struct sl_kernel_view kernel;
 
 	lab->control = channel(lab, 1);
 	lab->broker = channel(lab, 0);
 	strcpy(on.status.text, "tcx on 1 interface");
 	say_hello(lab, lab->control);
 	say(lab->control, on);
+	do {
+		turn(lab);
+		sl_proxy_kernel(lab->proxy, &kernel);
+	} while (kernel.off != SL_WHY_ELIGIBLE && sl_clock_ms() < until_ms);
+	assert_int_equal(kernel.off, SL_WHY_ELIGIBLE);
 }
 
 static void kill_broker(struct lab *lab)
@@ -495,6 +502,36 @@ static void a_kill_nobody_read(void **state)
 	hang_up(&t);
 }
 
+/* A broker has died before it noted that it had reported an end. */
+static void told_of_what_is_over(void **state)
+{
+	struct lab *lab = lab_of(state);
+	struct through t = { 0 };
+
+	in_kernel(lab, &t);
+	say(lab->broker, (struct sl_broker_msg){ .type = SL_BROKER_ENDED,
+						 .conn_id = t.id,
+						 .ended = { .how = SL_BROKER_END_CLOSED } });
+	await_active(lab, SL_ENGINE_PACKET, 0);
+	kill_broker(lab);
+	start_broker(lab);
+	say_hello(lab, lab->broker);
+	say(lab->broker, (struct sl_broker_msg){
+				 .type = SL_BROKER_ADOPT, .conn_id = t.id, .flow = flow_of(&t) });
+	hear_this(lab, SL_BROKER_ADOPTED, t.id, 0);
+	assert_int_equal(n_lines(lab, t.id), 1);
+	/* but not of one whose reset the peers have not taken */
+	in_kernel(lab, &t);
+	say(lab->broker, (struct sl_broker_msg){ .type = SL_BROKER_ENDED,
+						 .conn_id = t.id,
+						 .ended = { .how = SL_BROKER_END_RST_CLIENT } });
+	await_active(lab, SL_ENGINE_PACKET, 0);
+	say(lab->broker, (struct sl_broker_msg){
+				 .type = SL_BROKER_ADOPT, .conn_id = t.id, .flow = flow_of(&t) });
+	hear_this(lab, SL_BROKER_ADOPTED, t.id, 1);
+	hang_up(&t);
+}
+
 /* What came while the broker had the sockets is read, also by a connection that is given up. */
 static void data_at_the_last_refusal(void **state)
 {
@@ -526,9 +563,8 @@ int main(void)
 {
 #define EACH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		EACH(in_doubt_behind_a_kill),
-		EACH(in_doubt_and_told_of),
-		EACH(a_kill_nobody_read),
+		EACH(in_doubt_behind_a_kill),   EACH(in_doubt_and_told_of),
+		EACH(a_kill_nobody_read),       EACH(told_of_what_is_over),
 		EACH(data_at_the_last_refusal),
 	};
 
