@@ -2,7 +2,9 @@
 #include "broker/client.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "accel/packet.h"
 #include "base/log.h"
@@ -24,6 +26,14 @@ struct kept {
 	uint64_t conn_id;
 };
 
+/* From first on, n of them. */
+struct queue {
+	struct kept *item;
+	size_t first;
+	size_t n;
+	size_t cap;
+};
+
 struct sl_broker_client {
 	struct sl_io io;
 	struct sl_loop *loop;
@@ -35,44 +45,48 @@ struct sl_broker_client {
 	bool is_waiting; /* for the channel to take more */
 	bool is_freed;   /* by a callback, perhaps; the memory stays until the turn ends */
 	int maps[SL_BROKER_MAX_FDS];
-	struct kept *queue; /* from first on, n of them */
-	size_t first;
-	size_t n;
-	size_t cap;
+	struct queue queue;
+	struct queue unread; /* kills in the channel: for the next broker, if this one dies */
 	struct sl_task free_task;
 };
 
 /* ---- what must not be lost ---- */
 
-static bool make_room(struct sl_broker_client *cl)
+static bool make_room(struct queue *q)
 {
-	size_t cap = cl->cap ? 2 * cl->cap : 16;
+	size_t cap = q->cap ? 2 * q->cap : 16;
 	struct kept *fresh;
 
-	if (cl->first > 0) {
-		memmove(cl->queue, cl->queue + cl->first, cl->n * sizeof(*cl->queue));
-		cl->first = 0;
+	if (q->first > 0) {
+		memmove(q->item, q->item + q->first, q->n * sizeof(*q->item));
+		q->first = 0;
 	}
-	if (cl->n < cl->cap)
+	if (q->n < q->cap)
 		return true;
-	fresh = reallocarray(cl->queue, cap, sizeof(*fresh));
+	fresh = reallocarray(q->item, cap, sizeof(*fresh));
 	if (!fresh)
 		return false;
-	cl->queue = fresh;
-	cl->cap = cap;
+	q->item = fresh;
+	q->cap = cap;
 	return true;
 }
 
-static void keep(struct sl_broker_client *cl, struct kept k)
+static void keep(struct queue *q, struct kept k)
 {
-	if (cl->first + cl->n == cl->cap && !make_room(cl)) {
+	if (q->first + q->n == q->cap && !make_room(q)) {
 		sl_log_conn(SL_LOG_ERROR, k.conn_id,
 			    "broker: no memory to keep a message (type %u); the flow is found "
 			    "without a record later",
 			    (unsigned)k.type);
 		return;
 	}
-	cl->queue[cl->first + cl->n++] = k;
+	q->item[q->first + q->n++] = k;
+}
+
+static void clear(struct queue *q)
+{
+	free(SL_TAKE_PTR(q->item));
+	*q = (struct queue){ 0 };
 }
 
 static struct sl_broker_msg message_of(const struct kept *k)
@@ -82,11 +96,37 @@ static struct sl_broker_msg message_of(const struct kept *k)
 				       .conn_id = k->conn_id };
 }
 
+static bool is_all_read(const struct sl_broker_client *cl)
+{
+	int unread = 0;
+
+	return ioctl(cl->fd, SIOCOUTQ, &unread) == 0 && unread == 0;
+}
+
+/*
+ * A flow whose kill was lost with its broker would live on under a new record; twice killed is
+ * once. The others are said again by what they are about.
+ */
 static int send_kept(struct sl_broker_client *cl, const struct kept *k)
 {
 	const struct sl_broker_msg msg = message_of(k);
+	int r;
 
-	return sl_broker_send(cl->fd, &msg, NULL, 0);
+	if (k->type == SL_BROKER_KILL && cl->unread.n > 0 && is_all_read(cl))
+		cl->unread.first = cl->unread.n = 0;
+	r = sl_broker_send(cl->fd, &msg, NULL, 0);
+	if (r == 0 && k->type == SL_BROKER_KILL)
+		keep(&cl->unread, *k);
+	return r;
+}
+
+static void keep_unread(struct sl_broker_client *cl)
+{
+	struct queue *q = &cl->unread;
+
+	for (; q->n > 0; q->first++, q->n--)
+		keep(&cl->queue, q->item[q->first]);
+	q->first = 0;
 }
 
 static void wait_for_room(struct sl_broker_client *cl, bool wanted)
@@ -99,8 +139,10 @@ static void wait_for_room(struct sl_broker_client *cl, bool wanted)
 
 static void flush(struct sl_broker_client *cl)
 {
-	while (cl->n > 0) {
-		int r = send_kept(cl, &cl->queue[cl->first]);
+	struct queue *q = &cl->queue;
+
+	while (q->n > 0) {
+		int r = send_kept(cl, &q->item[q->first]);
 
 		if (r == -EAGAIN) {
 			wait_for_room(cl, true);
@@ -108,11 +150,11 @@ static void flush(struct sl_broker_client *cl)
 		}
 		if (r < 0)
 			break; /* gone: the reader sees it; the next broker gets the rest */
-		cl->first++;
-		cl->n--;
+		q->first++;
+		q->n--;
 	}
-	if (cl->n == 0)
-		cl->first = 0;
+	if (q->n == 0)
+		q->first = 0;
 	wait_for_room(cl, false);
 }
 
@@ -135,6 +177,7 @@ static void disconnect(struct sl_broker_client *cl)
 	cl->epoch++;
 	cl->is_up = false;
 	cl->is_waiting = false;
+	keep_unread(cl);
 	if (was_up && cl->fns.down)
 		cl->fns.down(cl->arg);
 }
@@ -146,16 +189,14 @@ static void disconnect(struct sl_broker_client *cl)
 static void take_hello(struct sl_broker_client *cl, int fds[SL_BROKER_MAX_FDS])
 {
 	bool was_up = cl->is_up;
-	uint32_t epoch = cl->epoch;
 
 	close_maps(cl);
 	for (size_t i = 0; i < SL_BROKER_MAX_FDS; i++)
 		cl->maps[i] = SL_TAKE_FD(fds[i]);
 	cl->is_up = true;
+	flush(cl); /* what has waited goes first: nothing is asked past it */
 	if (!was_up && cl->fns.up)
 		cl->fns.up(cl->arg);
-	if (cl->epoch == epoch)
-		flush(cl);
 }
 
 static void take_reply(struct sl_broker_client *cl, const struct sl_broker_msg *msg)
@@ -238,8 +279,8 @@ void sl_broker_client_free(struct sl_broker_client *cl)
 	cl->fns = (struct sl_broker_client_fns){ 0 };
 	disconnect(cl);
 	close_maps(cl);
-	free(SL_TAKE_PTR(cl->queue));
-	cl->first = cl->n = cl->cap = 0;
+	clear(&cl->queue);
+	clear(&cl->unread);
 	sl_loop_defer(cl->loop, &cl->free_task, free_late);
 }
 
@@ -297,7 +338,7 @@ static int ask(struct sl_broker_client *cl, enum sl_broker_type type, uint64_t c
 	int r;
 
 	/* what is kept goes first, or a busy broker would never get it */
-	if (!cl->is_up || cl->n > 0)
+	if (!cl->is_up || cl->queue.n > 0)
 		return -EAGAIN;
 	r = sl_broker_send(cl->fd, &msg, fds, SL_ARRAY_LEN(fds));
 	return r == -EPIPE ? -EAGAIN : r; /* gone: the reader sees it, after what was sent before */
@@ -327,11 +368,11 @@ void sl_broker_tell(struct sl_broker_client *cl, enum sl_broker_type type, uint6
 			    (unsigned)type, flag);
 		return;
 	}
-	if (cl->is_up && cl->n == 0)
+	if (cl->is_up && cl->queue.n == 0)
 		r = send_kept(cl, &k);
 	if (r == 0 || type == SL_BROKER_PROBE)
 		return;
-	keep(cl, k);
+	keep(&cl->queue, k);
 	if (cl->is_up && r == -EAGAIN)
 		wait_for_room(cl, true);
 }

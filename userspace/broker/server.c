@@ -35,13 +35,21 @@ bool sl_broker_is_on(const struct sl_broker *b)
 
 int sl_broker_order(struct sl_broker *b, enum sl_packet_op op, const struct sl_kflow *flow)
 {
-	struct sl_packet_request *q = sl_packet_request(b->packet);
+	struct sl_packet_request *q;
 	int r;
 
+	if (!b->packet)
+		return -ENODEV;
+	q = sl_packet_request(b->packet);
 	*q = (struct sl_packet_request){ .op = op, .conn_id = flow->conn_id };
 	memcpy(q->key, flow->key, sizeof(q->key));
 	r = sl_packet_run(b->packet);
 	return r < 0 ? r : (int)q->result;
+}
+
+bool sl_broker_may_warn(struct sl_broker *b)
+{
+	return sl_log_allowed(&b->log_limit, sl_loop_now_ms(b->loop), 5, 10000);
 }
 
 /* ---- status ---- */

@@ -279,7 +279,7 @@ bool sl_conn_is_at_rest(const struct sl_conn *c)
 	for (int i = 0; i < SL_SIDE_COUNT_; i++)
 		if (c->flow[i].held || c->flow[i].pipe.used > 0)
 			return false;
-	return c->state != SL_CONN_CONNECTING && undelivered(c) == 0;
+	return c->state != SL_CONN_CONNECTING && !c->again.is_queued && undelivered(c) == 0;
 }
 
 /* A drained connection in the middle of an exchange is left alone until the final deadline. */
@@ -646,7 +646,7 @@ void sl_conn_routed(struct sl_conn *c, uint32_t route)
 	}
 	c->route = &c->gen->routes[route];
 	c->engine_id = SL_ENGINE_RELAY; /* in charge from the start, whatever takes over later */
-	c->engine_reason = sl_engine_reason_for(c->route->conf);
+	c->engine_reason = sl_handover_reason(c);
 	why = admit(c);
 	if (why != SL_REASON_NONE)
 		sl_conn_refuse(c, why);

@@ -2,6 +2,8 @@
 #include "proxy/handover.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -21,11 +23,11 @@
 /* Looks for a quiet moment before the flow is frozen, and the pauses between them. */
 static const uint8_t poll_ms[] = { 1, 1, 2, 4, 8, 16, 32 };
 /*
- * Frozen, a flow loses what its peers send; they send it again, after their timers' patience (200 ms
- * at least, RFC 6298 as Linux has it). Each time a little longer: what is queued must get out meanwhile.
+ * Frozen, a flow loses what its peers send; they send it again, after their timers' patience (200
+ * ms at least, RFC 6298 as Linux has it). Each time a little longer: what is queued must
+ * get out meanwhile.
  */
-#define FREEZE_MS 20
-#define FREEZE_MAX 4
+static const uint8_t freeze_ms[] = { 20, 30, 40, 60 };
 #define FREEZE_PAUSE_MS 300
 /* No answer: the broker hangs, or none comes back after one has died. */
 #define ANSWER_MS 10000
@@ -53,6 +55,7 @@ struct sl_handover {
 	bool missed_events;
 	uint64_t frozen_until_ms;
 	uint64_t asked_us;
+	uint64_t answer_by_ms;
 	struct sl_packet_record record;
 };
 
@@ -133,7 +136,7 @@ static void freeze(struct sl_handover *h)
 	filter(h->conn, SL_BACKEND, SO_ATTACH_BPF, program);
 	h->is_frozen = true;
 	h->freezes++;
-	h->frozen_until_ms = now_ms(h) + (uint64_t)FREEZE_MS * h->freezes;
+	h->frozen_until_ms = now_ms(h) + freeze_ms[h->freezes - 1];
 }
 
 static void thaw(struct sl_handover *h)
@@ -184,7 +187,7 @@ static void not_quiet(struct sl_handover *h, bool may_freeze)
 {
 	if (h->is_frozen && now_ms(h) < h->frozen_until_ms) {
 		wait(h, FROZEN, 1);
-	} else if (h->is_frozen && h->freezes >= FREEZE_MAX) {
+	} else if (h->is_frozen && h->freezes >= SL_ARRAY_LEN(freeze_ms)) {
 		give_up(h, SL_WHY_NOT_QUIESCENT);
 	} else if (h->is_frozen) {
 		thaw(h);
@@ -222,11 +225,12 @@ static void ask(struct sl_handover *h)
 	struct sl_broker_handover request = describe(h);
 	int r = sl_packet_name(c, &h->record.flow);
 
+	h->asked_us = sl_loop_now_us(c->worker->loop);
 	if (r == 0)
 		r = sl_broker_ask(c->worker->handovers->client, c->id, &request,
 				  c->side[SL_CLIENT].io.fd, c->side[SL_BACKEND].io.fd);
 	if (r == 0) {
-		h->asked_us = sl_loop_now_us(c->worker->loop);
+		h->answer_by_ms = now_ms(h) + ANSWER_MS;
 		wait(h, ASKED, ANSWER_MS);
 	} else if (r == -EAGAIN && (!h->is_frozen || now_ms(h) < h->frozen_until_ms)) {
 		wait(h, h->is_frozen ? FROZEN : WAITING, BUSY_MS);
@@ -252,16 +256,34 @@ static void attempt(struct sl_handover *h)
 }
 
 /* What came while the broker had the sockets. */
-static void resume(struct sl_handover *h)
+static void resume(struct sl_conn *c)
 {
-	struct sl_conn *c = h->conn;
-
-	if (!h->missed_events)
-		return;
-	h->missed_events = false;
 	c->engine->on_socket(c, SL_CLIENT, SL_IO_IN | SL_IO_OUT);
 	if (c->state != SL_CONN_CLOSED)
 		c->engine->on_socket(c, SL_BACKEND, SL_IO_IN | SL_IO_OUT);
+}
+
+/* Asks the next broker what became of it. */
+static void resolve(struct sl_handover *h)
+{
+	struct sl_conn *c = h->conn;
+	struct sl_broker_client *cl = c->worker->handovers->client;
+	struct sl_broker_handover request = describe(h);
+	int r = sl_broker_resolve(cl, c->id, &request, c->side[SL_CLIENT].io.fd,
+				  c->side[SL_BACKEND].io.fd);
+
+	if (r < 0 && sl_broker_client_is_up(cl))
+		wait(h, IN_DOUBT, BUSY_MS);
+	else
+		wait(h, r < 0 ? IN_DOUBT : ASKED, h->answer_by_ms - now_ms(h));
+}
+
+/* Nobody can tell what became of it: if it is in the kernel, it must not be in both. */
+static void end_in_doubt(struct sl_handover *h)
+{
+	sl_log_conn(SL_LOG_ERROR, h->conn->id,
+		    "no broker has answered for %d ms, ending the connection", ANSWER_MS);
+	sl_conn_end(h->conn, SL_REASON_ERROR, true);
 }
 
 static void on_timer(struct sl_timer *timer)
@@ -275,11 +297,10 @@ static void on_timer(struct sl_timer *timer)
 		break;
 	case ASKED:
 	case IN_DOUBT:
-		/* Nobody can tell what became of it: if it is in the kernel, it must not be in
-		 * both. */
-		sl_log_conn(SL_LOG_ERROR, h->conn->id,
-			    "no broker has answered for %d ms, ending the connection", ANSWER_MS);
-		sl_conn_end(h->conn, SL_REASON_ERROR, true);
+		if (now_ms(h) < h->answer_by_ms)
+			resolve(h);
+		else
+			end_in_doubt(h);
 		break;
 	case IN_KERNEL:
 		break;
@@ -297,17 +318,40 @@ static void on_up(void *arg)
 
 		sl_list_for_each (pos, &hs->bucket[i]) {
 			struct sl_handover *h = SL_CONTAINER_OF(pos, struct sl_handover, node);
-			struct sl_broker_handover request;
 
-			if (h->phase != IN_DOUBT)
-				continue;
-			request = describe(h);
-			if (sl_broker_resolve(hs->client, h->conn->id, &request,
-					      h->conn->side[SL_CLIENT].io.fd,
-					      h->conn->side[SL_BACKEND].io.fd) == 0)
-				h->phase = ASKED;
+			/* Too late for those that end in this turn. */
+			if (h->phase == IN_DOUBT && now_ms(h) < h->answer_by_ms)
+				resolve(h);
 		}
 	}
+}
+
+static bool is_in_repair(const struct sl_conn *c, enum sl_side side)
+{
+	int on = 0;
+	socklen_t len = sizeof(on);
+
+	return getsockopt(c->side[side].io.fd, IPPROTO_TCP, TCP_REPAIR, &on, &len) < 0 || on != 0;
+}
+
+/*
+ * The broker will not read the request any more. Where it has not begun with the sockets nothing is
+ * in doubt; else the next one knows.
+ */
+static void left_alone(struct sl_handover *h)
+{
+	struct sl_conn *c = h->conn;
+	bool missed_events = h->missed_events;
+
+	if (is_in_repair(c, SL_CLIENT) || is_in_repair(c, SL_BACKEND)) {
+		h->phase = IN_DOUBT;
+		return;
+	}
+	h->is_frozen = true; /* perhaps by the broker */
+	h->missed_events = false;
+	try_later(h);
+	if (missed_events)
+		resume(c);
 }
 
 static void on_down(void *arg)
@@ -316,12 +360,13 @@ static void on_down(void *arg)
 
 	for (size_t i = 0; i < BUCKETS; i++) {
 		struct sl_list *pos;
+		struct sl_list *tmp;
 
-		sl_list_for_each (pos, &hs->bucket[i]) {
+		sl_list_for_each_safe (pos, tmp, &hs->bucket[i]) {
 			struct sl_handover *h = SL_CONTAINER_OF(pos, struct sl_handover, node);
 
 			if (h->phase == ASKED)
-				h->phase = IN_DOUBT;
+				left_alone(h);
 		}
 	}
 }
@@ -330,22 +375,18 @@ static void refused(struct sl_handover *h, const struct sl_broker_result *result
 {
 	struct sl_conn *c = h->conn;
 	enum sl_engine_reason why = (enum sl_engine_reason)result->why;
+	bool missed_events = h->missed_events;
 
+	h->missed_events = false;
 	sl_conn_set_reason(c, why);
-	if (result->is_final) {
-		thaw(h);
-		h->phase = WAITING;
-		resume(h);
-		if (c->handover)
-			give_up(h, why);
-		return;
-	}
-	if (why == SL_WHY_NOT_QUIESCENT)
+	if (result->is_final)
+		give_up(h, why);
+	else if (why == SL_WHY_NOT_QUIESCENT)
 		not_quiet(h, !result->has_holes);
 	else
 		try_later(h);
-	if (c->handover)
-		resume(h);
+	if (missed_events)
+		resume(c);
 }
 
 static void taken_over(struct sl_handover *h)
@@ -421,11 +462,21 @@ static uint32_t adopt(struct sl_handovers *hs, uint64_t conn_id, const struct sl
 	return 1;
 }
 
+/* Of a connection in doubt the next broker may have found the entries before it was asked. */
+static uint32_t claim(struct sl_handovers *hs, uint64_t conn_id, const struct sl_broker_flow *flow)
+{
+	const struct sl_handover *h = find(hs, conn_id);
+
+	if (!h)
+		return adopt(hs, conn_id, flow);
+	return h->phase == ASKED || h->phase == IN_DOUBT || h->phase == IN_KERNEL;
+}
+
 static void on_adopt(void *arg, uint64_t conn_id, const struct sl_broker_flow *flow)
 {
 	struct sl_handovers *hs = arg;
-	struct sl_conn *c = in_kernel(hs, conn_id);
-	uint32_t how = c ? 1 : adopt(hs, conn_id, flow);
+	uint32_t how = claim(hs, conn_id, flow);
+	struct sl_conn *c;
 
 	sl_broker_tell(hs->client, SL_BROKER_ADOPTED, conn_id, how);
 	c = how == 1 ? in_kernel(hs, conn_id) : NULL;
@@ -448,7 +499,7 @@ enum sl_engine_reason sl_handover_reason(const struct sl_conn *c)
 		return SL_WHY_CONFIGURED;
 	if (off != SL_WHY_ELIGIBLE)
 		return off;
-	if (!c->has_own_port)
+	if (c->connect_us != 0 && !c->has_own_port)
 		return SL_WHY_PORT_RANGE_FULL;
 	return SL_WHY_SHORT_LIVED;
 }

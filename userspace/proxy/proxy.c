@@ -192,6 +192,8 @@ static void on_broker_down(void *arg)
 
 	p->broker_expected = false;
 	set_reason(p, SL_WHY_NO_PRIVILEGE);
+	if (p->flushed) /* it may not have read that: the next one is asked */
+		sl_broker_tell(p->broker, SL_BROKER_FLUSH, 0, 0);
 }
 
 static void on_flushed(void *arg)
