@@ -243,7 +243,7 @@ enum sl_packet_op {
 			     */
 	SL_PACKET_OP_PROBE, /* one injected keep-alive per side: live peers answer */
 	SL_PACKET_OP_REMOVE,  /* delete both entries, if both are of conn_id or absent */
-	SL_PACKET_OP_ROUTE,   /* new ifindex[] of both directions */
+	SL_PACKET_OP_ROUTE,   /* the devices are ifindex[] now; 0: as it was */
 	SL_PACKET_OP_RESTORE, /* key[0]'s entry is there, its partner is not: make it again */
 	SL_PACKET_OP_TOLD,    /* mark both entries so */
 };
@@ -282,7 +282,10 @@ struct sl_packet_sock {
 };
 _Static_assert(sizeof(struct sl_packet_sock) == 48, "layout");
 
-/* [0]: packets of the client, the client's socket; [1]: the backend's. */
+/*
+ * [0]: packets of the client, the client's socket, the device towards it; [1]: the backend's. The
+ * frame the program is run with has at least 60 octets and the type of the flow, 0x0800 or 0x86dd.
+ */
 struct sl_packet_request {
 	enum sl_packet_op op;
 	enum sl_packet_result result; /* out */
