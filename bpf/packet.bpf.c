@@ -101,7 +101,7 @@ static __always_inline int decide(struct __sk_buff *skb, const struct sl_packet_
 
 /*
  * Options, timestamps aside, are rare: SACK blocks after a loss. -1: unreadable.
- * `times` is filled and rewritten if nothing else is there.
+ * 1: there is nothing but `times`, which are rewritten.
  */
 static __always_inline int rewrite_rest(struct __sk_buff *skb, const struct segment *s,
 					struct tcp_times *times, struct change *c)
@@ -111,15 +111,11 @@ static __always_inline int rewrite_rest(struct __sk_buff *skb, const struct segm
 
 	if (s->tcp_length == TCP_PLAIN)
 		return 0;
-	if (s->tcp_length == TCP_TIMED) {
-		if (bpf_skb_load_bytes(skb, s->l4 + TCP_PLAIN, times, sizeof(*times)) < 0)
-			return -1;
-		if (times->layout == bpf_htonl(TIMES_LAYOUT)) {
-			if (!is_injected(skb))
-				note_times(f, times);
-			rewrite_times(times, f, c);
-			return 1;
-		}
+	if (s->tcp_length == TCP_TIMED && times->layout == bpf_htonl(TIMES_LAYOUT)) {
+		if (!is_injected(skb))
+			note_times(f, times);
+		rewrite_times(times, f, c);
+		return 1;
 	}
 	sum = rewrite_options(skb, s, f);
 	if (sum < 0)
@@ -163,12 +159,14 @@ static __always_inline __u32 whole_length(const struct __sk_buff *skb, __u32 l3,
 static __noinline int forward4(struct __sk_buff *skb, struct segment *s)
 {
 	struct sl_packet_key key;
-	struct packet4 p = { 0 };
 	struct change c = { 0 };
+	struct packet4 p;
 	const __u32 heads = sizeof(p.ip) + TCP_PLAIN;
 	int r;
 
-	if (bpf_skb_load_bytes(skb, s->l3, &p, heads) < 0)
+	/* Most have timestamps; what stands in their place otherwise is not looked at. */
+	if (bpf_skb_load_bytes(skb, s->l3, &p, sizeof(p)) < 0 &&
+	    bpf_skb_load_bytes(skb, s->l3, &p, heads) < 0)
 		return STEP_ODD;
 	if (p.ip.protocol != IPPROTO_TCP)
 		return p.ip.protocol == IPPROTO_ICMP ? STEP_ICMP : GO_ON;
@@ -197,16 +195,20 @@ static __noinline int forward4(struct __sk_buff *skb, struct segment *s)
 static __noinline int forward6(struct __sk_buff *skb, struct segment *s)
 {
 	struct sl_packet_key key;
-	struct packet6 p = { 0 };
 	struct change c = { 0 };
+	struct packet6 p;
 	const __u32 heads = sizeof(p.ip) + TCP_PLAIN;
 	__u32 payload;
 	int r;
 
-	if (bpf_skb_load_bytes(skb, s->l3, &p, heads) < 0)
+	/* Most have timestamps; what stands in their place otherwise is not looked at. */
+	if (bpf_skb_load_bytes(skb, s->l3, &p, sizeof(p)) < 0 &&
+	    bpf_skb_load_bytes(skb, s->l3, &p, heads) < 0)
 		return STEP_ODD;
+	if (p.ip.next == IPPROTO_ICMPV6)
+		return STEP_ICMP;
 	if (p.ip.next != IPPROTO_TCP)
-		return p.ip.next == IPPROTO_ICMPV6 ? STEP_ICMP : STEP_ODD;
+		return is_extension(p.ip.next) ? STEP_ODD : GO_ON;
 	key_of6(&p.ip, p.tcp.src, p.tcp.dst, &key);
 	s->flow = bpf_map_lookup_elem(&flows, &key);
 	if (!s->flow)

@@ -66,6 +66,12 @@ static __noinline int handle_odd4(struct __sk_buff *skb, __u32 l3)
 	return drop_if_known(&key, why);
 }
 
+static __always_inline int is_extension(__u8 next)
+{
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS ||
+	       next == IPPROTO_AH || next == IPPROTO_FRAGMENT;
+}
+
 struct extensions {
 	__u32 at;
 	__u8 next;
@@ -77,10 +83,7 @@ static __always_inline int skip_extension(struct __sk_buff *skb, struct extensio
 {
 	__u8 head[4]; /* next header, length, and of a fragment its offset */
 
-	if (x->next != IPPROTO_HOPOPTS && x->next != IPPROTO_ROUTING &&
-	    x->next != IPPROTO_DSTOPTS && x->next != IPPROTO_AH && x->next != IPPROTO_FRAGMENT)
-		return 0;
-	if (bpf_skb_load_bytes(skb, x->at, head, sizeof(head)) < 0)
+	if (!is_extension(x->next) || bpf_skb_load_bytes(skb, x->at, head, sizeof(head)) < 0)
 		return 0;
 	if (x->next == IPPROTO_FRAGMENT) {
 		/* RFC 8200 section 4.5: a later fragment ends the search. */

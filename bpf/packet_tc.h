@@ -91,7 +91,8 @@ static __always_inline int send(struct __sk_buff *skb, __u32 l3, __u32 ifindex)
 	}
 	if (!l3 && bpf_skb_change_head(skb, sizeof(struct eth_head), 0) < 0)
 		return DROP;
-	skb->mark = 0;
+	if (is_injected(skb))
+		skb->mark = 0;
 	return (int)bpf_redirect_neigh(ifindex, 0, 0, 0);
 }
 

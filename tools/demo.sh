@@ -40,7 +40,7 @@ cleanup() {
 		wait_for 10 namespaces_empty && break
 	done
 	for ns in $client $proxy $server; do ip netns del $ns; done
-	rmdir "/sys/fs/bpf/sluice-demo-$id"
+	umount "$tmp/bpf"
 	rm -rf "$tmp"
 }
 namespaces_empty() {
@@ -118,7 +118,12 @@ start_servers() {
 			  fastcgi_temp_path $tmp/nginx-fastcgi;
 			  uwsgi_temp_path $tmp/nginx-uwsgi;
 			  scgi_temp_path $tmp/nginx-scgi;
-			  server { listen 8081; listen 8082; root $web; }
+			  server {
+			    listen 8081;
+			    listen 8082;
+			    root $web;
+			    location /paced { alias $web/download; limit_rate 6m; }
+			  }
 			  ssl_certificate $tmp/cert.pem;
 			  ssl_certificate_key $tmp/key.pem;
 			  server { listen 8443 ssl; return 200 "This is the shop.\n"; }
@@ -126,12 +131,12 @@ start_servers() {
 			}
 		END
 		on $server "$nginx" -p "$tmp" -c "$tmp/nginx.conf" -e "$tmp/nginx.log" >/dev/null 2>&1 &
-		server_name="nginx"
+		server_name="nginx" paced=paced
 	else
 		for port in 8081 8082; do
 			on $server /usr/bin/python3 -m http.server -d "$web" $port >/dev/null 2>&1 &
 		done
-		server_name="python3's http.server"
+		server_name="python3's http.server" paced=download
 	fi
 	for port in 8081 8082; do
 		wait_for 50 on $server curl -sf -o /dev/null "http://127.0.0.1:$port/hello.txt" || return 1
@@ -145,7 +150,7 @@ write_config() { # [more]
 		global:
 		  runtime_dir: $tmp/run
 		  state_dir: $tmp/state
-		  bpf_dir: /sys/fs/bpf/sluice-demo-$id
+		  bpf_dir: $tmp/bpf/sluice
 		  http: 127.0.0.1:9180
 		  log: { access: $tmp/access.log }
 		routes:
@@ -166,6 +171,8 @@ write_config() { # [more]
 
 # ---- the show ---------------------------------------------------------------
 
+# A place for pinned kernel objects that goes with the demo; without one the kernel carries nothing.
+mkdir "$tmp/bpf" && mount -t bpf bpf "$tmp/bpf" 2>/dev/null
 network || fail "could not make the network namespaces"
 start_servers || fail "the server did not start"
 write_config
@@ -178,8 +185,11 @@ say "Port 8080 goes to two targets in turn; everything else is default." ""
 indent <"$config"
 
 # Not through on(): the shell's child must be the daemon itself.
-ip netns exec $proxy "$O/sluiced" -c "$config" >"$tmp/daemon.log" 2>&1 &
-daemon=$!
+start_daemon() {
+	ip netns exec $proxy "$O/sluiced" -c "$config" >>"$tmp/daemon.log" 2>&1 &
+	daemon=$!
+}
+start_daemon
 wait_for 50 on $client curl -sf -m 2 -o "$tmp/hello" $url/hello.txt || fail "no answer through the proxy"
 
 heading "A request through it"
@@ -239,6 +249,62 @@ for ((i = 0; i < downloads; i++)); do
 done
 [ $bad = 0 ] || fail "$bad downloads are damaged"
 say "" "Meanwhile all $downloads downloads arrived; each is equal to the original, byte for byte."
+
+# What the kernel carries needs no daemon.
+carried() { sluice conns --json | jq '[.[] | select(.engine == "packet")] | length'; }
+all_carried() { [ "$(carried)" = 3 ]; }
+received() { stat -c %s "$tmp"/survivor.* 2>/dev/null | awk '{ n += $1 } END { printf "%.1f MB\n", n / 1e6 }'; }
+adopted() { [ "$(sluice status --json 2>/dev/null | jq '.kernel.adopted > 0 and .connections.active > 0 and .kernel.orphans == 0')" = true ]; }
+survive() {
+	local pid before bad=0 i n
+	pids=()
+	for i in 1 2 3; do
+		on $client curl -sf -m 60 --limit-rate 6M -o "$tmp/survivor.$i" $url/$paced &
+		pids+=($!)
+	done
+	wait_for 60 all_carried || {
+		say "Only $(carried) of 3 downloads have moved, the others were never quiet: no kill then."
+		for pid in "${pids[@]}"; do wait "$pid"; done
+		return
+	}
+	say "Three more downloads. After 64 KiB or a second each moves into the kernel, as those before did:" \
+		"a program at the network interfaces rewrites its packets, no process touches a byte." ""
+	shown sluice flows
+	sluice flows --json | jq -r '"CLIENT FRONT SOURCE BACKEND STATE PACKETS", (.flows[] | select(.state == "active") |
+		"\(.client) \(.front) \(.source) \(.backend) \(.state) \(.up.packets + .down.packets)")' | column -t | indent
+	say "" "Now every process of the daemon is killed."
+	shown kill -9 "\$(all of them)"
+	ip netns pids $proxy | while read -r pid; do kill -9 "$pid"; done
+	wait $daemon 2>/dev/null
+	wait_for 20 namespace_is_empty || fail "something is left in the proxy's namespace"
+	before=$(received)
+	sleep 1
+	say "    processes in the proxy's namespace   $(ip netns pids $proxy | wc -l)" \
+		"    received so far                      $before" \
+		"    a second later                       $(received)" ""
+	say "A new daemon finds them, with their ids, clients, routes and counters:"
+	start_daemon
+	wait_for 50 adopted || fail "the new daemon found no flow"
+	shown sluice status
+	sluice status | grep -E '^(sluiced|connections|packet)' | fold -s -w 96 | indent
+	table
+	for pid in "${pids[@]}"; do wait "$pid" || bad=$((bad + 1)); done
+	for i in 1 2 3; do cmp -s "$web/download" "$tmp/survivor.$i" || bad=$((bad + 1)); done
+	[ $bad = 0 ] || fail "$bad downloads did not survive"
+	say "" "All three arrived, byte for byte, and have an access line like any other:"
+	has_lines() { [ "$(grep -c engine=packet "$tmp/access.log")" -ge 3 ]; }
+	wait_for 20 has_lines || fail "no access lines of the survivors"
+	n=$(tail -n 1 "$tmp/access.log")
+	fold -s -w 92 <<<"$n" | indent
+}
+namespace_is_empty() { [ -z "$(ip netns pids $proxy)" ]; }
+heading "kill -9 of the daemon in the middle"
+if sluice status --json | jq -e .packet.available >/dev/null; then
+	survive
+else
+	say "This needs the packet engine, and here it is $(sluice status --json | jq -r .packet.reason)."
+fi
+rm -f "$tmp"/survivor.*
 
 heading "A mistake in the configuration"
 say "A port that does not exist and a misspelt key, found before anything is touched:" ""

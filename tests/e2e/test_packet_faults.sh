@@ -34,7 +34,7 @@ relay_because() { # REGEX: a held connection is on relay for that reason
 }
 # transfer NAME PORT...: gigabytes both ways until stop_transfer, on the engine before we go on.
 transfer() {
-	client_bg long long to=$PROXY_IP:"$2" c=2 t="${T:-2}" rate=${RATE:-40000000} stall=$((8000 * SLOW)) timeout=60
+	client_bg long long to=$PROXY_IP:"$2" c=2 t=600 rate=${RATE:-40000000} stall=$((8000 * SLOW)) timeout=60
 	wait_engine "$1"
 	wait_for eval '[ "$(n_on $ENGINE '"$1"')" = 2 ]'
 	wait_until 5000 long_moved long 5 || fail "nothing moves"
@@ -103,7 +103,7 @@ pins() {
 	moves_on "flows unpinned"
 	local before
 	before=$(pinned)
-	find "$(bpf_of)" -mindepth 1 -delete
+	find "$(bpf_of)" -mindepth 1 ! -name '*.debug' -delete
 	wait_until 3000 eval '[ "$(pinned)" = "$before" ]' || fail "pinned again: $(pinned), before: $before"
 	assert_between "repairs counted" "$(drift)" 1 1000
 	moves_on "all unpinned"
@@ -124,9 +124,28 @@ detach() {
 		in_ns proxy tc qdisc del dev "$1" clsact
 	fi
 }
+# While no program is there our stack answers for what it knows nothing of: a flow that is busy then is
+# reset, which both ends must see and the records must tell; whoever is quiet sees nothing of it.
+outlived() { # WHAT
+	stop_peer long
+	echo "$1: $RESULT"
+	if [ "$RC" != 0 ]; then
+		assert_eq "$1: how the clients ended" "$(sed 's/.*: \(.*\): sent.*/\1/' "$LAB_DIR/long.out.err" | sort | uniq -c | xargs)" "2 Connection reset by peer"
+		wait_until 5000 eval '[ -z "$(engine_of l)" ]' || fail "$1: ended ones in conns: $(sl conns --route l)"
+		assert_match "$1: reasons" "$(access l client_reason) $(access l backend_reason)" 'econnreset'
+		rm "$LAB_DIR/long.out.err"
+		grep -v 'Connection reset by peer' "$LAB_DIR/l.out.err" >"$LAB_DIR/l.other" && fail "$1: the server: $(cat "$LAB_DIR/l.other")"
+		l_resets=1
+	fi
+	assert_eq "$1: the quiet ones" "$(sl conns --route e --json | jq length) $(engine_of e)" "5 $ENGINE"
+}
+l_resets=
 links() {
 	local link start
 	running
+	client_bg quiet hold to=$PROXY_IP:8081 n=5 ping=1 timeout=60
+	wait_for has_output quiet
+	wait_engine e
 	for link in cli srv; do
 		wait_for attached $link
 		transfer l 8082
@@ -135,11 +154,12 @@ links() {
 		if attached $link; then echo "attached again before anybody could look"; fi
 		wait_until 2500 attached $link || fail "$link: not attached again: $(programs_on proxy $link)"
 		echo "$link: attached again after $(($(now_ms) - start)) ms"
-		moves_on "$link detached"
-		stop_transfer "$link detached" 4000
+		outlived "$link detached"
 		served
 	done
 	assert_between "repairs counted" "$(drift)" 1 1000
+	stop_peer quiet
+	assert_eq "the quiet ones: $RESULT" "$RC" 0
 	alive
 }
 
@@ -176,16 +196,17 @@ link_down() {
 	alive
 }
 
-# mtu SHAPE NS LINK: one-way bulk; lowered on the proxy's own way out.
+# mtu_one WAY LINK: one-way bulk; the MTU of the proxy's own way out is lowered.
 mtu_one() {
-	client_bg mtu verify to=$PROXY_IP:8083 n=2 c=2 max=400000000 shapes="$1" timeout=60 stall=$((8000 * SLOW))
-	wait_engine v
-	wait_for eval '[ "$(n_on $ENGINE v)" = 2 ]'
+	local moved
+	client_bg long long to=$PROXY_IP:8082 c=2 t=600 way="$1" rate=${RATE:-40000000} stall=$((8000 * SLOW)) timeout=60
+	wait_engine l
+	wait_for eval '[ "$(n_on $ENGINE l)" = 2 ]'
+	wait_until 5000 long_moved long 5 max || fail "nothing moves"
 	set_mtu 1300 proxy "$2"
-	join_peer mtu
-	echo "MTU of $2 lowered, $1: $RESULT"
-	assert_eq "MTU $1: $(cat "$LAB_DIR/mtu.out.err")" "$RC" 0
-	assert_between "MTU $1: longest gap, ms" "$(jq .max_gap_ms <<<"$RESULT")" 0 $((3000 * SLOW))
+	moved=$(tail -n 1 "$LAB_DIR/long.out" | jq -r '[.up, .down] | max / 1000000 | floor')
+	wait_until 10000 long_moved long $((moved + 20)) max || fail "MTU of $2 lowered: the transfer does not go on"
+	stop_transfer "MTU of $2 lowered, $1" 3000
 	set_mtu 1500 proxy "$2"
 	in_ns client ip route flush cache
 	in_ns backend ip route flush cache
@@ -267,7 +288,7 @@ if [ -n "$started" ]; then
 	stop_peer v
 	assert_eq "verified transfers: $(cat "$LAB_DIR/v.out.err")" "$RC" 0
 	stop_peer l
-	assert_eq "long transfers: $(cat "$LAB_DIR/l.out.err")" "$RC" 0
+	if [ -z "$l_resets" ]; then assert_eq "long transfers: $(cat "$LAB_DIR/l.out.err")" "$RC" 0; fi
 	wait_until 3000 eval '! on_packet || no_live_flows' || fail "live entries left"
 	stop_sluice
 	assert_eq "exit code" "$RC" 0

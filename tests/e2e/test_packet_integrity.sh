@@ -56,39 +56,39 @@ both_ends() { for ns in client backend; do tcp_option $ns "$1" "$2"; done; }
 plain() { main plain 50; }
 offloads_off() {
 	offloads off
-	main offloads_off 50
+	main offloads_off 30
 	offloads on
 }
 wrap() { main wrap 50 wrap=1; }
 loopback() {
-	transfers "backend on loopback" client "$N" 50 to=$PROXY_IP:8082 to="[$PROXY6]:8083"
+	transfers "backend on loopback" client "$N" 30 to=$PROXY_IP:8082 to="[$PROXY6]:8083"
 	sum_local=$((sum_local + N))
 }
 local_client() {
-	transfers "client on this host" proxy "$N" 50 to=$PROXY_IP:8080 to="[$PROXY6]:8081"
+	transfers "client on this host" proxy "$N" 30 to=$PROXY_IP:8080 to="[$PROXY6]:8081"
 	sum=$((sum + N))
 }
 both_local() {
-	transfers "both on this host" proxy "$N" 0 to=127.0.0.1:8082 to="[::1]:8083"
+	transfers "both on this host" proxy "$N" 30 to=127.0.0.1:8082 to="[::1]:8083"
 	sum_local=$((sum_local + N))
 }
-resets() { main resets 0 rst=50; }
+resets() { main resets 5 rst=50; }
 timestamps_off() {
 	both_ends timestamps 0
-	main timestamps_off 50
+	main timestamps_off 30
 	both_ends timestamps 1
 }
 sack_off() {
 	both_ends sack 0
-	main sack_off 50
+	main sack_off 30
 	both_ends sack 1
 }
 scaling_one_sided() {
 	tcp_option client window_scaling 0
-	main scaling_off_client 50
+	main scaling_off_client 30
 	tcp_option client window_scaling 1
 	tcp_option backend window_scaling 0
-	main scaling_off_backend 50
+	main scaling_off_backend 30
 	tcp_option backend window_scaling 1
 }
 ecn_one_sided() {
@@ -103,7 +103,7 @@ ecn_one_sided() {
 }
 scales() {
 	wide_windows
-	transfers scales client "$SCALE_N" 50 to=$PROXY_IP:8084 scales=1
+	transfers scales client "$SCALE_N" 30 to=$PROXY_IP:8084 scales=1
 	sum_scales=$((sum_scales + SCALE_N))
 	for ns in client backend; do in_ns $ns sysctl -qw net.ipv4.tcp_rmem="4096 131072 6291456"; done
 }

@@ -21,7 +21,7 @@ $(proute long 8080 "\"$BACKEND_IP:8000\"")
 $(proute held 8081 "\"$BACKEND_IP:8001\"")
 $(proute v 8082 "\"$BACKEND_IP:8002\"")"
 mark_rst
-client_bg long long to=$PROXY_IP:8080 c=2 t=1 rate=${RATE:-100000000} stall=$((4000 * SLOW)) timeout=120
+client_bg long long to=$PROXY_IP:8080 c=2 t=600 rate=${RATE:-100000000} stall=$((4000 * SLOW)) timeout=120
 client_bg held hold to=$PROXY_IP:8081 n=20 ping=1 timeout=120
 wait_for has_output held
 wait_engine held

@@ -90,7 +90,8 @@ n_live_flows() {
 }
 no_live_flows() { [ "$(n_live_flows)" = 0 ]; }
 no_flows() { [ "$(n_flows)" = 0 ]; }
-pinned() { find "$(bpf_of)" -mindepth 1 -printf '%P\n' 2>/dev/null | sort | xargs; }
+# of which progs.debug and maps.debug are the file system's own
+pinned() { find "$(bpf_of)" -mindepth 1 ! -name '*.debug' -printf '%P\n' 2>/dev/null | sort | xargs; }
 # counter NAME: of the programs, summed over the processors.
 counter() { dump counters | jq "[.. | objects | .$1? // empty | numbers] | add // 0"; }
 # programs_on NS LINK: those at its ingress: "tcx:NAME", "tc:NAME", "xdp:NAME".
@@ -285,11 +286,11 @@ local_client_bg() {
 	PEER_PIDS[$name]=$LAST
 }
 
-# long_moved NAME MB: a `long` client has sent and received so much, each way.
+# long_moved NAME MB [max]: a `long` client has sent and received so much, each way; max: one way.
 long_moved() {
 	local row
 	kill -USR1 "${PEER_PIDS[$1]}" 2>/dev/null || return 1
-	row=$(tail -n 1 "$LAB_DIR/$1.out" | jq -r "[.up, .down] | min / 1000000 | floor" 2>/dev/null) || return 1
+	row=$(tail -n 1 "$LAB_DIR/$1.out" | jq -r "[.up, .down] | ${3:-min} / 1000000 | floor" 2>/dev/null) || return 1
 	[ "${row:-0}" -ge "$2" ]
 }
 

@@ -8,14 +8,17 @@
  *   verify   n= transfers with c= at a time against `peer_server verify`: every byte checked both
  *            ways, random sizes up to max=, chunks, pauses and orders of closing; seed=
  *            shapes=mixed,ping,up,down,duplex,half,rest or all (default mixed); rest=MS of silence
- * in the middle; rst=PERCENT of the transfers are reset somewhere, by either side; burst=1: all
- * connect, then all start at once; burst=2: at SIGUSR1; wait=MS: that much later; wrap=1: sequence
- * numbers start just below 2^32; scales=1: any window scale; rcvbuf=, sndbuf=BYTES long     c=
- * transfers against `peer_server long`, both ways at once, every byte checked and hashed, until n=
- * bytes have gone up and t= seconds have passed, or SIGTERM; rate= bytes/s churn    n= connections,
- * c= at a time, given up in every phase= (list of numbers, below); reset_ok=1: the other side may
- * reset first rate     for t= seconds c= clients connect, request, read to EOF, close; pause=MS
- * between hold     n= idle connections until SIGTERM; ping=1: each gets one byte echoed first
+ *            in the middle; rst=PERCENT of the transfers are reset somewhere, by either side;
+ *            burst=1: all connect, then all start at once; burst=2: at SIGUSR1; wait=MS: that much
+ *            later; wrap=1: sequence numbers start just below 2^32; scales=1: any window scale;
+ *            rcvbuf=, sndbuf=BYTES
+ *   long     c= transfers against `peer_server long`, both ways at once (way=up, way=down: one),
+ *            every byte checked and hashed, until n= bytes have gone up and t= seconds have
+ *            passed, or SIGTERM; rate= bytes/s
+ *   churn    n= connections, c= at a time, given up in every phase= (list of numbers, below);
+ *            reset_ok=1: the other side may reset first
+ *   rate     for t= seconds c= clients connect, request, read to EOF, close; pause=MS between
+ *   hold     n= idle connections until SIGTERM; ping=1: each gets one byte echoed first
  *   trickle  c= connections, each has a line echoed every ms= until SIGTERM or t= seconds
  *   shot     one connection: send=TEXT or up=BYTES, fin=1, hold=1 (stay silent until the end),
  *            rst_ms= / close_ms= / fin_ms= (leave then), stop=BYTES (read so many, then RST)
@@ -512,6 +515,19 @@ static void long_tick(uint64_t now)
 	loop.stop = cl.done == cl.c;
 }
 
+static uint8_t long_way(void)
+{
+	const char *way = arg_str(&cl.args, "way", "both");
+
+	if (strcmp(way, "up") == 0)
+		return XFER_UP;
+	if (strcmp(way, "down") == 0)
+		return XFER_DOWN;
+	if (strcmp(way, "both") != 0)
+		die("way=%s", way);
+	return XFER_DUPLEX;
+}
+
 static int run_long(uint64_t until)
 {
 	uint64_t began = now_us();
@@ -528,7 +544,8 @@ static int run_long(uint64_t until)
 						      .seed_up = rng_next(&cl.rng),
 						      .seed_down = rng_next(&cl.rng),
 						      .len_up = arg_u64(&cl.args, "rate", 0),
-						      .len_down = cl.n };
+						      .len_down = cl.n,
+						      .shape = long_way() };
 		long_setup(c->lf);
 		conn_want(c, EPOLLOUT);
 		conn_wake(c, began + 100000);
@@ -1278,7 +1295,7 @@ int main(int argc, char **argv)
 		"stall",  "limit",    "pause",  "expect", "send",   "phase",  "t",        "ping",
 		"rst",    "up",       "fin",    "hold",   "fin_ms", "rst_ms", "close_ms", "stop",
 		"v",      "reset_ok", "shapes", "rest",   "burst",  "wait",   "wrap",     "scales",
-		"rcvbuf", "sndbuf",   "rate",   NULL
+		"rcvbuf", "sndbuf",   "rate",   "way",    NULL
 	};
 	uint64_t timeout;
 

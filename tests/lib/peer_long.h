@@ -25,7 +25,9 @@ struct long_trailer {
 };
 
 struct long_flow {
-	struct xfer_header header; /* len_up: bytes/s or 0; len_down: at least so many bytes */
+	/* len_up: bytes/s or 0; len_down: at least so many bytes; shape: XFER_UP, XFER_DOWN: one
+	   way alone, else both */
+	struct xfer_header header;
 	bool server;
 	bool finish; /* no more is to be sent */
 	bool eof, fin_sent;
@@ -56,6 +58,12 @@ static inline void long_setup(struct long_flow *f)
 	f->began = f->last_in = f->last_out = now_us();
 	stream_bytes(42, 0, long_block, LONG_PERIOD);
 	memcpy(long_block + LONG_PERIOD, long_block, LONG_PIECE);
+}
+
+/* Whether this end sends nothing but its end, and the trailer. */
+static inline bool long_is_mute(const struct long_flow *f, bool server)
+{
+	return f->header.shape == (server ? XFER_UP : XFER_DOWN);
 }
 
 static inline const uint8_t *long_bytes(uint64_t seed, uint64_t off)
@@ -102,6 +110,8 @@ static inline enum xfer_result long_read(struct conn *c, struct long_flow *f, ui
 			*why = strerror(errno);
 			return XFER_BAD;
 		}
+		if (long_is_mute(f, !f->server)) /* its first bytes are the last */
+			f->last_in = now;
 		long_gap(f, &f->last_in, now);
 		if (r == 0) {
 			f->eof = true;
@@ -125,6 +135,12 @@ static inline int long_write(struct conn *c, struct long_flow *f, uint64_t now)
 {
 	uint64_t seed = f->server ? f->header.seed_down : f->header.seed_up;
 
+	if (long_is_mute(f, f->server)) {
+		f->last_out = now;
+		if (f->server && f->eof)
+			f->finish = true;
+		return 0;
+	}
 	for (int burst = 0; burst < 16 && !f->finish; burst++) {
 		size_t n = LONG_PIECE;
 		const uint8_t *p = long_bytes(seed, f->sent);
@@ -189,7 +205,8 @@ static inline enum xfer_result long_step(struct conn *c, uint64_t stall_us, cons
 {
 	struct long_flow *f = c->lf;
 	uint64_t now = now_us();
-	uint64_t last = f->eof ? f->last_out : f->last_in;
+	bool can_write;
+	uint64_t last = f->eof || long_is_mute(f, !f->server) ? f->last_out : f->last_in;
 
 	if (now - last > stall_us) {
 		*why = "stalled";
@@ -203,9 +220,9 @@ static inline enum xfer_result long_step(struct conn *c, uint64_t stall_us, cons
 	}
 	if (f->eof && f->fin_sent)
 		return XFER_DONE;
-	conn_want(c, (f->eof ? 0 : (uint32_t)EPOLLIN) |
-			     (!f->fin_sent && (!f->header.len_up || f->finish) ? (uint32_t)EPOLLOUT
-									       : 0));
+	can_write =
+		!f->fin_sent && (f->finish || (!f->header.len_up && !long_is_mute(f, f->server)));
+	conn_want(c, (f->eof ? 0 : (uint32_t)EPOLLIN) | (can_write ? (uint32_t)EPOLLOUT : 0));
 	conn_wake(c, now + (f->header.len_up && !f->finish ? 4000 : 100000));
 	return XFER_RUNNING;
 }

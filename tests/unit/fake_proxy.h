@@ -47,6 +47,7 @@ struct sl_proxy {
 	size_t n_answered;
 	unsigned killed;
 	struct sl_kernel_view kernel;
+	uint64_t in_kernel; /* records of flows there */
 	struct sl_task flush_task;
 	sl_proxy_fn flushed; /* who waits for it; NULL: nobody */
 	void *flushed_arg;
@@ -200,6 +201,7 @@ void sl_proxy_kernel(const struct sl_proxy *p, struct sl_kernel_view *ret)
 /* A broker that can do something. */
 static inline void fake_packet_on(struct sl_proxy *p)
 {
+	p->in_kernel = 3;
 	p->kernel.has_broker = true;
 	p->kernel.off = SL_WHY_ELIGIBLE;
 	p->kernel.status = (struct sl_broker_status){ .is_on = 1,
@@ -237,9 +239,9 @@ int sl_proxy_flush(struct sl_proxy *p, sl_proxy_fn done, void *arg)
 
 void sl_proxy_totals(const struct sl_proxy *p, struct sl_proxy_totals *t)
 {
-	(void)p;
 	*t = (struct sl_proxy_totals){ .active = 3, .accepted = 10, .rejected = 2 };
 	t->engine_active[SL_ENGINE_RELAY] = 3;
+	t->engine_active[SL_ENGINE_PACKET] = p->in_kernel;
 	t->engine_total[SL_ENGINE_RELAY] = 8;
 	t->engine_why[SL_ENGINE_RELAY][SL_WHY_SHORT_LIVED] = 8;
 	t->handover[SL_WHY_ELIGIBLE] = 6;

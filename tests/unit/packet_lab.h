@@ -79,7 +79,7 @@ static inline struct noted lab_events(struct lab *l)
 
 	assert_true(ring_buffer__consume(l->ring) >= 0);
 	seen = l->seen;
-	l->seen.n = 0;
+	memset(&l->seen, 0, sizeof(l->seen));
 	return seen;
 }
 
@@ -257,7 +257,7 @@ static inline bool same_flow(const char *what, unsigned side, const struct sl_pa
 /* In any order. */
 static inline bool same_events(const char *what, const struct noted *got, const struct noted *want)
 {
-	bool same = got->n == want->n;
+	bool same = got->n == want->n && got->n_more == 0;
 
 	for (size_t i = 0; i < want->n; i++) {
 		bool found = false;

@@ -70,8 +70,12 @@ static inline int lab_note_event(void *ctx, void *data, size_t n)
 	struct noted *seen = ctx;
 	struct sl_packet_event e;
 
-	if (n != sizeof(e) || seen->n == sizeof(seen->events) / sizeof(seen->events[0]))
-		return -E2BIG;
+	if (n != sizeof(e))
+		return -EINVAL;
+	if (seen->n == sizeof(seen->events) / sizeof(seen->events[0])) {
+		seen->n_more++;
+		return 0;
+	}
 	memcpy(&e, data, sizeof(e));
 	seen->events[seen->n++] = e;
 	return 0;

@@ -431,6 +431,7 @@ struct pair {
 struct noted {
 	struct sl_packet_event events[8];
 	size_t n;
+	size_t n_more; /* there was no room for */
 };
 
 static inline void note(struct noted *e, const struct sl_packet_flow *f,

@@ -1052,6 +1052,49 @@ static void test_entries_deleted(void **state)
 	close_all(&c);
 }
 
+/* Something between hook and socket had kept a packet until after the hand-over. */
+static void test_late(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = new_conn(w);
+	int unused = 0;
+
+	assert_int_equal(ask(w, &c).why, SL_WHY_ELIGIBLE);
+	assert_int_equal(setsockopt(c.front, SOL_SOCKET, SO_DETACH_BPF, &unused, sizeof(unused)),
+			 0);
+	delete_entry(&c, SL_PACKET_CLIENT);
+	send_all(c.client, "late", 4);
+	assert_int_equal(await_msg(w, SL_BROKER_ENDED, c.id).ended.how, SL_BROKER_END_LATE);
+	close_all(&c);
+}
+
+/* As if no packet of the client could be forwarded. */
+static void test_broken(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = in_kernel(w);
+	uint64_t until = sl_clock_ms() + WAIT_MS;
+	struct sl_broker_msg msg = { 0 };
+	int fd = flows_fd();
+
+	expect(c.client, c.backend, "hello");
+	for (;;) {
+		struct sl_packet_flow flow = entry(&c, SL_PACKET_CLIENT);
+
+		flow.drops++;
+		if (flow.state == SL_PACKET_ACTIVE)
+			assert_int_equal(bpf_map_update_elem(fd, &c.key[0], &flow, BPF_EXIST), 0);
+		if (await_on(w, channel_of(w, c.id), SL_BROKER_ENDED, c.id, &msg, 50) ||
+		    sl_clock_ms() > until)
+			break;
+	}
+	assert_int_equal(msg.ended.how, SL_BROKER_END_BROKEN);
+	assert_int_equal(await_end(c.client), -ECONNRESET);
+	assert_int_equal(await_end(c.backend), -ECONNRESET);
+	(void)close(fd);
+	close_all(&c);
+}
+
 /* A new connection from the same client port ends the holding of the old one. */
 static void test_reused(void **state)
 {
@@ -1629,7 +1672,7 @@ static void test_conntrack(void **state)
 	translated = new_conn(w);
 	w->front = front;
 	msg = request_of(SL_BROKER_HANDOVER, &translated);
-	expect_refused(w, &msg, translated.front, translated.back, SL_WHY_NO_ROUTE, false);
+	expect_refused(w, &msg, translated.front, translated.back, SL_WHY_NO_ROUTE, true);
 	expect_relayed(&translated);
 	close_all(&translated);
 
@@ -1645,7 +1688,7 @@ static void test_conntrack(void **state)
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 #define TEST_V6(fn) cmocka_unit_test_setup_teardown(fn, set_up_v6, tear_down)
 
-int main(int argc, char **argv)
+int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_hand_over),
@@ -1669,6 +1712,8 @@ int main(int argc, char **argv)
 		TEST(test_rst),
 		TEST(test_sweep_without_events),
 		TEST(test_entries_deleted),
+		TEST(test_late),
+		TEST(test_broken),
 		TEST(test_reused),
 		TEST(test_flush),
 		TEST(test_adoption),
@@ -1691,7 +1736,5 @@ int main(int argc, char **argv)
 		TEST(test_conntrack),
 	};
 
-	if (argc > 1)
-		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, set_up_all, tear_down_all);
 }

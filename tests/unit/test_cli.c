@@ -258,7 +258,7 @@ static void status_is_degraded_only_where_the_engine_was_asked_for(void **state)
 	       "4 adopted at the start\n",
 	       "");
 	RUN(lab, "engines");
-	expect(lab, 0, "packet    yes             0      0  tcx on 3 interfaces\n", "");
+	expect(lab, 0, "packet    yes             3      0  tcx on 3 interfaces\n", "");
 }
 
 /* What is to be done stands in it, however long the path is. */

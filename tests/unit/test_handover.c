@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -37,10 +38,11 @@ struct lab {
 	struct sl_loop *loop;
 	struct sl_proxy *proxy;
 	struct fake_flows maps;
-	int listener; /* of the backend */
-	int control;  /* the broker's end of the control thread's channel */
-	int broker;   /* of the only worker's */
-	int access;   /* where access lines arrive */
+	int listener;   /* of the backend */
+	int control;    /* the broker's end of the control thread's channel */
+	int broker;     /* of the only worker's */
+	int access;     /* where access lines arrive */
+	bool has_begun; /* the broker, with what it is asked for */
 	bool done;
 	char lines[8192];
 	size_t n_lines; /* bytes of them */
@@ -155,6 +157,12 @@ static void kill_broker(struct lab *lab)
 	lab->control = lab->broker = -1;
 }
 
+static void set_repair(const int fds[SL_BROKER_MAX_FDS], int on)
+{
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(setsockopt(fds[i], IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)), 0);
+}
+
 /* The next request; its descriptors are closed. */
 static struct sl_broker_msg hear(struct lab *lab)
 {
@@ -164,6 +172,10 @@ static struct sl_broker_msg hear(struct lab *lab)
 	if (!await(lab, lab->broker))
 		fail_msg("the proxy says nothing");
 	assert_int_equal(sl_broker_recv(lab->broker, true, &msg, fds), 0);
+	if (lab->has_begun && msg.type == SL_BROKER_HANDOVER)
+		set_repair(fds, 1);
+	else if (lab->has_begun && msg.type == SL_BROKER_RESOLVE)
+		set_repair(fds, 0);
 	sl_broker_close_fds(fds);
 	return msg;
 }
@@ -414,6 +426,7 @@ static void in_doubt_behind_a_kill(void **state)
 	bool is_killed = false;
 
 	in_kernel(lab, &a);
+	lab->has_begun = true;
 	asked(lab, &b);
 	kill_broker(lab);
 	kill_conn(lab, a.id);
@@ -432,6 +445,19 @@ static void in_doubt_behind_a_kill(void **state)
 	hang_up(&b);
 }
 
+/* One that has not begun with it leaves nothing in doubt. */
+static void not_in_doubt(void **state)
+{
+	struct lab *lab = lab_of(state);
+	struct through t = { 0 };
+
+	asked(lab, &t);
+	assert_int_equal(send(t.client, "a", 1, 0), 1);
+	kill_broker(lab);
+	assert_true(await(lab, t.backend));
+	hang_up(&t);
+}
+
 /* The next broker finds its entries and tells of them before it is asked. */
 static void in_doubt_and_told_of(void **state)
 {
@@ -441,6 +467,7 @@ static void in_doubt_and_told_of(void **state)
 	bool is_resolved = false;
 	bool is_adopted = false;
 
+	lab->has_begun = true;
 	asked(lab, &t);
 	put(lab, &t);
 	kill_broker(lab);
@@ -546,9 +573,9 @@ int main(void)
 {
 #define EACH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		EACH(in_doubt_behind_a_kill),   EACH(in_doubt_and_told_of),
-		EACH(a_kill_nobody_read),       EACH(told_of_what_is_over),
-		EACH(data_at_the_last_refusal),
+		EACH(in_doubt_behind_a_kill), EACH(not_in_doubt),
+		EACH(in_doubt_and_told_of),   EACH(a_kill_nobody_read),
+		EACH(told_of_what_is_over),   EACH(data_at_the_last_refusal),
 	};
 
 	sl_log_setup(SL_LOG_ERROR, false, STDERR_FILENO);

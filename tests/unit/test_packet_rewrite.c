@@ -899,6 +899,67 @@ static void test_revival(void **state)
 	}
 }
 
+/* The other direction's entry was deleted by hand: packets go on, and ends are ends of one side. */
+static void test_lone_entry(void **state)
+{
+	static const uint8_t flags[] = { TH_ACK_, TH_ACK_ | TH_FIN_, TH_RST_, TH_SYN_ };
+
+	begin(state);
+	if (hook == HOOK_XDP)
+		return;
+	for (unsigned i = 0; i < 2 * sizeof(flags); i++) {
+		struct pair p = new_pair(&lab, i % 2 ? 6 : 4);
+		struct pkt k = plain_packet(&p, 0), out;
+		struct frame in, got, want;
+
+		k.flags = flags[i / 2];
+		out = rewritten(&k, &p.flow[0]);
+		build(&k, &in);
+		build(&out, &want);
+		lab_put(&lab, &p);
+		assert_int_equal(bpf_map_delete_elem(lab_flows(&lab), &p.key[1]), 0);
+		assert_int_equal(lab_run_tc(&lab, &in, lab.cli, 0, 0, &got), TC_SENT);
+		assert_true(same_frame("lone", &in, &got, &want));
+		assert_int_equal(lab_get(&lab, &p, p.flow), 1);
+		assert_int_equal(p.flow[0].packets, 1);
+		assert_int_equal(p.flow[0].fin, !!(k.flags & TH_FIN_));
+		lab_remove(&lab, &p);
+	}
+	(void)lab_events(&lab);
+}
+
+/* Nobody reads the events: they are lost and counted, the entries have the same. */
+static void test_events_lost(void **state)
+{
+	struct pair p;
+	struct pkt k;
+	struct frame in, out;
+	struct sl_packet_counts before;
+	struct noted events;
+	unsigned lost = 0;
+
+	begin(state);
+	p = new_pair(&lab, 4);
+	k = plain_packet(&p, 0);
+	k.flags |= TH_FIN_;
+	build(&k, &in);
+	before = lab_counts(&lab);
+	for (unsigned i = 0; i < 100000 && !lost; i++) {
+		lab_put(&lab, &p);
+		assert_int_equal(lab_run_tc(&lab, &in, lab.cli, 0, 0, &out), TC_SENT);
+		lost = (unsigned)counts_since(lab_counts(&lab), before).events_lost;
+	}
+	assert_int_equal(lost, 1);
+	assert_int_equal(lab_get(&lab, &p, p.flow), 2);
+	assert_int_equal(p.flow[0].fin, 1);
+	assert_int_equal(p.flow[1].peer_fin, 1);
+	lab_remove(&lab, &p);
+	events = lab_events(&lab);
+	assert_true(events.n_more > 1000);
+	p = new_pair(&lab, 4);
+	expect_sent("there is room again", &p, 0, &k);
+}
+
 /* ---- SYN ---- */
 
 static struct pkt syn_packet(const struct pair *p, unsigned side)
@@ -1766,6 +1827,73 @@ static void test_mtu(void **state)
 	}
 }
 
+/* A frame of several pages; what XDP needs is in the first. */
+static void test_jumbo(void **state)
+{
+	begin(state);
+	if (hook == HOOK_TC) /* BPF_PROG_TEST_RUN makes no such skb */
+		return;
+	set_mtu("srv0", 9000);
+	for (unsigned family = 4; family <= 6; family += 2) {
+		struct pair p = new_pair(&lab, family);
+		struct pkt k = data_packet(&p, 0, p.flow[0].max_seq, 3900);
+
+		expect_sent("jumbo", &p, 0, &k);
+		assert_int_equal(p.flow[0].bytes, 3900);
+	}
+	set_mtu("srv0", 1500);
+}
+
+/* ---- what XDP does not decide ---- */
+
+static void expect_no_way(const char *what, struct pair *p)
+{
+	struct pkt k = data_packet(p, 0, p->flow[0].max_seq, 100);
+	struct want w = { .fate = SENT, .for_tc = true, .is_data = true, .there = 2, .after = *p };
+	struct pkt out = rewritten(&k, &p->flow[0]);
+	struct frame in;
+	struct shot s;
+
+	build(&k, &in);
+	build(&out, &w.out);
+	s = shoot(&lab, p, &in, lab.cli, (struct how){ .hook = HOOK_XDP });
+	assert_int_equal(s.verdict, XDP_PASS);
+	w.counts.forwarded_tc = 1;
+	account(&w.after, 0, &k, 1, &w.counts, &w.events);
+	expect(what, p, 0, &in, &w, (struct how){ 0 });
+}
+
+/* Another route than the entry has, none, no neighbour, no forwarding: TC has the last word. */
+static void test_no_way(void **state)
+{
+	begin(state);
+	if (hook == HOOK_TC)
+		return;
+	for (unsigned family = 4; family <= 6; family += 2) {
+		struct pair p = new_pair(&lab, family);
+
+		p.flow[0].ifindex = lab.cli;
+		expect_no_way("another device", &p);
+		p = new_pair(&lab, family);
+		p.flow[0].new_daddr[15]++;
+		expect_no_way("no neighbour", &p);
+		p = new_pair(&lab, family);
+		set_ip(p.flow[0].new_daddr, family == 4 ? "8.8.8.8" : "2001:4860::8");
+		expect_no_way("no route", &p);
+		p = new_pair(&lab, family);
+		set_ip(p.flow[0].new_daddr, family == 4 ? "198.51.100.1" : "2001:db8:2::1");
+		expect_no_way("an address of ours", &p);
+		assert_int_equal(system("sysctl -q -w net.ipv4.conf.cli0.forwarding=0 "
+					"net.ipv6.conf.cli0.forwarding=0"),
+				 0);
+		p = new_pair(&lab, family);
+		expect_no_way("no forwarding", &p);
+		assert_int_equal(system("sysctl -q -w net.ipv4.conf.cli0.forwarding=1 "
+					"net.ipv6.conf.cli0.forwarding=1"),
+				 0);
+	}
+}
+
 /* ---- GSO: what the program is told of it ---- */
 
 static void test_gso(void **state)
@@ -2010,6 +2138,8 @@ int main(void)
 		BOTH(test_fin_crossing),
 		BOTH(test_reset),
 		BOTH(test_revival),
+		BOTH(test_lone_entry),
+		BOTH(test_events_lost),
 		BOTH(test_syn_on_live_pair),
 		BOTH(test_syn_reuse),
 		BOTH(test_starting),
@@ -2028,6 +2158,8 @@ int main(void)
 		BOTH(test_icmp_dropped),
 		BOTH(test_icmp_odd),
 		BOTH(test_mtu),
+		BOTH(test_jumbo),
+		BOTH(test_no_way),
 		BOTH(test_gso),
 		BOTH(test_random),
 		BOTH(test_noise),

@@ -32,6 +32,7 @@ struct attempt {
 	uint32_t rcv_nxt[2]; /* at the commit */
 	uint32_t route_id;
 	bool has_holes;
+	bool is_translated;
 };
 
 static bool is_final(enum sl_engine_reason why)
@@ -130,7 +131,8 @@ static enum sl_engine_reason check_pair(struct attempt *a)
 	/* An id is of one connection; an honest worker asks no more once it was told yes. */
 	if (sl_flow_find(&a->b->table, a->msg->conn_id))
 		return SL_WHY_NO_PRIVILEGE;
-	if (is_translated(a))
+	a->is_translated = is_translated(a);
+	if (a->is_translated)
 		return SL_WHY_NO_ROUTE;
 	route = &a->policy->routes[a->msg->handover.route];
 	r = sl_packet_route_id(a->b->packet, route->name, &a->route_id);
@@ -157,7 +159,7 @@ static int run(const struct attempt *a)
 	int r = sl_packet_run(a->b->packet);
 
 	if (r < 0) {
-		if (sl_log_allowed(&a->b->log_limit, sl_loop_now_ms(a->b->loop), 5, 10000))
+		if (sl_broker_may_warn(a->b))
 			(void)sl_warn(r, "packet: the control program cannot be run");
 		return r;
 	}
@@ -323,7 +325,10 @@ static int commit(struct attempt *a)
 	return r;
 }
 
-/* Both sides' windows and acknowledgements are news to the other side. */
+/*
+ * Both sides' windows and acknowledgements are news to the other side. Of a quiet flow nothing
+ * waits for them, so that it is spared two packets each way; a frozen one may be short of both.
+ */
 static void kick(struct attempt *a)
 {
 	(void)new_request(a, SL_PACKET_OP_PROBE);
@@ -386,13 +391,13 @@ static void reply(struct sl_peer *p, const struct attempt *a, enum sl_engine_rea
 		.type = SL_BROKER_RESULT,
 		.conn_id = a->msg->conn_id,
 		.result = { .why = why,
-			    .is_final = why != SL_WHY_ELIGIBLE && is_final(why),
+			    .is_final = is_final(why) || a->is_translated,
 			    .has_holes = why == SL_WHY_NOT_QUIESCENT && a->has_holes,
 			    .took_us = (uint32_t)(sl_loop_now_us(p->broker->loop) - started_us) },
 	};
 
 	if (why == SL_WHY_NO_PRIVILEGE && sl_broker_is_on(p->broker) &&
-	    sl_log_allowed(&p->broker->log_limit, sl_loop_now_ms(p->broker->loop), 5, 10000))
+	    sl_broker_may_warn(p->broker))
 		sl_log_conn(SL_LOG_WARN, a->msg->conn_id,
 			    "packet: refused a hand-over that the configuration does not allow");
 	sl_peer_reply(p, &msg);
@@ -414,7 +419,7 @@ void sl_handover(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_
 	if (why != SL_WHY_ELIGIBLE)
 		refuse(fds);
 	reply(p, &a, why, started_us);
-	if (why == SL_WHY_ELIGIBLE)
+	if (why == SL_WHY_ELIGIBLE && msg->handover.is_frozen)
 		kick(&a);
 }
 

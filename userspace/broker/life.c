@@ -49,7 +49,7 @@ void sl_life_kill(struct sl_kflow *f, enum sl_broker_end how)
 	r = sl_broker_order(f->broker, SL_PACKET_OP_KILL, f);
 	if (r == SL_PACKET_NO_FLOW)
 		return; /* the sweep sees that it is gone */
-	if (r < 0)
+	if (r < 0 && sl_broker_may_warn(f->broker))
 		(void)sl_warn(r, "packet: cannot reset a flow, trying again");
 	f->kill_step = 0;
 	sl_timer_start(f->broker->loop, &f->timer,
@@ -87,7 +87,8 @@ void sl_life_remove(struct sl_kflow *f)
 	int r = sl_broker_order(f->broker, SL_PACKET_OP_REMOVE, f);
 
 	if (r < 0) {
-		(void)sl_warn(r, "packet: cannot remove a flow that is over, trying again");
+		if (sl_broker_may_warn(f->broker))
+			(void)sl_warn(r, "packet: cannot remove a flow that is over, trying again");
 		return;
 	}
 	sl_life_gone(f, f->how);
@@ -140,6 +141,8 @@ static int read_entries(struct sl_kflow *f)
 	struct sl_packet_flow entry;
 	int n = 0;
 
+	if (!f->broker->packet)
+		return -ENODEV;
 	for (int i = 0; i < 2; i++) {
 		int r = sl_packet_look_up(f->broker->packet, &f->key[i], &entry);
 
@@ -199,10 +202,11 @@ static void judge_live(struct sl_kflow *f)
 		return;
 	}
 	if (is_broken(f)) {
-		sl_log_conn(SL_LOG_WARN, f->conn_id,
-			    "packet: packets could not be forwarded for %" PRIu32
-			    " s, both sides are reset",
-			    f->broker->times.broken_ms / 1000);
+		if (sl_broker_may_warn(f->broker))
+			sl_log_conn(SL_LOG_WARN, f->conn_id,
+				    "packet: packets could not be forwarded for %" PRIu32
+				    " s, both sides are reset",
+				    f->broker->times.broken_ms / 1000);
 		sl_life_kill(f, SL_BROKER_END_BROKEN);
 		return;
 	}
@@ -265,8 +269,9 @@ static void restore(struct sl_kflow *f)
 	if (sl_broker_order(b, SL_PACKET_OP_RESTORE, &order) != SL_PACKET_DONE)
 		return;
 	b->n_repaired++;
-	sl_log_conn(SL_LOG_WARN, f->conn_id,
-		    "packet: one entry of the flow had been deleted, it is made again");
+	if (sl_broker_may_warn(b))
+		sl_log_conn(SL_LOG_WARN, f->conn_id,
+			    "packet: one entry of the flow had been deleted, it is made again");
 	sl_broker_touch(b);
 }
 
@@ -291,6 +296,13 @@ void sl_life_disown(struct sl_kflow *f)
 		sl_life_kill(f, SL_BROKER_END_KILLED);
 	else
 		sl_life_told(f);
+}
+
+void sl_life_reused(struct sl_kflow *f)
+{
+	enum sl_broker_end how = how_gone(f);
+
+	sl_life_gone(f, how == SL_BROKER_END_LOST ? SL_BROKER_END_CLOSED : how);
 }
 
 void sl_life_look(struct sl_kflow *f)

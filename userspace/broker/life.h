@@ -12,6 +12,8 @@ void sl_life_look(struct sl_kflow *f);
 void sl_life_judge(struct sl_kflow *f);
 /* The entries have been deleted: `how` unless the flow was over before. */
 void sl_life_gone(struct sl_kflow *f, enum sl_broker_end how);
+/* A new connection has the tuple; the entries made room. */
+void sl_life_reused(struct sl_kflow *f);
 /* Both peers are reset; the flow is over, its entries stay. Not the end of `f`. */
 void sl_life_kill(struct sl_kflow *f, enum sl_broker_end how);
 /* Deletes the entries of a flow that is over. */

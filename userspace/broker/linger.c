@@ -86,8 +86,10 @@ static void finish(struct sl_broker *b, struct sl_linger_pair *pair)
 	struct sl_kflow *f = sl_flow_find(&b->table, pair->conn_id);
 
 	if (b->packet && f && f->stage != SL_KFLOW_OVER && has_late_data(b, pair)) {
-		sl_log_conn(SL_LOG_WARN, pair->conn_id,
-			    "packet: data arrived behind the hand-over, both sides are reset");
+		if (sl_broker_may_warn(b))
+			sl_log_conn(SL_LOG_WARN, pair->conn_id,
+				    "packet: data arrived behind the hand-over, both sides are "
+				    "reset");
 		sl_life_kill(f, SL_BROKER_END_LATE);
 	}
 	close_pair(pair);

@@ -85,6 +85,9 @@ uint32_t sl_routes_ask(struct sl_routes *r, const struct sl_addr *local, const s
 	const struct nlmsghdr *h;
 	struct answer a;
 
+	/* Which link is meant, the address does not say. */
+	if (bits == 128 && IN6_IS_ADDR_LINKLOCAL(&peer->v6.sin6_addr))
+		return 0;
 	add_ip(&q, RTA_DST, peer);
 	add_ip(&q, RTA_SRC, local);
 	h = ask(r, &q.head, &a);

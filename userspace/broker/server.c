@@ -47,6 +47,11 @@ int sl_broker_order(struct sl_broker *b, enum sl_packet_op op, const struct sl_k
 	return r < 0 ? r : (int)q->result;
 }
 
+bool sl_broker_may_warn(struct sl_broker *b)
+{
+	return sl_log_allowed(&b->log_limit, sl_loop_now_ms(b->loop), 5, 10000);
+}
+
 /* ---- status ---- */
 
 static void describe(const struct sl_broker *b, const struct sl_broker_status *s, char ret[120])

@@ -87,6 +87,8 @@ void sl_broker_refresh(struct sl_broker *b);
 /* Something the status tells of has changed. */
 void sl_broker_touch(struct sl_broker *b);
 void sl_broker_flush(struct sl_broker *b);
+/* A few times in ten seconds: for what a peer or a proxy can bring about. */
+bool sl_broker_may_warn(struct sl_broker *b);
 
 /*
  * One order to the control program about an existing flow: enum sl_packet_result, or -errno of the

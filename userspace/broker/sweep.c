@@ -226,7 +226,7 @@ static void on_event(void *arg, const struct sl_packet_event *e)
 		sl_life_look(f);
 		break;
 	case SL_PACKET_EV_REUSED:
-		sl_life_gone(f, SL_BROKER_END_CLOSED);
+		sl_life_reused(f);
 		break;
 	}
 }

@@ -281,7 +281,7 @@ static void add_kernel(struct page *p, const struct sl_proxy *proxy,
 			    t->handover[i]);
 	add_hist(p, METRIC_HANDOVER_TIME, (struct label){ 0 }, &t->handover_time);
 	add(p, METRIC_ENGINE, LABELS(engine), sl_view_packet_is_on(proxy));
-	add(p, METRIC_KERNEL_FLOWS, LABELS(engine), k.status.n_live);
+	add(p, METRIC_KERNEL_FLOWS, LABELS(engine), sl_view_packet_flows(t, &k));
 	add(p, METRIC_KERNEL_HELD, LABELS(engine), k.status.n_held);
 	add(p, METRIC_DRIFT, LABELS({ "kind", "packet_repaired" }), k.status.repaired);
 	add(p, METRIC_DRIFT, LABELS({ "kind", "packet_dropped" }), k.status.dropped);

@@ -58,6 +58,13 @@ bool sl_view_packet_is_on(const struct sl_proxy *proxy)
 	       !(conf && conf->global.packet.hook == SL_HOOK_CHOICE_OFF);
 }
 
+uint64_t sl_view_packet_flows(const struct sl_proxy_totals *t, const struct sl_kernel_view *k)
+{
+	uint64_t records = t->engine_active[SL_ENGINE_PACKET];
+
+	return k->status.orphans && k->status.n_live > records ? k->status.n_live : records;
+}
+
 static void add_ports(struct sl_json *j, const struct sl_broker_status *s)
 {
 	char text[32];
@@ -69,9 +76,11 @@ static void add_ports(struct sl_json *j, const struct sl_broker_status *s)
 void sl_view_packet_engine(struct sl_json *j, const struct sl_proxy *proxy,
 			   const struct sl_ctl_facts *facts)
 {
+	struct sl_proxy_totals totals;
 	struct sl_kernel_view k;
 	const char *off;
 
+	sl_proxy_totals(proxy, &totals);
 	sl_proxy_kernel(proxy, &k);
 	off = off_text(proxy, facts, &k);
 	sl_json_bool(j, "available", !off);
@@ -79,7 +88,7 @@ void sl_view_packet_engine(struct sl_json *j, const struct sl_proxy *proxy,
 	sl_json_str(j, "reason_name", off ? off_name(proxy, &k) : NULL);
 	sl_json_u64(j, "interfaces", k.status.n_interfaces);
 	sl_json_u64(j, "interfaces_failed", k.status.n_failed);
-	sl_json_u64(j, "flows", k.status.n_live);
+	sl_json_u64(j, "flows", sl_view_packet_flows(&totals, &k));
 	sl_json_u64(j, "held", k.status.n_held);
 	sl_json_u64(j, "max_flows", k.status.max_flows);
 	add_ports(j, &k.status);
@@ -88,11 +97,13 @@ void sl_view_packet_engine(struct sl_json *j, const struct sl_proxy *proxy,
 void sl_view_kernel(struct sl_json *j, const struct sl_proxy *proxy,
 		    const struct sl_ctl_facts *facts)
 {
+	struct sl_proxy_totals totals;
 	struct sl_kernel_view k;
 
+	sl_proxy_totals(proxy, &totals);
 	sl_proxy_kernel(proxy, &k);
 	sl_json_obj(j, "kernel");
-	sl_json_u64(j, "packet_flows", k.status.n_live);
+	sl_json_u64(j, "packet_flows", sl_view_packet_flows(&totals, &k));
 	sl_json_u64(j, "sockmap_sockets", 0);
 	sl_json_u64(j, "nft_flows", 0);
 	sl_json_u64(j, "orphans", k.status.orphans);

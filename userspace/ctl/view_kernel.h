@@ -17,6 +17,11 @@ void sl_view_packet_engine(struct sl_json *j, const struct sl_proxy *proxy,
 			   const struct sl_ctl_facts *facts);
 /* Flows can be handed over. */
 bool sl_view_packet_is_on(const struct sl_proxy *proxy);
+/*
+ * Flows of the packet engine that are not over. Records are up to the moment, while the broker
+ * tells its numbers a few times a second; but flows that have no record yet only it knows.
+ */
+uint64_t sl_view_packet_flows(const struct sl_proxy_totals *t, const struct sl_kernel_view *k);
 
 /*
  * GET /v1/flows: from the kernel's own table, in slices, because it may be large and the loop has

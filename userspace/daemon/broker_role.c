@@ -205,6 +205,8 @@ static void on_channel(void *arg, int err, const struct sl_msg *msg, int fd)
 		add_channel(role, msg, SL_TAKE_FD(fd));
 	else if (msg->type == SL_MSG_STOP)
 		stop(role);
+	else if (msg->type == SL_MSG_DRAIN)
+		sl_loop_quit(role->loop);
 	sl_closep(&fd);
 }
 

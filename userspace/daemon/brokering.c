@@ -13,6 +13,8 @@
 /* Loading takes the kernel's verifier a fraction of a second. */
 #define START_WAIT_MS 20000
 #define STOP_WAIT_MS 2000
+/* Relays are stopped for connections it is asked about. */
+#define END_WAIT_MS 500
 #define OWN_EXE "/proc/self/exe"
 
 static void start(struct sl_supervisor *s);
@@ -190,12 +192,27 @@ void sl_brokering_start(struct sl_supervisor *s)
 
 /* ---- changes ---- */
 
-/* The next one starts when this one has ended: one at a time has the kernel's objects. */
-static void end_broker(struct sl_brokering *b)
+static void on_end_deadline(struct sl_timer *timer)
 {
-	b->is_replaced = true;
-	b->child->state = SL_CHILD_DRAINING;
-	sl_child_kill(b->child);
+	sl_child_kill(SL_CONTAINER_OF(timer, struct sl_child, deadline));
+}
+
+/*
+ * It answers what it is at and ends, leaving the kernel as it is. The next one starts when it has
+ * ended: one at a time has the kernel's objects.
+ */
+static void end_broker(struct sl_supervisor *s)
+{
+	const struct sl_msg msg = { .type = SL_MSG_DRAIN };
+	struct sl_child *c = s->brokering.child;
+
+	s->brokering.is_replaced = true;
+	if (c->state == SL_CHILD_DRAINING)
+		return;
+	c->state = SL_CHILD_DRAINING;
+	sl_timer_start(s->loop, &c->deadline, sl_loop_now_ms(s->loop) + END_WAIT_MS,
+		       on_end_deadline);
+	sl_child_send(c, &msg, -1);
 }
 
 void sl_brokering_replace(struct sl_supervisor *s, const char *exe)
@@ -204,7 +221,7 @@ void sl_brokering_replace(struct sl_supervisor *s, const char *exe)
 
 	b->exe = exe;
 	if (b->child)
-		end_broker(b);
+		end_broker(s);
 	else
 		sl_brokering_start(s);
 }
@@ -215,7 +232,7 @@ void sl_brokering_update(struct sl_supervisor *s, bool retry)
 	bool is_off = s->now.conf->global.packet.hook == SL_HOOK_CHOICE_OFF;
 
 	if (is_there(b) && retry && b->is_off && !is_off && !s->options->is_single)
-		end_broker(b);
+		end_broker(s);
 	else if (is_there(b))
 		send_policy(s);
 	else if (!b->child && !sl_timer_is_armed(&b->restart))
@@ -227,7 +244,10 @@ void sl_brokering_adopt(struct sl_supervisor *s, struct sl_child *broker, bool i
 	s->brokering.child = broker;
 	s->brokering.was_started = true;
 	s->brokering.is_replaced = is_replaced;
-	if (broker->state == SL_CHILD_STARTING)
+	if (is_replaced)
+		sl_timer_start(s->loop, &broker->deadline, sl_loop_now_ms(s->loop) + END_WAIT_MS,
+			       on_end_deadline);
+	else if (broker->state == SL_CHILD_STARTING)
 		sl_timer_start(s->loop, &broker->deadline, sl_loop_now_ms(s->loop) + START_WAIT_MS,
 			       on_start_deadline);
 }
@@ -312,7 +332,7 @@ static void on_message(void *arg, struct sl_child *c, const struct sl_msg *msg, 
 		on_ready(&s->brokering, msg);
 	} else if (msg->type == SL_MSG_FAILED && msg->flag) {
 		sl_info("broker process %d makes room: %s", (int)c->pid, msg->text);
-		end_broker(&s->brokering);
+		end_broker(s);
 	} else if (msg->type == SL_MSG_FAILED) {
 		sl_log(SL_LOG_ERROR, "broker process %d cannot go on: %s", (int)c->pid, msg->text);
 		sl_child_kill(c);
@@ -330,14 +350,15 @@ static void on_ended(void *arg, struct sl_child *c, const struct sl_child_end *e
 {
 	struct sl_supervisor *s = arg;
 	struct sl_brokering *b = &s->brokering;
-	bool is_meant = b->is_replaced || end->is_clean;
+	bool is_meant = b->is_replaced;
+	bool is_stopped = !is_meant && end->is_clean;
 	uint64_t wait_ms;
 
 	b->child = NULL;
 	b->is_replaced = false;
 	if (s->stopping && sl_list_is_empty(&s->children)) {
 		sl_info("broker process %d %s", (int)c->pid, end->text);
-		b->was_started = !end->is_clean;
+		b->was_started = !is_stopped;
 		sl_child_free(c);
 		sl_supervisor_broker_gone(s);
 		return;

@@ -46,8 +46,9 @@ enum sl_msg_type {
 	SL_MSG_REPLY,     /* id: of the REQUEST; flag: it worked; fd: sealed text */
 	SL_MSG_DENY,      /* any time after OPTIONS; fd: sealed set of denied addresses */
 	SL_MSG_DENIED,    /* any time; fd: page of counters of the kernel's drops, read-only */
-	SL_MSG_DRAIN,     /* flag: accept the queues empty first */
-	SL_MSG_STOP,      /* end now; the broker takes everything out of the kernel first */
+	/* flag: accept the queues empty first; the broker ends and leaves the kernel as it is */
+	SL_MSG_DRAIN,
+	SL_MSG_STOP, /* end now; the broker takes everything out of the kernel first */
 	/* after the first COMMIT; id: worker; flag: n_workers; fd: its channel to the broker. A
 	 * worker n_workers is the control thread. Replaces the one before */
 	SL_MSG_BROKER,

@@ -646,7 +646,7 @@ void sl_conn_routed(struct sl_conn *c, uint32_t route)
 	}
 	c->route = &c->gen->routes[route];
 	c->engine_id = SL_ENGINE_RELAY; /* in charge from the start, whatever takes over later */
-	c->engine_reason = sl_engine_reason_for(c->route->conf);
+	c->engine_reason = sl_handover_reason(c);
 	why = admit(c);
 	if (why != SL_REASON_NONE)
 		sl_conn_refuse(c, why);

@@ -2,6 +2,8 @@
 #include "proxy/handover.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -24,11 +26,10 @@
 static const uint8_t poll_ms[] = { 1, 1, 2, 4, 8, 16, 32 };
 /*
  * Frozen, a flow loses what its peers send; they send it again, after their timers' patience (200
- * ms at least, RFC 6298 as Linux has it). Each time a little longer: what is queued must get out
- * meanwhile.
+ * ms at least, RFC 6298 as Linux has it). Each time a little longer: what is queued must
+ * get out meanwhile.
  */
-#define FREEZE_MS 20
-#define FREEZE_MAX 4
+static const uint8_t freeze_ms[] = { 20, 30, 40, 60 };
 #define FREEZE_PAUSE_MS 300
 /* No answer: the broker hangs, or none comes back after one has died. */
 #define ANSWER_MS 10000
@@ -154,7 +155,7 @@ static void freeze(struct sl_handover *h)
 	filter(h->conn, SL_BACKEND, SO_ATTACH_BPF, program);
 	h->is_frozen = true;
 	h->freezes++;
-	h->frozen_until_ms = now_ms(h) + (uint64_t)FREEZE_MS * h->freezes;
+	h->frozen_until_ms = now_ms(h) + freeze_ms[h->freezes - 1];
 }
 
 static void thaw(struct sl_handover *h)
@@ -205,7 +206,7 @@ static void not_quiet(struct sl_handover *h, bool may_freeze)
 {
 	if (h->is_frozen && now_ms(h) < h->frozen_until_ms) {
 		wait(h, FROZEN, 1);
-	} else if (h->is_frozen && h->freezes >= FREEZE_MAX) {
+	} else if (h->is_frozen && h->freezes >= SL_ARRAY_LEN(freeze_ms)) {
 		give_up(h, SL_WHY_NOT_QUIESCENT);
 	} else if (h->is_frozen) {
 		thaw(h);
@@ -243,11 +244,11 @@ static void ask(struct sl_handover *h)
 	struct sl_broker_handover request = describe(h);
 	int r = sl_packet_name(c, &h->record.flow);
 
+	h->asked_us = sl_loop_now_us(c->worker->loop);
 	if (r == 0)
 		r = sl_broker_ask(c->worker->handovers->client, c->id, &request,
 				  c->side[SL_CLIENT].io.fd, c->side[SL_BACKEND].io.fd);
 	if (r == 0) {
-		h->asked_us = sl_loop_now_us(c->worker->loop);
 		h->answer_by_ms = now_ms(h) + ANSWER_MS;
 		wait(h, ASKED, ANSWER_MS);
 	} else if (r == -EAGAIN && (!h->is_frozen || now_ms(h) < h->frozen_until_ms)) {
@@ -344,18 +345,47 @@ static void on_up(void *arg)
 	}
 }
 
+static bool is_in_repair(const struct sl_conn *c, enum sl_side side)
+{
+	int on = 0;
+	socklen_t len = sizeof(on);
+
+	return getsockopt(c->side[side].io.fd, IPPROTO_TCP, TCP_REPAIR, &on, &len) < 0 || on != 0;
+}
+
+/*
+ * The broker will not read the request any more. Where it has not begun with the sockets nothing is
+ * in doubt; else the next one knows.
+ */
+static void left_alone(struct sl_handover *h)
+{
+	struct sl_conn *c = h->conn;
+	bool missed_events = h->missed_events;
+
+	if (is_in_repair(c, SL_CLIENT) || is_in_repair(c, SL_BACKEND)) {
+		h->phase = IN_DOUBT;
+		return;
+	}
+	h->is_frozen = true; /* perhaps by the broker */
+	h->missed_events = false;
+	try_later(h);
+	if (missed_events)
+		resume(c);
+}
+
 static void on_down(void *arg)
 {
 	struct sl_handovers *hs = arg;
 
 	for (size_t i = 0; i < BUCKETS; i++) {
 		struct sl_list *pos;
+		struct sl_list *tmp;
 
-		sl_list_for_each (pos, &hs->bucket[i]) {
+		sl_list_for_each_safe (pos, tmp, &hs->bucket[i]) {
 			struct sl_handover *h = SL_CONTAINER_OF(pos, struct sl_handover, node);
 
 			if (h->phase == ASKED)
-				h->phase = IN_DOUBT;
+				left_alone(h);
 		}
 	}
 }
@@ -491,7 +521,7 @@ enum sl_engine_reason sl_handover_reason(const struct sl_conn *c)
 		return SL_WHY_CONFIGURED;
 	if (off != SL_WHY_ELIGIBLE)
 		return off;
-	if (!c->has_own_port)
+	if (c->connect_us != 0 && !c->has_own_port)
 		return SL_WHY_PORT_RANGE_FULL;
 	return SL_WHY_SHORT_LIVED;
 }
