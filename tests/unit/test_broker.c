@@ -680,11 +680,17 @@ static void test_sockets_go(void **state)
 	close_all(&c);
 }
 
-static void test_quiet_flow_is_kicked(void **state)
+/* One that was frozen, that is: a quiet one has nothing to wait for. */
+static void test_frozen_flow_is_kicked(void **state)
 {
 	struct world *w = world(state);
-	struct conn c = in_kernel(w);
+	struct conn c = new_conn(w);
+	struct sl_broker_msg msg = request_of(SL_BROKER_HANDOVER, &c);
 	uint64_t until = sl_clock_ms() + WAIT_MS;
+
+	msg.handover.is_frozen = 1;
+	assert_int_equal(ask_with(w, &msg, c.front, c.back).why, SL_WHY_ELIGIBLE);
+	close_proxy_side(&c);
 
 	/* Both peers have answered the probe through the flow. */
 	while ((entry(&c, 0).packets == 0 || entry(&c, 1).packets == 0) && sl_clock_ms() < until)
@@ -1694,7 +1700,7 @@ int main(void)
 		TEST(test_hand_over),
 		TEST_V6(test_hand_over),
 		TEST(test_sockets_go),
-		TEST(test_quiet_flow_is_kicked),
+		TEST(test_frozen_flow_is_kicked),
 		TEST(test_not_quiet),
 		TEST(test_refused_sockets),
 		TEST(test_refused_owner),

@@ -249,6 +249,14 @@ static int set_repair(int fd, int how)
 	return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &how, sizeof(how)) < 0 ? -errno : 0;
 }
 
+static bool is_in_repair(int fd)
+{
+	int on = 0;
+	socklen_t len = sizeof(on);
+
+	return getsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, &len) == 0 && on != 0;
+}
+
 /* Without a window probe; what entering had changed is put back. */
 static void leave_repair(int fd, int reuse)
 {
@@ -284,13 +292,17 @@ static void acknowledge(int fd)
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &now, sizeof(now));
 }
 
+static void thaw_one(const struct attempt *a, int side)
+{
+	leave_repair(a->fd[side], a->sock[side].reuse);
+	if (!a->msg->handover.is_frozen)
+		unfreeze(a->fd[side]);
+}
+
 static void thaw(const struct attempt *a)
 {
-	for (int i = 0; i < 2; i++) {
-		leave_repair(a->fd[i], a->sock[i].reuse);
-		if (!a->msg->handover.is_frozen)
-			unfreeze(a->fd[i]);
-	}
+	thaw_one(a, SL_PACKET_CLIENT);
+	thaw_one(a, SL_PACKET_BACKEND);
 }
 
 static int get_clock(int fd, uint32_t *ret)
@@ -481,13 +493,15 @@ static void remove_entries(const struct attempt *a)
 static enum sl_engine_reason resolve(struct attempt *a, struct sl_peer *p)
 {
 	enum sl_engine_reason why = SL_WHY_NONE;
+	enum sl_engine_reason each[2];
 
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 2; i++) {
+		each[i] = sl_validate_sock(&a->b->validator, a->fd[i], &a->sock[i]);
 		a->sock[i].reuse = 1; /* in repair mode it cannot be asked for */
-	for (int i = 0; why == SL_WHY_NONE && i < 2; i++) {
-		why = sl_validate_sock(&a->b->validator, a->fd[i], &a->sock[i]);
-		if (why == SL_WHY_NONE)
+		if (each[i] == SL_WHY_NONE)
 			sl_packet_key_of(&a->sock[i].peer, &a->sock[i].local, &a->key[i]);
+		else
+			why = each[i];
 	}
 	if (why == SL_WHY_NONE && a->b->packet && is_in_kernel(a)) {
 		adopt(a, p);
@@ -495,7 +509,11 @@ static enum sl_engine_reason resolve(struct attempt *a, struct sl_peer *p)
 	}
 	if (why == SL_WHY_NONE && a->b->packet && !sl_flow_find(&a->b->table, a->msg->conn_id))
 		remove_entries(a);
-	thaw(a);
+	/* Also the one whose other has been reset; never one that no broker has begun with. */
+	for (int i = 0; i < 2; i++)
+		if (each[i] == SL_WHY_NONE ||
+		    (each[i] == SL_WHY_HALF_CLOSED && is_in_repair(a->fd[i])))
+			thaw_one(a, i);
 	return why == SL_WHY_NONE ? SL_WHY_NOT_QUIESCENT : why;
 }
 

@@ -286,6 +286,13 @@ static enum sl_broker_end how_gone(const struct sl_kflow *f)
 	return SL_BROKER_END_LOST;
 }
 
+void sl_life_reused(struct sl_kflow *f)
+{
+	enum sl_broker_end how = how_gone(f);
+
+	sl_life_gone(f, how == SL_BROKER_END_LOST ? SL_BROKER_END_CLOSED : how);
+}
+
 void sl_life_disown(struct sl_kflow *f)
 {
 	sl_flow_disown(f);
@@ -296,13 +303,6 @@ void sl_life_disown(struct sl_kflow *f)
 		sl_life_kill(f, SL_BROKER_END_KILLED);
 	else
 		sl_life_told(f);
-}
-
-void sl_life_reused(struct sl_kflow *f)
-{
-	enum sl_broker_end how = how_gone(f);
-
-	sl_life_gone(f, how == SL_BROKER_END_LOST ? SL_BROKER_END_CLOSED : how);
 }
 
 void sl_life_look(struct sl_kflow *f)
