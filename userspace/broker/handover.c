@@ -169,12 +169,6 @@ static int run(const struct attempt *a)
 	return (int)sl_packet_request(a->b->packet)->result;
 }
 
-static bool is_quiet(const struct sl_packet_sock *s)
-{
-	return s->rcv_nxt == s->copied_seq && s->snd_una == s->snd_nxt &&
-	       s->snd_nxt == s->write_seq && !s->out_of_order && !s->backlog;
-}
-
 static bool has_holes(const struct sl_packet_request *q)
 {
 	return q->sock[0].out_of_order || q->sock[1].out_of_order;
@@ -208,7 +202,7 @@ static enum sl_engine_reason look(struct attempt *a)
 	if (r != SL_PACKET_DONE)
 		return why_of(r);
 	a->has_holes = has_holes(q);
-	if (!is_quiet(&q->sock[0]) || !is_quiet(&q->sock[1]))
+	if (!sl_packet_is_quiet(&q->sock[0]) || !sl_packet_is_quiet(&q->sock[1]))
 		return SL_WHY_NOT_QUIESCENT;
 	memcpy(sock, q->sock, sizeof(sock));
 	return check_interfaces(a, sock);
