@@ -680,7 +680,7 @@ static void test_sockets_go(void **state)
 	close_all(&c);
 }
 
-/* Its peers may have lost acknowledgements and windows to the filter. */
+/* One that was frozen, that is: a quiet one has nothing to wait for. */
 static void test_frozen_flow_is_kicked(void **state)
 {
 	struct world *w = world(state);
@@ -691,6 +691,7 @@ static void test_frozen_flow_is_kicked(void **state)
 	msg.handover.is_frozen = 1;
 	assert_int_equal(ask_with(w, &msg, c.front, c.back).why, SL_WHY_ELIGIBLE);
 	close_proxy_side(&c);
+
 	/* Both peers have answered the probe through the flow. */
 	while ((entry(&c, 0).packets == 0 || entry(&c, 1).packets == 0) && sl_clock_ms() < until)
 		turn(w);
@@ -804,8 +805,9 @@ static void test_refused_by_policy(void **state)
 	int listener;
 	int other;
 
+	/* one that is on its way to us, perhaps */
 	msg.handover.generation = GENERATION + 1;
-	expect_refused(w, &msg, c.front, c.back, SL_WHY_NO_PRIVILEGE, true);
+	expect_refused(w, &msg, c.front, c.back, SL_WHY_RATE_LIMITED, false);
 	msg = request_of(SL_BROKER_HANDOVER, &c);
 	msg.handover.route = 1;
 	expect_refused(w, &msg, c.front, c.back, SL_WHY_NO_PRIVILEGE, true);
@@ -963,6 +965,35 @@ static void test_kill(void **state)
 	assert_int_equal(await_end(c.backend), -ECONNRESET);
 	assert_true(await_entries(w, &c, 0));
 	close_all(&c);
+}
+
+/* Its record has seen both ends first: they are left alone, and nobody is told again. */
+static void test_kill_of_the_closed(void **state)
+{
+	struct world *w = world(state);
+
+	for (int is_known = 0; is_known < 2; is_known++) {
+		struct conn c = in_kernel(w);
+		socklen_t len = sizeof(int);
+		int err = 0;
+
+		assert_int_equal(shutdown(c.client, SHUT_WR), 0);
+		assert_int_equal(await_end(c.backend), 0);
+		assert_int_equal(shutdown(c.backend, SHUT_WR), 0);
+		assert_int_equal(await_end(c.client), 0);
+		if (!is_known)
+			assert_true(lose_events() > 0);
+		else
+			(void)await_msg(w, SL_BROKER_ENDED, c.id);
+		tell(w, SL_BROKER_KILL, c.id, 0);
+		turn(w);
+		turn(w);
+		assert_int_equal(entry(&c, SL_PACKET_CLIENT).state, SL_PACKET_ACTIVE);
+		assert_int_equal(entry(&c, SL_PACKET_CLIENT).told, 1);
+		assert_int_equal(getsockopt(c.backend, SOL_SOCKET, SO_ERROR, &err, &len), 0);
+		assert_int_equal(err, 0);
+		close_all(&c);
+	}
 }
 
 static void reset(int fd)
@@ -1289,6 +1320,58 @@ static void test_resolve(void **state)
 	expect_both_ways(&not_done);
 	close_all(&done);
 	close_all(&not_done);
+}
+
+/* Refused for what came meanwhile: nothing of a broker's is left on the other socket. */
+static void test_resolve_refused(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = new_conn(w);
+	const struct sl_broker_msg msg = request_of(SL_BROKER_RESOLVE, &c);
+	socklen_t len = sizeof(int);
+	int repair = 1;
+
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(setsockopt(i ? c.back : c.front, IPPROTO_TCP, TCP_REPAIR, &repair,
+					    sizeof(int)),
+				 0);
+	replace_broker(w, 1);
+	reset(c.client);
+	expect_refused(w, &msg, c.front, c.back, SL_WHY_HALF_CLOSED, true);
+	assert_int_equal(getsockopt(c.back, IPPROTO_TCP, TCP_REPAIR, &repair, &len), 0);
+	assert_int_equal(repair, 0);
+	reset(c.back);
+	assert_int_equal(await_end(c.backend), -ECONNRESET);
+	(void)close(c.front);
+	(void)close(c.backend);
+}
+
+/* The next proxy has been told of it already: whoever asks lets go of its sockets alone. */
+static void test_resolve_by_another(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = new_conn(w);
+	const struct sl_broker_msg msg = request_of(SL_BROKER_RESOLVE, &c);
+	int fds[2] = { c.front, c.back };
+	struct sl_broker_msg got;
+	int old;
+
+	assert_int_equal(ask(w, &c).why, SL_WHY_ELIGIBLE);
+	replace_broker(w, 2);
+	got = await_msg(w, SL_BROKER_ADOPT, c.id);
+	old = add_channel(w, 1, (unsigned)(c.id % WORKERS));
+	assert_int_equal(sl_broker_send(old, &msg, fds, 2), 0);
+	assert_true(await_on(w, old, SL_BROKER_RESULT, c.id, &got, WAIT_MS));
+	assert_int_equal(got.result.why, SL_WHY_ELIGIBLE);
+	close_proxy_side(&c);
+	tell(w, SL_BROKER_ADOPTED, c.id, 1);
+	got = (struct sl_broker_msg){ .type = SL_BROKER_RELEASE, .conn_id = c.id };
+	assert_int_equal(sl_broker_send(old, &got, NULL, 0), 0);
+	turn(w);
+	expect_both_ways(&c);
+	close_all(&c);
+	assert_int_equal(await_msg(w, SL_BROKER_ENDED, c.id).ended.how, SL_BROKER_END_CLOSED);
+	sl_broker_hang_up(old);
 }
 
 /* ---- tests: surroundings ---- */
@@ -1630,6 +1713,7 @@ int main(void)
 		TEST(test_nonsense_closes_the_channel),
 		TEST(test_frozen),
 		TEST(test_kill),
+		TEST(test_kill_of_the_closed),
 		TEST_V6(test_kill),
 		TEST(test_rst),
 		TEST(test_sweep_without_events),
@@ -1645,6 +1729,8 @@ int main(void)
 		TEST(test_release),
 		TEST(test_proxy_death),
 		TEST(test_resolve),
+		TEST(test_resolve_refused),
+		TEST(test_resolve_by_another),
 		TEST(test_status),
 		TEST(test_foreign_detach),
 		TEST(test_new_interface),

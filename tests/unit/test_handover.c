@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -37,10 +38,11 @@ struct lab {
 	struct sl_loop *loop;
 	struct sl_proxy *proxy;
 	struct fake_flows maps;
-	int listener; /* of the backend */
-	int control;  /* the broker's end of the control thread's channel */
-	int broker;   /* of the only worker's */
-	int access;   /* where access lines arrive */
+	int listener;                 /* of the backend */
+	int control;                  /* the broker's end of the control thread's channel */
+	int broker;                   /* of the only worker's */
+	int access;                   /* where access lines arrive */
+	int given[SL_BROKER_MAX_FDS]; /* the descriptors of the last request */
 	bool done;
 	char lines[8192];
 	size_t n_lines; /* bytes of them */
@@ -148,7 +150,7 @@ static void kill_broker(struct lab *lab)
 	lab->control = lab->broker = -1;
 }
 
-/* The next request; its descriptors are closed. */
+/* The next request; the descriptors of the one before are closed. */
 static struct sl_broker_msg hear(struct lab *lab)
 {
 	int fds[SL_BROKER_MAX_FDS];
@@ -157,8 +159,19 @@ static struct sl_broker_msg hear(struct lab *lab)
 	if (!await(lab, lab->broker))
 		fail_msg("the proxy says nothing");
 	assert_int_equal(sl_broker_recv(lab->broker, true, &msg, fds), 0);
-	sl_broker_close_fds(fds);
+	if (fds[0] >= 0) {
+		sl_broker_close_fds(lab->given);
+		memcpy(lab->given, fds, sizeof(fds));
+	}
 	return msg;
+}
+
+/* What a broker does to both sockets before it commits (1), and after a refusal (-1). */
+static void repair(const struct lab *lab, int how)
+{
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(
+			setsockopt(lab->given[i], IPPROTO_TCP, TCP_REPAIR, &how, sizeof(how)), 0);
 }
 
 static void hear_this(struct lab *lab, uint32_t type, uint64_t conn_id, uint32_t flag)
@@ -345,7 +358,7 @@ static int setup(void **state)
 
 	if (enter_netns() < 0) /* not root: each test skips */
 		return 0;
-	lab = (struct lab){ .control = -1, .broker = -1 };
+	lab = (struct lab){ .control = -1, .broker = -1, .given = { -1, -1, -1, -1 } };
 	if (b.r < 0)
 		fail_msg("%s", sl_str_text(&b.diags.text));
 	assert_true(fake_flows_open(&lab.maps, 64));
@@ -380,6 +393,7 @@ static int teardown(void **state)
 		return 0;
 	sl_proxy_free(lab->proxy);
 	sl_loop_free(lab->loop);
+	sl_broker_close_fds(lab->given);
 	fake_flows_close(&lab->maps);
 	sl_closep(&lab->listener);
 	sl_closep(&lab->access);
@@ -408,6 +422,7 @@ static void in_doubt_behind_a_kill(void **state)
 
 	in_kernel(lab, &a);
 	asked(lab, &b);
+	repair(lab, 1);
 	kill_broker(lab);
 	kill_conn(lab, a.id);
 	start_broker(lab);
@@ -419,6 +434,7 @@ static void in_doubt_behind_a_kill(void **state)
 		is_killed |= msg.type == SL_BROKER_KILL && msg.conn_id == a.id;
 	}
 	assert_true(is_resolved && is_killed);
+	repair(lab, -1);
 	answer(lab, b.id, SL_WHY_NOT_QUIESCENT);
 	carries(lab, &b, 'x');
 	hang_up(&a);
@@ -436,6 +452,7 @@ static void in_doubt_and_told_of(void **state)
 
 	asked(lab, &t);
 	put(lab, &t);
+	repair(lab, 1);
 	kill_broker(lab);
 	start_broker(lab);
 	say_hello(lab, lab->broker);

@@ -90,7 +90,7 @@ static enum sl_engine_reason check_room(const struct attempt *a, struct sl_peer 
 	return SL_WHY_NONE;
 }
 
-static enum sl_engine_reason read_socks(struct attempt *a)
+static enum sl_engine_reason check_socks(struct attempt *a)
 {
 	for (int i = 0; i < 2; i++) {
 		struct sl_sock_facts *s = &a->sock[i];
@@ -100,14 +100,11 @@ static enum sl_engine_reason read_socks(struct attempt *a)
 			return why;
 		sl_packet_key_of(&s->peer, &s->local, &a->key[i]);
 	}
-	return SL_WHY_NONE;
-}
-
-static enum sl_engine_reason check_policy(struct attempt *a)
-{
 	a->policy = sl_broker_generation(a->b, a->msg->handover.generation);
-	if (!a->policy)
-		return SL_WHY_NO_PRIVILEGE;
+	if (!a->policy) /* a newer one is on its way from the supervisor, perhaps */
+		return a->msg->handover.generation > sl_broker_policy(a->b)->generation
+			       ? SL_WHY_RATE_LIMITED
+			       : SL_WHY_NO_PRIVILEGE;
 	return sl_validate_pair(a->policy, a->msg->handover.route, &a->sock[SL_PACKET_CLIENT],
 				&a->sock[SL_PACKET_BACKEND]);
 }
@@ -239,6 +236,14 @@ static int set_repair(int fd, int how)
 	return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &how, sizeof(how)) < 0 ? -errno : 0;
 }
 
+static bool is_in_repair(int fd)
+{
+	int on = 0;
+	socklen_t len = sizeof(on);
+
+	return getsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, &len) == 0 && on != 0;
+}
+
 /* Without a window probe; what entering had changed is put back. */
 static void leave_repair(int fd, int reuse)
 {
@@ -274,13 +279,17 @@ static void acknowledge(int fd)
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &now, sizeof(now));
 }
 
+static void thaw_one(const struct attempt *a, int side)
+{
+	leave_repair(a->fd[side], a->sock[side].reuse);
+	if (!a->msg->handover.is_frozen)
+		unfreeze(a->fd[side]);
+}
+
 static void thaw(const struct attempt *a)
 {
-	for (int i = 0; i < 2; i++) {
-		leave_repair(a->fd[i], a->sock[i].reuse);
-		if (!a->msg->handover.is_frozen)
-			unfreeze(a->fd[i]);
-	}
+	thaw_one(a, SL_PACKET_CLIENT);
+	thaw_one(a, SL_PACKET_BACKEND);
 }
 
 static int get_clock(int fd, uint32_t *ret)
@@ -347,9 +356,7 @@ static enum sl_engine_reason try(struct attempt *a, struct sl_peer *p)
 	int r;
 
 	if (why == SL_WHY_NONE)
-		why = read_socks(a);
-	if (why == SL_WHY_NONE)
-		why = check_policy(a);
+		why = check_socks(a);
 	if (why == SL_WHY_NONE)
 		why = check_pair(a);
 	if (why == SL_WHY_NONE)
@@ -423,22 +430,29 @@ static bool is_in_kernel(struct attempt *a)
 	return true;
 }
 
-static enum sl_engine_reason adopt(struct attempt *a, struct sl_peer *p)
+static void give(struct sl_kflow *f, struct sl_peer *p)
+{
+	sl_flow_give(f, p);
+	f->told_marks = 0; /* what was told of them came before this answer */
+	if (f->stage == SL_KFLOW_OVER)
+		sl_peer_tell(f, SL_TELL_ENDED);
+}
+
+/*
+ * It is in the kernel, so the sockets go, whoever has its record: another proxy may have been told
+ * of it first. One that is not in the table is found by the sweep.
+ */
+static void adopt(struct attempt *a, struct sl_peer *p)
 {
 	struct sl_kflow *f = sl_flow_find(&a->b->table, a->msg->conn_id);
+	bool is_anothers = f && f->owner && f->owner->proxy != p->proxy;
 
-	if (f && f->owner && f->owner->proxy != p->proxy)
-		return SL_WHY_NO_PRIVILEGE;
-	if (!f && sl_flow_add(a->b, a->msg->conn_id, a->key, &f) < 0)
-		return SL_WHY_MAP_FULL;
 	(void)set_repair(a->fd[SL_PACKET_CLIENT], REPAIR_ON);
 	(void)set_repair(a->fd[SL_PACKET_BACKEND], REPAIR_ON);
-	sl_flow_give(f, p);
-	if (f->tell)
-		sl_peer_tell(f, f->tell & SL_TELL_ENDED);
+	if (!is_anothers && (f || sl_flow_add(a->b, a->msg->conn_id, a->key, &f) == 0))
+		give(f, p);
 	if (!sl_linger_is_full(&a->b->linger))
 		keep(a);
-	return SL_WHY_ELIGIBLE;
 }
 
 static void remove_entries(const struct attempt *a)
@@ -449,16 +463,29 @@ static void remove_entries(const struct attempt *a)
 
 static enum sl_engine_reason resolve(struct attempt *a, struct sl_peer *p)
 {
-	enum sl_engine_reason why = read_socks(a);
+	enum sl_engine_reason why = SL_WHY_NONE;
+	enum sl_engine_reason each[2];
 
-	if (why != SL_WHY_NONE)
-		return why;
-	if (a->b->packet && is_in_kernel(a))
-		return adopt(a, p);
-	if (a->b->packet && !sl_flow_find(&a->b->table, a->msg->conn_id))
+	for (int i = 0; i < 2; i++) {
+		each[i] = sl_validate_sock(&a->b->validator, a->fd[i], &a->sock[i]);
+		a->sock[i].reuse = 1; /* in repair mode it cannot be asked for */
+		if (each[i] == SL_WHY_NONE)
+			sl_packet_key_of(&a->sock[i].peer, &a->sock[i].local, &a->key[i]);
+		else
+			why = each[i];
+	}
+	if (why == SL_WHY_NONE && a->b->packet && is_in_kernel(a)) {
+		adopt(a, p);
+		return SL_WHY_ELIGIBLE;
+	}
+	if (why == SL_WHY_NONE && a->b->packet && !sl_flow_find(&a->b->table, a->msg->conn_id))
 		remove_entries(a);
-	thaw(a);
-	return SL_WHY_NOT_QUIESCENT;
+	/* Also the one whose other has been reset; never one that no broker has begun with. */
+	for (int i = 0; i < 2; i++)
+		if (each[i] == SL_WHY_NONE ||
+		    (each[i] == SL_WHY_HALF_CLOSED && is_in_repair(a->fd[i])))
+			thaw_one(a, i);
+	return why == SL_WHY_NONE ? SL_WHY_NOT_QUIESCENT : why;
 }
 
 void sl_handover_resolve(struct sl_peer *p, const struct sl_broker_msg *msg,

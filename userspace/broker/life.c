@@ -296,6 +296,18 @@ void sl_life_reused(struct sl_kflow *f)
 	sl_life_gone(f, how == SL_BROKER_END_LOST ? SL_BROKER_END_CLOSED : how);
 }
 
+void sl_life_disown(struct sl_kflow *f)
+{
+	sl_flow_disown(f);
+	/* The owner may have seen the last acknowledgement first; that is no case for a reset. */
+	if (f->stage != SL_KFLOW_OVER && f->broker->packet && read_entries(f) == 1 && is_closed(f))
+		end(f, SL_BROKER_END_CLOSED);
+	if (f->stage != SL_KFLOW_OVER)
+		sl_life_kill(f, SL_BROKER_END_KILLED);
+	else
+		sl_life_told(f);
+}
+
 void sl_life_look(struct sl_kflow *f)
 {
 	int r = f->is_gone ? -ENOENT : read_entries(f);

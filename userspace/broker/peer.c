@@ -262,14 +262,8 @@ static void on_kill(const struct sl_peer *p, const struct sl_broker_msg *msg)
 {
 	struct sl_kflow *f = flow_of(p, msg->conn_id);
 
-	if (!f)
-		return;
-	/* The record is over already: there is nothing to be told. */
-	sl_flow_disown(f);
-	if (f->stage != SL_KFLOW_OVER)
-		sl_life_kill(f, SL_BROKER_END_KILLED);
-	else if (f->is_gone)
-		sl_flow_drop(f);
+	if (f)
+		sl_life_disown(f);
 }
 
 static void on_probe(const struct sl_peer *p, const struct sl_broker_msg *msg)

@@ -480,10 +480,13 @@ static void on_adopt(void *arg, uint64_t conn_id, const struct sl_broker_flow *f
 
 	sl_broker_tell(hs->client, SL_BROKER_ADOPTED, conn_id, how);
 	c = how == 1 ? in_kernel(hs, conn_id) : NULL;
-	if (c && hs->worker->hands_on)
+	if (c && hs->worker->hands_on) {
 		sl_conn_let_go(c);
-	else if (c)
+	} else if (c) {
 		sl_packet_changed(c); /* FINs may have passed while nobody looked */
+		if (hs->worker->draining)
+			sl_conn_drain(c, sl_loop_now_ms(hs->worker->loop));
+	}
 }
 
 /* ---- becoming due ---- */

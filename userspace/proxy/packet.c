@@ -77,6 +77,7 @@ static bool is_dead(struct sl_conn *c, uint64_t last_ns)
 	static const struct patience keen = { 60000, 15000, 5 };
 	const struct patience *patience =
 		c->route->conf->keep_alive == SL_KEEP_ALIVE_STANDARD ? &standard : &keen;
+	struct sl_broker_client *cl = sl_handovers_client(c->worker->handovers);
 	struct sl_packet_record *p = sl_handover_record(c);
 	uint64_t now_ms = sl_loop_now_ms(c->worker->loop);
 
@@ -85,13 +86,14 @@ static bool is_dead(struct sl_conn *c, uint64_t last_ns)
 		p->next_probe_ms = 0;
 		return false;
 	}
-	if (now_ms < p->next_probe_ms)
+	/* Without a broker nobody asks, and no answer means nothing. */
+	if (now_ms < p->next_probe_ms || !sl_broker_client_is_up(cl))
 		return false;
 	if (p->n_probes == patience->probes)
 		return true;
 	p->n_probes++;
 	p->next_probe_ms = now_ms + patience->interval_ms;
-	sl_broker_tell(sl_handovers_client(c->worker->handovers), SL_BROKER_PROBE, c->id, 0);
+	sl_broker_tell(cl, SL_BROKER_PROBE, c->id, 0);
 	return false;
 }
 

@@ -196,6 +196,15 @@ static void on_broker_down(void *arg)
 		sl_broker_tell(p->broker, SL_BROKER_FLUSH, 0, 0);
 }
 
+/* The one before may have died over it. */
+static void on_broker_up(void *arg)
+{
+	struct sl_proxy *p = arg;
+
+	if (p->flushed)
+		sl_broker_tell(p->broker, SL_BROKER_FLUSH, 0, 0);
+}
+
 static void on_flushed(void *arg)
 {
 	struct sl_proxy *p = arg;
@@ -208,7 +217,8 @@ static void on_flushed(void *arg)
 
 static int start_broker_client(struct sl_proxy *p)
 {
-	static const struct sl_broker_client_fns fns = { .down = on_broker_down,
+	static const struct sl_broker_client_fns fns = { .up = on_broker_up,
+							 .down = on_broker_down,
 							 .status = on_status,
 							 .flushed = on_flushed };
 
