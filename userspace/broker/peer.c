@@ -289,6 +289,12 @@ static void on_release(struct sl_peer *p, const struct sl_broker_msg *msg)
 	struct sl_kflow *f = sl_flow_find(&p->broker->table, msg->conn_id);
 
 	p->is_leaving = true;
+	/* Told of its end when it had let go: that is for the next one. */
+	if (f && !f->owner && !f->is_orphan && f->stage == SL_KFLOW_OVER) {
+		sl_flow_orphan(f);
+		sl_peer_tell(f, SL_TELL_ENDED);
+		return;
+	}
 	if (!f || f->owner != p)
 		return;
 	if (f->is_gone) /* nothing is left that a next one could see */
