@@ -58,10 +58,13 @@ static __always_inline __u32 count_segments(const struct __sk_buff *skb, const s
 	return gso ? (s->payload + gso - 1) / gso : 1;
 }
 
-/* Before activation the sockets are still ours, and their numbers must not move any more. */
+/*
+ * Before activation the sockets are still ours, and their numbers must not move any more. A RST
+ * goes up: it would not come again, and who looks at the sockets sees what it has done.
+ */
 static __always_inline int hold_back(const struct segment *s)
 {
-	if (s->payload || s->flags & (TCP_FIN | TCP_SYN | TCP_RST)) {
+	if (s->payload || s->flags & (TCP_FIN | TCP_SYN)) {
 		COUNT(starting_dropped);
 		return dropped(s->flow);
 	}
@@ -207,6 +210,8 @@ static __noinline int forward6(struct __sk_buff *skb, struct segment *s)
 		return STEP_ODD;
 	if (p.ip.next == IPPROTO_ICMPV6)
 		return STEP_ICMP;
+	if (!is_version6(&p.ip))
+		return GO_ON;
 	if (p.ip.next != IPPROTO_TCP)
 		return is_extension(p.ip.next) ? STEP_ODD : GO_ON;
 	key_of6(&p.ip, p.tcp.src, p.tcp.dst, &key);
@@ -262,13 +267,27 @@ static __always_inline int run6(struct __sk_buff *skb, struct segment *s)
 	return step;
 }
 
+/*
+ * A tag inside of a priority tag: the stack takes off the outer one and looks on, and so do we,
+ * lest it finds a segment of ours inside.
+ */
+static __always_inline int uncover_tag(struct __sk_buff *skb)
+{
+	if (!skb->vlan_present || skb->vlan_tci & VLAN_VID_MASK ||
+	    (skb->protocol != bpf_htons(ETH_P_8021Q) && skb->protocol != bpf_htons(ETH_P_8021AD)))
+		return 0;
+	return bpf_skb_vlan_pop(skb) < 0 ? -1 : 0;
+}
+
 SEC("tc")
 int sl_packet_tc(struct __sk_buff *skb)
 {
 	struct segment s = { 0 };
-	int is6 = skb->protocol == bpf_htons(ETH_P_IPV6);
-	int l3;
+	int is6, l3;
 
+	if (uncover_tag(skb) < 0)
+		return DROP;
+	is6 = skb->protocol == bpf_htons(ETH_P_IPV6);
 	if (!is6 && skb->protocol != bpf_htons(ETH_P_IP))
 		return GO_ON;
 	/* Frames for other hosts are seen in promiscuous mode. Injected ones have no address. */
@@ -289,8 +308,9 @@ int sl_packet_tc(struct __sk_buff *skb)
 #define TCP_FLAGS_AT 13
 
 /*
- * What would end the connection or its numbering is dropped and will come again; of all else
- * the header alone arrives. The length returned is at least the header's (sk_filter_trim_cap).
+ * What would move the numbering is dropped and will come again; of all else the header alone
+ * arrives. That a RST does, or a connection reset meanwhile would never be known to be over.
+ * The length returned is at least the header's (sk_filter_trim_cap).
  */
 SEC("socket")
 int sl_packet_freeze(struct __sk_buff *skb)
@@ -299,7 +319,7 @@ int sl_packet_freeze(struct __sk_buff *skb)
 
 	if (bpf_skb_load_bytes(skb, TCP_FLAGS_AT, &flags, sizeof(flags)) < 0)
 		return 0;
-	return flags & (TCP_FIN | TCP_SYN | TCP_RST) ? 0 : 1;
+	return flags & (TCP_FIN | TCP_SYN) ? 0 : 1;
 }
 
 SEC("tc")

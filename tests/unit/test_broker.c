@@ -151,14 +151,19 @@ static struct sl_policy *new_policy(const struct world *w, uint64_t generation)
 	return p;
 }
 
-static void start_broker(struct world *w)
+static void start_broker_with(struct world *w, const struct sl_broker_times *times)
 {
 	const struct sl_broker_options options = { .loop = w->loop,
-						   .times = &quick,
+						   .times = times,
 						   .proxy_uid = geteuid() };
 
 	assert_int_equal(sl_broker_new(&options, &w->broker), 0);
-	assert_int_equal(sl_broker_set_policy(w->broker, new_policy(w, GENERATION)), 0);
+	sl_broker_set_policy(w->broker, new_policy(w, GENERATION));
+}
+
+static void start_broker(struct world *w)
+{
+	start_broker_with(w, &quick);
 }
 
 /* Our end. */
@@ -824,9 +829,9 @@ static void test_refused_by_policy(void **state)
 
 	/* generations are remembered, but not for ever */
 	for (uint64_t i = 1; i < 8; i++)
-		assert_int_equal(sl_broker_set_policy(w->broker, new_policy(w, GENERATION + i)), 0);
+		sl_broker_set_policy(w->broker, new_policy(w, GENERATION + i));
 	hand_over(w, &c);
-	assert_int_equal(sl_broker_set_policy(w->broker, new_policy(w, GENERATION + 8)), 0);
+	sl_broker_set_policy(w->broker, new_policy(w, GENERATION + 8));
 	close_all(&c);
 	c = new_conn(w);
 	msg = request_of(SL_BROKER_HANDOVER, &c);
@@ -1074,6 +1079,31 @@ static void test_late(void **state)
 	close_all(&c);
 }
 
+/* Likewise, and it was a RST: nobody else would tell the other side. */
+static void test_late_reset(void **state)
+{
+	struct world *w = world(state);
+
+	for (int i = 0; i < 2; i++) {
+		struct conn c = new_conn(w);
+		const struct linger abort = { .l_onoff = 1 };
+		int *leaves = i == SL_PACKET_CLIENT ? &c.client : &c.backend;
+		int *stays = i == SL_PACKET_CLIENT ? &c.backend : &c.client;
+
+		assert_int_equal(ask(w, &c).why, SL_WHY_ELIGIBLE);
+		delete_entry(&c, (enum sl_packet_side)i);
+		assert_int_equal(setsockopt(*leaves, SOL_SOCKET, SO_LINGER, &abort, sizeof(abort)),
+				 0);
+		assert_int_equal(close(*leaves), 0);
+		*leaves = -1;
+		assert_int_equal(await_msg(w, SL_BROKER_ENDED, c.id).ended.how,
+				 i == SL_PACKET_CLIENT ? SL_BROKER_END_RST_CLIENT
+						       : SL_BROKER_END_RST_BACKEND);
+		assert_int_equal(await_end(*stays), -ECONNRESET);
+		close_all(&c);
+	}
+}
+
 /* As if no packet of the client could be forwarded. */
 static void test_broken(void **state)
 {
@@ -1208,15 +1238,17 @@ static void test_adoption(void **state)
 /* Ended while nobody looked: it is told of, and then of its end. */
 static void test_adoption_of_the_dead(void **state)
 {
+	struct sl_broker_times slow = quick; /* loading programs may take half a second */
 	struct world *w = world(state);
 	struct conn c = in_kernel(w);
 
+	slow.closed_ms = 2000;
 	sl_broker_free(w->broker);
 	close_channels(w);
 	expect(c.client, c.backend, "hello");
 	close_all(&c);
 	turn(w);
-	start_broker(w);
+	start_broker_with(w, &slow);
 	add_channels(w, 2);
 	(void)adopt(w, &c, 1);
 	assert_int_equal(await_msg(w, SL_BROKER_ENDED, c.id).ended.how, SL_BROKER_END_CLOSED);
@@ -1485,7 +1517,7 @@ static void test_new_interface(void **state)
 	(void)snprintf(lo_only->interfaces[0], sizeof(lo_only->interfaces[0]), "sl1");
 	assert_true(run("ip link add sl1 type veth peer name sl2"));
 	assert_true(await_status(w, has_three_interfaces));
-	assert_int_equal(sl_broker_set_policy(w->broker, lo_only), 0);
+	sl_broker_set_policy(w->broker, lo_only);
 	assert_true(await_status(w, has_one_interface));
 	assert_true(run("ip link del sl1"));
 }
@@ -1500,7 +1532,7 @@ static void test_interface_not_attached(void **state)
 
 	none->n_interfaces = 1;
 	(void)snprintf(none->interfaces[0], sizeof(none->interfaces[0]), "nowhere");
-	assert_int_equal(sl_broker_set_policy(w->broker, none), 0);
+	sl_broker_set_policy(w->broker, none);
 	expect_refused(w, &msg, c.front, c.back, SL_WHY_INTERFACE_NOT_ATTACHED, false);
 	expect_relayed(&c);
 	expect_both_ways(&before); /* the program stays as long as it is needed */
@@ -1562,7 +1594,7 @@ static void test_route_change(void **state)
 	assert_true(run("ip addr del 10.9.9.9/32 dev lo"));
 	assert_int_equal(setns(ours, CLONE_NEWNET), 0);
 	lay_cables(netns, ours);
-	assert_int_equal(sl_broker_set_policy(w->broker, new_policy(w, GENERATION)), 0);
+	sl_broker_set_policy(w->broker, new_policy(w, GENERATION));
 	/* or the loopback device's long segments would meet a shorter path */
 	assert_int_equal(setsockopt(w->front_fd, IPPROTO_TCP, TCP_MAXSEG, &clamp, sizeof(clamp)),
 			 0);
@@ -1622,7 +1654,7 @@ static void test_off(void **state)
 						   .proxy_uid = geteuid() };
 	assert_int_equal(sl_broker_new(&options, &w->broker), 0);
 	(void)snprintf(policy->bpf_dir, sizeof(policy->bpf_dir), "/tmp/no-bpf-file-system");
-	assert_int_equal(sl_broker_set_policy(w->broker, policy), 0);
+	sl_broker_set_policy(w->broker, policy);
 	for (unsigned i = 0; i < CHANNELS; i++)
 		w->channel[i] = add_channel(w, 1, i);
 	expect_refused(w, &msg, c.front, c.back, SL_WHY_NOT_LINUX_SUPPORTED, true);
@@ -1633,7 +1665,7 @@ static void test_off(void **state)
 	assert_memory_equal(msg.status.text, "off: ", 5);
 
 	/* mounted after all, and the configuration is loaded again */
-	assert_int_equal(sl_broker_set_policy(w->broker, new_policy(w, GENERATION + 1)), 0);
+	sl_broker_set_policy(w->broker, new_policy(w, GENERATION + 1));
 	assert_true(await_on(w, w->channel[0], SL_BROKER_HELLO, 0, &msg, WAIT_MS));
 	hand_over(w, &c);
 	expect_both_ways(&c);
@@ -1742,6 +1774,7 @@ int main(void)
 		TEST(test_sweep_without_events),
 		TEST(test_entries_deleted),
 		TEST(test_late),
+		TEST(test_late_reset),
 		TEST(test_broken),
 		TEST(test_reused),
 		TEST(test_flush),

@@ -725,6 +725,29 @@ static void test_route(void **state)
 	}
 }
 
+static void test_told(void **state)
+{
+	(void)state;
+	begin();
+	for (unsigned family = 4; family <= 6; family += 2) {
+		struct pair p = new_pair(&lab, family), want = p;
+		struct sl_packet_request req = request_for(SL_PACKET_OP_TOLD, &p);
+		struct sl_packet_flow flow[2];
+
+		assert_int_equal(control(&req), SL_PACKET_NO_FLOW);
+		lab_put(&lab, &p);
+		req.conn_id++;
+		assert_int_equal(control(&req), SL_PACKET_NO_FLOW);
+		req.conn_id--;
+		assert_int_equal(control(&req), SL_PACKET_DONE);
+		assert_int_equal(lab_get(&lab, &p, flow), 2);
+		want.flow[0].told = want.flow[1].told = 1;
+		assert_true(same_flow("told", 0, &flow[0], &want.flow[0]));
+		assert_true(same_flow("told", 1, &flow[1], &want.flow[1]));
+		lab_remove(&lab, &p);
+	}
+}
+
 /* Without what only the lost entry knew: its counts and times. */
 static void forget_counts(struct sl_packet_flow *f)
 {
@@ -1002,17 +1025,21 @@ static void test_freeze(void **state)
 	(void)state;
 	begin();
 	for (unsigned flags = 0; flags < 256; flags++) {
-		const int want = flags & (TH_FIN_ | TH_SYN_ | TH_RST_) ? 0 : 1;
+		const int want = flags & (TH_FIN_ | TH_SYN_) ? 0 : 1;
 
 		assert_int_equal(filter((uint8_t)flags, 0), want);
 		assert_int_equal(filter((uint8_t)flags, 100), want);
 	}
 }
 
-/* On a socket: acknowledgements arrive, payload and ends do not and are sent again later. */
+/*
+ * On a socket: acknowledgements arrive, payload and FIN do not and are sent again later. A RST is
+ * sent once, and arrives.
+ */
 static void test_frozen_socket(void **state)
 {
 	const int filter_fd = lab.tc ? bpf_program__fd(lab.tc->progs.sl_packet_freeze) : -1;
+	const struct linger abort = { .l_onoff = 1 };
 	struct flow f;
 	char got[4];
 	int left = 1;
@@ -1037,6 +1064,18 @@ static void test_frozen_socket(void **state)
 	assert_memory_equal(got, "pong", 4);
 	assert_int_equal(recv(f.front, got, 1, 0), 0);
 	close_flow(&f);
+
+	f = open_quiet_flow(4);
+	assert_int_equal(
+		setsockopt(f.front, SOL_SOCKET, SO_ATTACH_BPF, &filter_fd, sizeof(filter_fd)), 0);
+	assert_int_equal(send(f.client, "pong", 4, 0), 4);
+	assert_int_equal(setsockopt(f.client, SOL_SOCKET, SO_LINGER, &abort, sizeof(abort)), 0);
+	assert_int_equal(close(f.client), 0);
+	f.client = -1;
+	assert_int_equal(poll(&(struct pollfd){ f.front, POLLIN, 0 }, 1, 3000), 1);
+	assert_int_equal(recv(f.front, got, 1, 0), -1);
+	assert_int_equal(errno, ECONNRESET);
+	close_flow(&f);
 }
 
 int main(void)
@@ -1054,6 +1093,7 @@ int main(void)
 		cmocka_unit_test(test_taken_and_full),
 		cmocka_unit_test(test_remove),
 		cmocka_unit_test(test_route),
+		cmocka_unit_test(test_told),
 		cmocka_unit_test(test_restore),
 		cmocka_unit_test(test_flow_and_kill),
 		cmocka_unit_test(test_kill_again),

@@ -166,12 +166,6 @@ static int run(const struct attempt *a)
 	return (int)sl_packet_request(a->b->packet)->result;
 }
 
-static bool is_quiet(const struct sl_packet_sock *s)
-{
-	return s->rcv_nxt == s->copied_seq && s->snd_una == s->snd_nxt &&
-	       s->snd_nxt == s->write_seq && !s->out_of_order && !s->backlog;
-}
-
 static bool has_holes(const struct sl_packet_request *q)
 {
 	return q->sock[0].out_of_order || q->sock[1].out_of_order;
@@ -205,7 +199,7 @@ static enum sl_engine_reason look(struct attempt *a)
 	if (r != SL_PACKET_DONE)
 		return why_of(r);
 	a->has_holes = has_holes(q);
-	if (!is_quiet(&q->sock[0]) || !is_quiet(&q->sock[1]))
+	if (!sl_packet_is_quiet(&q->sock[0]) || !sl_packet_is_quiet(&q->sock[1]))
 		return SL_WHY_NOT_QUIESCENT;
 	memcpy(sock, q->sock, sizeof(sock));
 	return check_interfaces(a, sock);
@@ -213,6 +207,7 @@ static enum sl_engine_reason look(struct attempt *a)
 
 /* ---- commit ---- */
 
+/* What neither the keys nor the sockets tell the control program. */
 static void fill_direction(const struct attempt *a, enum sl_packet_side from,
 			   struct sl_packet_flow *f)
 {
@@ -221,15 +216,9 @@ static void fill_direction(const struct attempt *a, enum sl_packet_side from,
 	const struct sl_sock_facts *out = &a->sock[1 - from];
 
 	*f = (struct sl_packet_flow){
-		.new_sport = sl_addr_port(&out->local),
-		.new_dport = sl_addr_port(&out->peer),
 		.window_shift = (__s8)sl_packet_window_shift(&us->tcp, &out->tcp),
 		.clear_ecn = us->tcp.has_ecn != out->tcp.has_ecn,
 		.has_timestamps = us->tcp.has_timestamps,
-		.family = us->tcp.is_ipv6 ? 6 : 4,
-		.from = from,
-		.peer_window_shift = (__s8)sl_packet_window_shift(&out->tcp, &us->tcp),
-		.conn_id = a->msg->conn_id,
 		.route_id = a->route_id,
 		.target_hash = h->target_hash,
 		.client_port = sl_addr_port(&h->client),
@@ -238,8 +227,6 @@ static void fill_direction(const struct attempt *a, enum sl_packet_side from,
 		.accepted_ns = h->accepted_us * 1000,
 		.relayed_bytes = h->relayed[from == SL_PACKET_CLIENT ? SL_CLIENT : SL_BACKEND],
 	};
-	sl_packet_ip(&out->local, f->new_saddr);
-	sl_packet_ip(&out->peer, f->new_daddr);
 	sl_packet_ip(&h->client, f->client);
 	sl_packet_ip(&h->via, f->via);
 }
@@ -347,20 +334,13 @@ static void kick(struct attempt *a)
 	(void)run(a);
 }
 
-static void clear_linger(int fd)
-{
-	const struct linger none = { 0 };
-
-	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
-}
-
 /* The sockets stay for a moment, the flow is in the table. */
 static void keep(struct attempt *a)
 {
 	struct sl_linger_pair pair = { .conn_id = a->msg->conn_id };
 
 	for (int i = 0; i < 2; i++) {
-		clear_linger(a->fd[i]);
+		sl_broker_never_wait(a->fd[i]);
 		pair.cookie[i] = a->sock[i].cookie;
 		pair.rcv_nxt[i] = a->rcv_nxt[i];
 		pair.key[i] = a->key[i];
@@ -415,21 +395,12 @@ static void reply(struct sl_peer *p, const struct attempt *a, enum sl_engine_rea
 	sl_peer_reply(p, &msg);
 }
 
-/* Which may be the last copies; closing them must not wait for a peer. */
-static void refuse(const int *fd)
-{
-	sl_never_linger(fd[0]);
-	sl_never_linger(fd[1]);
-}
-
 void sl_handover(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_BROKER_MAX_FDS])
 {
 	struct attempt a = { .b = p->broker, .msg = msg, .fd = fds };
 	uint64_t started_us = sl_loop_now_us(p->broker->loop);
 	enum sl_engine_reason why = try(&a, p);
 
-	if (why != SL_WHY_ELIGIBLE)
-		refuse(fds);
 	reply(p, &a, why, started_us);
 	if (why == SL_WHY_ELIGIBLE && msg->handover.is_frozen)
 		kick(&a);
@@ -524,7 +495,5 @@ void sl_handover_resolve(struct sl_peer *p, const struct sl_broker_msg *msg,
 	uint64_t started_us = sl_loop_now_us(p->broker->loop);
 	enum sl_engine_reason why = resolve(&a, p);
 
-	if (why != SL_WHY_ELIGIBLE)
-		refuse(fds);
 	reply(p, &a, why, started_us);
 }

@@ -2,9 +2,12 @@
 #include "broker/linger.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 #include "broker/life.h"
 #include "broker/state.h"
@@ -68,6 +71,31 @@ static bool has_late_data(struct sl_broker *b, const struct sl_linger_pair *pair
 	       (q->sock[0].rcv_nxt != pair->rcv_nxt[0] || q->sock[1].rcv_nxt != pair->rcv_nxt[1]);
 }
 
+/* A RST, unlike all else that misses the hook, does not come again. */
+static bool is_reset(int fd)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+	       info.tcpi_state == TCP_CLOSE;
+}
+
+static void check_late(struct sl_broker *b, struct sl_kflow *f, const struct sl_linger_pair *pair)
+{
+	if (is_reset(pair->fd[SL_PACKET_CLIENT])) {
+		sl_life_kill(f, SL_BROKER_END_RST_CLIENT);
+	} else if (is_reset(pair->fd[SL_PACKET_BACKEND])) {
+		sl_life_kill(f, SL_BROKER_END_RST_BACKEND);
+	} else if (has_late_data(b, pair)) {
+		if (sl_broker_may_warn(b))
+			sl_log_conn(SL_LOG_WARN, pair->conn_id,
+				    "packet: data arrived behind the hand-over, both sides are "
+				    "reset");
+		sl_life_kill(f, SL_BROKER_END_LATE);
+	}
+}
+
 /* Of our own two connections, which are over; the flow goes past them. */
 static void forget_tracked(struct sl_broker *b, const struct sl_linger_pair *pair)
 {
@@ -85,13 +113,8 @@ static void finish(struct sl_broker *b, struct sl_linger_pair *pair)
 {
 	struct sl_kflow *f = sl_flow_find(&b->table, pair->conn_id);
 
-	if (b->packet && f && f->stage != SL_KFLOW_OVER && has_late_data(b, pair)) {
-		if (sl_broker_may_warn(b))
-			sl_log_conn(SL_LOG_WARN, pair->conn_id,
-				    "packet: data arrived behind the hand-over, both sides are "
-				    "reset");
-		sl_life_kill(f, SL_BROKER_END_LATE);
-	}
+	if (b->packet && f && f->stage != SL_KFLOW_OVER)
+		check_late(b, f, pair);
 	close_pair(pair);
 	forget_tracked(b, pair);
 }

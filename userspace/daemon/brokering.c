@@ -172,12 +172,7 @@ static void start(struct sl_supervisor *s)
 /* Also when it is off now: flows of an earlier configuration go on, and somebody must end them. */
 static bool is_needed(const struct sl_conf_global *g)
 {
-	char pin[sizeof(((struct sl_policy *)NULL)->bpf_dir) + 8];
-
-	if (g->packet.hook != SL_HOOK_CHOICE_OFF)
-		return true;
-	(void)snprintf(pin, sizeof(pin), "%s/flows", g->bpf_dir);
-	return access(pin, F_OK) == 0;
+	return g->packet.hook != SL_HOOK_CHOICE_OFF || sl_packet_is_pinned(g->bpf_dir);
 }
 
 void sl_brokering_start(struct sl_supervisor *s)
