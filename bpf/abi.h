@@ -243,7 +243,7 @@ enum sl_packet_op {
 			     */
 	SL_PACKET_OP_PROBE, /* one injected keep-alive per side: live peers answer */
 	SL_PACKET_OP_REMOVE,  /* delete both entries, if both are of conn_id or absent */
-	SL_PACKET_OP_ROUTE,   /* new ifindex[] of both directions */
+	SL_PACKET_OP_ROUTE,   /* the devices are ifindex[] now; 0: as it was */
 	SL_PACKET_OP_RESTORE, /* key[0]'s entry is there, its partner is not: make it again */
 	SL_PACKET_OP_TOLD,    /* mark both entries so */
 };
@@ -282,7 +282,17 @@ struct sl_packet_sock {
 };
 _Static_assert(sizeof(struct sl_packet_sock) == 48, "layout");
 
-/* [0]: packets of the client, the client's socket; [1]: the backend's. */
+/* All that was received is read, all that was written is acknowledged. */
+static inline __attribute__((always_inline)) int sl_packet_is_quiet(const struct sl_packet_sock *s)
+{
+	return s->rcv_nxt == s->copied_seq && s->snd_una == s->snd_nxt &&
+	       s->snd_nxt == s->write_seq && !s->out_of_order && !s->backlog;
+}
+
+/*
+ * [0]: packets of the client, the client's socket, the device towards it; [1]: the backend's. The
+ * frame the program is run with has at least 60 octets and the type of the flow, 0x0800 or 0x86dd.
+ */
 struct sl_packet_request {
 	enum sl_packet_op op;
 	enum sl_packet_result result; /* out */
@@ -291,7 +301,7 @@ struct sl_packet_request {
 	__u32 ts_now[2];              /* TCP_TIMESTAMP: of our own clock towards each side */
 	__u32 ifindex[2];             /* COMMIT: 0 asks for the cached route's; out: the one used */
 	struct sl_packet_key key[2];
-	struct sl_packet_flow flow[2]; /* COMMIT: all that does not come from the sockets */
+	struct sl_packet_flow flow[2]; /* COMMIT: what neither keys nor sockets tell */
 	struct sl_packet_sock sock[2]; /* out */
 	__u64 took_ns;                 /* out */
 };

@@ -210,6 +210,8 @@ static __noinline int forward6(struct __sk_buff *skb, struct segment *s)
 		return STEP_ODD;
 	if (p.ip.next == IPPROTO_ICMPV6)
 		return STEP_ICMP;
+	if (!is_version6(&p.ip))
+		return GO_ON;
 	if (p.ip.next != IPPROTO_TCP)
 		return is_extension(p.ip.next) ? STEP_ODD : GO_ON;
 	key_of6(&p.ip, p.tcp.src, p.tcp.dst, &key);
@@ -265,13 +267,27 @@ static __always_inline int run6(struct __sk_buff *skb, struct segment *s)
 	return step;
 }
 
+/*
+ * A tag inside of a priority tag: the stack takes off the outer one and looks on, and so do we,
+ * lest it finds a segment of ours inside.
+ */
+static __always_inline int uncover_tag(struct __sk_buff *skb)
+{
+	if (!skb->vlan_present || skb->vlan_tci & VLAN_VID_MASK ||
+	    (skb->protocol != bpf_htons(ETH_P_8021Q) && skb->protocol != bpf_htons(ETH_P_8021AD)))
+		return 0;
+	return bpf_skb_vlan_pop(skb) < 0 ? -1 : 0;
+}
+
 SEC("tc")
 int sl_packet_tc(struct __sk_buff *skb)
 {
 	struct segment s = { 0 };
-	int is6 = skb->protocol == bpf_htons(ETH_P_IPV6);
-	int l3;
+	int is6, l3;
 
+	if (uncover_tag(skb) < 0)
+		return DROP;
+	is6 = skb->protocol == bpf_htons(ETH_P_IPV6);
 	if (!is6 && skb->protocol != bpf_htons(ETH_P_IP))
 		return GO_ON;
 	/* Frames for other hosts are seen in promiscuous mode. Injected ones have no address. */

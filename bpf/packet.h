@@ -175,6 +175,11 @@ static __always_inline __u64 sum_words(const void *words, const __u32 n)
 	return sum;
 }
 
+static __always_inline int is_version6(const struct ipv6_head *ip)
+{
+	return (ip->version_class_flow & bpf_htonl(0xf0000000)) == bpf_htonl(0x60000000);
+}
+
 /* ---- keys ---- */
 
 /* An address of an entry or a key, which are octets for those who dump them, as words. */
@@ -329,6 +334,8 @@ static __always_inline void note_times(struct sl_packet_flow *f, const struct tc
 /* FIN, RST and what follows them need the other direction's entry: see packet_close.h. */
 static __always_inline int concerns_close(const struct sl_packet_flow *f, const struct segment *s)
 {
+	if (s->flags & TCP_SYN)
+		return 0;
 	return s->flags & (TCP_FIN | TCP_RST) || f->rst || (f->peer_fin && !f->peer_fin_acked);
 }
 

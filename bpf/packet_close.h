@@ -66,7 +66,7 @@ static __always_inline void note_rst(struct sl_packet_flow *f, const struct sl_p
 				     const struct segment *s)
 {
 	if (!other || distance(acknowledged(other), s->seq) < 0 ||
-	    distance(f->max_seq, s->seq) > 1) {
+	    distance(f->max_seq, s->seq) > 0) {
 		COUNT(rst_ignored);
 		return;
 	}

@@ -129,7 +129,7 @@ static __noinline int handle_icmp4(struct __sk_buff *skb, __u32 l3)
 	struct error4 e;
 
 	if (bpf_skb_load_bytes(skb, l3, &outer, sizeof(outer)) < 0 ||
-	    outer.fragment & bpf_htons(IPV4_OFFSET))
+	    outer.fragment & bpf_htons(IPV4_OFFSET) || bpf_ntohs(outer.total) > skb->len - l3)
 		return GO_ON;
 	icmp_at = l3 + (outer.version_ihl & 0xf) * 4;
 	if (bpf_skb_load_bytes(skb, icmp_at, &e, sizeof(e)) < 0 || !is_error4(e.icmp.type) ||
@@ -191,7 +191,12 @@ static __noinline int handle_icmp6(struct __sk_buff *skb, __u32 l3)
 	struct sl_packet_key key;
 	struct quoted_tcp t;
 	struct error6 e;
+	__be16 payload;
 
+	if (bpf_skb_load_bytes(skb, l3 + offsetof(struct ipv6_head, payload), &payload,
+			       sizeof(payload)) < 0 ||
+	    bpf_ntohs(payload) > skb->len - at)
+		return GO_ON;
 	if (bpf_skb_load_bytes(skb, at, &e, sizeof(e)) < 0 || e.icmp.type < ICMPV6_FIRST_ERROR ||
 	    e.icmp.type > ICMPV6_LAST_ERROR || e.ip.next != IPPROTO_TCP ||
 	    bpf_skb_load_bytes(skb, at + sizeof(e), &t, sizeof(t)) < 0)

@@ -103,7 +103,7 @@ static long walk_option(__u32 i, void *context)
 		return 1;
 	if (kind == OPT_TIMES && length == OPT_TIMES_LENGTH)
 		rewrite_times_option(o, at, f);
-	else if (kind == OPT_SACK)
+	else if (kind == OPT_SACK && length > 2 && length % 8 == 2)
 		rewrite_sack_option(o, at, length, f);
 	w->at = at + length;
 	return 0;

@@ -4,6 +4,8 @@
  * before the kernel makes an skb of them. Whatever is not plain, and whatever is in doubt, goes
  * on to the TC program, which is always there as well and knows all the cases. For devices that
  * fill in checksums only (not CHECKSUM_PARTIAL from a local sender): the daemon sees to that.
+ * For whom a frame is, XDP is not told: a device in promiscuous mode that is flooded with frames
+ * for another host of the same IP address would forward them, too.
  */
 #include "packet.h"
 
@@ -119,7 +121,7 @@ static __noinline int forward6(struct xdp_md *ctx)
 	struct change c = { 0 };
 	struct sl_packet_key key;
 
-	if ((void *)&p->times > end || p->ip.next != IPPROTO_TCP)
+	if ((void *)&p->times > end || !is_version6(&p->ip) || p->ip.next != IPPROTO_TCP)
 		return XDP_PASS;
 	key_of6(&p->ip, p->tcp.src, p->tcp.dst, &key);
 	s.flow = bpf_map_lookup_elem(&flows, &key);

@@ -14,7 +14,7 @@ $(proute d 8084 "\"$BACKEND_IP:8004\"")
 $(proute e 8085 "\"$BACKEND_IP:8005\"")
 $(proute f 8086 "\"$BACKEND_IP:8006\"")
 $(proute g 8087 "\"$BACKEND_IP:8007\"" 'half_open: true')
-$(proute v 8088 "\"$BACKEND_IP:8008\"")"
+$(proute v 8088 "\"$BACKEND_IP:8008\"" "timeouts: { close_grace: $((400 * SLOW))ms }")"
 packet_baseline
 mark_rst
 

@@ -151,14 +151,19 @@ static struct sl_policy *new_policy(const struct world *w, uint64_t generation)
 	return p;
 }
 
-static void start_broker(struct world *w)
+static void start_broker_with(struct world *w, const struct sl_broker_times *times)
 {
 	const struct sl_broker_options options = { .loop = w->loop,
-						   .times = &quick,
+						   .times = times,
 						   .proxy_uid = geteuid() };
 
 	assert_int_equal(sl_broker_new(&options, &w->broker), 0);
-	assert_int_equal(sl_broker_set_policy(w->broker, new_policy(w, GENERATION)), 0);
+	sl_broker_set_policy(w->broker, new_policy(w, GENERATION));
+}
+
+static void start_broker(struct world *w)
+{
+	start_broker_with(w, &quick);
 }
 
 /* Our end. */
@@ -680,11 +685,17 @@ static void test_sockets_go(void **state)
 	close_all(&c);
 }
 
-static void test_quiet_flow_is_kicked(void **state)
+/* One that was frozen, that is: a quiet one has nothing to wait for. */
+static void test_frozen_flow_is_kicked(void **state)
 {
 	struct world *w = world(state);
-	struct conn c = in_kernel(w);
+	struct conn c = new_conn(w);
+	struct sl_broker_msg msg = request_of(SL_BROKER_HANDOVER, &c);
 	uint64_t until = sl_clock_ms() + WAIT_MS;
+
+	msg.handover.is_frozen = 1;
+	assert_int_equal(ask_with(w, &msg, c.front, c.back).why, SL_WHY_ELIGIBLE);
+	close_proxy_side(&c);
 
 	/* Both peers have answered the probe through the flow. */
 	while ((entry(&c, 0).packets == 0 || entry(&c, 1).packets == 0) && sl_clock_ms() < until)
@@ -799,8 +810,9 @@ static void test_refused_by_policy(void **state)
 	int listener;
 	int other;
 
+	/* one that is on its way to us, perhaps */
 	msg.handover.generation = GENERATION + 1;
-	expect_refused(w, &msg, c.front, c.back, SL_WHY_NO_PRIVILEGE, true);
+	expect_refused(w, &msg, c.front, c.back, SL_WHY_RATE_LIMITED, false);
 	msg = request_of(SL_BROKER_HANDOVER, &c);
 	msg.handover.route = 1;
 	expect_refused(w, &msg, c.front, c.back, SL_WHY_NO_PRIVILEGE, true);
@@ -817,9 +829,9 @@ static void test_refused_by_policy(void **state)
 
 	/* generations are remembered, but not for ever */
 	for (uint64_t i = 1; i < 8; i++)
-		assert_int_equal(sl_broker_set_policy(w->broker, new_policy(w, GENERATION + i)), 0);
+		sl_broker_set_policy(w->broker, new_policy(w, GENERATION + i));
 	hand_over(w, &c);
-	assert_int_equal(sl_broker_set_policy(w->broker, new_policy(w, GENERATION + 8)), 0);
+	sl_broker_set_policy(w->broker, new_policy(w, GENERATION + 8));
 	close_all(&c);
 	c = new_conn(w);
 	msg = request_of(SL_BROKER_HANDOVER, &c);
@@ -958,6 +970,35 @@ static void test_kill(void **state)
 	assert_int_equal(await_end(c.backend), -ECONNRESET);
 	assert_true(await_entries(w, &c, 0));
 	close_all(&c);
+}
+
+/* Its record has seen both ends first: they are left alone, and nobody is told again. */
+static void test_kill_of_the_closed(void **state)
+{
+	struct world *w = world(state);
+
+	for (int is_known = 0; is_known < 2; is_known++) {
+		struct conn c = in_kernel(w);
+		socklen_t len = sizeof(int);
+		int err = 0;
+
+		assert_int_equal(shutdown(c.client, SHUT_WR), 0);
+		assert_int_equal(await_end(c.backend), 0);
+		assert_int_equal(shutdown(c.backend, SHUT_WR), 0);
+		assert_int_equal(await_end(c.client), 0);
+		if (!is_known)
+			assert_true(lose_events() > 0);
+		else
+			(void)await_msg(w, SL_BROKER_ENDED, c.id);
+		tell(w, SL_BROKER_KILL, c.id, 0);
+		turn(w);
+		turn(w);
+		assert_int_equal(entry(&c, SL_PACKET_CLIENT).state, SL_PACKET_ACTIVE);
+		assert_int_equal(entry(&c, SL_PACKET_CLIENT).told, 1);
+		assert_int_equal(getsockopt(c.backend, SOL_SOCKET, SO_ERROR, &err, &len), 0);
+		assert_int_equal(err, 0);
+		close_all(&c);
+	}
 }
 
 static void reset(int fd)
@@ -1197,15 +1238,17 @@ static void test_adoption(void **state)
 /* Ended while nobody looked: it is told of, and then of its end. */
 static void test_adoption_of_the_dead(void **state)
 {
+	struct sl_broker_times slow = quick; /* loading programs may take half a second */
 	struct world *w = world(state);
 	struct conn c = in_kernel(w);
 
+	slow.closed_ms = 2000;
 	sl_broker_free(w->broker);
 	close_channels(w);
 	expect(c.client, c.backend, "hello");
 	close_all(&c);
 	turn(w);
-	start_broker(w);
+	start_broker_with(w, &slow);
 	add_channels(w, 2);
 	(void)adopt(w, &c, 1);
 	assert_int_equal(await_msg(w, SL_BROKER_ENDED, c.id).ended.how, SL_BROKER_END_CLOSED);
@@ -1311,6 +1354,58 @@ static void test_resolve(void **state)
 	close_all(&not_done);
 }
 
+/* Refused for what came meanwhile: nothing of a broker's is left on the other socket. */
+static void test_resolve_refused(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = new_conn(w);
+	const struct sl_broker_msg msg = request_of(SL_BROKER_RESOLVE, &c);
+	socklen_t len = sizeof(int);
+	int repair = 1;
+
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(setsockopt(i ? c.back : c.front, IPPROTO_TCP, TCP_REPAIR, &repair,
+					    sizeof(int)),
+				 0);
+	replace_broker(w, 1);
+	reset(c.client);
+	expect_refused(w, &msg, c.front, c.back, SL_WHY_HALF_CLOSED, true);
+	assert_int_equal(getsockopt(c.back, IPPROTO_TCP, TCP_REPAIR, &repair, &len), 0);
+	assert_int_equal(repair, 0);
+	reset(c.back);
+	assert_int_equal(await_end(c.backend), -ECONNRESET);
+	(void)close(c.front);
+	(void)close(c.backend);
+}
+
+/* The next proxy has been told of it already: whoever asks lets go of its sockets alone. */
+static void test_resolve_by_another(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = new_conn(w);
+	const struct sl_broker_msg msg = request_of(SL_BROKER_RESOLVE, &c);
+	int fds[2] = { c.front, c.back };
+	struct sl_broker_msg got;
+	int old;
+
+	assert_int_equal(ask(w, &c).why, SL_WHY_ELIGIBLE);
+	replace_broker(w, 2);
+	got = await_msg(w, SL_BROKER_ADOPT, c.id);
+	old = add_channel(w, 1, (unsigned)(c.id % WORKERS));
+	assert_int_equal(sl_broker_send(old, &msg, fds, 2), 0);
+	assert_true(await_on(w, old, SL_BROKER_RESULT, c.id, &got, WAIT_MS));
+	assert_int_equal(got.result.why, SL_WHY_ELIGIBLE);
+	close_proxy_side(&c);
+	tell(w, SL_BROKER_ADOPTED, c.id, 1);
+	got = (struct sl_broker_msg){ .type = SL_BROKER_RELEASE, .conn_id = c.id };
+	assert_int_equal(sl_broker_send(old, &got, NULL, 0), 0);
+	turn(w);
+	expect_both_ways(&c);
+	close_all(&c);
+	assert_int_equal(await_msg(w, SL_BROKER_ENDED, c.id).ended.how, SL_BROKER_END_CLOSED);
+	sl_broker_hang_up(old);
+}
+
 /* ---- tests: surroundings ---- */
 
 static bool has_two_live(const struct sl_broker_status *s)
@@ -1399,7 +1494,7 @@ static void test_new_interface(void **state)
 	(void)snprintf(lo_only->interfaces[0], sizeof(lo_only->interfaces[0]), "sl1");
 	assert_true(run("ip link add sl1 type veth peer name sl2"));
 	assert_true(await_status(w, has_three_interfaces));
-	assert_int_equal(sl_broker_set_policy(w->broker, lo_only), 0);
+	sl_broker_set_policy(w->broker, lo_only);
 	assert_true(await_status(w, has_one_interface));
 	assert_true(run("ip link del sl1"));
 }
@@ -1414,7 +1509,7 @@ static void test_interface_not_attached(void **state)
 
 	none->n_interfaces = 1;
 	(void)snprintf(none->interfaces[0], sizeof(none->interfaces[0]), "nowhere");
-	assert_int_equal(sl_broker_set_policy(w->broker, none), 0);
+	sl_broker_set_policy(w->broker, none);
 	expect_refused(w, &msg, c.front, c.back, SL_WHY_INTERFACE_NOT_ATTACHED, false);
 	expect_relayed(&c);
 	expect_both_ways(&before); /* the program stays as long as it is needed */
@@ -1476,7 +1571,7 @@ static void test_route_change(void **state)
 	assert_true(run("ip addr del 10.9.9.9/32 dev lo"));
 	assert_int_equal(setns(ours, CLONE_NEWNET), 0);
 	lay_cables(netns, ours);
-	assert_int_equal(sl_broker_set_policy(w->broker, new_policy(w, GENERATION)), 0);
+	sl_broker_set_policy(w->broker, new_policy(w, GENERATION));
 	/* or the loopback device's long segments would meet a shorter path */
 	assert_int_equal(setsockopt(w->front_fd, IPPROTO_TCP, TCP_MAXSEG, &clamp, sizeof(clamp)),
 			 0);
@@ -1536,7 +1631,7 @@ static void test_off(void **state)
 						   .proxy_uid = geteuid() };
 	assert_int_equal(sl_broker_new(&options, &w->broker), 0);
 	(void)snprintf(policy->bpf_dir, sizeof(policy->bpf_dir), "/tmp/no-bpf-file-system");
-	assert_int_equal(sl_broker_set_policy(w->broker, policy), 0);
+	sl_broker_set_policy(w->broker, policy);
 	for (unsigned i = 0; i < CHANNELS; i++)
 		w->channel[i] = add_channel(w, 1, i);
 	expect_refused(w, &msg, c.front, c.back, SL_WHY_NOT_LINUX_SUPPORTED, true);
@@ -1547,7 +1642,7 @@ static void test_off(void **state)
 	assert_memory_equal(msg.status.text, "off: ", 5);
 
 	/* mounted after all, and the configuration is loaded again */
-	assert_int_equal(sl_broker_set_policy(w->broker, new_policy(w, GENERATION + 1)), 0);
+	sl_broker_set_policy(w->broker, new_policy(w, GENERATION + 1));
 	assert_true(await_on(w, w->channel[0], SL_BROKER_HELLO, 0, &msg, WAIT_MS));
 	hand_over(w, &c);
 	expect_both_ways(&c);
@@ -1637,7 +1732,7 @@ int main(void)
 		TEST(test_hand_over),
 		TEST_V6(test_hand_over),
 		TEST(test_sockets_go),
-		TEST(test_quiet_flow_is_kicked),
+		TEST(test_frozen_flow_is_kicked),
 		TEST(test_not_quiet),
 		TEST(test_refused_sockets),
 		TEST(test_refused_owner),
@@ -1650,6 +1745,7 @@ int main(void)
 		TEST(test_nonsense_closes_the_channel),
 		TEST(test_frozen),
 		TEST(test_kill),
+		TEST(test_kill_of_the_closed),
 		TEST_V6(test_kill),
 		TEST(test_rst),
 		TEST(test_sweep_without_events),
@@ -1666,6 +1762,8 @@ int main(void)
 		TEST(test_release),
 		TEST(test_proxy_death),
 		TEST(test_resolve),
+		TEST(test_resolve_refused),
+		TEST(test_resolve_by_another),
 		TEST(test_status),
 		TEST(test_foreign_detach),
 		TEST(test_new_interface),

@@ -490,6 +490,27 @@ static void test_linger(void **state)
 	assert_int_equal(close(p[0]), 0);
 }
 
+/* A proxy that resets a connection while it asks closes its copy first: the last one decides. */
+static void test_reset_stays(void **state)
+{
+	const struct linger at_once = { .l_onoff = 1, .l_linger = 0 };
+	int fds[SL_BROKER_MAX_FDS] = { -1, -1, -1, -1 };
+	char buf[65536];
+	ssize_t n = 1;
+	int peer;
+
+	(void)state;
+	fds[0] = lingering_socket(&peer);
+	assert_int_equal(setsockopt(fds[0], SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)), 0);
+	sl_broker_close_fds(fds);
+	assert_int_equal(fds[0], -1);
+	while (n > 0)
+		n = recv(peer, buf, sizeof(buf), 0);
+	assert_int_equal(n, -1);
+	assert_int_equal(errno, ECONNRESET);
+	assert_int_equal(close(peer), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -504,6 +525,7 @@ int main(void)
 		cmocka_unit_test(test_last_words),
 		cmocka_unit_test(test_flood),
 		cmocka_unit_test(test_linger),
+		cmocka_unit_test(test_reset_stays),
 	};
 
 	return cmocka_run_group_tests_name("broker_wire", tests, NULL, NULL);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -37,10 +38,11 @@ struct lab {
 	struct sl_loop *loop;
 	struct sl_proxy *proxy;
 	struct fake_flows maps;
-	int listener; /* of the backend */
-	int control;  /* the broker's end of the control thread's channel */
-	int broker;   /* of the only worker's */
-	int access;   /* where access lines arrive */
+	int listener;                 /* of the backend */
+	int control;                  /* the broker's end of the control thread's channel */
+	int broker;                   /* of the only worker's */
+	int access;                   /* where access lines arrive */
+	int given[SL_BROKER_MAX_FDS]; /* the descriptors of the last request */
 	bool done;
 	char lines[8192];
 	size_t n_lines; /* bytes of them */
@@ -133,12 +135,19 @@ static void say_hello(const struct lab *lab, int fd)
 static void start_broker(struct lab *lab)
 {
 	struct sl_broker_msg on = { .type = SL_BROKER_STATUS, .status = { .is_on = 1 } };
+	uint64_t until_ms = sl_clock_ms() + WAIT_MS;
+	struct sl_kernel_view kernel;
 
 	lab->control = channel(lab, 1);
 	lab->broker = channel(lab, 0);
 	strcpy(on.status.text, "tcx on 1 interface");
 	say_hello(lab, lab->control);
 	say(lab->control, on);
+	do {
+		turn(lab);
+		sl_proxy_kernel(lab->proxy, &kernel);
+	} while (kernel.off != SL_WHY_ELIGIBLE && sl_clock_ms() < until_ms);
+	assert_int_equal(kernel.off, SL_WHY_ELIGIBLE);
 }
 
 static void kill_broker(struct lab *lab)
@@ -148,7 +157,7 @@ static void kill_broker(struct lab *lab)
 	lab->control = lab->broker = -1;
 }
 
-/* The next request; its descriptors are closed. */
+/* The next request; the descriptors of the one before are closed. */
 static struct sl_broker_msg hear(struct lab *lab)
 {
 	int fds[SL_BROKER_MAX_FDS];
@@ -157,8 +166,19 @@ static struct sl_broker_msg hear(struct lab *lab)
 	if (!await(lab, lab->broker))
 		fail_msg("the proxy says nothing");
 	assert_int_equal(sl_broker_recv(lab->broker, true, &msg, fds), 0);
-	sl_broker_close_fds(fds);
+	if (fds[0] >= 0) {
+		sl_broker_close_fds(lab->given);
+		memcpy(lab->given, fds, sizeof(fds));
+	}
 	return msg;
+}
+
+/* What a broker does to both sockets before it commits (1), and after a refusal (-1). */
+static void repair(const struct lab *lab, int how)
+{
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(
+			setsockopt(lab->given[i], IPPROTO_TCP, TCP_REPAIR, &how, sizeof(how)), 0);
 }
 
 static void hear_this(struct lab *lab, uint32_t type, uint64_t conn_id, uint32_t flag)
@@ -345,7 +365,7 @@ static int setup(void **state)
 
 	if (enter_netns() < 0) /* not root: each test skips */
 		return 0;
-	lab = (struct lab){ .control = -1, .broker = -1 };
+	lab = (struct lab){ .control = -1, .broker = -1, .given = { -1, -1, -1, -1 } };
 	if (b.r < 0)
 		fail_msg("%s", sl_str_text(&b.diags.text));
 	assert_true(fake_flows_open(&lab.maps, 64));
@@ -380,6 +400,7 @@ static int teardown(void **state)
 		return 0;
 	sl_proxy_free(lab->proxy);
 	sl_loop_free(lab->loop);
+	sl_broker_close_fds(lab->given);
 	fake_flows_close(&lab->maps);
 	sl_closep(&lab->listener);
 	sl_closep(&lab->access);
@@ -408,6 +429,7 @@ static void in_doubt_behind_a_kill(void **state)
 
 	in_kernel(lab, &a);
 	asked(lab, &b);
+	repair(lab, 1);
 	kill_broker(lab);
 	kill_conn(lab, a.id);
 	start_broker(lab);
@@ -419,10 +441,24 @@ static void in_doubt_behind_a_kill(void **state)
 		is_killed |= msg.type == SL_BROKER_KILL && msg.conn_id == a.id;
 	}
 	assert_true(is_resolved && is_killed);
+	repair(lab, -1);
 	answer(lab, b.id, SL_WHY_NOT_QUIESCENT);
 	carries(lab, &b, 'x');
 	hang_up(&a);
 	hang_up(&b);
+}
+
+/* One that has not begun with it leaves nothing in doubt. */
+static void not_in_doubt(void **state)
+{
+	struct lab *lab = lab_of(state);
+	struct through t = { 0 };
+
+	asked(lab, &t);
+	assert_int_equal(send(t.client, "a", 1, 0), 1);
+	kill_broker(lab);
+	assert_true(await(lab, t.backend));
+	hang_up(&t);
 }
 
 /* The next broker finds its entries and tells of them before it is asked. */
@@ -436,6 +472,7 @@ static void in_doubt_and_told_of(void **state)
 
 	asked(lab, &t);
 	put(lab, &t);
+	repair(lab, 1);
 	kill_broker(lab);
 	start_broker(lab);
 	say_hello(lab, lab->broker);
@@ -478,6 +515,38 @@ static void a_kill_nobody_read(void **state)
 	hang_up(&t);
 }
 
+/* A broker has died before it noted that it had reported an end. */
+static void told_of_what_is_over(void **state)
+{
+	struct lab *lab = lab_of(state);
+	struct through t = { 0 };
+
+	in_kernel(lab, &t);
+	say(lab->broker, (struct sl_broker_msg){ .type = SL_BROKER_ENDED,
+						 .conn_id = t.id,
+						 .ended = { .how = SL_BROKER_END_CLOSED } });
+	await_active(lab, SL_ENGINE_PACKET, 0);
+	kill_broker(lab);
+	start_broker(lab);
+	say_hello(lab, lab->broker);
+	say(lab->broker, (struct sl_broker_msg){
+				 .type = SL_BROKER_ADOPT, .conn_id = t.id, .flow = flow_of(&t) });
+	hear_this(lab, SL_BROKER_ADOPTED, t.id, 0);
+	assert_int_equal(n_lines(lab, t.id), 1);
+	hang_up(&t);
+
+	/* but not of one whose reset the peers have not taken */
+	in_kernel(lab, &t);
+	say(lab->broker, (struct sl_broker_msg){ .type = SL_BROKER_ENDED,
+						 .conn_id = t.id,
+						 .ended = { .how = SL_BROKER_END_RST_CLIENT } });
+	await_active(lab, SL_ENGINE_PACKET, 0);
+	say(lab->broker, (struct sl_broker_msg){
+				 .type = SL_BROKER_ADOPT, .conn_id = t.id, .flow = flow_of(&t) });
+	hear_this(lab, SL_BROKER_ADOPTED, t.id, 1);
+	hang_up(&t);
+}
+
 /* What came while the broker had the sockets is read, also by a connection that is given up. */
 static void data_at_the_last_refusal(void **state)
 {
@@ -509,10 +578,9 @@ int main(void)
 {
 #define EACH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		EACH(in_doubt_behind_a_kill),
-		EACH(in_doubt_and_told_of),
-		EACH(a_kill_nobody_read),
-		EACH(data_at_the_last_refusal),
+		EACH(in_doubt_behind_a_kill), EACH(not_in_doubt),
+		EACH(in_doubt_and_told_of),   EACH(a_kill_nobody_read),
+		EACH(told_of_what_is_over),   EACH(data_at_the_last_refusal),
 	};
 
 	sl_log_setup(SL_LOG_ERROR, false, STDERR_FILENO);

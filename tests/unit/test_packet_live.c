@@ -282,30 +282,34 @@ static void test_tags(void **state)
 }
 
 /*
- * Two tags without a VLAN: the stack takes off both and would find no connection. Whatever the
- * program makes of it, no reset goes back.
+ * A priority tag in a priority tag: the stack takes off both and would find no connection, so
+ * the program has to see into it. No reset goes back; another VLAN inside is another's.
  */
 static void test_nested_priority_tags(void **state)
 {
-	struct pair p;
-	struct pkt k;
-	struct frame f;
-	struct caught c;
-
 	(void)state;
 	begin();
-	p = installed(4);
-	k = plain_packet(&p, 0);
-	k.n_payload = 50;
-	k.n_tags = 2;
-	build(&k, &f);
-	transmit(wire.cli1, &f, NULL);
-	expect_nothing_but("nested", &p, 0);
-	/* The other way, so that the near wire has had its turn, too. */
-	expect_nothing_but("nested", &p, 1);
-	while (catch_frame(wire.cli1, 0, &c, NULL))
-		fail_msg("an answer");
-	lab_remove(&lab, &p);
+	for (unsigned i = 0; i < 4; i++) {
+		struct pair p = installed(i % 2 ? 6 : 4);
+		struct pkt k = plain_packet(&p, 0), out;
+		struct frame f;
+		struct caught c;
+
+		k.n_payload = 50;
+		k.n_tags = 2;
+		k.tag[1] = i < 2 ? 0x2000 : 100;
+		out = on_the_wire(&k, &p, 0);
+		build(&k, &f);
+		transmit(wire.cli1, &f, NULL);
+		if (i < 2)
+			expect_caught("nested priorities", wire.srv1, &out, &f);
+		expect_nothing_but("nested", &p, 0);
+		/* The other way, so that an answer would have come, too. */
+		expect_nothing_but("nested", &p, 1);
+		if (catch_frame(wire.cli1, 0, &c, NULL))
+			fail_msg("an answer");
+		lab_remove(&lab, &p);
+	}
 }
 
 static struct virtio_net_hdr partial(const struct pkt *k, unsigned gso_size)

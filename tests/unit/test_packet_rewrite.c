@@ -337,6 +337,32 @@ static void test_every_field_is_kept(void **state)
 	}
 }
 
+/* What other programs have marked a packet with is theirs. */
+static void test_mark(void **state)
+{
+	struct __sk_buff ctx = { .mark = 0x12345678, .priority = 6 }, after = { 0 };
+	struct pair p;
+	struct pkt k;
+	struct frame in, out;
+	LIBBPF_OPTS(bpf_test_run_opts, o, .data_in = in.p, .data_out = out.p,
+		    .data_size_out = sizeof(out.p), .ctx_in = &ctx, .ctx_size_in = sizeof(ctx),
+		    .ctx_out = &after, .ctx_size_out = sizeof(after));
+
+	begin(state);
+	p = new_pair(&lab, 4);
+	k = plain_packet(&p, 0);
+	build(&k, &in);
+	lab_put(&lab, &p);
+	ctx.ifindex = ctx.ingress_ifindex = lab.cli;
+	o.data_size_in = (uint32_t)in.n;
+	assert_int_equal(bpf_prog_test_run_opts(bpf_program__fd(lab.tc->progs.sl_packet_tc), &o),
+			 0);
+	assert_int_equal(o.retval, TC_SENT);
+	assert_int_equal(after.mark, 0x12345678);
+	assert_int_equal(after.priority, 6);
+	lab_remove(&lab, &p);
+}
+
 /* Octets behind the packet, as short Ethernet frames have them, are no payload. */
 static void test_padding(void **state)
 {
@@ -2123,6 +2149,7 @@ int main(void)
 		cmocka_unit_test(test_oracle),
 		BOTH(test_plain),
 		BOTH(test_every_field_is_kept),
+		{ "test_mark", test_mark, NULL, NULL, (void *)(uintptr_t)HOOK_TC },
 		BOTH(test_padding),
 		BOTH(test_deltas),
 		BOTH(test_broken_checksums_stay_broken),

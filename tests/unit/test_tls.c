@@ -251,7 +251,7 @@ static int in_sandbox(int port_fd)
 	if (read(port_fd, &port, sizeof(port)) != sizeof(port))
 		return 101;
 	if (sl_tls_init() < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-	    sl_sandbox_enter(&on) < 0)
+	    sl_sandbox_enter(SL_ROLE_PROXY, &on) < 0)
 		return 100;
 	if (!on)
 		return SKIPPED;

@@ -71,6 +71,9 @@ SL_DEFINE_CLEANUP(struct sl_packet, sl_packet_close);
  */
 SL_MUST_CHECK int sl_packet_purge(const char *dir, struct sl_str *report);
 
+/* Flows of an earlier daemon may be there. Needs no sl_packet. */
+bool sl_packet_is_pinned(const char *dir);
+
 /* ---- interfaces ---- */
 
 /*
@@ -157,6 +160,9 @@ void sl_packet_key_of(const struct sl_addr *from, const struct sl_addr *to,
 void sl_packet_addr(const uint8_t ip[16], uint16_t port,
 		    struct sl_addr *ret);                       /* zeros: AF_UNSPEC */
 void sl_packet_ip(const struct sl_addr *addr, uint8_t ret[16]); /* AF_UNSPEC: zeros */
+/* The keys of both directions, from either. */
+void sl_packet_keys(const struct sl_packet_key *key, const struct sl_packet_flow *flow,
+		    struct sl_packet_key ret[2]);
 /* The key of the entry of the other direction. */
 void sl_packet_partner(const struct sl_packet_flow *flow, struct sl_packet_key *ret);
 

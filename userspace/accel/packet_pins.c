@@ -194,6 +194,13 @@ static int join(const char *dir, const char *name, char ret[PATH_MAX])
 	return n < 0 || n >= PATH_MAX ? -ENAMETOOLONG : 0;
 }
 
+bool sl_packet_is_pinned(const char *dir)
+{
+	char path[PATH_MAX];
+
+	return join(dir, sl_packet_map_name(SL_MAP_FLOWS), path) == 0 && access(path, F_OK) == 0;
+}
+
 int sl_packet_get_pin(const char *dir, const char *name, enum sl_packet_kind kind, int *ret_fd)
 {
 	_cleanup_fd_ int fd = -1;

@@ -213,3 +213,12 @@ void sl_packet_partner(const struct sl_packet_flow *flow, struct sl_packet_key *
 	ret->sport = flow->new_dport;
 	ret->dport = flow->new_sport;
 }
+
+void sl_packet_keys(const struct sl_packet_key *key, const struct sl_packet_flow *flow,
+		    struct sl_packet_key ret[2])
+{
+	const bool is_client = flow->from == SL_PACKET_CLIENT;
+
+	ret[is_client ? SL_PACKET_CLIENT : SL_PACKET_BACKEND] = *key;
+	sl_packet_partner(flow, &ret[is_client ? SL_PACKET_BACKEND : SL_PACKET_CLIENT]);
+}

@@ -28,8 +28,6 @@ _Static_assert(sizeof(struct sl_packet_cursor) == sizeof(((struct sl_flows_walk 
 
 static const char *state_of(const struct sl_packet_flow *a, const struct sl_packet_flow *b)
 {
-	bool both = a->peer_fin_acked && b->peer_fin_acked;
-
 	switch (a->state) {
 	case SL_PACKET_STARTING:
 		return "starting";
@@ -40,7 +38,7 @@ static const char *state_of(const struct sl_packet_flow *a, const struct sl_pack
 	}
 	if (a->rst || b->rst)
 		return "reset";
-	if (both)
+	if (a->peer_fin_acked && b->peer_fin_acked)
 		return "closed";
 	return a->fin || b->fin ? "half_closed" : "active";
 }
@@ -56,27 +54,15 @@ static void add_half(struct sl_flow_row *row, const struct sl_packet_flow *f)
 	row->ifindex[side] = f->ifindex;
 }
 
-/* From either direction: what one says of the tuple, the other says the other way round. */
-static void add_tuple(struct sl_flow_row *row, const struct sl_packet_key *key,
-		      const struct sl_packet_flow *f)
+void sl_flows_tuple(const struct sl_packet_key *keys, struct sl_broker_flow *ret)
 {
-	struct sl_addr here;
-	struct sl_addr from;
-	struct sl_addr new_from;
-	struct sl_addr new_to;
+	const struct sl_packet_key *c = &keys[SL_PACKET_CLIENT];
+	const struct sl_packet_key *b = &keys[SL_PACKET_BACKEND];
 
-	sl_packet_addr(key->saddr, key->sport, &from);
-	sl_packet_addr(key->daddr, key->dport, &here);
-	sl_packet_addr(f->new_saddr, f->new_sport, &new_from);
-	sl_packet_addr(f->new_daddr, f->new_dport, &new_to);
-	if (f->from == SL_PACKET_CLIENT)
-		row->tuple = (struct sl_broker_flow){
-			.client = from, .front = here, .back = new_from, .backend = new_to
-		};
-	else
-		row->tuple = (struct sl_broker_flow){
-			.client = new_to, .front = new_from, .back = here, .backend = from
-		};
+	sl_packet_addr(c->saddr, c->sport, &ret->client);
+	sl_packet_addr(c->daddr, c->dport, &ret->front);
+	sl_packet_addr(b->daddr, b->dport, &ret->back);
+	sl_packet_addr(b->saddr, b->sport, &ret->backend);
 }
 
 static uint64_t ms_since(uint64_t now_ns, uint64_t then_ns)
@@ -117,11 +103,13 @@ static void describe(const struct slice *s, const struct sl_packet_key *key,
 		     bool has_partner)
 {
 	struct sl_flow_row row = { .conn_id = f->conn_id, .has_partner = has_partner };
+	struct sl_packet_key keys[2];
 
 	if (sl_packet_route_name(s->routes_fd, f->route_id, row.route) < 0)
 		row.route[0] = '\0';
 	row.state = state_of(f, has_partner ? other : f);
-	add_tuple(&row, key, f);
+	sl_packet_keys(key, f, keys);
+	sl_flows_tuple(keys, &row.tuple);
 	sl_packet_addr(f->client, f->client_port, &row.client);
 	sl_packet_addr(f->via, f->via_port, &row.via);
 	add_half(&row, f);

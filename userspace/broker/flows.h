@@ -9,6 +9,8 @@
 #include "base/addr.h"
 #include "broker/wire.h"
 
+struct sl_packet_key;
+
 /*
  * The kernel's own table of flows for whoever has read-only descriptors of its maps: what is shown
  * is what the programs use, whether a daemon has a record of it or not.
@@ -46,6 +48,9 @@ struct sl_flows_walk {
 SL_MUST_CHECK int sl_flows_step(struct sl_flows_walk *walk, int flows_fd, int routes_fd,
 				uint64_t now_ns,
 				void (*fn)(void *arg, const struct sl_flow_row *row), void *arg);
+
+/* The addresses of a flow, from the keys of both directions (bpf/abi.h). */
+void sl_flows_tuple(const struct sl_packet_key *keys, struct sl_broker_flow *ret);
 
 /* Every outcome of the programs by its name, in a fixed order; none when they cannot be read. */
 int sl_flows_outcomes(int counters_fd, void (*fn)(void *arg, const char *name, uint64_t value),

@@ -101,8 +101,10 @@ static enum sl_engine_reason check_socks(struct attempt *a)
 		sl_packet_key_of(&s->peer, &s->local, &a->key[i]);
 	}
 	a->policy = sl_broker_generation(a->b, a->msg->handover.generation);
-	if (!a->policy)
-		return SL_WHY_NO_PRIVILEGE;
+	if (!a->policy) /* a newer one is on its way from the supervisor, perhaps */
+		return a->msg->handover.generation > sl_broker_policy(a->b)->generation
+			       ? SL_WHY_RATE_LIMITED
+			       : SL_WHY_NO_PRIVILEGE;
 	return sl_validate_pair(a->policy, a->msg->handover.route, &a->sock[SL_PACKET_CLIENT],
 				&a->sock[SL_PACKET_BACKEND]);
 }
@@ -164,12 +166,6 @@ static int run(const struct attempt *a)
 	return (int)sl_packet_request(a->b->packet)->result;
 }
 
-static bool is_quiet(const struct sl_packet_sock *s)
-{
-	return s->rcv_nxt == s->copied_seq && s->snd_una == s->snd_nxt &&
-	       s->snd_nxt == s->write_seq && !s->out_of_order && !s->backlog;
-}
-
 static bool has_holes(const struct sl_packet_request *q)
 {
 	return q->sock[0].out_of_order || q->sock[1].out_of_order;
@@ -203,7 +199,7 @@ static enum sl_engine_reason look(struct attempt *a)
 	if (r != SL_PACKET_DONE)
 		return why_of(r);
 	a->has_holes = has_holes(q);
-	if (!is_quiet(&q->sock[0]) || !is_quiet(&q->sock[1]))
+	if (!sl_packet_is_quiet(&q->sock[0]) || !sl_packet_is_quiet(&q->sock[1]))
 		return SL_WHY_NOT_QUIESCENT;
 	memcpy(sock, q->sock, sizeof(sock));
 	return check_interfaces(a, sock);
@@ -211,6 +207,7 @@ static enum sl_engine_reason look(struct attempt *a)
 
 /* ---- commit ---- */
 
+/* What neither the keys nor the sockets tell the control program. */
 static void fill_direction(const struct attempt *a, enum sl_packet_side from,
 			   struct sl_packet_flow *f)
 {
@@ -219,15 +216,9 @@ static void fill_direction(const struct attempt *a, enum sl_packet_side from,
 	const struct sl_sock_facts *out = &a->sock[1 - from];
 
 	*f = (struct sl_packet_flow){
-		.new_sport = sl_addr_port(&out->local),
-		.new_dport = sl_addr_port(&out->peer),
 		.window_shift = (__s8)sl_packet_window_shift(&us->tcp, &out->tcp),
 		.clear_ecn = us->tcp.has_ecn != out->tcp.has_ecn,
 		.has_timestamps = us->tcp.has_timestamps,
-		.family = us->tcp.is_ipv6 ? 6 : 4,
-		.from = from,
-		.peer_window_shift = (__s8)sl_packet_window_shift(&out->tcp, &us->tcp),
-		.conn_id = a->msg->conn_id,
 		.route_id = a->route_id,
 		.target_hash = h->target_hash,
 		.client_port = sl_addr_port(&h->client),
@@ -236,8 +227,6 @@ static void fill_direction(const struct attempt *a, enum sl_packet_side from,
 		.accepted_ns = h->accepted_us * 1000,
 		.relayed_bytes = h->relayed[from == SL_PACKET_CLIENT ? SL_CLIENT : SL_BACKEND],
 	};
-	sl_packet_ip(&out->local, f->new_saddr);
-	sl_packet_ip(&out->peer, f->new_daddr);
 	sl_packet_ip(&h->client, f->client);
 	sl_packet_ip(&h->via, f->via);
 }
@@ -245,6 +234,14 @@ static void fill_direction(const struct attempt *a, enum sl_packet_side from,
 static int set_repair(int fd, int how)
 {
 	return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &how, sizeof(how)) < 0 ? -errno : 0;
+}
+
+static bool is_in_repair(int fd)
+{
+	int on = 0;
+	socklen_t len = sizeof(on);
+
+	return getsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, &len) == 0 && on != 0;
 }
 
 /* Without a window probe; what entering had changed is put back. */
@@ -282,13 +279,17 @@ static void acknowledge(int fd)
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &now, sizeof(now));
 }
 
+static void thaw_one(const struct attempt *a, int side)
+{
+	leave_repair(a->fd[side], a->sock[side].reuse);
+	if (!a->msg->handover.is_frozen)
+		unfreeze(a->fd[side]);
+}
+
 static void thaw(const struct attempt *a)
 {
-	for (int i = 0; i < 2; i++) {
-		leave_repair(a->fd[i], a->sock[i].reuse);
-		if (!a->msg->handover.is_frozen)
-			unfreeze(a->fd[i]);
-	}
+	thaw_one(a, SL_PACKET_CLIENT);
+	thaw_one(a, SL_PACKET_BACKEND);
 }
 
 static int get_clock(int fd, uint32_t *ret)
@@ -333,20 +334,13 @@ static void kick(struct attempt *a)
 	(void)run(a);
 }
 
-static void clear_linger(int fd)
-{
-	const struct linger none = { 0 };
-
-	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
-}
-
 /* The sockets stay for a moment, the flow is in the table. */
 static void keep(struct attempt *a)
 {
 	struct sl_linger_pair pair = { .conn_id = a->msg->conn_id };
 
 	for (int i = 0; i < 2; i++) {
-		clear_linger(a->fd[i]);
+		sl_broker_never_wait(a->fd[i]);
 		pair.cookie[i] = a->sock[i].cookie;
 		pair.rcv_nxt[i] = a->rcv_nxt[i];
 		pair.key[i] = a->key[i];
@@ -401,21 +395,12 @@ static void reply(struct sl_peer *p, const struct attempt *a, enum sl_engine_rea
 	sl_peer_reply(p, &msg);
 }
 
-/* Which may be the last copies; closing them must not wait for a peer. */
-static void refuse(const int *fd)
-{
-	sl_never_linger(fd[0]);
-	sl_never_linger(fd[1]);
-}
-
 void sl_handover(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_BROKER_MAX_FDS])
 {
 	struct attempt a = { .b = p->broker, .msg = msg, .fd = fds };
 	uint64_t started_us = sl_loop_now_us(p->broker->loop);
 	enum sl_engine_reason why = try(&a, p);
 
-	if (why != SL_WHY_ELIGIBLE)
-		refuse(fds);
 	reply(p, &a, why, started_us);
 	if (why == SL_WHY_ELIGIBLE && msg->handover.is_frozen)
 		kick(&a);
@@ -445,22 +430,29 @@ static bool is_in_kernel(struct attempt *a)
 	return true;
 }
 
-static enum sl_engine_reason adopt(struct attempt *a, struct sl_peer *p)
+static void give(struct sl_kflow *f, struct sl_peer *p)
+{
+	sl_flow_give(f, p);
+	f->told_marks = 0; /* what was told of them came before this answer */
+	if (f->stage == SL_KFLOW_OVER)
+		sl_peer_tell(f, SL_TELL_ENDED);
+}
+
+/*
+ * It is in the kernel, so the sockets go, whoever has its record: another proxy may have been told
+ * of it first. One that is not in the table is found by the sweep.
+ */
+static void adopt(struct attempt *a, struct sl_peer *p)
 {
 	struct sl_kflow *f = sl_flow_find(&a->b->table, a->msg->conn_id);
+	bool is_anothers = f && f->owner && f->owner->proxy != p->proxy;
 
-	if (f && f->owner && f->owner->proxy != p->proxy)
-		return SL_WHY_NO_PRIVILEGE;
-	if (!f && sl_flow_add(a->b, a->msg->conn_id, a->key, &f) < 0)
-		return SL_WHY_MAP_FULL;
 	(void)set_repair(a->fd[SL_PACKET_CLIENT], REPAIR_ON);
 	(void)set_repair(a->fd[SL_PACKET_BACKEND], REPAIR_ON);
-	sl_flow_give(f, p);
-	if (f->tell)
-		sl_peer_tell(f, f->tell & SL_TELL_ENDED);
+	if (!is_anothers && (f || sl_flow_add(a->b, a->msg->conn_id, a->key, &f) == 0))
+		give(f, p);
 	if (!sl_linger_is_full(&a->b->linger))
 		keep(a);
-	return SL_WHY_ELIGIBLE;
 }
 
 static void remove_entries(const struct attempt *a)
@@ -472,20 +464,28 @@ static void remove_entries(const struct attempt *a)
 static enum sl_engine_reason resolve(struct attempt *a, struct sl_peer *p)
 {
 	enum sl_engine_reason why = SL_WHY_NONE;
+	enum sl_engine_reason each[2];
 
-	for (int i = 0; why == SL_WHY_NONE && i < 2; i++) {
-		why = sl_validate_sock(&a->b->validator, a->fd[i], &a->sock[i]);
-		if (why == SL_WHY_NONE)
+	for (int i = 0; i < 2; i++) {
+		each[i] = sl_validate_sock(&a->b->validator, a->fd[i], &a->sock[i]);
+		a->sock[i].reuse = 1; /* in repair mode it cannot be asked for */
+		if (each[i] == SL_WHY_NONE)
 			sl_packet_key_of(&a->sock[i].peer, &a->sock[i].local, &a->key[i]);
+		else
+			why = each[i];
 	}
-	if (why != SL_WHY_NONE)
-		return why;
-	if (a->b->packet && is_in_kernel(a))
-		return adopt(a, p);
-	if (a->b->packet && !sl_flow_find(&a->b->table, a->msg->conn_id))
+	if (why == SL_WHY_NONE && a->b->packet && is_in_kernel(a)) {
+		adopt(a, p);
+		return SL_WHY_ELIGIBLE;
+	}
+	if (why == SL_WHY_NONE && a->b->packet && !sl_flow_find(&a->b->table, a->msg->conn_id))
 		remove_entries(a);
-	thaw(a);
-	return SL_WHY_NOT_QUIESCENT;
+	/* Also the one whose other has been reset; never one that no broker has begun with. */
+	for (int i = 0; i < 2; i++)
+		if (each[i] == SL_WHY_NONE ||
+		    (each[i] == SL_WHY_HALF_CLOSED && is_in_repair(a->fd[i])))
+			thaw_one(a, i);
+	return why == SL_WHY_NONE ? SL_WHY_NOT_QUIESCENT : why;
 }
 
 void sl_handover_resolve(struct sl_peer *p, const struct sl_broker_msg *msg,
@@ -495,7 +495,5 @@ void sl_handover_resolve(struct sl_peer *p, const struct sl_broker_msg *msg,
 	uint64_t started_us = sl_loop_now_us(p->broker->loop);
 	enum sl_engine_reason why = resolve(&a, p);
 
-	if (why != SL_WHY_ELIGIBLE)
-		refuse(fds);
 	reply(p, &a, why, started_us);
 }

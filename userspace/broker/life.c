@@ -10,6 +10,11 @@
 /* Repeats of a kill, after it: a RST, or what draws it, may be lost on the way. */
 static const uint32_t kill_again_ms[] = { 200, 1000, 3000 };
 
+static int order(const struct sl_kflow *f, enum sl_packet_op op)
+{
+	return sl_broker_order(f->broker, op, f->conn_id, f->key);
+}
+
 static void end(struct sl_kflow *f, enum sl_broker_end how)
 {
 	if (f->stage == SL_KFLOW_OVER)
@@ -30,7 +35,7 @@ static void on_kill_timer(struct sl_timer *timer)
 	struct sl_kflow *f = SL_CONTAINER_OF(timer, struct sl_kflow, timer);
 	uint32_t after = kill_again_ms[f->kill_step++];
 
-	(void)sl_broker_order(f->broker, SL_PACKET_OP_KILL, f);
+	(void)order(f, SL_PACKET_OP_KILL);
 	if (f->kill_step < SL_ARRAY_LEN(kill_again_ms))
 		sl_timer_start(f->broker->loop, timer,
 			       sl_loop_now_ms(f->broker->loop) + kill_again_ms[f->kill_step] -
@@ -46,7 +51,7 @@ void sl_life_kill(struct sl_kflow *f, enum sl_broker_end how)
 		return;
 	end(f, how);
 	f->killed_ns = sl_clock_us() * 1000;
-	r = sl_broker_order(f->broker, SL_PACKET_OP_KILL, f);
+	r = order(f, SL_PACKET_OP_KILL);
 	if (r == SL_PACKET_NO_FLOW)
 		return; /* the sweep sees that it is gone */
 	if (r < 0 && sl_broker_may_warn(f->broker))
@@ -69,7 +74,7 @@ static void drop_if_done(struct sl_kflow *f)
 void sl_life_told(struct sl_kflow *f)
 {
 	if (!f->is_gone && f->broker->packet)
-		(void)sl_broker_order(f->broker, SL_PACKET_OP_TOLD, f);
+		(void)order(f, SL_PACKET_OP_TOLD);
 	sl_flow_disown(f);
 	drop_if_done(f);
 }
@@ -84,7 +89,7 @@ void sl_life_gone(struct sl_kflow *f, enum sl_broker_end how)
 
 void sl_life_remove(struct sl_kflow *f)
 {
-	int r = sl_broker_order(f->broker, SL_PACKET_OP_REMOVE, f);
+	int r = order(f, SL_PACKET_OP_REMOVE);
 
 	if (r < 0) {
 		if (sl_broker_may_warn(f->broker))
@@ -262,11 +267,9 @@ static void restore(struct sl_kflow *f)
 	struct sl_broker *b = f->broker;
 	/* The entry that is there comes first. */
 	bool is_client = f->half[SL_PACKET_CLIENT].is_here;
-	struct sl_kflow order = { .conn_id = f->conn_id };
+	const struct sl_packet_key key[2] = { f->key[!is_client], f->key[is_client] };
 
-	order.key[0] = f->key[is_client ? 0 : 1];
-	order.key[1] = f->key[is_client ? 1 : 0];
-	if (sl_broker_order(b, SL_PACKET_OP_RESTORE, &order) != SL_PACKET_DONE)
+	if (sl_broker_order(b, SL_PACKET_OP_RESTORE, f->conn_id, key) != SL_PACKET_DONE)
 		return;
 	b->n_repaired++;
 	if (sl_broker_may_warn(b))
@@ -291,6 +294,18 @@ void sl_life_reused(struct sl_kflow *f)
 	enum sl_broker_end how = how_gone(f);
 
 	sl_life_gone(f, how == SL_BROKER_END_LOST ? SL_BROKER_END_CLOSED : how);
+}
+
+void sl_life_disown(struct sl_kflow *f)
+{
+	sl_flow_disown(f);
+	/* The owner may have seen the last acknowledgement first; that is no case for a reset. */
+	if (f->stage != SL_KFLOW_OVER && f->broker->packet && read_entries(f) == 1 && is_closed(f))
+		end(f, SL_BROKER_END_CLOSED);
+	if (f->stage != SL_KFLOW_OVER)
+		sl_life_kill(f, SL_BROKER_END_KILLED);
+	else
+		sl_life_told(f);
 }
 
 void sl_life_look(struct sl_kflow *f)

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "broker/flows.h"
 #include "broker/handover.h"
 #include "broker/life.h"
 #include "broker/state.h"
@@ -51,17 +52,6 @@ static int send_hello(struct sl_peer *p)
 	return r;
 }
 
-static void fill_flow(const struct sl_kflow *f, struct sl_broker_flow *ret)
-{
-	const struct sl_packet_key *c = &f->key[SL_PACKET_CLIENT];
-	const struct sl_packet_key *b = &f->key[SL_PACKET_BACKEND];
-
-	sl_packet_addr(c->saddr, c->sport, &ret->client);
-	sl_packet_addr(c->daddr, c->dport, &ret->front);
-	sl_packet_addr(b->daddr, b->dport, &ret->back);
-	sl_packet_addr(b->saddr, b->sport, &ret->backend);
-}
-
 static void fill_ended(const struct sl_kflow *f, struct sl_broker_ended *ret)
 {
 	const struct sl_kflow_half *c = &f->half[SL_PACKET_CLIENT];
@@ -78,7 +68,7 @@ static int send_flow(struct sl_peer *p, const struct sl_kflow *f, enum sl_broker
 	struct sl_broker_msg msg = { .type = type, .conn_id = f->conn_id };
 
 	if (type == SL_BROKER_ADOPT)
-		fill_flow(f, &msg.flow);
+		sl_flows_tuple(f->key, &msg.flow);
 	else if (type == SL_BROKER_ENDED)
 		fill_ended(f, &msg.ended);
 	return send_now(p, &msg, NULL, 0);
@@ -272,18 +262,8 @@ static void on_kill(const struct sl_peer *p, const struct sl_broker_msg *msg)
 {
 	struct sl_kflow *f = flow_of(p, msg->conn_id);
 
-	if (!f)
-		return;
-	/* It may be over without us having noticed; then there is nobody to reset. */
-	if (f->stage != SL_KFLOW_OVER)
-		sl_life_look(f);
-	/* The record is over already: there is nothing to be told. */
-	if (f->stage == SL_KFLOW_OVER) {
-		sl_life_told(f);
-		return;
-	}
-	sl_flow_disown(f);
-	sl_life_kill(f, SL_BROKER_END_KILLED);
+	if (f)
+		sl_life_disown(f);
 }
 
 static void on_probe(const struct sl_peer *p, const struct sl_broker_msg *msg)
@@ -291,7 +271,16 @@ static void on_probe(const struct sl_peer *p, const struct sl_broker_msg *msg)
 	const struct sl_kflow *f = flow_of(p, msg->conn_id);
 
 	if (f && f->stage != SL_KFLOW_OVER)
-		(void)sl_broker_order(p->broker, SL_PACKET_OP_PROBE, f);
+		(void)sl_broker_order(p->broker, SL_PACKET_OP_PROBE, f->conn_id, f->key);
+}
+
+/* For the next one, unless nothing is left that it could see. */
+static void leave_behind(struct sl_kflow *f)
+{
+	if (f->is_gone)
+		sl_flow_drop(f);
+	else
+		sl_flow_orphan(f);
 }
 
 static void on_release(struct sl_peer *p, const struct sl_broker_msg *msg)
@@ -299,12 +288,8 @@ static void on_release(struct sl_peer *p, const struct sl_broker_msg *msg)
 	struct sl_kflow *f = sl_flow_find(&p->broker->table, msg->conn_id);
 
 	p->is_leaving = true;
-	if (!f || f->owner != p)
-		return;
-	if (f->is_gone) /* nothing is left that a next one could see */
-		sl_flow_drop(f);
-	else
-		sl_flow_orphan(f);
+	if (f && f->owner == p)
+		leave_behind(f);
 }
 
 static void on_adopted(struct sl_peer *p, const struct sl_broker_msg *msg)
@@ -450,14 +435,8 @@ void sl_peer_close(struct sl_peer *p)
 	p->fd = -1;
 	p->is_leaving = true;
 	sl_list_remove(&p->node);
-	while (!sl_list_is_empty(&p->flows)) {
-		struct sl_kflow *f = SL_CONTAINER_OF(p->flows.next, struct sl_kflow, own);
-
-		if (f->is_gone)
-			sl_flow_drop(f);
-		else
-			sl_flow_orphan(f);
-	}
+	while (!sl_list_is_empty(&p->flows))
+		leave_behind(SL_CONTAINER_OF(p->flows.next, struct sl_kflow, own));
 	sl_task_cancel(&p->flush_task);
 	sl_loop_defer(p->broker->loop, &p->free_task, free_late);
 }

@@ -33,7 +33,8 @@ bool sl_broker_is_on(const struct sl_broker *b)
 	return b->packet && sl_broker_policy(b) && !sl_broker_policy(b)->is_off;
 }
 
-int sl_broker_order(struct sl_broker *b, enum sl_packet_op op, const struct sl_kflow *flow)
+int sl_broker_order(struct sl_broker *b, enum sl_packet_op op, uint64_t conn_id,
+		    const struct sl_packet_key key[2])
 {
 	struct sl_packet_request *q;
 	int r;
@@ -41,8 +42,8 @@ int sl_broker_order(struct sl_broker *b, enum sl_packet_op op, const struct sl_k
 	if (!b->packet)
 		return -ENODEV;
 	q = sl_packet_request(b->packet);
-	*q = (struct sl_packet_request){ .op = op, .conn_id = flow->conn_id };
-	memcpy(q->key, flow->key, sizeof(q->key));
+	*q = (struct sl_packet_request){ .op = op, .conn_id = conn_id };
+	memcpy(q->key, key, sizeof(q->key));
 	r = sl_packet_run(b->packet);
 	return r < 0 ? r : (int)q->result;
 }
@@ -172,16 +173,16 @@ static void on_events(struct sl_io *io, uint32_t events)
 /* No socket has such a key: the answer is known, and that there is one shows that it runs. */
 static bool is_working(struct sl_broker *b)
 {
-	static const struct sl_kflow none;
+	static const struct sl_packet_key none[2];
 
-	return sl_broker_order(b, SL_PACKET_OP_LOOK, &none) == SL_PACKET_NO_SOCKET;
+	return sl_broker_order(b, SL_PACKET_OP_LOOK, 0, none) == SL_PACKET_NO_SOCKET;
 }
 
 static int open_packet(struct sl_broker *b, struct sl_packet_found *found)
 {
 	const struct sl_policy *policy = sl_broker_policy(b);
 	const struct sl_packet_options options = {
-		.dir = b->bpf_dir,
+		.dir = policy->bpf_dir,
 		.max_flows = policy->max_flows,
 		.hook = policy->wants_xdp ? SL_HOOK_XDP : SL_HOOK_TC,
 		.port_from = policy->port_from,
@@ -190,12 +191,9 @@ static int open_packet(struct sl_broker *b, struct sl_packet_found *found)
 	_cleanup_(sl_str_done) struct sl_str report = { 0 };
 	int r = sl_packet_open(&options, found, &report, &b->packet);
 
-	if (r < 0) {
+	if (r < 0)
 		say_why_off(b, reason_of(r), report.len ? sl_str_text(&report) : strerror(-r));
-		return r;
-	}
-	b->wants_xdp = policy->wants_xdp;
-	return 0;
+	return r;
 }
 
 static void reserve_ports(struct sl_broker *b)
@@ -238,16 +236,13 @@ static int start_parts(struct sl_broker *b)
 				   on_events);
 }
 
+/* They came before there was something to say. */
 static void greet_peers(struct sl_broker *b)
 {
 	struct sl_list *i;
 
-	sl_list_for_each (i, &b->peers) {
-		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
-
-		p->has_hello = false;
-		sl_peer_flush_later(p);
-	}
+	sl_list_for_each (i, &b->peers)
+		sl_peer_flush_later(SL_CONTAINER_OF(i, struct sl_peer, node));
 }
 
 static int turn_on(struct sl_broker *b)
@@ -281,17 +276,6 @@ static int turn_on(struct sl_broker *b)
 
 /* ---- policies ---- */
 
-/* Turned off, and yet flows of an earlier configuration may be there. */
-static bool is_needed(const struct sl_broker *b)
-{
-	char pin[sizeof(b->bpf_dir) + 8];
-
-	if (!sl_broker_policy(b)->is_off)
-		return true;
-	(void)snprintf(pin, sizeof(pin), "%s/flows", b->bpf_dir);
-	return access(pin, F_OK) == 0;
-}
-
 static void remember(struct sl_broker *b, struct sl_policy *policy)
 {
 	const size_t last = SL_BROKER_GENERATIONS - 1;
@@ -301,46 +285,26 @@ static void remember(struct sl_broker *b, struct sl_policy *policy)
 	b->policy[0] = policy;
 }
 
-static void say_what_waits(const struct sl_broker *b, const struct sl_policy *policy)
+static void apply(struct sl_broker *b)
 {
-	if (strcmp(b->bpf_dir, policy->bpf_dir) != 0)
-		sl_log(SL_LOG_WARN, "packet: bpf_dir stays %s until the daemon is started anew",
-		       b->bpf_dir);
-	if (b->policy[1] && b->policy[1]->max_flows != policy->max_flows)
-		sl_info("packet: max_flows stays %zu until the daemon is started without flows",
-			b->table.max);
-}
-
-static void apply(struct sl_broker *b, const struct sl_policy *policy)
-{
+	const struct sl_policy *now = b->policy[0];
 	const struct sl_policy *before = b->policy[1];
 
-	say_what_waits(b, policy);
-	if (policy->wants_xdp != b->wants_xdp) {
-		/* The maps are pinned, so all of them are found again. */
-		turn_off(b);
-		(void)turn_on(b);
-		return;
-	}
-	if (!before || before->port_from != policy->port_from || before->port_to != policy->port_to)
+	if (!before || before->port_from != now->port_from || before->port_to != now->port_to)
 		reserve_ports(b);
 	sl_watch_policy(b);
 }
 
-int sl_broker_set_policy(struct sl_broker *b, struct sl_policy *policy)
+void sl_broker_set_policy(struct sl_broker *b, struct sl_policy *policy)
 {
 	remember(b, policy);
-	if (!b->packet) {
-		(void)snprintf(b->bpf_dir, sizeof(b->bpf_dir), "%s", policy->bpf_dir);
-		if (is_needed(b))
-			(void)turn_on(b);
-		else
-			(void)snprintf(b->off_text, sizeof(b->off_text), "packet.hook is off");
-	} else {
-		apply(b, policy);
-	}
+	if (b->packet)
+		apply(b);
+	else if (!policy->is_off || sl_packet_is_pinned(policy->bpf_dir))
+		(void)turn_on(b);
+	else
+		(void)snprintf(b->off_text, sizeof(b->off_text), "packet.hook is off");
 	sl_broker_touch(b);
-	return 0;
 }
 
 /* ---- flush ---- */
@@ -545,18 +509,20 @@ static void reset_peers(struct sl_broker *b)
 void sl_broker_stop(struct sl_broker *b)
 {
 	_cleanup_(sl_str_done) struct sl_str report = { 0 };
+	const char *dir;
 	int r;
 
 	if (!b->packet)
 		return;
+	dir = sl_broker_policy(b)->bpf_dir;
 	reset_peers(b);
 	turn_off(b);
 	sl_linger_done(&b->linger);
 	sl_flow_table_done(&b->table);
-	r = sl_packet_purge(b->bpf_dir, &report);
+	r = sl_packet_purge(dir, &report);
 	if (r < 0)
 		(void)sl_warn(r, "packet: cannot remove everything in %s; try sluiced --purge",
-			      b->bpf_dir);
+			      dir);
 	(void)snprintf(b->off_text, sizeof(b->off_text), "stopped");
 	b->why_off = SL_WHY_NOT_LINUX_SUPPORTED;
 	sl_broker_touch(b);

@@ -40,12 +40,13 @@ int sl_broker_new(const struct sl_broker_options *options, struct sl_broker **re
 void sl_broker_free(struct sl_broker *b);
 
 /*
- * Takes over `policy`. The first one opens and adopts what is pinned (or says in the status why
- * not, and every hand-over is then refused with NO_PRIVILEGE or NOT_LINUX_SUPPORTED); later ones
- * change what is allowed, interfaces and so on. Several generations are remembered, because
+ * Takes over `policy`. The first one opens and adopts what is pinned; where that fails, the status
+ * says why, every hand-over is refused for that reason, and the next policy tries again. Once it
+ * has succeeded later ones change what is allowed, interfaces and ports; bpf_dir, max_flows and
+ * wants_xdp are settled by loading and have to stay. Several generations are remembered, because
  * connections outlive theirs.
  */
-SL_MUST_CHECK int sl_broker_set_policy(struct sl_broker *b, struct sl_policy *policy);
+void sl_broker_set_policy(struct sl_broker *b, struct sl_policy *policy);
 
 /*
  * A channel of a proxy (ownership passes). `proxy` tells processes apart; `worker` is its index of

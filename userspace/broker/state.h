@@ -48,8 +48,6 @@ struct sl_broker {
 	int flows_fd;
 	enum sl_engine_reason why_off; /* NONE: on */
 	char off_text[100];
-	char bpf_dir[256];
-	bool wants_xdp;
 
 	struct sl_validator validator;
 	struct sl_flow_table table;
@@ -91,9 +89,10 @@ void sl_broker_flush(struct sl_broker *b);
 bool sl_broker_may_warn(struct sl_broker *b);
 
 /*
- * One order to the control program about an existing flow: enum sl_packet_result, or -errno of the
+ * One order to the control program about the flow of `key`: enum sl_packet_result, or -errno of the
  * run. The answer stays in the request until the next order.
  */
-int sl_broker_order(struct sl_broker *b, enum sl_packet_op op, const struct sl_kflow *flow);
+int sl_broker_order(struct sl_broker *b, enum sl_packet_op op, uint64_t conn_id,
+		    const struct sl_packet_key key[2]);
 
 #endif

@@ -53,8 +53,7 @@ static struct sl_kflow *adopt(struct sl_broker *b, const struct sl_packet_key *k
 	struct sl_packet_key keys[2];
 	struct sl_kflow *f = NULL;
 
-	keys[entry->from] = *key;
-	sl_packet_partner(entry, &keys[1 - entry->from]);
+	sl_packet_keys(key, entry, keys);
 	if (sl_flow_add(b, entry->conn_id, keys, &f) < 0)
 		return NULL;
 	/* Of others the record is over. */
@@ -66,11 +65,10 @@ static struct sl_kflow *adopt(struct sl_broker *b, const struct sl_packet_key *k
 static void remove_unfinished(struct sl_broker *b, const struct sl_packet_key *key,
 			      const struct sl_packet_flow *entry)
 {
-	struct sl_kflow order = { .conn_id = entry->conn_id };
+	struct sl_packet_key keys[2];
 
-	order.key[entry->from] = *key;
-	sl_packet_partner(entry, &order.key[1 - entry->from]);
-	(void)sl_broker_order(b, SL_PACKET_OP_REMOVE, &order);
+	sl_packet_keys(key, entry, keys);
+	(void)sl_broker_order(b, SL_PACKET_OP_REMOVE, entry->conn_id, keys);
 }
 
 static bool is_sane(const struct sl_packet_flow *entry)

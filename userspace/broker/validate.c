@@ -154,14 +154,3 @@ enum sl_engine_reason sl_validate_pair(const struct sl_policy *policy, uint32_t 
 		return SL_WHY_PORT_RANGE_FULL;
 	return SL_WHY_NONE;
 }
-
-void sl_never_linger(int fd)
-{
-	struct linger l = { 0 };
-	socklen_t len = sizeof(l);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) < 0 || !l.l_onoff || l.l_linger == 0)
-		return;
-	l.l_onoff = 0;
-	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
-}

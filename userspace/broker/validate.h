@@ -40,10 +40,4 @@ enum sl_engine_reason sl_validate_pair(const struct sl_policy *policy, uint32_t 
 				       const struct sl_sock_facts *client,
 				       const struct sl_sock_facts *backend);
 
-/*
- * So that closing it cannot wait for a peer; what makes it close with a RST stays. Errors do not
- * matter: it is no socket then, or not one that lingers.
- */
-void sl_never_linger(int fd);
-
 #endif

@@ -175,6 +175,7 @@ static void check_link(struct sl_broker *b, struct sl_watched *item)
 
 static void check_pins(struct sl_broker *b)
 {
+	const char *dir = sl_broker_policy(b)->bpf_dir;
 	unsigned repaired = 0;
 	int r = sl_packet_repin(b->packet, &repaired);
 
@@ -182,12 +183,12 @@ static void check_pins(struct sl_broker *b)
 		(void)sl_warn(r,
 			      "packet: cannot pin in %s, flows will not outlive this daemon; "
 			      "trying again",
-			      b->bpf_dir);
+			      dir);
 	b->watch.had_no_dir = r < 0;
 	if (repaired) {
 		b->n_repaired += repaired;
 		sl_log(SL_LOG_WARN, "packet: %u pins in %s were missing, they are made again",
-		       repaired, b->bpf_dir);
+		       repaired, dir);
 		sl_broker_touch(b);
 	}
 }

@@ -152,15 +152,20 @@ int sl_broker_send(int sock, const struct sl_broker_msg *msg, const int *fds, si
 	return errno == ECONNRESET ? -EPIPE : -errno;
 }
 
-/*
- * Closing the last descriptor of a socket with SO_LINGER waits for its peer, whatever O_NONBLOCK
- * says. Whoever sent it decides that, so it is taken off first.
- */
+void sl_broker_never_wait(int fd)
+{
+	struct linger l = { 0 };
+	socklen_t len = sizeof(l);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) < 0 || !l.l_onoff || l.l_linger == 0)
+		return; /* also ENOTSOCK */
+	l.l_onoff = 0;
+	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+}
+
 static void close_one(int fd)
 {
-	const struct linger off = { 0 };
-
-	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off)); /* ENOTSOCK: no matter */
+	sl_broker_never_wait(fd);
 	(void)close(fd);
 }
 

@@ -99,7 +99,6 @@ static int restrict_self(struct role *role)
 static void change_policy(struct role *role, struct sl_policy *policy)
 {
 	struct fixed wanted = fixed_of(policy);
-	int r;
 
 	if (!role->is_loaded && !role->options.is_single) {
 		sl_policy_free(policy);
@@ -110,9 +109,7 @@ static void change_policy(struct role *role, struct sl_policy *policy)
 		make_room(role, &wanted);
 		return;
 	}
-	r = sl_broker_set_policy(role->broker, policy);
-	if (r < 0)
-		say_failed(role, r, "cannot take over the policy");
+	sl_broker_set_policy(role->broker, policy);
 }
 
 static void on_status(void *arg, const struct sl_broker_status *status)
@@ -144,8 +141,8 @@ static int begin(struct role *role, struct sl_policy *policy)
 		return r;
 	}
 	role->fixed = fixed_of(policy);
-	r = sl_broker_set_policy(role->broker, policy);
-	return r < 0 ? r : restrict_self(role);
+	sl_broker_set_policy(role->broker, policy);
+	return restrict_self(role);
 }
 
 static void set_policy(struct role *role, int fd)

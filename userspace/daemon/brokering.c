@@ -161,20 +161,18 @@ static void start(struct sl_supervisor *s)
 		       on_start_deadline);
 	sl_supervisor_send_options(s, b->child);
 	send_policy(s);
+	/* The current one last, which is then the one that is told of flows. */
 	sl_list_for_each (pos, &s->children)
-		if (proxy_of(pos)->has_commit)
+		if (proxy_of(pos)->has_commit && proxy_of(pos) != s->current)
 			connect_all(s, proxy_of(pos));
+	if (s->current && s->current->has_commit)
+		connect_all(s, s->current);
 }
 
 /* Also when it is off now: flows of an earlier configuration go on, and somebody must end them. */
 static bool is_needed(const struct sl_conf_global *g)
 {
-	char pin[sizeof(((struct sl_policy *)NULL)->bpf_dir) + 8];
-
-	if (g->packet.hook != SL_HOOK_CHOICE_OFF)
-		return true;
-	(void)snprintf(pin, sizeof(pin), "%s/flows", g->bpf_dir);
-	return access(pin, F_OK) == 0;
+	return g->packet.hook != SL_HOOK_CHOICE_OFF || sl_packet_is_pinned(g->bpf_dir);
 }
 
 void sl_brokering_start(struct sl_supervisor *s)

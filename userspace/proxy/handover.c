@@ -20,6 +20,8 @@
 #endif
 
 #define BUCKETS 4096
+/* Connections lately over, of which a new broker may tell. */
+#define OVER 8192
 /* Looks for a quiet moment before the flow is frozen, and the pauses between them. */
 static const uint8_t poll_ms[] = { 1, 1, 2, 4, 8, 16, 32 };
 /*
@@ -66,6 +68,7 @@ struct sl_handovers {
 	struct sl_list young;
 	struct sl_timer young_timer;
 	struct sl_list bucket[BUCKETS];
+	uint64_t over[OVER]; /* ids, in the order they were given */
 };
 
 static void on_timer(struct sl_timer *timer);
@@ -100,6 +103,22 @@ static struct sl_handover *find(struct sl_handovers *hs, uint64_t conn_id)
 			return h;
 	}
 	return NULL;
+}
+
+/*
+ * The broker may die before it has noted that a record is over; what the next one tells of then is
+ * no new connection. After a RST it may be one: the flow has gone on.
+ */
+static void remember(struct sl_handovers *hs, const struct sl_conn *c)
+{
+	if (c->side[SL_CLIENT].reason != SL_REASON_ECONNRESET &&
+	    c->side[SL_BACKEND].reason != SL_REASON_ECONNRESET)
+		hs->over[c->id / hs->worker->id_step % OVER] = c->id;
+}
+
+static bool was_here(const struct sl_handovers *hs, uint64_t conn_id)
+{
+	return hs->over[conn_id / hs->worker->id_step % OVER] == conn_id;
 }
 
 static struct sl_handover *new_handover(struct sl_conn *c)
@@ -468,7 +487,7 @@ static uint32_t claim(struct sl_handovers *hs, uint64_t conn_id, const struct sl
 	const struct sl_handover *h = find(hs, conn_id);
 
 	if (!h)
-		return adopt(hs, conn_id, flow);
+		return was_here(hs, conn_id) ? 0 : adopt(hs, conn_id, flow);
 	return h->phase == ASKED || h->phase == IN_DOUBT || h->phase == IN_KERNEL;
 }
 
@@ -480,10 +499,13 @@ static void on_adopt(void *arg, uint64_t conn_id, const struct sl_broker_flow *f
 
 	sl_broker_tell(hs->client, SL_BROKER_ADOPTED, conn_id, how);
 	c = how == 1 ? in_kernel(hs, conn_id) : NULL;
-	if (c && hs->worker->hands_on)
+	if (c && hs->worker->hands_on) {
 		sl_conn_let_go(c);
-	else if (c)
+	} else if (c) {
 		sl_packet_changed(c); /* FINs may have passed while nobody looked */
+		if (hs->worker->draining)
+			sl_conn_drain(c, sl_loop_now_ms(hs->worker->loop));
+	}
 }
 
 /* ---- becoming due ---- */
@@ -577,6 +599,8 @@ void sl_handover_leave(struct sl_conn *c)
 		sl_broker_tell(c->worker->handovers->client, SL_BROKER_KILL, c->id, 0);
 	if (h->phase == IN_KERNEL)
 		sl_packet_forget(c, &h->record);
+	if (h->phase >= ASKED && !c->let_go)
+		remember(c->worker->handovers, c);
 	drop(h);
 }
 

@@ -177,13 +177,47 @@ static void set_reason(struct sl_proxy *p, enum sl_engine_reason why)
 		__atomic_store_n(&p->workers[i]->packet_reason, (uint32_t)why, __ATOMIC_RELAXED);
 }
 
+/*
+ * So that the first connection can be handed over already: no client is told of longer segments
+ * than the ways to the targets carry. Those of names are learnt with their first connection.
+ */
+static void fit_listeners(const struct sl_proxy *p, const struct sl_conf_route *route)
+{
+	for (size_t t = 0; t < route->n_targets; t++) {
+		const struct sl_conf_target *target = &route->targets[t];
+		uint32_t mss = target->host ? 0 : sl_source_mss(&target->addr);
+
+		for (size_t i = 0; mss && i < p->n_sockets * route->n_ports; i++) {
+			struct sl_listen_socket *s = p->sockets[i / route->n_ports];
+			const struct sl_port_spec *ports = &route->ports[i % route->n_ports];
+
+			if (ports->from <= s->conf.to && ports->to >= s->conf.from)
+				sl_listen_socket_clamp(s, mss);
+		}
+	}
+}
+
+static void fit_all(const struct sl_proxy *p)
+{
+	const struct sl_conf *conf = p->gen->conf;
+
+	if (sl_worker_packet_reason(p->workers[0]) != SL_WHY_ELIGIBLE)
+		return;
+	for (size_t i = 0; i < conf->n_routes; i++)
+		if (sl_conf_may_packet(&conf->global, &conf->routes[i]))
+			fit_listeners(p, &conf->routes[i]);
+}
+
 static void on_status(void *arg, const struct sl_broker_status *status)
 {
 	struct sl_proxy *p = arg;
+	bool was_on = p->n_workers && sl_worker_packet_reason(p->workers[0]) == SL_WHY_ELIGIBLE;
 
 	p->status = *status;
 	p->broker_expected = false;
 	set_reason(p, status->is_on ? SL_WHY_ELIGIBLE : (enum sl_engine_reason)status->why);
+	if (status->is_on && !was_on && p->gen && !p->pending)
+		fit_all(p);
 }
 
 static void on_broker_down(void *arg)
@@ -298,38 +332,6 @@ static bool is_resolved(const struct sl_generation *g)
 			if (!sl_target_has_answer(g->routes[i].targets[t]))
 				return false;
 	return true;
-}
-
-/*
- * So that the first connection can be handed over already: no client is told of longer segments
- * than the ways to the targets carry. Those of names are learnt with their first connection.
- */
-static void fit_listeners(const struct sl_proxy *p, const struct sl_conf_route *route)
-{
-	for (size_t t = 0; t < route->n_targets; t++) {
-		const struct sl_conf_target *target = &route->targets[t];
-		uint32_t mss = target->host ? 0 : sl_source_mss(&target->addr);
-
-		for (size_t i = 0; mss && i < p->n_sockets * route->n_ports; i++) {
-			struct sl_listen_socket *s = p->sockets[i / route->n_ports];
-			const struct sl_port_spec *ports = &route->ports[i % route->n_ports];
-
-			if (ports->from <= s->conf.to && ports->to >= s->conf.from)
-				sl_listen_socket_clamp(s, mss);
-		}
-	}
-}
-
-static void fit_all(const struct sl_proxy *p)
-{
-	const struct sl_conf *conf = p->gen->conf;
-
-	if (sl_worker_packet_reason(p->workers[0]) != SL_WHY_ELIGIBLE)
-		return;
-	for (size_t i = 0; i < conf->n_routes; i++)
-		if (conf->routes[i].engine == SL_CHOICE_AUTO ||
-		    conf->routes[i].engine == SL_CHOICE_PACKET)
-			fit_listeners(p, &conf->routes[i]);
 }
 
 /* What comes next must find it on its way: workers take rounds in the order they begin. */
@@ -580,7 +582,6 @@ static void drain_worker(struct sl_worker *w, struct round *r)
 {
 	uint64_t now_ms = sl_loop_now_ms(w->loop);
 	struct sl_list *pos;
-
 	struct sl_list *tmp;
 
 	w->hands_on = r->proxy->hands_on;
@@ -818,15 +819,12 @@ static void choose_engine(const struct sl_proxy *p, struct sl_explanation *x)
 {
 	struct sl_kernel_view kernel;
 
-	sl_proxy_kernel(p, &kernel);
-	if (!x->route || x->engine_reason == SL_WHY_NONE ||
-	    (x->route->engine != SL_CHOICE_AUTO && x->route->engine != SL_CHOICE_PACKET) ||
-	    p->gen->conf->global.packet.hook == SL_HOOK_CHOICE_OFF)
+	if (!x->route || !sl_conf_may_packet(&p->gen->conf->global, x->route))
 		return;
-	x->engine = kernel.off == SL_WHY_ELIGIBLE ? SL_ENGINE_PACKET : SL_ENGINE_RELAY;
-	x->engine_reason = kernel.off == SL_WHY_ELIGIBLE && x->route->engine == SL_CHOICE_PACKET
-				   ? SL_WHY_CONFIGURED
-				   : kernel.off;
+	sl_proxy_kernel(p, &kernel);
+	if (kernel.off == SL_WHY_ELIGIBLE)
+		x->engine = SL_ENGINE_PACKET;
+	x->engine_reason = kernel.off == SL_WHY_ELIGIBLE ? sl_packet_reason(x->route) : kernel.off;
 }
 
 int sl_proxy_explain(struct sl_proxy *p, const struct sl_question *q, struct sl_explanation *ret)

@@ -116,6 +116,9 @@ static uint16_t next_port(struct source *s, const struct sl_worker *w,
 {
 	uint32_t n = (conf->port_to - conf->port_from + 1u) / w->port_step;
 
+	if (n == 0) /* more workers than ports: which one is first is found out by trying */
+		return (uint16_t)(conf->port_from +
+				  s->next++ % (conf->port_to - conf->port_from + 1u));
 	return (uint16_t)(conf->port_from + (s->next++ % n) * w->port_step + w->index);
 }
 
