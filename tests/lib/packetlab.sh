@@ -84,10 +84,11 @@ dump() { bpftool -j map dump pinned "$(bpf_of)/$1" 2>/dev/null; } # MAP
 flows_json() { dump flows | jq -c '[.[] | .formatted // . | .key + .value]'; }
 n_flows() { { dump flows || echo '[]'; } | jq length; }
 # Entries of connections that are neither finished by both, nor reset, nor killed, by connection. A dump
-# is none of one moment: of a pair that is just being removed one entry may be met, or be met twice.
+# is none of one moment: of a pair that is just being removed one entry may be met, or one twice.
 live_flows() {
 	flows_json | jq -c '[group_by(.conn_id)[] |
-		select((any(.[]; .rst == 1 or .state == "SL_PACKET_KILLED") or all(.[]; .peer_fin_acked == 1)) | not)]'
+		select((any(.[]; .rst == 1 or .state == "SL_PACKET_KILLED") or all(.[]; .peer_fin_acked == 1) or
+			all(.[]; .told == 1)) | not)]'
 }
 n_live_flows() { live_flows | jq '[.[] | length] | add // 0'; }
 no_live_flows() { [ "$(n_live_flows)" = 0 ]; }
