@@ -833,9 +833,12 @@ static void choose_engine(const struct sl_proxy *p, struct sl_explanation *x)
 
 	sl_proxy_kernel(p, &kernel);
 	if (!x->route || x->engine_reason == SL_WHY_NONE ||
-	    (x->route->engine != SL_CHOICE_AUTO && x->route->engine != SL_CHOICE_PACKET) ||
-	    p->gen->conf->global.packet.hook == SL_HOOK_CHOICE_OFF)
+	    (x->route->engine != SL_CHOICE_AUTO && x->route->engine != SL_CHOICE_PACKET))
 		return;
+	if (p->gen->conf->global.packet.hook == SL_HOOK_CHOICE_OFF) {
+		x->engine_reason = SL_WHY_CONFIGURED;
+		return;
+	}
 	x->engine = kernel.off == SL_WHY_ELIGIBLE ? SL_ENGINE_PACKET : SL_ENGINE_RELAY;
 	x->engine_reason = kernel.off == SL_WHY_ELIGIBLE && x->route->engine == SL_CHOICE_PACKET
 				   ? SL_WHY_CONFIGURED
