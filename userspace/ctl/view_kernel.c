@@ -21,7 +21,7 @@ static const char *off_text(const struct sl_proxy *proxy, const struct sl_ctl_fa
 			    const struct sl_kernel_view *k)
 {
 	if (is_hook_off(proxy))
-		return "off: packet.hook says so";
+		return "off: packet.hook is off";
 	if (k->off == SL_WHY_ELIGIBLE)
 		return NULL;
 	if (facts->no_broker && facts->no_broker[0])
