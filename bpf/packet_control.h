@@ -101,12 +101,6 @@ static __noinline int read_socket(struct __sk_buff *skb, struct sl_packet_reques
 	return tp ? 0 : -1;
 }
 
-static __always_inline int is_quiet(const struct sl_packet_sock *s)
-{
-	return s->rcv_nxt == s->copied_seq && s->snd_una == s->snd_nxt &&
-	       s->snd_nxt == s->write_seq && !s->out_of_order && !s->backlog;
-}
-
 static __always_inline enum sl_packet_result judge(const struct sl_packet_request *r, int side)
 {
 	const struct sl_packet_sock *s = &r->sock[side];
@@ -119,7 +113,7 @@ static __always_inline enum sl_packet_result judge(const struct sl_packet_reques
 		return SL_PACKET_MD5;
 	if (s->urgent)
 		return SL_PACKET_URGENT;
-	if (!is_quiet(s))
+	if (!sl_packet_is_quiet(s))
 		return SL_PACKET_NOT_QUIET;
 	return r->ifindex[side] || s->out_ifindex ? SL_PACKET_DONE : SL_PACKET_NO_DEVICE;
 }

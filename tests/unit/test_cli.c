@@ -255,7 +255,7 @@ static void status_is_degraded_only_where_the_engine_was_asked_for(void **state)
 	RUN(lab, "status");
 	expect(lab, 0,
 	       "packet           tcx on 3 interfaces; 3 of 262144 flows, 2 just over, "
-	       "4 adopted at the start\n",
+	       "4 adopted\n",
 	       "");
 	RUN(lab, "engines");
 	expect(lab, 0, "packet    yes             3      0  tcx on 3 interfaces\n", "");
@@ -313,6 +313,11 @@ static void flows_are_a_table(void **state)
 	expect(lab, 0, "2 flows in the kernel\n", "");
 	RUN(lab, "flows", "--limit", "1");
 	expect(lab, 0, "1 flow in the kernel and more; --limit N shows them\n", "");
+	f[0].conn_id = f[1].conn_id = 72;
+	f[0].state = f[1].state = SL_PACKET_KILLED;
+	fake_flow(&maps, &tuple, FAKE_UP, f);
+	RUN(lab, "flows");
+	expect(lab, 0, "2 flows in the kernel, 1 of them just over\n", "");
 	RUN(lab, "flows", "--limit", "x");
 	expect(lab, EXIT_USAGE, "", "is no limit");
 }

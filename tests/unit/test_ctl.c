@@ -508,7 +508,7 @@ static void an_engine_that_is_off_says_why(void **state)
 	is_off(lab, "no_privilege", "off: the broker process is being started");
 	fake_packet_on(&lab->proxy);
 	lab->proxy.conf->global.packet.hook = SL_HOOK_CHOICE_OFF;
-	is_off(lab, "configured", "off: packet.hook says so");
+	is_off(lab, "configured", "off: packet.hook is off");
 	lab->proxy.conf->global.packet.hook = SL_HOOK_CHOICE_AUTO;
 }
 

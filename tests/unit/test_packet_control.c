@@ -724,6 +724,29 @@ static void test_route(void **state)
 	}
 }
 
+static void test_told(void **state)
+{
+	(void)state;
+	begin();
+	for (unsigned family = 4; family <= 6; family += 2) {
+		struct pair p = new_pair(&lab, family), want = p;
+		struct sl_packet_request req = request_for(SL_PACKET_OP_TOLD, &p);
+		struct sl_packet_flow flow[2];
+
+		assert_int_equal(control(&req), SL_PACKET_NO_FLOW);
+		lab_put(&lab, &p);
+		req.conn_id++;
+		assert_int_equal(control(&req), SL_PACKET_NO_FLOW);
+		req.conn_id--;
+		assert_int_equal(control(&req), SL_PACKET_DONE);
+		assert_int_equal(lab_get(&lab, &p, flow), 2);
+		want.flow[0].told = want.flow[1].told = 1;
+		assert_true(same_flow("told", 0, &flow[0], &want.flow[0]));
+		assert_true(same_flow("told", 1, &flow[1], &want.flow[1]));
+		lab_remove(&lab, &p);
+	}
+}
+
 /* Without what only the lost entry knew: its counts and times. */
 static void forget_counts(struct sl_packet_flow *f)
 {
@@ -1057,6 +1080,7 @@ int main(void)
 		cmocka_unit_test(test_taken_and_full),
 		cmocka_unit_test(test_remove),
 		cmocka_unit_test(test_route),
+		cmocka_unit_test(test_told),
 		cmocka_unit_test(test_restore),
 		cmocka_unit_test(test_flow_and_kill),
 		cmocka_unit_test(test_kill_again),

@@ -97,8 +97,8 @@ static int parse_port_range(const char *given, const char *text, struct sl_port_
 bad:
 	return sl_refuse(
 		why,
-		"%s is not a port (1-65535), a range like 8000-8100, or one of these after an "
-		"address like 10.0.0.1:443 or \"[::1]:443\"",
+		"%s is not a port (1-65535) or a range like 8000-8100; where a listener is meant, "
+		"an address may stand before it, like 10.0.0.1:443 or \"[::1]:443\"",
 		sl_quote(given, buf));
 }
 

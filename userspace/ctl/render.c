@@ -214,9 +214,9 @@ static void print_packet(const struct sl_render *r, const json_t *doc)
 	add_count(&text, p, "held", "just over");
 	add_count(&text, p, "interfaces_failed", "interfaces refused");
 	add_count(&text, k, "orphans", "without a record");
-	add_count(&text, k, "adopted", "adopted at the start");
-	add_count(&text, k, "dropped", "dropped then");
-	add_count(&text, k, "repaired", "repaired since");
+	add_count(&text, k, "adopted", "adopted");
+	add_count(&text, k, "dropped", "dropped");
+	add_count(&text, k, "repaired", "repaired");
 	line(r, "packet", "%s", sl_str_text(&text));
 	if (n)
 		line(r, "", "%s: %zu route%s named this engine",
@@ -498,6 +498,20 @@ static void add_flow(struct sl_table *t, const json_t *f)
 	sl_table_addf(t, "%" PRIu64, count_at(up, "drops") + count_at(down, "drops"));
 }
 
+/* Those whose entries only wait for late packets. */
+static size_t n_over(const json_t *flows)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < json_array_size(flows); i++) {
+		const char *state = text_at(json_array_get(flows, i), "state");
+
+		n += strcmp(state, "closed") == 0 || strcmp(state, "reset") == 0 ||
+		     strcmp(state, "killed") == 0;
+	}
+	return n;
+}
+
 /* What the programs did, as far as it happened at all. */
 static void print_outcomes(const struct sl_render *r, json_t *outcomes)
 {
@@ -530,8 +544,11 @@ void sl_render_flows(const struct sl_render *r, const json_t *doc)
 		add_flow(&t, json_array_get(flows, i));
 	if (n)
 		sl_table_print(&t, r->to, r->colour);
-	(void)fprintf(r->to, "%zu flow%s in the kernel%s", n, n == 1 ? "" : "s",
-		      is_true_at(doc, "more") ? " and more; --limit N shows them" : "");
+	(void)fprintf(r->to, "%zu flow%s in the kernel", n, n == 1 ? "" : "s");
+	if (n_over(flows))
+		(void)fprintf(r->to, ", %zu of them just over", n_over(flows));
+	if (is_true_at(doc, "more"))
+		(void)fputs(" and more; --limit N shows them", r->to);
 	if (json_is_string(json_object_get(doc, "reason")))
 		(void)fprintf(r->to, "; %s", text_at(doc, "reason"));
 	(void)fputc('\n', r->to);

@@ -223,8 +223,8 @@ static void replace_current(struct sl_supervisor *s)
 
 static void log_death(const struct sl_child *c, const struct sl_child_end *end)
 {
-	sl_log(SL_LOG_ERROR, "proxy process %d %s; its connections are lost", (int)c->pid,
-	       end->text);
+	sl_log(SL_LOG_ERROR, "proxy process %d %s; the connections it relayed are lost",
+	       (int)c->pid, end->text);
 }
 
 static void on_current_death(struct sl_supervisor *s, const struct sl_child *c,
@@ -331,8 +331,11 @@ static void log_report(const struct sl_supervisor *s, enum sl_ctl_request what, 
 
 	while (len > 0 && s->report.p[len - 1] == '\n')
 		len--;
-	sl_log(ok ? SL_LOG_INFO : SL_LOG_ERROR, "%s %s:\n%.*s", verbs[what],
-	       ok ? "done" : "refused", (int)len, sl_str_text(&s->report));
+	/* Errors have a line for the place and one for the caret: they begin on a line of their
+	 * own. */
+	sl_log(ok ? SL_LOG_INFO : SL_LOG_ERROR, "%s %s:%c%.*s", verbs[what],
+	       ok ? "done" : "refused", memchr(sl_str_text(&s->report), '\n', len) ? '\n' : ' ',
+	       (int)len, sl_str_text(&s->report));
 }
 
 void sl_supervisor_finish_job(struct sl_supervisor *s, enum sl_ctl_request what, bool ok)

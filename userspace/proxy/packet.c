@@ -154,10 +154,17 @@ void sl_packet_flows_stop(struct sl_packet_flows *flows)
 	sl_timer_stop(&flows->timer);
 }
 
-static void enlist(struct sl_conn *c, struct sl_packet_record *p)
+enum sl_engine_reason sl_packet_reason(const struct sl_conf_route *conf)
+{
+	return conf->engine == SL_CHOICE_PACKET ? SL_WHY_CONFIGURED : SL_WHY_ELIGIBLE;
+}
+
+/* From now on the kernel has it. */
+static void carry(struct sl_conn *c, struct sl_packet_record *p)
 {
 	struct sl_packet_flows *flows = &c->worker->packet_flows;
 
+	sl_conn_use_engine(c, &sl_engine_packet, sl_packet_reason(c->route->conf));
 	p->conn = c;
 	sl_list_add(&flows->list, &p->node);
 	flows->n++;
@@ -209,15 +216,11 @@ static void close_silently(struct sl_conn *c, enum sl_side side)
 
 void sl_packet_take_over(struct sl_conn *c, struct sl_packet_record *p)
 {
-	bool is_configured = c->route->conf->engine == SL_CHOICE_PACKET;
-
 	c->engine->stop(c);
 	sl_task_cancel(&c->again);
 	close_silently(c, SL_CLIENT);
 	close_silently(c, SL_BACKEND);
-	sl_conn_use_engine(c, &sl_engine_packet,
-			   is_configured ? SL_WHY_CONFIGURED : SL_WHY_ELIGIBLE);
-	enlist(c, p);
+	carry(c, p);
 	sl_conn_rearm(c);
 }
 
@@ -305,7 +308,7 @@ int sl_packet_adopt(struct sl_worker *w, uint64_t conn_id, const struct sl_broke
 		c->flow[i].bytes = facts.half[i].bytes + facts.half[i].relayed;
 	}
 	add_activity(c, facts.last_data_ns);
-	enlist(c, p);
+	carry(c, p);
 	*ret = c;
 	return 0;
 }
