@@ -14,7 +14,6 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
-#include "accel/compat.h"
 #include "packet_lab.h"
 
 static struct lab lab;
@@ -817,18 +816,6 @@ static void test_restore(void **state)
 
 /* ---- the whole way ---- */
 
-static int attach(unsigned ifindex)
-{
-	int link = sl_compat_tcx_attach(bpf_program__fd(lab.tc->progs.sl_packet_tc), (int)ifindex);
-
-	if (link < 0 && errno == EINVAL) {
-		print_message("skipped: no tcx\n");
-		skip();
-	}
-	assert_true(link >= 0);
-	return link;
-}
-
 /* Committed, and our sockets are gone. */
 static struct flow hand_over(unsigned family, struct sl_packet_request *req)
 {
@@ -846,11 +833,11 @@ static struct flow hand_over(unsigned family, struct sl_packet_request *req)
 
 static void test_flow_and_kill(void **state)
 {
-	int link;
+	int link = -1;
 
 	(void)state;
 	begin();
-	link = attach(lo);
+	assert_int_equal(lab_attach(&lab, lo, &link), 0);
 	for (unsigned i = 0; i < 4; i++) {
 		struct sl_packet_request req;
 		struct flow f = hand_over(i % 2 ? 6 : 4, &req);
@@ -889,7 +876,7 @@ static void test_flow_and_kill(void **state)
 		assert_int_equal(control(&req), SL_PACKET_DONE);
 		close_flow(&f);
 	}
-	assert_int_equal(close(link), 0);
+	assert_int_equal(lab_detach(lo, link), 0);
 }
 
 /*
@@ -898,11 +885,11 @@ static void test_flow_and_kill(void **state)
  */
 static void test_kill_again(void **state)
 {
-	int link;
+	int link = -1;
 
 	(void)state;
 	begin();
-	link = attach(lo);
+	assert_int_equal(lab_attach(&lab, lo, &link), 0);
 	for (unsigned family = 4; family <= 6; family += 2) {
 		struct sl_packet_request req;
 		struct flow f = hand_over(family, &req);
@@ -927,7 +914,7 @@ static void test_kill_again(void **state)
 		assert_int_equal(control(&req), SL_PACKET_DONE);
 		close_flow(&f);
 	}
-	assert_int_equal(close(link), 0);
+	assert_int_equal(lab_detach(lo, link), 0);
 }
 
 static void test_kill_of_nobody(void **state)
@@ -964,11 +951,11 @@ static void test_kill_of_nobody(void **state)
 /* Live peers answer: both directions move, and nothing is delivered. */
 static void test_probe(void **state)
 {
-	int link;
+	int link = -1;
 
 	(void)state;
 	begin();
-	link = attach(lo);
+	assert_int_equal(lab_attach(&lab, lo, &link), 0);
 	for (unsigned family = 4; family <= 6; family += 2) {
 		struct sl_packet_request req;
 		struct flow f = hand_over(family, &req);
@@ -997,7 +984,7 @@ static void test_probe(void **state)
 		assert_int_equal(control(&req), SL_PACKET_DONE);
 		close_flow(&f);
 	}
-	assert_int_equal(close(link), 0);
+	assert_int_equal(lab_detach(lo, link), 0);
 }
 
 /* ---- the freeze ---- */
