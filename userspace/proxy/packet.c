@@ -13,6 +13,7 @@
 #include "proxy/worker.h"
 
 #define REFRESH_MS 1000
+#define REFRESH_MAX_MS 8000
 /* With more flows than this they take turns; who looks at one brings it up to date anyway. */
 #define REFRESH_SLICE 512
 #define REFRESH_SLICE_MS 100
@@ -125,6 +126,26 @@ static void refresh(struct sl_conn *c)
 		sl_conn_end(c, SL_REASON_FORCE_CLEANUP, true);
 }
 
+/* Silent flows are asked less often: FINs and RSTs are told of, and deadlines look for themselves.
+ */
+static void refresh_if_due(struct sl_packet_record *p)
+{
+	struct sl_conn *c = p->conn;
+	uint64_t now_ms = sl_loop_now_ms(c->worker->loop);
+	uint64_t seen = p->seen[SL_UP] + p->seen[SL_DOWN];
+
+	if (now_ms < p->due_ms)
+		return;
+	refresh(c);
+	if (c->state == SL_CONN_CLOSED)
+		return; /* and the record with it */
+	if (p->seen[SL_UP] + p->seen[SL_DOWN] != seen || p->wait_ms == 0)
+		p->wait_ms = REFRESH_MS;
+	else if (p->wait_ms < REFRESH_MAX_MS)
+		p->wait_ms *= 2;
+	p->due_ms = now_ms + p->wait_ms;
+}
+
 static void on_refresh(struct sl_timer *timer)
 {
 	struct sl_packet_flows *flows = SL_CONTAINER_OF(timer, struct sl_packet_flows, timer);
@@ -137,7 +158,7 @@ static void on_refresh(struct sl_timer *timer)
 
 		sl_list_remove(&p->node);
 		sl_list_add(&flows->list, &p->node);
-		refresh(p->conn);
+		refresh_if_due(p);
 	}
 	if (flows->n > 0)
 		sl_timer_start(flows->worker->loop, timer,

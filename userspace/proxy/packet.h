@@ -31,6 +31,8 @@ struct sl_packet_record {
 	bool is_over;             /* the broker knows */
 	uint8_t n_probes;         /* of a side that is silent, unanswered so far */
 	uint64_t next_probe_ms;
+	uint64_t due_ms; /* to be brought up to date; later and later while nothing moves */
+	uint32_t wait_ms;
 };
 
 /* A worker's flows in the kernel. */
