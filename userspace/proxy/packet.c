@@ -13,8 +13,9 @@
 #include "proxy/worker.h"
 
 #define REFRESH_MS 1000
-/* Records brought up to date in one turn. */
-#define REFRESH_SLICE 1024
+/* With more flows than this they take turns; who looks at one brings it up to date anyway. */
+#define REFRESH_SLICE 512
+#define REFRESH_SLICE_MS 100
 /* Entries vanish before the broker says so: a new connection has taken the tuple, or someone has
  * deleted them. */
 #define MISSING_MS 5000
@@ -128,7 +129,7 @@ static void on_refresh(struct sl_timer *timer)
 {
 	struct sl_packet_flows *flows = SL_CONTAINER_OF(timer, struct sl_packet_flows, timer);
 	size_t n = flows->n < REFRESH_SLICE ? flows->n : REFRESH_SLICE;
-	uint64_t wait_ms = flows->n > n ? REFRESH_MS * n / flows->n : REFRESH_MS;
+	uint64_t wait_ms = flows->n > n ? REFRESH_SLICE_MS : REFRESH_MS;
 
 	for (size_t i = 0; i < n && !sl_list_is_empty(&flows->list); i++) {
 		struct sl_packet_record *p =
