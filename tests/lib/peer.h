@@ -546,8 +546,8 @@ static inline void xfer_pace(struct xfer *x, uint64_t rng, unsigned max_pauses)
 {
 	x->rng = rng;
 	x->chunk_max = rng_log(&x->rng, 256 * 1024);
-	if (x->chunk_max < (x->len_out + x->len_in) / 512)
-		x->chunk_max = (x->len_out + x->len_in) / 512;
+	if (x->chunk_max < (x->len_out + x->len_in) / 96)
+		x->chunk_max = (x->len_out + x->len_in) / 96;
 	x->pauses = (unsigned)rng_below(&x->rng, max_pauses + 1);
 }
 
