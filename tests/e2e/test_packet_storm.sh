@@ -50,6 +50,7 @@ sound_kernel
 echo "RSS grew by $(($(rss_kib "$BASE_PID") - rss)) KiB, kernel memory by $(($(kernel_memory) - memory)) KiB since the first round"
 assert_between "RSS growth since round 1, KiB" $(($(rss_kib "$BASE_PID") - rss)) -1000000 $((8192 * SLOW))
 assert_packet_baseline
+if [ -n "${SETTLE:-}" ]; then echo "kernel memory once the entries are gone: $(($(kernel_memory) - memory)) KiB more than after the first round"; fi
 verified v $((N * ROUNDS))
 stop_sluice
 assert_eq "exit code" "$RC" 0

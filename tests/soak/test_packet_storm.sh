@@ -4,4 +4,4 @@
 set -eu
 cd "$(dirname "$0")/../.."
 N=256 ROUNDS=3 tests/e2e/test_packet_storm.sh
-N=1000 ROUNDS=10 MAX=300000 tests/e2e/test_packet_storm.sh
+SETTLE=1 N=1000 ROUNDS=10 MAX=300000 tests/e2e/test_packet_storm.sh
