@@ -282,6 +282,13 @@ struct sl_packet_sock {
 };
 _Static_assert(sizeof(struct sl_packet_sock) == 48, "layout");
 
+/* All that was received is read, all that was written is acknowledged. */
+static inline __attribute__((always_inline)) int sl_packet_is_quiet(const struct sl_packet_sock *s)
+{
+	return s->rcv_nxt == s->copied_seq && s->snd_una == s->snd_nxt &&
+	       s->snd_nxt == s->write_seq && !s->out_of_order && !s->backlog;
+}
+
 /*
  * [0]: packets of the client, the client's socket, the device towards it; [1]: the backend's. The
  * frame the program is run with has at least 60 octets and the type of the flow, 0x0800 or 0x86dd.

@@ -101,12 +101,6 @@ static __noinline int read_socket(struct __sk_buff *skb, struct sl_packet_reques
 	return tp ? 0 : -1;
 }
 
-static __always_inline int is_quiet(const struct sl_packet_sock *s)
-{
-	return s->rcv_nxt == s->copied_seq && s->snd_una == s->snd_nxt &&
-	       s->snd_nxt == s->write_seq && !s->out_of_order && !s->backlog;
-}
-
 static __always_inline enum sl_packet_result judge(const struct sl_packet_request *r, int side)
 {
 	const struct sl_packet_sock *s = &r->sock[side];
@@ -119,7 +113,7 @@ static __always_inline enum sl_packet_result judge(const struct sl_packet_reques
 		return SL_PACKET_MD5;
 	if (s->urgent)
 		return SL_PACKET_URGENT;
-	if (!is_quiet(s))
+	if (!sl_packet_is_quiet(s))
 		return SL_PACKET_NOT_QUIET;
 	return r->ifindex[side] || s->out_ifindex ? SL_PACKET_DONE : SL_PACKET_NO_DEVICE;
 }
@@ -165,6 +159,17 @@ static __always_inline void prepare(struct sl_packet_request *r, const int side)
 }
 
 /*
+ * Any value but 0 is an error. Before Linux 6.4 the kernel's functions return an int here whose
+ * upper half nobody fills: as the long of the helper it is positive, and "< 0" never true.
+ */
+static __always_inline enum sl_packet_result add_entry(const struct sl_packet_key *key,
+						       const struct sl_packet_flow *flow)
+{
+	return bpf_map_update_elem(&flows, key, flow, BPF_NOEXIST) ? SL_PACKET_MAP_FULL
+								   : SL_PACKET_DONE;
+}
+
+/*
  * An entry is never replaced, whoever's it is: one of this very connection says that it has
  * been handed over before. Only a finished pair makes room, as it does for a SYN.
  */
@@ -175,9 +180,7 @@ static __always_inline enum sl_packet_result insert(struct sl_packet_request *r,
 
 	if (f && (f->conn_id == r->conn_id || !give_up_finished(f, key)))
 		return SL_PACKET_TAKEN;
-	return bpf_map_update_elem(&flows, key, &r->flow[side], BPF_NOEXIST) < 0
-		       ? SL_PACKET_MAP_FULL
-		       : SL_PACKET_DONE;
+	return add_entry(key, &r->flow[side]);
 }
 
 /*
@@ -553,9 +556,7 @@ static __always_inline enum sl_packet_result restore(struct sl_packet_request *r
 	if (there)
 		return there->conn_id == f->conn_id ? SL_PACKET_DONE : SL_PACKET_TAKEN;
 	mirror(&r->key[0], f, &r->flow[1]);
-	return bpf_map_update_elem(&flows, &r->key[1], &r->flow[1], BPF_NOEXIST) < 0
-		       ? SL_PACKET_MAP_FULL
-		       : SL_PACKET_DONE;
+	return add_entry(&r->key[1], &r->flow[1]);
 }
 
 static __always_inline enum sl_packet_result mark_told(struct sl_packet_request *r)

@@ -3,7 +3,7 @@
 # Randomised transfers that are handed over somewhere on their way: every byte checked by both ends, no
 # reset by the proxy's stack, no stall; with each option of TCP there or missing, on one side or both.
 #   N= transfers of each variant, CONC= at a time, MAX= bytes each way, SCALE_N= for window scales
-#   VARIANTS="plain wrap ..." only those
+#   VARIANTS="plain wrap ..." only those; SHARE= per cent to be handed over where a variant wants more
 . "$(dirname "$0")/../lib/netlab.sh"
 . "$(dirname "$0")/../lib/packetlab.sh"
 N=${N:-80} CONC=${CONC:-32} MAX=${MAX:-400000} SCALE_N=${SCALE_N:-$N} SECONDS_MAX=${SECONDS_MAX:-60}
@@ -16,7 +16,8 @@ server v verify 8000 stall=$stall
 local_server lv verify 8001 stall=$stall
 server s verify "$(echo {8100..8114} | tr ' ' ,)" stall=$stall scales=1
 server e echo 8002
-start_packet "${PACKET:-}" "routes:
+start_packet "${PACKET:-}" "defaults: { timeouts: { close_grace: $((5 * SLOW))s } }
+routes:
 $(proute main 8080 "\"$BACKEND_IP:8000\"")
 $(proute main6 8081 "\"[$BACKEND6]:8000\"")
 $(proute lo 8082 '"127.0.0.1:8001"')
@@ -32,6 +33,7 @@ worst=0
 transfers() {
 	local what=$1 ns=$2 n=$3 share=$4 before total=0
 	shift 4
+	if [ "$share" -gt "${SHARE:-100}" ]; then share=$SHARE; fi
 	if on_packet; then before=$(n_packet_total); fi
 	mark_rst
 	in_ns "$ns" "$PEERS/peer_client" verify n="$n" c="$CONC" max="$MAX" shapes=all rest=100 \
@@ -140,6 +142,7 @@ sack_one_sided() {
 
 for variant in $VARIANTS; do $variant; done
 echo "longest gap: $worst ms"
+case "${PACKET:-}" in *hook=xdp*) assert_between "packets in XDP" "$(counter forwarded_xdp)" 1 10000000000 ;; esac
 assert_packet_baseline
 verified v $sum
 verified lv $sum_local

@@ -59,14 +59,32 @@ void sl_view_conns(struct sl_str *out, const struct sl_conn_survey *survey)
 	sl_str_addf(out, "%zu\n", survey->n_matching);
 }
 
-void sl_view_flows(struct sl_str *out)
+void sl_view_flows_start(struct sl_flows_view *v, size_t max)
 {
-	sl_str_adds(out, "{}\n");
+	*v = (struct sl_flows_view){ 0 };
+	assert(max > 0);
 }
 
-void sl_view_engines(struct sl_str *out, const struct sl_proxy *proxy)
+int sl_view_flows_step(struct sl_flows_view *v, const struct sl_proxy *proxy)
+{
+	(void)v;
+	(void)proxy;
+	return 1;
+}
+
+void sl_view_flows_end(struct sl_flows_view *v, const struct sl_proxy *proxy,
+		       const struct sl_ctl_facts *facts)
 {
 	(void)proxy;
+	(void)facts;
+	sl_str_adds(&v->out, "{}\n");
+}
+
+void sl_view_engines(struct sl_str *out, const struct sl_proxy *proxy,
+		     const struct sl_ctl_facts *facts)
+{
+	(void)proxy;
+	(void)facts;
 	sl_str_adds(out, "{}\n");
 }
 

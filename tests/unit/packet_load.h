@@ -12,6 +12,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "accel/compat.h"
 #include "netns.h"
 #include "packet.skel.h"
 #include "packet_oracle.h"
@@ -149,6 +150,34 @@ static inline void lab_close(struct lab *l)
 	sl_packet_xdp_bpf__destroy(l->xdp);
 	sl_packet_bpf__destroy(l->tc);
 	memset(l, 0, sizeof(*l));
+}
+
+/* ---- attaching ---- */
+
+/* By tcx, or on clsact where the kernel has none: then the link is -1. */
+static inline int lab_attach(const struct lab *l, unsigned ifindex, int *ret_link)
+{
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = bpf_program__fd(l->tc->progs.sl_packet_tc));
+	int link = sl_compat_tcx_attach(opts.prog_fd, (int)ifindex);
+	int r;
+
+	if (link < 0 && errno != EINVAL)
+		return -errno;
+	r = link < 0 ? bpf_tc_hook_create(&hook) : 0;
+	if (link < 0 && r == 0)
+		r = bpf_tc_attach(&hook, &opts);
+	if (r == 0)
+		*ret_link = link;
+	return r;
+}
+
+static inline int lab_detach(unsigned ifindex, int link)
+{
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex,
+		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+
+	return link >= 0 ? close(link) : bpf_tc_hook_destroy(&hook);
 }
 
 /* ---- the pair most tests use ---- */

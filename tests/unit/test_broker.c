@@ -1302,6 +1302,40 @@ static void test_release(void **state)
 	assert_int_equal(await_msg(w, SL_BROKER_ENDED, c.id).ended.how, SL_BROKER_END_CLOSED);
 }
 
+/* What it was told crossed its letting go: the next one reports it, also to the next broker. */
+static void test_release_of_the_told(void **state)
+{
+	struct sl_broker_times slow = quick; /* what is over must still be held when it is let go */
+	struct world *w = world(state);
+
+	slow.closed_ms = 5000;
+	sl_broker_free(w->broker);
+	close_channels(w);
+	start_broker_with(w, &slow);
+	add_channels(w, 1);
+	for (int is_replaced = 0; is_replaced < 2; is_replaced++) {
+		struct conn c = in_kernel(w);
+		struct sl_broker_msg msg = { .type = SL_BROKER_RELEASE, .conn_id = c.id };
+		int old;
+
+		close_all(&c);
+		(void)await_msg(w, SL_BROKER_ENDED, c.id);
+		if (is_replaced) {
+			sl_broker_free(w->broker);
+			close_channels(w);
+			turn(w);
+			start_broker_with(w, &slow);
+			add_channels(w, 1);
+		}
+		old = channel_of(w, c.id);
+		add_channels(w, 2);
+		assert_int_equal(sl_broker_send(old, &msg, NULL, 0), 0);
+		(void)adopt(w, &c, 1);
+		assert_int_equal(await_msg(w, SL_BROKER_ENDED, c.id).ended.how,
+				 SL_BROKER_END_CLOSED);
+	}
+}
+
 /* A proxy that dies says nothing. */
 static void test_proxy_death(void **state)
 {
@@ -1760,6 +1794,7 @@ int main(void)
 		TEST(test_adoption_of_the_dead),
 		TEST(test_adoption_of_the_told),
 		TEST(test_release),
+		TEST(test_release_of_the_told),
 		TEST(test_proxy_death),
 		TEST(test_resolve),
 		TEST(test_resolve_refused),

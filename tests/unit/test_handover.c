@@ -448,6 +448,19 @@ static void in_doubt_behind_a_kill(void **state)
 	hang_up(&b);
 }
 
+/* One that has not begun with it leaves nothing in doubt. */
+static void not_in_doubt(void **state)
+{
+	struct lab *lab = lab_of(state);
+	struct through t = { 0 };
+
+	asked(lab, &t);
+	assert_int_equal(send(t.client, "a", 1, 0), 1);
+	kill_broker(lab);
+	assert_true(await(lab, t.backend));
+	hang_up(&t);
+}
+
 /* The next broker finds its entries and tells of them before it is asked. */
 static void in_doubt_and_told_of(void **state)
 {
@@ -520,6 +533,8 @@ static void told_of_what_is_over(void **state)
 				 .type = SL_BROKER_ADOPT, .conn_id = t.id, .flow = flow_of(&t) });
 	hear_this(lab, SL_BROKER_ADOPTED, t.id, 0);
 	assert_int_equal(n_lines(lab, t.id), 1);
+	hang_up(&t);
+
 	/* but not of one whose reset the peers have not taken */
 	in_kernel(lab, &t);
 	say(lab->broker, (struct sl_broker_msg){ .type = SL_BROKER_ENDED,
@@ -563,9 +578,9 @@ int main(void)
 {
 #define EACH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		EACH(in_doubt_behind_a_kill),   EACH(in_doubt_and_told_of),
-		EACH(a_kill_nobody_read),       EACH(told_of_what_is_over),
-		EACH(data_at_the_last_refusal),
+		EACH(in_doubt_behind_a_kill), EACH(not_in_doubt),
+		EACH(in_doubt_and_told_of),   EACH(a_kill_nobody_read),
+		EACH(told_of_what_is_over),   EACH(data_at_the_last_refusal),
 	};
 
 	sl_log_setup(SL_LOG_ERROR, false, STDERR_FILENO);

@@ -14,7 +14,6 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
-#include "accel/compat.h"
 #include "packet_lab.h"
 
 static struct lab lab;
@@ -725,6 +724,29 @@ static void test_route(void **state)
 	}
 }
 
+static void test_told(void **state)
+{
+	(void)state;
+	begin();
+	for (unsigned family = 4; family <= 6; family += 2) {
+		struct pair p = new_pair(&lab, family), want = p;
+		struct sl_packet_request req = request_for(SL_PACKET_OP_TOLD, &p);
+		struct sl_packet_flow flow[2];
+
+		assert_int_equal(control(&req), SL_PACKET_NO_FLOW);
+		lab_put(&lab, &p);
+		req.conn_id++;
+		assert_int_equal(control(&req), SL_PACKET_NO_FLOW);
+		req.conn_id--;
+		assert_int_equal(control(&req), SL_PACKET_DONE);
+		assert_int_equal(lab_get(&lab, &p, flow), 2);
+		want.flow[0].told = want.flow[1].told = 1;
+		assert_true(same_flow("told", 0, &flow[0], &want.flow[0]));
+		assert_true(same_flow("told", 1, &flow[1], &want.flow[1]));
+		lab_remove(&lab, &p);
+	}
+}
+
 /* Without what only the lost entry knew: its counts and times. */
 static void forget_counts(struct sl_packet_flow *f)
 {
@@ -794,18 +816,6 @@ static void test_restore(void **state)
 
 /* ---- the whole way ---- */
 
-static int attach(unsigned ifindex)
-{
-	int link = sl_compat_tcx_attach(bpf_program__fd(lab.tc->progs.sl_packet_tc), (int)ifindex);
-
-	if (link < 0 && errno == EINVAL) {
-		print_message("skipped: no tcx\n");
-		skip();
-	}
-	assert_true(link >= 0);
-	return link;
-}
-
 /* Committed, and our sockets are gone. */
 static struct flow hand_over(unsigned family, struct sl_packet_request *req)
 {
@@ -823,11 +833,11 @@ static struct flow hand_over(unsigned family, struct sl_packet_request *req)
 
 static void test_flow_and_kill(void **state)
 {
-	int link;
+	int link = -1;
 
 	(void)state;
 	begin();
-	link = attach(lo);
+	assert_int_equal(lab_attach(&lab, lo, &link), 0);
 	for (unsigned i = 0; i < 4; i++) {
 		struct sl_packet_request req;
 		struct flow f = hand_over(i % 2 ? 6 : 4, &req);
@@ -866,7 +876,7 @@ static void test_flow_and_kill(void **state)
 		assert_int_equal(control(&req), SL_PACKET_DONE);
 		close_flow(&f);
 	}
-	assert_int_equal(close(link), 0);
+	assert_int_equal(lab_detach(lo, link), 0);
 }
 
 /*
@@ -875,11 +885,11 @@ static void test_flow_and_kill(void **state)
  */
 static void test_kill_again(void **state)
 {
-	int link;
+	int link = -1;
 
 	(void)state;
 	begin();
-	link = attach(lo);
+	assert_int_equal(lab_attach(&lab, lo, &link), 0);
 	for (unsigned family = 4; family <= 6; family += 2) {
 		struct sl_packet_request req;
 		struct flow f = hand_over(family, &req);
@@ -904,7 +914,7 @@ static void test_kill_again(void **state)
 		assert_int_equal(control(&req), SL_PACKET_DONE);
 		close_flow(&f);
 	}
-	assert_int_equal(close(link), 0);
+	assert_int_equal(lab_detach(lo, link), 0);
 }
 
 static void test_kill_of_nobody(void **state)
@@ -941,11 +951,11 @@ static void test_kill_of_nobody(void **state)
 /* Live peers answer: both directions move, and nothing is delivered. */
 static void test_probe(void **state)
 {
-	int link;
+	int link = -1;
 
 	(void)state;
 	begin();
-	link = attach(lo);
+	assert_int_equal(lab_attach(&lab, lo, &link), 0);
 	for (unsigned family = 4; family <= 6; family += 2) {
 		struct sl_packet_request req;
 		struct flow f = hand_over(family, &req);
@@ -974,7 +984,7 @@ static void test_probe(void **state)
 		assert_int_equal(control(&req), SL_PACKET_DONE);
 		close_flow(&f);
 	}
-	assert_int_equal(close(link), 0);
+	assert_int_equal(lab_detach(lo, link), 0);
 }
 
 /* ---- the freeze ---- */
@@ -1070,6 +1080,7 @@ int main(void)
 		cmocka_unit_test(test_taken_and_full),
 		cmocka_unit_test(test_remove),
 		cmocka_unit_test(test_route),
+		cmocka_unit_test(test_told),
 		cmocka_unit_test(test_restore),
 		cmocka_unit_test(test_flow_and_kill),
 		cmocka_unit_test(test_kill_again),

@@ -16,7 +16,6 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-#include "accel/compat.h"
 #include "packet_lab.h"
 
 #define WAIT_MS 3000
@@ -56,12 +55,11 @@ static int set_up(void **state)
 	wire.srv1 = open_wire("srv1");
 	if (wire.cli1 < 0 || wire.srv1 < 0)
 		return -EIO;
-	for (unsigned i = 0; i < 2; i++) {
-		wire.links[i] = sl_compat_tcx_attach(bpf_program__fd(lab.tc->progs.sl_packet_tc),
-						     (int)(i == 0 ? lab.cli : lab.srv));
-		if (wire.links[i] < 0)
-			lab.why_skipped = "no tcx";
-	}
+	r = lab_attach(&lab, lab.cli, &wire.links[0]);
+	if (r == 0)
+		r = lab_attach(&lab, lab.srv, &wire.links[1]);
+	if (r < 0)
+		return r;
 	return 0;
 }
 
@@ -714,13 +712,12 @@ static void tun_answers(int tun, struct pair *p)
 static void test_tunnel(void **state)
 {
 	unsigned ifindex;
-	int tun, link;
+	int tun, link = -1;
 
 	(void)state;
 	begin();
 	tun = open_tun(&ifindex);
-	link = sl_compat_tcx_attach(bpf_program__fd(lab.tc->progs.sl_packet_tc), (int)ifindex);
-	assert_true(link >= 0);
+	assert_int_equal(lab_attach(&lab, ifindex, &link), 0);
 	shell("ip link set srv0 mtu 1300");
 	for (unsigned i = 0; i < 6; i++) {
 		struct pair p = new_pair(&lab, i % 2 ? 6 : 4);
@@ -732,7 +729,7 @@ static void test_tunnel(void **state)
 		lab_remove(&lab, &p);
 	}
 	shell("ip link set srv0 mtu 1500");
-	assert_int_equal(close(link), 0);
+	assert_int_equal(lab_detach(ifindex, link), 0);
 	assert_int_equal(close(tun), 0);
 }
 

@@ -998,7 +998,8 @@ static void test_clsact(void **state)
 	assert_int_equal(sl_packet_attach(p, lo), 0);
 	assert_true(sl_packet_is_attached(p, veth));
 	assert_true(sl_packet_is_attached(p, lo));
-	assert_int_equal(n_attached(veth), 0);
+	if (has_tcx)
+		assert_int_equal(n_attached(veth), 0);
 	assert_int_equal(sl_packet_attach(p, 99999), -ENODEV);
 	sl_packet_close(p);
 	/* A later daemon takes the filter over. */

@@ -171,6 +171,13 @@ void sl_json_f64(struct sl_json *j, const char *key, double value)
 	sl_str_addf(j->out, "%.10g", value);
 }
 
+void sl_json_addr(struct sl_json *j, const char *key, const struct sl_addr *a)
+{
+	char text[SL_ADDR_TEXT];
+
+	sl_json_str(j, key, sl_addr_family(a) ? sl_addr_format(a, text) : NULL);
+}
+
 void sl_json_bool(struct sl_json *j, const char *key, bool value)
 {
 	begin_value(j, key);

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/addr.h"
 #include "base/str.h"
 
 /*
@@ -34,6 +35,7 @@ void sl_json_u64(struct sl_json *j, const char *key, uint64_t value);
 void sl_json_i64(struct sl_json *j, const char *key, int64_t value);
 void sl_json_f64(struct sl_json *j, const char *key, double value); /* not finite: null */
 void sl_json_bool(struct sl_json *j, const char *key, bool value);
+void sl_json_addr(struct sl_json *j, const char *key, const struct sl_addr *a); /* none: null */
 void sl_json_null(struct sl_json *j, const char *key);
 
 #endif

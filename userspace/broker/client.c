@@ -46,7 +46,7 @@ struct sl_broker_client {
 	bool is_freed;   /* by a callback, perhaps; the memory stays until the turn ends */
 	int maps[SL_BROKER_MAX_FDS];
 	struct queue queue;
-	struct queue unread; /* kills in the channel: for the next broker, if this one dies */
+	struct queue unread; /* in the channel: for the next broker, if this one dies */
 	struct sl_task free_task;
 };
 
@@ -104,18 +104,24 @@ static bool is_all_read(const struct sl_broker_client *cl)
 }
 
 /*
- * A flow whose kill was lost with its broker would live on under a new record; twice killed is
- * once. The others are said again by what they are about.
+ * A flow whose kill was lost with its broker would live on under a new record, and the end of one
+ * that was let go would be nobody's; said twice is said once. The others are said again by what
+ * they are about.
  */
+static bool must_be_read(enum sl_broker_type type)
+{
+	return type == SL_BROKER_KILL || type == SL_BROKER_RELEASE;
+}
+
 static int send_kept(struct sl_broker_client *cl, const struct kept *k)
 {
 	const struct sl_broker_msg msg = message_of(k);
 	int r;
 
-	if (k->type == SL_BROKER_KILL && cl->unread.n > 0 && is_all_read(cl))
+	if (cl->unread.n > 0 && is_all_read(cl))
 		cl->unread.first = cl->unread.n = 0;
 	r = sl_broker_send(cl->fd, &msg, NULL, 0);
-	if (r == 0 && k->type == SL_BROKER_KILL)
+	if (r == 0 && must_be_read(k->type))
 		keep(&cl->unread, *k);
 	return r;
 }

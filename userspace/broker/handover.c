@@ -90,7 +90,7 @@ static enum sl_engine_reason check_room(const struct attempt *a, struct sl_peer 
 	return SL_WHY_NONE;
 }
 
-static enum sl_engine_reason read_socks(struct attempt *a)
+static enum sl_engine_reason check_socks(struct attempt *a)
 {
 	for (int i = 0; i < 2; i++) {
 		struct sl_sock_facts *s = &a->sock[i];
@@ -100,11 +100,6 @@ static enum sl_engine_reason read_socks(struct attempt *a)
 			return why;
 		sl_packet_key_of(&s->peer, &s->local, &a->key[i]);
 	}
-	return SL_WHY_NONE;
-}
-
-static enum sl_engine_reason check_policy(struct attempt *a)
-{
 	a->policy = sl_broker_generation(a->b, a->msg->handover.generation);
 	if (!a->policy) /* a newer one is on its way from the supervisor, perhaps */
 		return a->msg->handover.generation > sl_broker_policy(a->b)->generation
@@ -171,12 +166,6 @@ static int run(const struct attempt *a)
 	return (int)sl_packet_request(a->b->packet)->result;
 }
 
-static bool is_quiet(const struct sl_packet_sock *s)
-{
-	return s->rcv_nxt == s->copied_seq && s->snd_una == s->snd_nxt &&
-	       s->snd_nxt == s->write_seq && !s->out_of_order && !s->backlog;
-}
-
 static bool has_holes(const struct sl_packet_request *q)
 {
 	return q->sock[0].out_of_order || q->sock[1].out_of_order;
@@ -210,7 +199,7 @@ static enum sl_engine_reason look(struct attempt *a)
 	if (r != SL_PACKET_DONE)
 		return why_of(r);
 	a->has_holes = has_holes(q);
-	if (!is_quiet(&q->sock[0]) || !is_quiet(&q->sock[1]))
+	if (!sl_packet_is_quiet(&q->sock[0]) || !sl_packet_is_quiet(&q->sock[1]))
 		return SL_WHY_NOT_QUIESCENT;
 	memcpy(sock, q->sock, sizeof(sock));
 	return check_interfaces(a, sock);
@@ -367,9 +356,7 @@ static enum sl_engine_reason try(struct attempt *a, struct sl_peer *p)
 	int r;
 
 	if (why == SL_WHY_NONE)
-		why = read_socks(a);
-	if (why == SL_WHY_NONE)
-		why = check_policy(a);
+		why = check_socks(a);
 	if (why == SL_WHY_NONE)
 		why = check_pair(a);
 	if (why == SL_WHY_NONE)

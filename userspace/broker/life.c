@@ -173,7 +173,13 @@ static void on_rst_timer(struct sl_timer *timer)
 	end(f, is_closed(f) ? SL_BROKER_END_CLOSED : rst_end(f));
 }
 
-/* A blind RST is taken back by the data that follows. */
+/*
+ * A blind RST is taken back by the data that follows. A true one may not have been taken: its
+ * number must be the next one its receiver expects (RFC 5961 section 3), which it is not when
+ * data before it was lost or did not fit the window, and the receiver's question may fall under
+ * Linux's limit for such. So each side is asked: who has no connection any more answers with a
+ * RST whose number is right.
+ */
 static void await_revival(struct sl_kflow *f)
 {
 	const struct sl_kflow_half *c = &f->half[SL_PACKET_CLIENT];
@@ -183,6 +189,7 @@ static void await_revival(struct sl_kflow *f)
 	f->rst_from = c->rst && (!b->rst || c->last_ns <= b->last_ns) ? SL_PACKET_CLIENT
 								      : SL_PACKET_BACKEND;
 	f->stage = SL_KFLOW_RESETTING;
+	(void)order(f, SL_PACKET_OP_PROBE);
 	sl_timer_start(f->broker->loop, &f->timer,
 		       sl_loop_now_ms(f->broker->loop) + f->broker->times.revival_ms, on_rst_timer);
 }

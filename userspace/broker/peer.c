@@ -288,8 +288,13 @@ static void on_release(struct sl_peer *p, const struct sl_broker_msg *msg)
 	struct sl_kflow *f = sl_flow_find(&p->broker->table, msg->conn_id);
 
 	p->is_leaving = true;
-	if (f && f->owner == p)
+	if (f && f->owner == p) {
 		leave_behind(f);
+	} else if (f && !f->owner && !f->is_orphan && f->stage == SL_KFLOW_OVER) {
+		/* Told of its end when it had let go: that is for the next one. */
+		sl_flow_orphan(f);
+		sl_peer_tell(f, SL_TELL_ENDED);
+	}
 }
 
 static void on_adopted(struct sl_peer *p, const struct sl_broker_msg *msg)

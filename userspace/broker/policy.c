@@ -52,12 +52,6 @@ static int copy_name(const char *from, char *to, size_t size)
 	return 0;
 }
 
-static bool may_packet(const struct sl_conf_route *r)
-{
-	/* send_proxy: the header has gone before the hand-over */
-	return r->enabled && (r->engine == SL_CHOICE_AUTO || r->engine == SL_CHOICE_PACKET);
-}
-
 static void add_targets(struct sl_policy *p, const struct sl_conf_route *r)
 {
 	for (size_t i = 0; i < r->n_targets; i++) {
@@ -69,14 +63,15 @@ static void add_targets(struct sl_policy *p, const struct sl_conf_route *r)
 	}
 }
 
-static int add_route(struct sl_policy *p, const struct sl_conf_route *r)
+static int add_route(struct sl_policy *p, const struct sl_conf_global *g,
+		     const struct sl_conf_route *r)
 {
 	struct sl_policy_route *out = &p->routes[p->n_routes++];
 
 	out->first_target = p->n_targets;
 	out->n_targets = (uint32_t)r->n_targets;
 	out->min_port = r->ports[0].from;
-	out->may_packet = may_packet(r);
+	out->may_packet = r->enabled && sl_conf_may_packet(g, r);
 	for (size_t i = 0; i < r->n_ports; i++) {
 		if (r->ports[i].from < out->min_port)
 			out->min_port = r->ports[i].from;
@@ -133,7 +128,7 @@ static int make(const struct sl_conf *conf, uint64_t generation, struct sl_polic
 		l->to = conf->listens[i].to;
 	}
 	for (size_t i = 0; r == 0 && i < conf->n_routes; i++)
-		r = add_route(p, &conf->routes[i]);
+		r = add_route(p, &conf->global, &conf->routes[i]);
 	if (r == 0)
 		r = add_interfaces(p, packet);
 	if (r == 0)

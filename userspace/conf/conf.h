@@ -224,6 +224,16 @@ struct sl_conf_global {
 	struct sl_conf_packet packet;
 };
 
+/*
+ * The packet engine may carry its connections, as far as that is configured. `send_proxy` is no
+ * obstacle: the header has gone before the hand-over.
+ */
+static inline bool sl_conf_may_packet(const struct sl_conf_global *g, const struct sl_conf_route *r)
+{
+	return g->packet.hook != SL_HOOK_CHOICE_OFF &&
+	       (r->engine == SL_CHOICE_AUTO || r->engine == SL_CHOICE_PACKET);
+}
+
 struct sl_conf {
 	struct sl_conf_global global;
 	struct sl_conf_route *routes; /* in file order */

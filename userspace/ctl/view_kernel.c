@@ -9,25 +9,18 @@
 /* Of one answer; about 90000 flows. */
 #define MAX_TEXT (UINT32_C(60) << 20)
 
-static void add_addr(struct sl_json *j, const char *key, const struct sl_addr *a)
+static bool is_hook_off(const struct sl_proxy *proxy)
 {
-	char text[SL_ADDR_TEXT];
+	const struct sl_conf *conf = sl_proxy_conf(proxy);
 
-	sl_json_str(j, key, sl_addr_family(a) ? sl_addr_format(a, text) : NULL);
-}
-
-static double seconds(uint64_t ms)
-{
-	return (double)ms / 1000;
+	return conf && conf->global.packet.hook == SL_HOOK_CHOICE_OFF;
 }
 
 /* Why no flow can be handed over; NULL: they can be. */
 static const char *off_text(const struct sl_proxy *proxy, const struct sl_ctl_facts *facts,
 			    const struct sl_kernel_view *k)
 {
-	const struct sl_conf *conf = sl_proxy_conf(proxy);
-
-	if (conf && conf->global.packet.hook == SL_HOOK_CHOICE_OFF)
+	if (is_hook_off(proxy))
 		return "off: packet.hook is off";
 	if (k->off == SL_WHY_ELIGIBLE)
 		return NULL;
@@ -41,9 +34,7 @@ static const char *off_text(const struct sl_proxy *proxy, const struct sl_ctl_fa
 
 static const char *off_name(const struct sl_proxy *proxy, const struct sl_kernel_view *k)
 {
-	const struct sl_conf *conf = sl_proxy_conf(proxy);
-
-	if (conf && conf->global.packet.hook == SL_HOOK_CHOICE_OFF)
+	if (is_hook_off(proxy))
 		return sl_engine_reason_name(SL_WHY_CONFIGURED);
 	return sl_engine_reason_name(k->off);
 }
@@ -51,11 +42,9 @@ static const char *off_name(const struct sl_proxy *proxy, const struct sl_kernel
 bool sl_view_packet_is_on(const struct sl_proxy *proxy)
 {
 	struct sl_kernel_view k;
-	const struct sl_conf *conf = sl_proxy_conf(proxy);
 
 	sl_proxy_kernel(proxy, &k);
-	return k.off == SL_WHY_ELIGIBLE &&
-	       !(conf && conf->global.packet.hook == SL_HOOK_CHOICE_OFF);
+	return k.off == SL_WHY_ELIGIBLE && !is_hook_off(proxy);
 }
 
 uint64_t sl_view_packet_flows(const struct sl_proxy_totals *t, const struct sl_kernel_view *k)
@@ -139,14 +128,14 @@ static void add_flow(void *arg, const struct sl_flow_row *f)
 	sl_json_str(j, "engine", sl_engine_name(SL_ENGINE_PACKET));
 	sl_json_str(j, "state", f->state);
 	sl_json_bool(j, "complete", f->has_partner);
-	add_addr(j, "client", &f->client);
-	add_addr(j, "client_via", &f->via);
-	add_addr(j, "peer", &f->tuple.client);
-	add_addr(j, "front", &f->tuple.front);
-	add_addr(j, "source", &f->tuple.back);
-	add_addr(j, "backend", &f->tuple.backend);
-	sl_json_f64(j, "age_s", seconds(f->age_ms));
-	sl_json_f64(j, "idle_s", seconds(f->idle_ms));
+	sl_json_addr(j, "client", &f->client);
+	sl_json_addr(j, "client_via", &f->via);
+	sl_json_addr(j, "peer", &f->tuple.client);
+	sl_json_addr(j, "front", &f->tuple.front);
+	sl_json_addr(j, "source", &f->tuple.back);
+	sl_json_addr(j, "backend", &f->tuple.backend);
+	sl_json_f64(j, "age_s", (double)f->age_ms / 1000);
+	sl_json_f64(j, "idle_s", (double)f->idle_ms / 1000);
 	add_half(j, "up", f, SL_CLIENT);
 	add_half(j, "down", f, SL_BACKEND);
 	sl_json_obj_end(j);

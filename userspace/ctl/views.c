@@ -48,14 +48,6 @@ static void finish(struct sl_json *j)
 	sl_str_addc(j->out, '\n');
 }
 
-/* "1.2.3.4:80", or null for none. */
-static void add_addr(struct sl_json *j, const char *key, const struct sl_addr *a)
-{
-	char text[SL_ADDR_TEXT];
-
-	sl_json_str(j, key, sl_addr_family(a) ? sl_addr_format(a, text) : NULL);
-}
-
 static void add_ends(struct sl_json *j, const char *key,
 		     const uint64_t ends[SL_SIDE_COUNT_][SL_REASON_COUNT_])
 {
@@ -230,7 +222,7 @@ static void add_target_details(struct sl_json *j, const struct sl_target_view *t
 	sl_json_str(j, "last_error", t->check_error[0] ? t->check_error : NULL);
 	sl_json_arr(j, "resolved");
 	for (size_t i = 0; i < t->n_addrs; i++)
-		add_addr(j, NULL, &t->addrs[i]);
+		sl_json_addr(j, NULL, &t->addrs[i]);
 	sl_json_arr_end(j);
 	sl_json_obj_end(j);
 }
@@ -339,9 +331,9 @@ static void add_conn(struct sl_json *j, const struct sl_conn_row *c)
 	sl_json_str(j, "engine_reason",
 		    c->engine_reason == SL_WHY_NONE ? NULL
 						    : sl_engine_reason_name(c->engine_reason));
-	add_addr(j, "client", &c->client);
-	add_addr(j, "client_via", &c->client_via);
-	add_addr(j, "backend", &c->backend);
+	sl_json_addr(j, "client", &c->client);
+	sl_json_addr(j, "client_via", &c->client_via);
+	sl_json_addr(j, "backend", &c->backend);
 	sl_json_str(j, "sni", c->sni[0] ? c->sni : NULL);
 	sl_json_str(j, "alpn", c->alpn[0] ? c->alpn : NULL);
 	sl_json_str(j, "tls", sl_view_tls(c->tls_versions, tls));

@@ -85,9 +85,9 @@ static void deliver(struct sl_child *c, const struct sl_msg *msg, int fd)
 {
 	struct sl_msg clean = *msg;
 
-	if (clean.type == SL_MSG_FAILED || c->role == SL_ROLE_BROKER)
+	if (clean.type == SL_MSG_FAILED || c->role == SL_ROLE_BROKER) {
 		make_printable(clean.text);
-	else if (clean.type == SL_MSG_READY) {
+	} else if (clean.type == SL_MSG_READY) {
 		clean.ready.version[sizeof(clean.ready.version) - 1] = '\0';
 		make_printable(clean.ready.version);
 	}

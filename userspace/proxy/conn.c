@@ -456,10 +456,6 @@ static void start_engine(struct sl_conn *c)
 
 void sl_conn_adopted(struct sl_conn *c)
 {
-	bool is_configured = c->route->conf->engine == SL_CHOICE_PACKET;
-
-	sl_conn_use_engine(c, &sl_engine_packet,
-			   is_configured ? SL_WHY_CONFIGURED : SL_WHY_ELIGIBLE);
 	sl_conn_event(c, SL_EV_ADOPTED);
 }
 

@@ -169,7 +169,7 @@ void sl_conn_moved(struct sl_conn *c, enum sl_side from, uint64_t bytes);
 
 /*
  * A flow of the kernel that has no record, because the process that had it is no more: `c` is new
- * and its facts are filled in. False: it has ended at once.
+ * and sl_packet_adopt() has filled it in. May end it.
  */
 void sl_conn_adopted(struct sl_conn *c);
 

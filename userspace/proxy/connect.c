@@ -237,10 +237,8 @@ static void connected(struct sl_conn *c)
 static bool wants_own_port(const struct sl_conn *c)
 {
 	const struct sl_addr *peer = sl_addr_family(&c->via) ? &c->via : &c->client;
-	const struct sl_conf_route *conf = c->route->conf;
 
-	return (conf->engine == SL_CHOICE_AUTO || conf->engine == SL_CHOICE_PACKET) &&
-	       c->gen->conf->global.packet.hook != SL_HOOK_CHOICE_OFF &&
+	return sl_conf_may_packet(&c->gen->conf->global, c->route->conf) &&
 	       sl_worker_packet_reason(c->worker) == SL_WHY_ELIGIBLE &&
 	       sl_addr_family(peer) == sl_addr_family(&c->backend);
 }
@@ -249,7 +247,6 @@ static bool wants_own_port(const struct sl_conn *c)
 static int connect_from_packet_port(struct sl_conn *c)
 {
 	int *fd = &c->side[SL_BACKEND].io.fd;
-
 	int r;
 
 	if (!sl_source_bind(c, *fd))

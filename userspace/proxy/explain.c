@@ -131,7 +131,7 @@ int sl_explain(const struct sl_generation *g, const struct sl_deny *deny,
 		gr = &g->routes[winner];
 		x.route = gr->conf;
 		x.engine = SL_ENGINE_RELAY;
-		x.engine_reason = sl_engine_reason_for(gr->conf);
+		x.engine_reason = SL_WHY_CONFIGURED; /* unless the kernel may carry it */
 		x.access = sl_access_check(&g->conf->global.access, deny ? &deny->set : NULL,
 					   &gr->conf->access, &q->client);
 		x.verdict =

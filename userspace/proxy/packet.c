@@ -13,8 +13,10 @@
 #include "proxy/worker.h"
 
 #define REFRESH_MS 1000
-/* Records brought up to date in one turn. */
-#define REFRESH_SLICE 1024
+#define REFRESH_MAX_MS 8000
+/* With more flows than this they take turns; who looks at one brings it up to date anyway. */
+#define REFRESH_SLICE 512
+#define REFRESH_SLICE_MS 100
 /* Entries vanish before the broker says so: a new connection has taken the tuple, or someone has
  * deleted them. */
 #define MISSING_MS 5000
@@ -124,11 +126,31 @@ static void refresh(struct sl_conn *c)
 		sl_conn_end(c, SL_REASON_FORCE_CLEANUP, true);
 }
 
+/* Silent flows are asked less often: FINs and RSTs are told of, and deadlines look for themselves.
+ */
+static void refresh_if_due(struct sl_packet_record *p)
+{
+	struct sl_conn *c = p->conn;
+	uint64_t now_ms = sl_loop_now_ms(c->worker->loop);
+	uint64_t seen = p->seen[SL_UP] + p->seen[SL_DOWN];
+
+	if (now_ms < p->due_ms)
+		return;
+	refresh(c);
+	if (c->state == SL_CONN_CLOSED)
+		return; /* and the record with it */
+	if (p->seen[SL_UP] + p->seen[SL_DOWN] != seen || p->wait_ms == 0)
+		p->wait_ms = REFRESH_MS;
+	else if (p->wait_ms < REFRESH_MAX_MS)
+		p->wait_ms *= 2;
+	p->due_ms = now_ms + p->wait_ms;
+}
+
 static void on_refresh(struct sl_timer *timer)
 {
 	struct sl_packet_flows *flows = SL_CONTAINER_OF(timer, struct sl_packet_flows, timer);
 	size_t n = flows->n < REFRESH_SLICE ? flows->n : REFRESH_SLICE;
-	uint64_t wait_ms = flows->n > n ? REFRESH_MS * n / flows->n : REFRESH_MS;
+	uint64_t wait_ms = flows->n > n ? REFRESH_SLICE_MS : REFRESH_MS;
 
 	for (size_t i = 0; i < n && !sl_list_is_empty(&flows->list); i++) {
 		struct sl_packet_record *p =
@@ -136,7 +158,7 @@ static void on_refresh(struct sl_timer *timer)
 
 		sl_list_remove(&p->node);
 		sl_list_add(&flows->list, &p->node);
-		refresh(p->conn);
+		refresh_if_due(p);
 	}
 	if (flows->n > 0)
 		sl_timer_start(flows->worker->loop, timer,
@@ -154,10 +176,17 @@ void sl_packet_flows_stop(struct sl_packet_flows *flows)
 	sl_timer_stop(&flows->timer);
 }
 
-static void enlist(struct sl_conn *c, struct sl_packet_record *p)
+enum sl_engine_reason sl_packet_reason(const struct sl_conf_route *conf)
+{
+	return conf->engine == SL_CHOICE_PACKET ? SL_WHY_CONFIGURED : SL_WHY_ELIGIBLE;
+}
+
+/* From now on the kernel has it. */
+static void carry(struct sl_conn *c, struct sl_packet_record *p)
 {
 	struct sl_packet_flows *flows = &c->worker->packet_flows;
 
+	sl_conn_use_engine(c, &sl_engine_packet, sl_packet_reason(c->route->conf));
 	p->conn = c;
 	sl_list_add(&flows->list, &p->node);
 	flows->n++;
@@ -209,15 +238,11 @@ static void close_silently(struct sl_conn *c, enum sl_side side)
 
 void sl_packet_take_over(struct sl_conn *c, struct sl_packet_record *p)
 {
-	bool is_configured = c->route->conf->engine == SL_CHOICE_PACKET;
-
 	c->engine->stop(c);
 	sl_task_cancel(&c->again);
 	close_silently(c, SL_CLIENT);
 	close_silently(c, SL_BACKEND);
-	sl_conn_use_engine(c, &sl_engine_packet,
-			   is_configured ? SL_WHY_CONFIGURED : SL_WHY_ELIGIBLE);
-	enlist(c, p);
+	carry(c, p);
 	sl_conn_rearm(c);
 }
 
@@ -305,7 +330,7 @@ int sl_packet_adopt(struct sl_worker *w, uint64_t conn_id, const struct sl_broke
 		c->flow[i].bytes = facts.half[i].bytes + facts.half[i].relayed;
 	}
 	add_activity(c, facts.last_data_ns);
-	enlist(c, p);
+	carry(c, p);
 	*ret = c;
 	return 0;
 }

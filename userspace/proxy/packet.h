@@ -9,6 +9,7 @@
 #include "broker/client.h"
 #include "io/loop.h"
 
+struct sl_conf_route;
 struct sl_conn;
 struct sl_worker;
 struct sl_target;
@@ -30,6 +31,8 @@ struct sl_packet_record {
 	bool is_over;             /* the broker knows */
 	uint8_t n_probes;         /* of a side that is silent, unanswered so far */
 	uint64_t next_probe_ms;
+	uint64_t due_ms; /* to be brought up to date; later and later while nothing moves */
+	uint32_t wait_ms;
 };
 
 /* A worker's flows in the kernel. */
@@ -46,7 +49,7 @@ void sl_packet_flows_stop(struct sl_packet_flows *flows);
 SL_MUST_CHECK int sl_packet_name(const struct sl_conn *c, struct sl_broker_flow *ret);
 /* The kernel has taken over; closes the sockets without a word. May end the connection. */
 void sl_packet_take_over(struct sl_conn *c, struct sl_packet_record *record);
-/* A record for a flow that has none: 0, or -ENOENT: its route, or itself, is not there any more. */
+/* A record for a flow that has none: 0; -ENOENT: it is gone itself; -ESRCH: its route is. */
 SL_MUST_CHECK int sl_packet_adopt(struct sl_worker *w, uint64_t conn_id,
 				  const struct sl_broker_flow *flow,
 				  struct sl_packet_record *record, struct sl_conn **ret);
@@ -55,6 +58,9 @@ void sl_packet_changed(struct sl_conn *c);
 void sl_packet_ended(struct sl_conn *c, const struct sl_broker_ended *ended);
 /* The record goes. */
 void sl_packet_forget(struct sl_conn *c, struct sl_packet_record *record);
+
+/* Why the kernel carries what it carries of a route. */
+enum sl_engine_reason sl_packet_reason(const struct sl_conf_route *conf);
 
 /* Which of a route's targets a flow went to, for whoever adopts it. */
 uint32_t sl_target_hash(const struct sl_target *t);

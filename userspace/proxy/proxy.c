@@ -204,8 +204,7 @@ static void fit_all(const struct sl_proxy *p)
 	if (sl_worker_packet_reason(p->workers[0]) != SL_WHY_ELIGIBLE)
 		return;
 	for (size_t i = 0; i < conf->n_routes; i++)
-		if (conf->routes[i].engine == SL_CHOICE_AUTO ||
-		    conf->routes[i].engine == SL_CHOICE_PACKET)
+		if (sl_conf_may_packet(&conf->global, &conf->routes[i]))
 			fit_listeners(p, &conf->routes[i]);
 }
 
@@ -231,15 +230,6 @@ static void on_broker_down(void *arg)
 		sl_broker_tell(p->broker, SL_BROKER_FLUSH, 0, 0);
 }
 
-/* The one before may have died over it. */
-static void on_broker_up(void *arg)
-{
-	struct sl_proxy *p = arg;
-
-	if (p->flushed)
-		sl_broker_tell(p->broker, SL_BROKER_FLUSH, 0, 0);
-}
-
 static void on_flushed(void *arg)
 {
 	struct sl_proxy *p = arg;
@@ -252,8 +242,7 @@ static void on_flushed(void *arg)
 
 static int start_broker_client(struct sl_proxy *p)
 {
-	static const struct sl_broker_client_fns fns = { .up = on_broker_up,
-							 .down = on_broker_down,
+	static const struct sl_broker_client_fns fns = { .down = on_broker_down,
 							 .status = on_status,
 							 .flushed = on_flushed };
 
@@ -593,7 +582,6 @@ static void drain_worker(struct sl_worker *w, struct round *r)
 {
 	uint64_t now_ms = sl_loop_now_ms(w->loop);
 	struct sl_list *pos;
-
 	struct sl_list *tmp;
 
 	w->hands_on = r->proxy->hands_on;
@@ -831,18 +819,12 @@ static void choose_engine(const struct sl_proxy *p, struct sl_explanation *x)
 {
 	struct sl_kernel_view kernel;
 
+	if (!x->route || !sl_conf_may_packet(&p->gen->conf->global, x->route))
+		return;
 	sl_proxy_kernel(p, &kernel);
-	if (!x->route || x->engine_reason == SL_WHY_NONE ||
-	    (x->route->engine != SL_CHOICE_AUTO && x->route->engine != SL_CHOICE_PACKET))
-		return;
-	if (p->gen->conf->global.packet.hook == SL_HOOK_CHOICE_OFF) {
-		x->engine_reason = SL_WHY_CONFIGURED;
-		return;
-	}
-	x->engine = kernel.off == SL_WHY_ELIGIBLE ? SL_ENGINE_PACKET : SL_ENGINE_RELAY;
-	x->engine_reason = kernel.off == SL_WHY_ELIGIBLE && x->route->engine == SL_CHOICE_PACKET
-				   ? SL_WHY_CONFIGURED
-				   : kernel.off;
+	if (kernel.off == SL_WHY_ELIGIBLE)
+		x->engine = SL_ENGINE_PACKET;
+	x->engine_reason = kernel.off == SL_WHY_ELIGIBLE ? sl_packet_reason(x->route) : kernel.off;
 }
 
 int sl_proxy_explain(struct sl_proxy *p, const struct sl_question *q, struct sl_explanation *ret)

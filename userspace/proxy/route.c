@@ -59,8 +59,3 @@ void sl_route_count_end(struct sl_route *r, unsigned worker, enum sl_engine_id e
 	}
 	sl_count_add(&ended->n[side][reason], 1);
 }
-
-enum sl_engine_reason sl_engine_reason_for(const struct sl_conf_route *conf)
-{
-	return conf->engine == SL_CHOICE_AUTO ? SL_WHY_ELIGIBLE : SL_WHY_CONFIGURED;
-}

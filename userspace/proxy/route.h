@@ -46,7 +46,4 @@ void sl_route_unref(struct sl_route *r); /* accepts NULL */
 void sl_route_count_end(struct sl_route *r, unsigned worker, enum sl_engine_id engine,
 			enum sl_side side, enum sl_reason reason);
 
-/* Why this build carries connections of a route the way it does. */
-enum sl_engine_reason sl_engine_reason_for(const struct sl_conf_route *conf);
-
 #endif

@@ -32,8 +32,16 @@ struct source {
 	uint8_t taken; /* of 256: how many of the ports looked at were in use, smoothed */
 };
 
+/* How packets reach a client. */
+struct path {
+	struct sl_addr to; /* the port does not count */
+	uint32_t mtu;
+	uint64_t until_ms;
+};
+
 struct sl_sources {
 	struct source slot[SLOTS];
+	struct path path[SLOTS];
 };
 
 int sl_sources_new(struct sl_sources **ret)
@@ -142,6 +150,23 @@ static uint16_t free_port(struct source *s, struct sl_worker *w, const struct sl
 	return 0;
 }
 
+/* Of the next who come from the same address the socket is not asked again. */
+static uint32_t client_mtu(const struct sl_conn *c)
+{
+	static const uint8_t key[16] = "path";
+	const struct sl_addr *peer = sl_addr_family(&c->via) ? &c->via : &c->client;
+	uint64_t now_ms = sl_loop_now_ms(c->worker->loop);
+	uint8_t ip[16];
+	size_t n = sl_addr_ip_bytes(peer, ip);
+	struct path *p = &c->worker->sources->path[sl_siphash(ip, n, key) % SLOTS];
+
+	if (now_ms >= p->until_ms || !sl_addr_same_ip(&p->to, peer))
+		*p = (struct path){ .to = *peer,
+				    .mtu = mtu_of(c->side[SL_CLIENT].io.fd, sl_addr_family(peer)),
+				    .until_ms = now_ms + FRESH_MS };
+	return p->mtu;
+}
+
 /*
  * Once handed over, segments of one side travel the other side's path. The backend is told of no
  * longer ones than the client's path carries; of future clients, none longer than this backend's
@@ -150,7 +175,7 @@ static uint16_t free_port(struct source *s, struct sl_worker *w, const struct sl
 static void fit_segments(struct sl_conn *c, int fd, const struct source *s)
 {
 	sa_family_t family = sl_addr_family(&s->to);
-	uint32_t mtu = mtu_of(c->side[SL_CLIENT].io.fd, family);
+	uint32_t mtu = client_mtu(c);
 	int mss = (int)(mtu - headers(family));
 
 	if (mtu == 0 || s->mtu == 0)
