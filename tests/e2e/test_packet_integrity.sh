@@ -40,7 +40,7 @@ transfers() {
 		timeout="$SECONDS_MAX" stall=$stall "$@" >"$LAB_DIR/verify.out" ||
 		fail "$what: $(tail -n 1 "$LAB_DIR/verify.out") $(tail -n 3 "$LAB_DIR"/*v.out.err)"
 	if on_packet; then total=$(($(n_packet_total) - before)); fi
-	printf '%-24s %s handed=%d rst=%d\n' "$what" "$(jq -c '[.ok, .resets, .max_gap_ms, .s]' "$LAB_DIR/verify.out")" $total "$(n_rst)"
+	printf '%-24s %s handed=%d rst=%d\n' "$what" "$(jq -c '[.ok, .resets, .max_gap_ms, .max_round_ms, .s]' "$LAB_DIR/verify.out")" $total "$(n_rst)"
 	if [ "$(jq .max_gap_ms "$LAB_DIR/verify.out")" -gt $worst ]; then worst=$(jq .max_gap_ms "$LAB_DIR/verify.out"); fi
 	if on_packet; then assert_between "$what: handed over: $(handovers)" $total $((n * share / 100)) "$n"; fi
 	case " $* " in

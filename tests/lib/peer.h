@@ -338,6 +338,8 @@ struct loop {
 	int cap;
 	int n;
 	uint64_t next_wake;
+	uint64_t longest; /* round: what we may have kept others waiting, by work or for want of a
+			     CPU */
 	bool stop;
 };
 
@@ -450,10 +452,21 @@ static inline void loop_wakes(uint64_t now)
 	}
 }
 
+/* At both ends of a round. */
+static inline void loop_round(uint64_t *began)
+{
+	uint64_t now = now_us();
+
+	if (*began && now - *began > loop.longest)
+		loop.longest = now - *began;
+	*began = *began ? 0 : now;
+}
+
 /* Until `loop.stop` or the time `until`; `tick` runs after each round. */
 static inline void loop_run(uint64_t until, void (*tick)(uint64_t now))
 {
 	struct epoll_event ev[256];
+	uint64_t began = 0;
 
 	while (!loop.stop) {
 		uint64_t now = now_us();
@@ -466,6 +479,7 @@ static inline void loop_run(uint64_t until, void (*tick)(uint64_t now))
 		if (now >= until)
 			return;
 		n = epoll_wait(loop.epoll, ev, 256, ms);
+		loop_round(&began);
 		for (int i = 0; i < n; i++) {
 			struct conn *c = loop.by_fd[ev[i].data.fd];
 
@@ -476,6 +490,7 @@ static inline void loop_run(uint64_t until, void (*tick)(uint64_t now))
 		if (now >= loop.next_wake)
 			loop_wakes(now);
 		tick(now);
+		loop_round(&began);
 	}
 }
 
@@ -531,8 +546,8 @@ static inline void xfer_pace(struct xfer *x, uint64_t rng, unsigned max_pauses)
 {
 	x->rng = rng;
 	x->chunk_max = rng_log(&x->rng, 256 * 1024);
-	if (x->chunk_max < (x->len_out + x->len_in) / 512)
-		x->chunk_max = (x->len_out + x->len_in) / 512;
+	if (x->chunk_max < (x->len_out + x->len_in) / 96)
+		x->chunk_max = (x->len_out + x->len_in) / 96;
 	x->pauses = (unsigned)rng_below(&x->rng, max_pauses + 1);
 }
 
@@ -610,14 +625,20 @@ static inline uint64_t xfer_maybe_pause(struct xfer *x, uint64_t now)
 	return now + rng_below(&x->rng, 20000);
 }
 
+/*
+ * At a time and each way: hundreds of connections share one thread, and one that reads in tiny
+ * pieces is not to look stalled to its peer, which may have to wait until it has read all.
+ */
+enum { XFER_PIECE = 65536, XFER_BURSTS = 64 };
+
 static inline size_t xfer_chunk(struct xfer *x)
 {
 	uint64_t n = rng_log(&x->rng, x->chunk_max);
 
-	return (size_t)(n > 262144 ? 262144 : n);
+	return (size_t)(n > XFER_PIECE ? XFER_PIECE : n);
 }
 
-static uint8_t xfer_buf[262144], xfer_want[262144];
+static uint8_t xfer_buf[XFER_PIECE], xfer_want[XFER_PIECE];
 
 /* Silence this side did not choose counts as a gap. */
 static inline void xfer_progress(struct conn *c, uint64_t now)
@@ -666,7 +687,11 @@ static inline enum xfer_result xfer_write(struct conn *c, uint64_t now, const ch
 	struct xfer *x = &c->x;
 	uint64_t stop = xfer_send_limit(x, now);
 
-	for (int burst = 0; burst < 8 && x->sent < stop && x->write_wake <= now; burst++) {
+	uint64_t most = x->sent + XFER_PIECE;
+
+	for (int burst = 0;
+	     burst < XFER_BURSTS && x->sent < stop && x->sent < most && x->write_wake <= now;
+	     burst++) {
 		size_t n = xfer_chunk(x);
 		ssize_t r;
 
@@ -699,7 +724,10 @@ static inline enum xfer_result xfer_read(struct conn *c, uint64_t now, const cha
 {
 	struct xfer *x = &c->x;
 
-	for (int burst = 0; burst < 8 && !x->eof && x->read_wake <= now; burst++) {
+	uint64_t most = x->got + XFER_PIECE;
+
+	for (int burst = 0; burst < XFER_BURSTS && !x->eof && x->got < most && x->read_wake <= now;
+	     burst++) {
 		ssize_t r = recv(c->fd, xfer_buf, xfer_chunk(x), 0);
 
 		if (r < 0 && errno == EAGAIN)

@@ -419,11 +419,13 @@ static int run_verify(uint64_t until)
 	loop_run(until, verify_tick);
 	bad = cl.n - cl.count[OUT_OK] - cl.stalled;
 	printf("{\"mode\":\"verify\",\"n\":%llu,\"ok\":%llu,\"bad\":%llu,\"stalled\":%llu,"
-	       "\"resets\":%llu,\"bytes\":%llu,\"max_gap_ms\":%llu,\"s\":%.2f}\n",
+	       "\"resets\":%llu,\"bytes\":%llu,\"max_gap_ms\":%llu,\"max_round_ms\":%llu,\"s\":%."
+	       "2f}\n",
 	       (unsigned long long)cl.n, (unsigned long long)cl.count[OUT_OK],
 	       (unsigned long long)bad, (unsigned long long)cl.stalled,
 	       (unsigned long long)cl.resets, (unsigned long long)cl.bytes,
-	       (unsigned long long)cl.worst_gap / 1000, (double)(now_us() - began) / 1e6);
+	       (unsigned long long)cl.worst_gap / 1000, (unsigned long long)loop.longest / 1000,
+	       (double)(now_us() - began) / 1e6);
 	return bad || cl.stalled;
 }
 

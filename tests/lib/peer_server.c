@@ -48,12 +48,13 @@ static void print_totals(void)
 {
 	printf("{\"mode\":\"%s\",\"accepted\":%llu,\"open\":%d,\"ok\":%llu,\"bad\":%llu,"
 	       "\"stalled\":%llu,\"empty\":%llu,\"errors\":%llu,\"bytes\":%llu,\"resets\":%llu,"
-	       "\"max_gap_ms\":%llu}\n",
+	       "\"max_gap_ms\":%llu,\"max_round_ms\":%llu}\n",
 	       srv.mode, (unsigned long long)srv.accepted, loop.n - srv.n_listeners,
 	       (unsigned long long)srv.ok, (unsigned long long)srv.bad,
 	       (unsigned long long)srv.stalled, (unsigned long long)srv.empty,
 	       (unsigned long long)srv.errors, (unsigned long long)srv.bytes,
-	       (unsigned long long)srv.resets, (unsigned long long)srv.max_gap / 1000);
+	       (unsigned long long)srv.resets, (unsigned long long)srv.max_gap / 1000,
+	       (unsigned long long)loop.longest / 1000);
 	fflush(stdout);
 }
 
