@@ -1019,10 +1019,10 @@ static void test_clsact(void **state)
 	sl_packet_sweep_links(p, only, &veth);
 	assert_int_equal(sl_packet_attach(p, veth), 0);
 	assert_int_equal(system("tc filter show dev lo ingress | grep -q ."), 256);
-	assert_int_equal(purge(NULL), 0);
-	assert_false(sl_packet_is_attached(p, veth));
-	assert_true(has_other_filter(veth));
 	sl_packet_close(p);
+	assert_int_equal(purge(NULL), 0);
+	assert_int_equal(system("tc filter show dev sl0 ingress | grep -q 'pref 29548 '"), 256);
+	assert_true(has_other_filter(veth));
 	command("tc qdisc del dev sl0 clsact && tc qdisc del dev lo clsact");
 	(void)close(prog);
 }
@@ -1090,8 +1090,8 @@ static void test_repin(void **state)
 	assert_int_equal(sl_packet_repin(p, &n), 0);
 	assert_int_equal(n, has_tcx ? 9 : 8);
 	assert_string_equal(listing(), all);
-	/* The file system. */
-	assert_int_equal(umount(root), 0);
+	/* The file system, which we keep busy. */
+	assert_int_equal(umount2(root, MNT_DETACH), 0);
 	assert_int_equal(sl_packet_repin(p, &n), -ENOENT);
 	assert_int_equal(mount("bpf", root, "bpf", 0, "mode=0700"), 0);
 	assert_int_equal(sl_packet_repin(p, &n), 0);
@@ -1108,6 +1108,7 @@ static void test_purge(void **state)
 	struct sl_packet_options o = usual;
 	struct sl_packet_found found;
 	struct sl_packet *p;
+	struct sl_packet *other = NULL;
 	struct sl_str report = { 0 };
 	int map;
 
@@ -1122,7 +1123,13 @@ static void test_purge(void **state)
 	assert_int_equal(bpf_obj_pin(map, in_dir("mine")), 0);
 	assert_int_equal(bpf_obj_pin(map, in_dir("link_tcx_777")), 0);
 	assert_int_equal(bpf_obj_pin(map, in_dir("link_tcx_7x")), 0);
-	/* Also while somebody holds all of it. */
+	/* Not while somebody uses it: neither emptied nor opened. */
+	assert_int_equal(purge(&report), -EBUSY);
+	assert_non_null(strstr(sl_str_text(&report), "in use by another daemon"));
+	assert_int_equal(sl_packet_open(&usual, &found, &report, &other), -EBUSY);
+	assert_true(n_attached(veth) > 0);
+	sl_str_clear(&report);
+	sl_packet_close(p);
 	assert_int_equal(purge(&report), 0);
 	assert_string_equal(listing(), "link_tcx_777 link_tcx_7x mine ");
 	assert_int_equal(n_attached(veth), 0);
@@ -1133,7 +1140,6 @@ static void test_purge(void **state)
 	assert_non_null(strstr(sl_str_text(&report), "it holds other things\n"));
 	assert_null(strstr(sl_str_text(&report), "mine"));
 	sl_str_clear(&report);
-	sl_packet_close(p);
 	assert_int_equal(unlink(in_dir("mine")), 0);
 	assert_int_equal(unlink(in_dir("link_tcx_777")), 0);
 	assert_int_equal(unlink(in_dir("link_tcx_7x")), 0);

@@ -453,6 +453,7 @@ static struct sl_packet *new_packet(const struct sl_packet_options *options)
 	if (!p)
 		return NULL;
 	p->hook = options->hook;
+	p->lock_fd = -1;
 	for (int i = 0; i < SL_PACKET_MAP_COUNT_; i++)
 		p->maps[i] = -1;
 	for (int i = 0; i < SL_PACKET_PROG_COUNT_; i++)
@@ -483,6 +484,9 @@ int sl_packet_open_as(const struct sl_packet_options *options, bool use_tcx,
 	p = new_packet(options);
 	if (!p)
 		return -ENOMEM;
+	r = sl_packet_lock_dir(options->dir, report, &p->lock_fd);
+	if (r < 0)
+		return r;
 	r = open_objects(p, options, &what, report);
 	if (r < 0)
 		return r;
@@ -509,6 +513,7 @@ void sl_packet_close(struct sl_packet *p)
 	sl_packet_xdp_bpf__destroy(p->xdp);
 	sl_packet_bpf__destroy(p->skel);
 	sl_packet_free_names(p->names);
+	sl_closep(&p->lock_fd);
 	free(p->dir);
 	free(p);
 }

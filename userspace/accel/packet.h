@@ -51,9 +51,9 @@ struct sl_packet_found {
  * What is pinned with another layout, or by something else, is given up with its links, and said in
  * `found`. Adopted maps keep their size: `max_flows` of a running host changes when no flow is
  * left. Names of routes that no flow uses are forgotten. Errors: -EPERM (privileges, or `dir` is
- * somebody else's), -ENOTSUP (the kernel), -ENODEV: `dir` is not on a bpf file system; `report`
- * gets what failed and what to do, in one line. Ports that an earlier daemon has added stay in meta
- * until sl_packet_reserve_ports().
+ * somebody else's), -ENOTSUP (the kernel), -EBUSY: another daemon uses `dir`; -ENODEV: it is not on
+ * a bpf file system; `report` gets what failed and what to do, in one line. Ports that an earlier
+ * daemon has added stay in meta until sl_packet_reserve_ports().
  */
 SL_MUST_CHECK int sl_packet_open(const struct sl_packet_options *options,
 				 struct sl_packet_found *found, struct sl_str *report,

@@ -45,6 +45,7 @@ struct sl_packet_iface {
 
 struct sl_packet {
 	char *dir;
+	int lock_fd; /* of the directory: one process at a time owns what is pinned there */
 	enum sl_packet_hook hook;
 	bool has_tcx;
 	struct sl_packet_bpf *skel;
@@ -99,6 +100,8 @@ uint32_t sl_packet_prog_id(int fd);
  * Makes `dir` (mode 0700) where it is missing. -ENODEV: not on a bpf file system; -EPERM: somebody
  * else's. `report` may be NULL.
  */
+/* -EBUSY: another process has it. Held as long as the descriptor is open. */
+SL_MUST_CHECK int sl_packet_lock_dir(const char *dir, struct sl_str *report, int *ret_fd);
 SL_MUST_CHECK int sl_packet_make_dir(const char *dir, struct sl_str *report);
 /* -ENOENT; -EINVAL: of another kind. */
 SL_MUST_CHECK int sl_packet_get_pin(const char *dir, const char *name, enum sl_packet_kind kind,

@@ -7,6 +7,7 @@
 #include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
@@ -167,8 +168,25 @@ static void explain(struct sl_str *report, const char *dir, int err)
 			    dir);
 	else if (err == -EPERM)
 		sl_str_addf(report, "%s belongs to another user: remove it, or set bpf_dir", dir);
+	else if (err == -EBUSY)
+		sl_str_addf(report,
+			    "%s is in use by another daemon: give each a bpf_dir of its own", dir);
 	else
 		sl_str_addf(report, "cannot use the directory %s: %s", dir, strerror(-err));
+}
+
+int sl_packet_lock_dir(const char *dir, struct sl_str *report, int *ret_fd)
+{
+	_cleanup_fd_ int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r = fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+
+	if (r == -EWOULDBLOCK)
+		r = -EBUSY;
+	if (r < 0)
+		explain(report, dir, r);
+	else
+		*ret_fd = SL_TAKE_FD(fd);
+	return r;
 }
 
 int sl_packet_make_dir(const char *dir, struct sl_str *report)
@@ -348,6 +366,7 @@ static int remove_ports(const char *dir, struct sl_str *report)
 
 int sl_packet_purge(const char *dir, struct sl_str *report)
 {
+	_cleanup_fd_ int lock = -1;
 	struct stat st;
 	int r_ports;
 	int r;
@@ -362,6 +381,9 @@ int sl_packet_purge(const char *dir, struct sl_str *report)
 		explain(report, dir, r);
 		return r;
 	}
+	r = sl_packet_lock_dir(dir, report, &lock);
+	if (r < 0)
+		return r;
 	r_ports = remove_ports(dir, report);
 	r = sl_packet_remove_all(dir, report);
 	if (rmdir(dir) == 0)

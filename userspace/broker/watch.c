@@ -115,9 +115,10 @@ static void on_here(struct sl_broker *b, unsigned ifindex)
 		return;
 	item->is_here = true;
 	memcpy(item->name, name, sizeof(item->name)); /* it may have a new one */
-	/* Those of an earlier daemon are on the old program, or still the right one. */
-	if (!item->is_attached && !is_wanted(b, name) && b->table.n)
-		item->is_attached = sl_packet_is_attached(b->packet, ifindex);
+	/* Flows of an earlier configuration may need it, and its old program is not ours to keep.
+	 */
+	if (!item->is_attached && b->table.n)
+		attach(b, item);
 	settle(b, item);
 }
 

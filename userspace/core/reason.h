@@ -82,8 +82,8 @@ const char *sl_engine_name(enum sl_engine_id engine); /* "-" for NONE */
 
 /* Why a connection is carried by its engine. */
 #define SL_ENGINE_REASONS(X)                                                               \
-	X(CONFIGURED, "configured", "the route names this engine")                         \
-	X(ELIGIBLE, "eligible", "auto: the best engine for it here")         \
+	X(CONFIGURED, "configured", "the route's engine, or packet.hook, says so")         \
+	X(ELIGIBLE, "eligible", "auto: the best engine for it here")                       \
 	X(NEEDS_TLS, "needs_tls", "the daemon terminates or originates TLS")               \
 	X(NEEDS_HTTP, "needs_http", "the daemon reads HTTP")                               \
 	X(NOT_LINUX_SUPPORTED, "not_linux_supported", "this kernel lacks what is needed")  \

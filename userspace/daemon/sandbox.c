@@ -372,6 +372,7 @@ static const int broker_plain[] = {
 	SCMP_SYS(faccessat),
 	SCMP_SYS(faccessat2),
 	SCMP_SYS(fchmodat),
+	SCMP_SYS(flock), /* of bpf_dir, when it is emptied */
 	SCMP_SYS(fstat),
 	SCMP_SYS(fstatfs),
 	SCMP_SYS(futex),

@@ -512,15 +512,16 @@ static void on_adopt(void *arg, uint64_t conn_id, const struct sl_broker_flow *f
 
 enum sl_engine_reason sl_handover_reason(const struct sl_conn *c)
 {
-	const struct sl_conf_packet *conf = &c->gen->conf->global.packet;
+	const struct sl_addr *peer = sl_addr_family(&c->via) ? &c->via : &c->client;
 	enum sl_engine_reason off = sl_worker_packet_reason(c->worker);
 
-	if (c->route->conf->engine != SL_CHOICE_AUTO && c->route->conf->engine != SL_CHOICE_PACKET)
-		return SL_WHY_CONFIGURED;
-	if (conf->hook == SL_HOOK_CHOICE_OFF)
+	if (!sl_conf_may_packet(&c->gen->conf->global, c->route->conf))
 		return SL_WHY_CONFIGURED;
 	if (off != SL_WHY_ELIGIBLE)
 		return off;
+	/* An IPv4 header cannot become an IPv6 one. */
+	if (c->connect_us != 0 && sl_addr_family(peer) != sl_addr_family(&c->backend))
+		return SL_WHY_NOT_LINUX_SUPPORTED;
 	if (c->connect_us != 0 && !c->has_own_port)
 		return SL_WHY_PORT_RANGE_FULL;
 	return SL_WHY_SHORT_LIVED;
