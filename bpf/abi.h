@@ -145,8 +145,17 @@ struct sl_packet_flow {
 	__u32 last_tsecr;
 	__u32 drops;    /* packets of this direction that could not be forwarded, any cause */
 	__u32 restarts; /* RST marks taken back because data followed */
-	__u64 packets;  /* forwarded; of a GSO packet each segment */
-	__u64 bytes;    /* payload; an octet sent again is counted once */
+	/*
+	 * The window our own socket had opened to the receiver of these packets: acknowledgement
+	 * and window never say less than this number of the acknowledgements, as long as it is
+	 * ahead.
+	 */
+	__u32 promised;
+	__u8 is_promised;  /* 0: the sender's own window has passed it */
+	__u8 window_scale; /* of the field as it is forwarded */
+	__u8 pad2[2];
+	__u64 packets; /* forwarded; of a GSO packet each segment */
+	__u64 bytes;   /* payload; an octet sent again is counted once */
 	/* CLOCK_MONOTONIC, of the tick */
 	__u64 last_ns;      /* any packet */
 	__u64 last_data_ns; /* payload, FIN */
@@ -168,7 +177,7 @@ struct sl_packet_flow {
 	__u64 accepted_ns;   /* CLOCK_MONOTONIC */
 	__u64 relayed_bytes; /* in this direction, before the hand-over */
 };
-_Static_assert(sizeof(struct sl_packet_flow) == 224, "layout");
+_Static_assert(sizeof(struct sl_packet_flow) == 232, "layout");
 
 /* To userspace, as it happens; a full ring loses them and the sweep finds the same in `flows`. */
 enum sl_packet_event_kind {
@@ -275,12 +284,14 @@ struct sl_packet_sock {
 	__u32 ts_recent;
 	__u32 out_ifindex; /* of the cached route; 0: none */
 	__u32 in_ifindex;  /* of the last packet; 0: unknown */
+	__u32 rcv_edge;    /* behind the window that was opened to the peer */
 	__u8 out_of_order; /* segments are queued behind a hole */
 	__u8 backlog;
 	__u8 urgent;
 	__u8 md5;
+	__u8 pad[4];
 };
-_Static_assert(sizeof(struct sl_packet_sock) == 48, "layout");
+_Static_assert(sizeof(struct sl_packet_sock) == 56, "layout");
 
 /* All that was received is read, all that was written is acknowledged. */
 static inline __attribute__((always_inline)) int sl_packet_is_quiet(const struct sl_packet_sock *s)

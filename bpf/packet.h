@@ -420,9 +420,34 @@ static __always_inline __be16 scaled_window(__be16 field, __s8 shift)
 	return bpf_htons(window > 0xffff ? 0xffff : (__u16)window);
 }
 
-static __always_inline void rewrite_tcp(struct tcp_head *tcp, const struct sl_packet_flow *f,
+/*
+ * A window is never taken back (RFC 9293 section 3.8.6). What the sender of the packet offers may
+ * be less than our socket had offered in its place, and Linux does not recover when that happens
+ * to both ends at once: an end that has sent more than its window puts the window's edge into
+ * the number of its bare acknowledgements, and to a peer that has got more they look old.
+ */
+static __always_inline __be16 promised_window(__be16 field, __be32 ack, struct sl_packet_flow *f)
+{
+	__u32 left = f->promised - bpf_ntohl(ack);
+	__u32 scale = f->window_scale & 15;
+	__u32 least;
+
+	if (left - 1 >= 0x7fffffff) {
+		f->is_promised = 0;
+		return field;
+	}
+	least = (left + (1u << scale) - 1) >> scale;
+	if (least <= bpf_ntohs(field)) {
+		f->is_promised = 0;
+		return field;
+	}
+	return bpf_htons(least > 0xffff ? 0xffff : (__u16)least);
+}
+
+static __always_inline void rewrite_tcp(struct tcp_head *tcp, struct sl_packet_flow *f,
 					struct change *c)
 {
+	__be16 window = tcp->window;
 	__be16 src = bpf_htons(f->new_sport);
 	__be16 dst = bpf_htons(f->new_dport);
 	__be32 seq = shifted(tcp->seq, f->seq_delta);
@@ -433,15 +458,17 @@ static __always_inline void rewrite_tcp(struct tcp_head *tcp, const struct sl_pa
 	tcp->src = src;
 	tcp->dst = dst;
 	tcp->seq = seq;
+	if (f->window_shift && !(tcp->flags & TCP_SYN))
+		window = scaled_window(window, f->window_shift);
 	if (tcp->flags & TCP_ACK) {
 		__be32 ack = shifted(tcp->ack, f->ack_delta);
 
+		if (f->is_promised && !(tcp->flags & (TCP_SYN | TCP_RST)))
+			window = promised_window(window, tcp->ack, f);
 		c->segment = sum_replaced(c->segment, tcp->ack, ack);
 		tcp->ack = ack;
 	}
-	if (f->window_shift && !(tcp->flags & TCP_SYN)) {
-		__be16 window = scaled_window(tcp->window, f->window_shift);
-
+	if (window != tcp->window) {
 		c->segment = sum_replaced16(c->segment, tcp->window, window);
 		tcp->window = window;
 	}

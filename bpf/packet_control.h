@@ -67,6 +67,7 @@ static __always_inline void copy_socket(struct tcp_sock *tp, struct sl_packet_so
 	to->cookie = (__u64)tp->inet_conn.icsk_inet.sk.__sk_common.skc_cookie.counter;
 	to->state = tp->inet_conn.icsk_inet.sk.__sk_common.skc_state;
 	to->rcv_nxt = tp->rcv_nxt;
+	to->rcv_edge = tp->rcv_wup + tp->rcv_wnd;
 	to->copied_seq = tp->copied_seq;
 	to->snd_una = tp->snd_una;
 	to->snd_nxt = tp->snd_nxt;
@@ -204,6 +205,8 @@ static __always_inline void link(const struct sl_packet_request *r, const int si
 	f->ack_delta = other->rcv_nxt - own->snd_nxt;
 	f->max_seq = own->rcv_nxt;
 	f->max_ack = own->snd_una;
+	f->promised = other->rcv_edge - f->ack_delta;
+	f->is_promised = 1;
 	f->tsval_delta = f->tsecr_delta = 0;
 	f->last_tsval = f->last_tsecr = 0;
 	if (!f->has_timestamps)
@@ -540,6 +543,7 @@ static __always_inline void mirror(const struct sl_packet_key *key, const struct
 	g->max_ack = f->max_seq + f->seq_delta;
 	g->last_tsval = f->last_tsecr + f->tsecr_delta;
 	g->last_tsecr = f->last_tsval + f->tsval_delta;
+	g->is_promised = 0;
 	g->drops = g->restarts = 0;
 	g->packets = g->bytes = g->relayed_bytes = 0;
 }

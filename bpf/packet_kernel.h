@@ -60,6 +60,8 @@ struct tcp_ao_info;
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u32 rcv_nxt;
+	__u32 rcv_wup;
+	__u32 rcv_wnd;
 	__u32 copied_seq;
 	__u32 snd_una;
 	__u32 snd_nxt;

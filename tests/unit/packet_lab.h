@@ -246,6 +246,8 @@ static inline bool same_flow(const char *what, unsigned side, const struct sl_pa
 	SHOW(last_tsecr);
 	SHOW(drops);
 	SHOW(restarts);
+	SHOW(promised);
+	SHOW(is_promised);
 	SHOW(packets);
 	SHOW(bytes);
 	SHOW(last_ns);

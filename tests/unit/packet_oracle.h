@@ -401,6 +401,22 @@ static inline uint16_t shift_window(uint16_t window, int shift)
 	return w > 65535 ? 65535 : (uint16_t)w;
 }
 
+/* What of the window that the proxy had opened is still ahead of the packet; 0: nothing. */
+static inline uint32_t still_promised(const struct pkt *in, const struct sl_packet_flow *f)
+{
+	int32_t left = (int32_t)(f->promised - in->ack);
+
+	if (!f->is_promised || !(in->flags & TH_ACK_) || in->flags & (TH_SYN_ | TH_RST_))
+		return 0;
+	return left > 0 ? (uint32_t)left : 0;
+}
+
+/* In octets, of the packet as it is forwarded. */
+static inline uint64_t offered(const struct pkt *in, const struct sl_packet_flow *f)
+{
+	return (uint64_t)shift_window(in->window, f->window_shift) << f->window_scale;
+}
+
 static inline struct pkt rewritten(const struct pkt *in, const struct sl_packet_flow *f)
 {
 	struct pkt k = *in;
@@ -414,6 +430,12 @@ static inline struct pkt rewritten(const struct pkt *in, const struct sl_packet_
 		k.ack += f->ack_delta;
 	if (!(k.flags & TH_SYN_)) /* whose window is never scaled: RFC 7323, 2.2 */
 		k.window = shift_window(k.window, f->window_shift);
+	if (still_promised(in, f) > offered(in, f)) {
+		uint64_t unit = (uint64_t)1 << f->window_scale;
+		uint64_t units = (still_promised(in, f) + unit - 1) / unit;
+
+		k.window = units > 65535 ? 65535 : (uint16_t)units;
+	}
 	k.ttl--;
 	if (f->clear_ecn)
 		k.tos &= (uint8_t)~3;
@@ -516,6 +538,9 @@ static inline void account(struct pair *p, unsigned side, const struct pkt *k, u
 	struct sl_packet_flow *me = &p->flow[side], *other = &p->flow[!side];
 
 	me->packets += segments;
+	if (k->flags & TH_ACK_ && !(k->flags & (TH_SYN_ | TH_RST_)) &&
+	    still_promised(k, me) <= offered(k, me))
+		me->is_promised = 0;
 	if (k->n_opts && !has_only_aligned_ts(k))
 		c->options_walked++;
 	(void)find_timestamps(k, &me->last_tsval, &me->last_tsecr);

@@ -351,6 +351,19 @@ static void test_look(void **state)
 	}
 }
 
+/* In octets, from the last acknowledgement on; tcpi_snd_wnd of linux/tcp.h. */
+static uint32_t window_it_sees(int fd)
+{
+	uint8_t info[232] = { 0 };
+	socklen_t len = sizeof(info);
+	uint32_t window;
+
+	assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &len), 0);
+	assert_int_equal(len, sizeof(info));
+	memcpy(&window, info + 228, sizeof(window));
+	return window;
+}
+
 static void check_committed(const struct sl_packet_request *req, const struct flow *f)
 {
 	struct pair p = pair_of(req);
@@ -368,7 +381,11 @@ static void check_committed(const struct sl_packet_request *req, const struct fl
 	assert_int_equal(flow[0].max_ack, front[0]);
 	assert_int_equal(flow[1].max_seq, back[1]);
 	assert_int_equal(flow[1].max_ack, back[0]);
+	/* What the other end may send, by what our socket has told it. */
+	assert_int_equal(flow[0].promised - flow[0].max_ack, window_it_sees(f->server));
+	assert_int_equal(flow[1].promised - flow[1].max_ack, window_it_sees(f->client));
 	for (int i = 0; i < 2; i++) {
+		assert_int_equal(flow[i].is_promised, 1);
 		/* The peer's clock becomes ours at this moment, at most a little ahead. */
 		assert_in_range(flow[i].tsval_delta + req->sock[i].ts_recent - req->ts_now[!i], 0,
 				100);

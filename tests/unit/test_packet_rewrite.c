@@ -457,6 +457,55 @@ static void test_window(void **state)
 	}
 }
 
+/* No packet takes back what the proxy's own socket had offered, until the peer has offered more. */
+static void test_promised_window(void **state)
+{
+	static const struct {
+		int64_t ahead; /* of the acknowledgement */
+		uint16_t window;
+		uint8_t scale;
+		int8_t shift;
+		uint16_t want;
+		bool goes_on;
+	} cases[] = {
+		{ 100000, 91, 10, 0, 98, true },
+		{ 100000, 98, 10, 0, 98, false },
+		{ 100000, 97, 10, 0, 98, true },
+		{ 98 * 1024, 97, 10, 0, 98, true },
+		{ 98 * 1024 + 1, 98, 10, 0, 99, true },
+		{ 98 * 1024, 98, 10, 0, 98, false },
+		{ 1, 0, 14, 0, 1, true },
+		{ 0, 0, 14, 0, 0, false },
+		{ -1, 0, 7, 0, 0, false },
+		{ -0x7fffffff, 5, 7, 0, 5, false },
+		{ 65535, 100, 0, 0, 65535, true },
+		{ 65536, 100, 0, 0, 65535, true },
+		{ 5000, 700, 0, 3, 5600, false },
+		{ 5000, 600, 0, 3, 5000, true },
+		{ 5000, 5000, 3, -3, 625, false },
+		{ 5000, 4999, 3, -3, 625, true },
+		{ 0x7fffffff, 65535, 14, 0, 65535, true },
+	};
+
+	begin(state);
+	for (unsigned family = 4; family <= 6; family += 2) {
+		for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+			struct pair p = new_pair(&lab, family);
+			struct pkt k = plain_packet(&p, i & 1);
+			struct sl_packet_flow *f = &p.flow[i & 1];
+
+			f->is_promised = 1;
+			f->promised = k.ack + (uint32_t)cases[i].ahead;
+			f->window_scale = cases[i].scale;
+			f->window_shift = cases[i].shift;
+			k.window = cases[i].window;
+			assert_int_equal(rewritten(&k, f).window, cases[i].want);
+			expect_sent("promised window", &p, i & 1, &k);
+			assert_int_equal(f->is_promised, cases[i].goes_on);
+		}
+	}
+}
+
 static void test_clear_ecn(void **state)
 {
 	begin(state);
@@ -1981,12 +2030,16 @@ static struct pair random_pair(unsigned family)
 		f->window_shift = (int8_t)((int)roll(29) - 14);
 		p.flow[!i].peer_window_shift = f->window_shift;
 		f->clear_ecn = (uint8_t)roll(2);
+		f->is_promised = (uint8_t)roll(2);
+		f->window_scale = (uint8_t)roll(15);
 		f->conn_id = roll32();
 		f->max_seq = sent[i];
 	}
 	p.flow[1].conn_id = p.flow[0].conn_id;
 	p.flow[0].max_ack = sent[1] + p.flow[1].seq_delta - roll(3000);
 	p.flow[1].max_ack = sent[0] + p.flow[0].seq_delta - roll(3000);
+	for (unsigned i = 0; i < 2; i++)
+		p.flow[i].promised = p.flow[i].max_ack + roll(200000) - 50000;
 	return p;
 }
 
@@ -2154,6 +2207,7 @@ int main(void)
 		BOTH(test_deltas),
 		BOTH(test_broken_checksums_stay_broken),
 		BOTH(test_window),
+		BOTH(test_promised_window),
 		BOTH(test_clear_ecn),
 		BOTH(test_ttl),
 		BOTH(test_timestamps),

@@ -217,6 +217,7 @@ static void fill_direction(const struct attempt *a, enum sl_packet_side from,
 
 	*f = (struct sl_packet_flow){
 		.window_shift = (__s8)sl_packet_window_shift(&us->tcp, &out->tcp),
+		.window_scale = out->tcp.has_wscale ? out->tcp.rcv_wscale : 0,
 		.clear_ecn = us->tcp.has_ecn != out->tcp.has_ecn,
 		.has_timestamps = us->tcp.has_timestamps,
 		.route_id = a->route_id,
