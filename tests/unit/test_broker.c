@@ -1695,6 +1695,102 @@ static void test_stop(void **state)
 	close_all(&c);
 }
 
+/* ---- tests: reserved ports ---- */
+
+static void read_reserved(char *ret, size_t size)
+{
+	FILE *f = fopen("/proc/sys/net/ipv4/ip_local_reserved_ports", "re");
+
+	assert_non_null(f);
+	if (!fgets(ret, (int)size, f))
+		ret[0] = '\0';
+	(void)fclose(f);
+	ret[strcspn(ret, "\n")] = '\0';
+}
+
+static bool await_reserved(struct world *w, const char *want)
+{
+	uint64_t until = sl_clock_ms() + WAIT_MS;
+	char text[256];
+
+	for (;;) {
+		read_reserved(text, sizeof(text));
+		if (strcmp(text, want) == 0 || sl_clock_ms() >= until)
+			break;
+		turn(w);
+	}
+	return strcmp(text, want) == 0;
+}
+
+#define assert_reserved(want)                        \
+	do {                                         \
+		char text_[256];                     \
+		read_reserved(text_, sizeof(text_)); \
+		assert_string_equal(text_, want);    \
+	} while (0)
+
+static struct sl_policy *other_ports(struct world *w, uint64_t generation, uint16_t from,
+				     uint16_t to)
+{
+	struct sl_policy *policy = new_policy(w, generation);
+
+	policy->port_from = from;
+	policy->port_to = to;
+	return policy;
+}
+
+/* As long as a flow has a port of the old range, it is given to nobody else. */
+static void test_ports_change(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = in_kernel(w);
+	struct conn late;
+	struct sl_broker_msg msg;
+
+	assert_reserved("41000-41999");
+	sl_broker_set_policy(w->broker, other_ports(w, GENERATION + 1, 43000, 43999));
+	assert_reserved("41000-41999,43000-43999");
+	expect_both_ways(&c);
+	/* over, and its entries are still there */
+	close_all(&c);
+	(void)await_msg(w, SL_BROKER_ENDED, c.id);
+	assert_int_equal(n_entries(&c), 2);
+	assert_reserved("41000-41999,43000-43999");
+	assert_true(await_reserved(w, "43000-43999"));
+	assert_int_equal(n_entries(&c), 0);
+	/* too late for one that was there before */
+	late = new_conn(w);
+	msg = request_of(SL_BROKER_HANDOVER, &late);
+	expect_refused(w, &msg, late.front, late.back, SL_WHY_PORT_RANGE_FULL, true);
+	expect_relayed(&late);
+	close_all(&late);
+	/* nobody has one: at once */
+	sl_broker_set_policy(w->broker, other_ports(w, GENERATION + 2, 43500, 44999));
+	assert_reserved("43500-44999");
+}
+
+/* The next broker has another range, and adopts a flow of the old one. */
+static void test_ports_adopted(void **state)
+{
+	struct world *w = world(state);
+	const struct sl_broker_options options = { .loop = w->loop,
+						   .times = &quick,
+						   .proxy_uid = geteuid() };
+	struct conn c = in_kernel(w);
+
+	sl_broker_free(w->broker);
+	close_channels(w);
+	turn(w);
+	assert_int_equal(sl_broker_new(&options, &w->broker), 0);
+	sl_broker_set_policy(w->broker, other_ports(w, GENERATION, 43000, 43999));
+	add_channels(w, 1);
+	(void)adopt(w, &c, 1);
+	expect_both_ways(&c);
+	assert_reserved("41000-41999,43000-43999");
+	close_all(&c);
+	assert_true(await_reserved(w, "43000-43999"));
+}
+
 /* ---- tests: connection tracking ---- */
 
 static int n_tracked(uint16_t port)
@@ -1807,6 +1903,8 @@ int main(void)
 		TEST(test_full),
 		TEST(test_off),
 		TEST(test_stop),
+		TEST(test_ports_change),
+		TEST(test_ports_adopted),
 		TEST(test_conntrack),
 	};
 

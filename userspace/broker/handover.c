@@ -128,6 +128,9 @@ static enum sl_engine_reason check_pair(struct attempt *a)
 	why = sl_packet_eligible(&a->sock[SL_PACKET_CLIENT].tcp, &a->sock[SL_PACKET_BACKEND].tcp);
 	if (why != SL_WHY_ELIGIBLE)
 		return why;
+	/* Its port may be somebody else's by now. */
+	if (!a->b->has_old_ports && sl_flow_is_elsewhere(a->b, a->key))
+		return SL_WHY_PORT_RANGE_FULL;
 	/* An id is of one connection; an honest worker asks no more once it was told yes. */
 	if (sl_flow_find(&a->b->table, a->msg->conn_id))
 		return SL_WHY_NO_PRIVILEGE;

@@ -196,11 +196,41 @@ static int open_packet(struct sl_broker *b, struct sl_packet_found *found)
 	return r;
 }
 
+/*
+ * A port of an earlier range is given to nobody else as long as a flow has it: packets of another
+ * connection with it would be taken for the flow's.
+ */
+static void release_ports(struct sl_broker *b)
+{
+	int r;
+
+	if (!b->has_old_ports || b->table.n_elsewhere)
+		return;
+	r = sl_packet_release_ports(b->packet);
+	b->has_old_ports = r < 0;
+	if (r > 0)
+		sl_info("packet: the ports of an earlier packet.ports are no longer reserved");
+	else if (r < 0 && sl_broker_may_warn(b))
+		(void)sl_warn(r, "packet: cannot give back the ports of an earlier packet.ports, "
+				 "trying again");
+}
+
+static void say_held_ports(const struct sl_broker *b)
+{
+	size_t n = b->table.n_elsewhere;
+
+	if (n)
+		sl_info("packet: %zu flow%s a port of an earlier packet.ports, which stays "
+			"reserved as long",
+			n, n == 1 ? " has" : "s have");
+}
+
 static void reserve_ports(struct sl_broker *b)
 {
 	const struct sl_policy *policy = sl_broker_policy(b);
 	int r = sl_packet_reserve_ports(b->packet, policy->port_from, policy->port_to);
 
+	b->has_old_ports = true;
 	if (r < 0)
 		(void)sl_warn(r,
 			      "packet: cannot reserve ports %u-%u, other programs may be given "
@@ -262,6 +292,9 @@ static int turn_on(struct sl_broker *b)
 	r = start_parts(b);
 	if (r < 0)
 		return fail(b, r, "cannot start");
+	sl_flow_table_count_ports(b);
+	say_held_ports(b);
+	release_ports(b);
 	b->why_off = SL_WHY_NONE;
 	b->n_adopted = (uint32_t)b->table.n_orphans; /* the others are held, and no more */
 	b->n_dropped = found.n_dropped;
@@ -290,9 +323,18 @@ static void apply(struct sl_broker *b)
 	const struct sl_policy *now = b->policy[0];
 	const struct sl_policy *before = b->policy[1];
 
-	if (!before || before->port_from != now->port_from || before->port_to != now->port_to)
+	if (!before || before->port_from != now->port_from || before->port_to != now->port_to) {
+		sl_flow_table_count_ports(b);
 		reserve_ports(b);
+		say_held_ports(b);
+		release_ports(b);
+	}
 	sl_watch_policy(b);
+}
+
+void sl_broker_check(struct sl_broker *b)
+{
+	release_ports(b);
 }
 
 void sl_broker_set_policy(struct sl_broker *b, struct sl_policy *policy)

@@ -68,6 +68,7 @@ struct sl_broker {
 	uint32_t n_adopted;
 	uint32_t n_dropped;
 	uint32_t n_repaired;
+	bool has_old_ports; /* of an earlier range, reserved as long as flows have them; perhaps */
 	struct sl_timer status_timer;
 	struct sl_log_limit log_limit; /* for lines a proxy can provoke */
 };
@@ -85,6 +86,8 @@ void sl_broker_refresh(struct sl_broker *b);
 /* Something the status tells of has changed. */
 void sl_broker_touch(struct sl_broker *b);
 void sl_broker_flush(struct sl_broker *b);
+/* Once a second: what had to wait for flows to end. */
+void sl_broker_check(struct sl_broker *b);
 /* A few times in ten seconds: for what a peer or a proxy can bring about. */
 bool sl_broker_may_warn(struct sl_broker *b);
 

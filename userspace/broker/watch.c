@@ -203,6 +203,7 @@ static void on_timer(struct sl_timer *timer)
 		check_link(b, &b->watch.item[i]);
 	check_pins(b);
 	sl_conntrack_check(&b->conntrack);
+	sl_broker_check(b);
 	sl_timer_start(b->loop, timer, sl_loop_now_ms(b->loop) + CHECK_MS, on_timer);
 }
 
