@@ -82,13 +82,11 @@ shot to=$PROXY_IP:8081 send=x fin=1
 assert_eq "served" "$(of end) $(of text)" "eof x"
 wait_until 5000 is_available true || fail "no broker after the wait"
 
-say "another size of the table: another broker; the proxy and its connections stay"
-old=$(broker_pid)
+say "another size of the table: it waits for the flows"
 PACKET_GLOBAL=$(packet_global max_flows=4096)
 reload_packet "$text"
-wait_for new_broker
-wait_for is_available true
-assert_eq "same proxy" "$(proxy_pid)" "$proxy"
+wait_log 'max_flows stays 65536 until no flow is left, then it is 4096'
+assert_eq "max_flows" "$(jqs .packet.max_flows)" 65536
 
 say "off and on again by reloads"
 old=$(broker_pid)
@@ -105,6 +103,15 @@ for name in kernel user; do
 done
 stop_peer later || true
 assert_eq "later: $RESULT" "$(jq -c '[.held, .lost]' <<<"$RESULT")" "[2,0]"
+
+say "no flow is left: another broker makes the table anew, the proxy stays"
+old=$(broker_pid)
+sl flows --flush >/dev/null || fail "flush"
+wait_for new_broker
+wait_log 'max_flows is 4096 now, it was 65536'
+wait_for is_available true
+assert_eq "max_flows" "$(jqs .packet.max_flows)" 4096
+assert_eq "same proxy" "$(proxy_pid)" "$proxy"
 
 say "the end: nothing is left"
 stop_sluice

@@ -1462,6 +1462,11 @@ static bool has_one_interface(const struct sl_broker_status *s)
 	return s->n_interfaces == 1;
 }
 
+static bool has_1024(const struct sl_broker_status *s)
+{
+	return s->max_flows == 1024;
+}
+
 static bool has_repaired(const struct sl_broker_status *s)
 {
 	return s->repaired > 0 && s->n_interfaces == 1;
@@ -1791,6 +1796,68 @@ static void test_ports_adopted(void **state)
 	assert_true(await_reserved(w, "43000-43999"));
 }
 
+/* ---- tests: size ---- */
+
+static void count_call(void *arg)
+{
+	++*(int *)arg;
+}
+
+static struct sl_policy *other_size(struct world *w, uint64_t generation, uint32_t max_flows)
+{
+	struct sl_policy *policy = new_policy(w, generation);
+
+	policy->max_flows = max_flows;
+	return policy;
+}
+
+/* Another table can be loaded when no flow is left in this one: by another process. */
+static void test_size_change(void **state)
+{
+	struct world *w = world(state);
+	int n_calls = 0;
+	const struct sl_broker_options options = { .loop = w->loop,
+						   .times = &quick,
+						   .proxy_uid = geteuid(),
+						   .outgrown = count_call,
+						   .arg = &n_calls };
+	struct conn c = in_kernel(w);
+	uint64_t until;
+
+	sl_broker_free(w->broker);
+	close_channels(w);
+	turn(w);
+	assert_int_equal(sl_broker_new(&options, &w->broker), 0);
+	sl_broker_set_policy(w->broker, other_size(w, GENERATION, 512));
+	add_channels(w, 1);
+	(void)adopt(w, &c, 1);
+	sl_broker_set_policy(w->broker, other_size(w, GENERATION + 1, 512));
+	sl_broker_set_policy(w->broker, other_size(w, GENERATION + 2, 256));
+	sl_broker_set_policy(w->broker, other_size(w, GENERATION + 3, 1024));
+	expect_both_ways(&c);
+	assert_int_equal(n_calls, 0);
+	close_all(&c);
+	until = sl_clock_ms() + WAIT_MS;
+	while (n_calls == 0 && sl_clock_ms() < until) {
+		turn(w);
+	}
+	assert_int_equal(n_calls, 1);
+	assert_int_equal(n_entries(&c), 0);
+	/* that process */
+	sl_broker_free(w->broker);
+	close_channels(w);
+	turn(w);
+	assert_int_equal(sl_broker_new(&options, &w->broker), 0);
+	sl_broker_set_policy(w->broker, other_size(w, GENERATION + 3, 1024));
+	add_channels(w, 1);
+	assert_true(await_status(w, has_1024));
+	/* no flow is there: at once */
+	sl_broker_set_policy(w->broker, other_size(w, GENERATION + 4, 1024));
+	assert_int_equal(n_calls, 1);
+	sl_broker_set_policy(w->broker, other_size(w, GENERATION + 5, 64));
+	assert_int_equal(n_calls, 2);
+}
+
 /* ---- tests: connection tracking ---- */
 
 static int n_tracked(uint16_t port)
@@ -1903,6 +1970,7 @@ int main(void)
 		TEST(test_full),
 		TEST(test_off),
 		TEST(test_stop),
+		TEST(test_size_change),
 		TEST(test_ports_change),
 		TEST(test_ports_adopted),
 		TEST(test_conntrack),

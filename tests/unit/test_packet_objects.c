@@ -738,7 +738,7 @@ static void test_max_flows(void **state)
 	o.max_flows = 64;
 	p = open_with(&o, has_tcx, &found);
 	assert_true(found.is_adopted);
-	assert_string_equal(found.why, "");
+	assert_string_equal(found.why, "max_flows is 64 now, it was 4096");
 	assert_int_equal(sl_packet_get_meta(p, &meta), 0);
 	assert_int_equal(meta.max_flows, 64);
 	sl_packet_close(p);

@@ -235,6 +235,8 @@ static int adopt(struct sl_packet *p, const struct sl_packet_options *options, s
 		if (n_entries > 0)
 			say(found, "max_flows stays %u while there are flows", n_max);
 		else
+			say(found, "max_flows is %u now, it was %u", options->max_flows, n_max);
+		if (n_entries == 0)
 			sl_closep(&o->fds[SL_MAP_FLOWS]);
 	}
 	for (int i = 0; r == 0 && i < SL_PACKET_MAP_COUNT_; i++)

@@ -318,6 +318,35 @@ static void remember(struct sl_broker *b, struct sl_policy *policy)
 	b->policy[0] = policy;
 }
 
+/* Also of what fits no flow, which keeps the next process from making another table, too. */
+static bool is_table_empty(struct sl_broker *b)
+{
+	struct sl_packet_cursor cursor = { 0 };
+	size_t n = 0;
+
+	return b->table.n == 0 &&
+	       sl_packet_batch(b->flows_fd, &cursor, SL_SWEEP_SLICE, b->sweep.keys, b->sweep.flows,
+			       &n) == 1 &&
+	       n == 0;
+}
+
+static void check_size(struct sl_broker *b)
+{
+	uint32_t wanted = sl_broker_policy(b)->max_flows;
+
+	if (!b->options.outgrown || wanted == b->table.max) {
+		b->size_said = 0;
+	} else if (is_table_empty(b)) {
+		sl_info("packet: max_flows is changed from %zu to %" PRIu32 ", no flow is left",
+			b->table.max, wanted);
+		b->options.outgrown(b->options.arg);
+	} else if (b->size_said != wanted) {
+		b->size_said = wanted;
+		sl_info("packet: max_flows stays %zu until no flow is left, then it is %" PRIu32,
+			b->table.max, wanted);
+	}
+}
+
 static void apply(struct sl_broker *b)
 {
 	const struct sl_policy *now = b->policy[0];
@@ -330,11 +359,13 @@ static void apply(struct sl_broker *b)
 		release_ports(b);
 	}
 	sl_watch_policy(b);
+	check_size(b);
 }
 
 void sl_broker_check(struct sl_broker *b)
 {
 	release_ports(b);
+	check_size(b);
 }
 
 void sl_broker_set_policy(struct sl_broker *b, struct sl_policy *policy)

@@ -68,6 +68,7 @@ struct sl_broker {
 	uint32_t n_adopted;
 	uint32_t n_dropped;
 	uint32_t n_repaired;
+	uint32_t size_said; /* max_flows that waits for flows to end: so logged */
 	bool has_old_ports; /* of an earlier range, reserved as long as flows have them; perhaps */
 	struct sl_timer status_timer;
 	struct sl_log_limit log_limit; /* for lines a proxy can provoke */
