@@ -434,6 +434,7 @@ static void test_not_bpffs(void **state)
 {
 	char plain[] = "/tmp/sl_plain.XXXXXX";
 	char below[64];
+	char missing[96];
 
 	(void)state;
 	need_kernel();
@@ -442,7 +443,10 @@ static void test_not_bpffs(void **state)
 	expect_refusal(plain, -ENODEV, "not on a bpf file system");
 	expect_refusal(below, -ENODEV, "not on a bpf file system");
 	assert_int_equal(access(below, F_OK), -1);
-	expect_refusal("/nowhere/at/all", -ENODEV, "not on a bpf file system");
+	expect_refusal("/nowhere/at/all", -ENOENT, "the directory /nowhere/at is missing");
+	(void)snprintf(below, sizeof(below), "%s/a/b/", root);
+	(void)snprintf(missing, sizeof(missing), "the directory %s/a is missing", root);
+	expect_refusal(below, -ENOENT, missing);
 	assert_int_equal(rmdir(plain), 0);
 }
 

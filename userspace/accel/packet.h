@@ -52,8 +52,9 @@ struct sl_packet_found {
  * `found`. Adopted maps keep their size: `max_flows` of a running host changes when no flow is
  * left. Names of routes that no flow uses are forgotten. Errors: -EPERM (privileges, or `dir` is
  * somebody else's), -ENOTSUP (the kernel), -EBUSY: another daemon uses `dir`; -ENODEV: it is not on
- * a bpf file system; `report` gets what failed and what to do, in one line. Ports that an earlier
- * daemon has added stay reserved, and noted, until sl_packet_release_ports().
+ * a bpf file system; -ENOENT: the directory to make it in is missing; `report` gets what failed and
+ * what to do, in one line. Ports that an earlier daemon has added stay reserved, and noted, until
+ * sl_packet_release_ports().
  */
 SL_MUST_CHECK int sl_packet_open(const struct sl_packet_options *options,
 				 struct sl_packet_found *found, struct sl_str *report,

@@ -97,12 +97,12 @@ bool sl_packet_parse_link(const char *name, struct sl_packet_link_name *ret);
 uint32_t sl_packet_map_id(int fd);
 uint32_t sl_packet_prog_id(int fd);
 
-/*
- * Makes `dir` (mode 0700) where it is missing. -ENODEV: not on a bpf file system; -EPERM: somebody
- * else's. `report` may be NULL.
- */
 /* -EBUSY: another process has it. Held as long as the descriptor is open. */
 SL_MUST_CHECK int sl_packet_lock_dir(const char *dir, struct sl_str *report, int *ret_fd);
+/*
+ * Makes `dir` (mode 0700) where it is missing. -ENODEV: not on a bpf file system; -ENOENT: its
+ * parent is missing; -EPERM: somebody else's. `report` may be NULL.
+ */
 SL_MUST_CHECK int sl_packet_make_dir(const char *dir, struct sl_str *report);
 /* -ENOENT; -EINVAL: of another kind. */
 SL_MUST_CHECK int sl_packet_get_pin(const char *dir, const char *name, enum sl_packet_kind kind,

@@ -123,7 +123,7 @@ static bool is_bpffs(const char *path)
 	return statfs(path, &fs) == 0 && fs.f_type == BPF_FS_MAGIC;
 }
 
-static int make_missing(const char *dir)
+static int parent_of(const char *dir, char **ret)
 {
 	_cleanup_free_ char *parent = strdup(dir);
 	char *slash = parent ? strrchr(parent, '/') : NULL;
@@ -136,7 +136,21 @@ static int make_missing(const char *dir)
 	}
 	if (slash)
 		slash[slash == parent] = '\0';
-	if (!is_bpffs(slash ? parent : "."))
+	*ret = slash ? SL_TAKE_PTR(parent) : strdup(".");
+	return *ret ? 0 : -ENOMEM;
+}
+
+/* -ENOENT: its parent is missing, too. */
+static int make_missing(const char *dir)
+{
+	_cleanup_free_ char *parent = NULL;
+	int r = parent_of(dir, &parent);
+
+	if (r < 0)
+		return r;
+	if (access(parent, F_OK) < 0)
+		return -errno;
+	if (!is_bpffs(parent))
 		return -ENODEV;
 	return mkdir(dir, 0700) < 0 && errno != EEXIST ? -errno : 0;
 }
@@ -161,9 +175,16 @@ static int check_owner(const char *dir)
 
 static void explain(struct sl_str *report, const char *dir, int err)
 {
+	_cleanup_free_ char *parent = NULL;
+
 	if (!report)
 		return;
-	if (err == -ENODEV)
+	if (err == -ENOENT && parent_of(dir, &parent) == 0)
+		sl_str_addf(report,
+			    "the directory %s is missing: bpf_dir is made in it, on a bpf "
+			    "file system",
+			    parent);
+	else if (err == -ENODEV)
 		sl_str_addf(report, "%s is not on a bpf file system (mount -t bpf bpf /sys/fs/bpf)",
 			    dir);
 	else if (err == -EPERM)
