@@ -1467,6 +1467,17 @@ static bool has_1024(const struct sl_broker_status *s)
 	return s->max_flows == 1024;
 }
 
+static bool has_missing(const struct sl_broker_status *s)
+{
+	return s->n_interfaces == 1 &&
+	       strstr(s->text, " on 1 interface, 1 named in packet.interfaces missing");
+}
+
+static bool has_none_missing(const struct sl_broker_status *s)
+{
+	return s->n_interfaces == 2 && !strstr(s->text, "missing");
+}
+
 static bool has_repaired(const struct sl_broker_status *s)
 {
 	return s->repaired > 0 && s->n_interfaces == 1;
@@ -1554,6 +1565,57 @@ static void test_interface_not_attached(void **state)
 	expect_both_ways(&before); /* the program stays as long as it is needed */
 	close_all(&c);
 	close_all(&before);
+}
+
+/* Where what is logged goes; what was there before comes back with the end. */
+struct logged {
+	FILE *f;
+	int err;
+};
+
+static struct logged log_into(void)
+{
+	struct logged l = { .f = tmpfile(), .err = dup(STDERR_FILENO) };
+
+	assert_non_null(l.f);
+	assert_true(l.err >= 0);
+	(void)fflush(stderr);
+	assert_true(dup2(fileno(l.f), STDERR_FILENO) >= 0);
+	return l;
+}
+
+/* How many lines have `text`. */
+static int end_log(struct logged *l, const char *text)
+{
+	char line[1024];
+	int n = 0;
+
+	(void)fflush(stderr);
+	assert_true(dup2(l->err, STDERR_FILENO) >= 0);
+	(void)close(l->err);
+	rewind(l->f);
+	while (fgets(line, sizeof(line), l->f))
+		n += strstr(line, text) != NULL;
+	(void)fclose(l->f);
+	return n;
+}
+
+/* Named, and not there: said, and attached to when it comes. */
+static void test_missing_interface(void **state)
+{
+	struct world *w = world(state);
+	struct sl_policy *policy = new_policy(w, GENERATION + 1);
+	struct logged l = log_into();
+
+	policy->n_interfaces = 2;
+	(void)snprintf(policy->interfaces[0], sizeof(policy->interfaces[0]), "lo");
+	(void)snprintf(policy->interfaces[1], sizeof(policy->interfaces[1]), "sl1");
+	sl_broker_set_policy(w->broker, policy);
+	assert_int_equal(end_log(&l, "packet: sl1: no such interface yet"), 1);
+	assert_true(await_status(w, has_missing));
+	assert_true(run("ip link add sl1 type veth peer name sl2"));
+	assert_true(await_status(w, has_none_missing));
+	assert_true(run("ip link del sl1"));
 }
 
 /* Runs in the other namespace. */
@@ -1970,6 +2032,7 @@ int main(void)
 		TEST(test_full),
 		TEST(test_off),
 		TEST(test_stop),
+		TEST(test_missing_interface),
 		TEST(test_size_change),
 		TEST(test_ports_change),
 		TEST(test_ports_adopted),

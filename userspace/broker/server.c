@@ -55,22 +55,29 @@ bool sl_broker_may_warn(struct sl_broker *b)
 
 /* ---- status ---- */
 
-static void describe(const struct sl_broker *b, const struct sl_broker_status *s, char ret[120])
+static void describe(const struct sl_broker *b, const struct sl_broker_status *s, unsigned missing,
+		     char ret[120])
 {
+	char more[48] = "";
+
+	if (missing)
+		(void)snprintf(more, sizeof(more), ", %u named in packet.interfaces missing",
+			       missing);
 	if (!b->packet)
 		(void)snprintf(ret, 120, "off: %s",
 			       b->off_text[0] ? b->off_text : "no configuration yet");
 	else if (!sl_broker_is_on(b))
 		(void)snprintf(ret, 120, "off: packet.hook is off");
 	else
-		(void)snprintf(ret, 120, "%s on %" PRIu32 " interface%s",
+		(void)snprintf(ret, 120, "%s on %" PRIu32 " interface%s%s",
 			       sl_packet_hook_text(b->packet), s->n_interfaces,
-			       s->n_interfaces == 1 ? "" : "s");
+			       s->n_interfaces == 1 ? "" : "s", more);
 }
 
 static void fill_status(const struct sl_broker *b, struct sl_broker_status *ret)
 {
 	const struct sl_policy *policy = sl_broker_policy(b);
+	unsigned missing;
 	struct sl_broker_status s = {
 		.is_on = sl_broker_is_on(b),
 		.why = sl_broker_is_on(b) ? SL_WHY_NONE
@@ -88,8 +95,8 @@ static void fill_status(const struct sl_broker *b, struct sl_broker_status *ret)
 		.port_to = policy ? policy->port_to : 0,
 	};
 
-	sl_watch_count(&b->watch, &s.n_interfaces, &s.n_failed);
-	describe(b, &s, s.text);
+	sl_watch_count(b, &s.n_interfaces, &s.n_failed, &missing);
+	describe(b, &s, missing, s.text);
 	*ret = s;
 }
 
