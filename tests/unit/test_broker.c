@@ -632,6 +632,17 @@ static bool await_open(struct world *w, int n)
 	return n_open() == n;
 }
 
+/* The next broker on what the one before has left; new channels of the same proxy. */
+static void replace_broker_with(struct world *w, uint64_t proxy,
+				const struct sl_broker_times *times)
+{
+	sl_broker_free(w->broker);
+	close_channels(w);
+	turn(w);
+	start_broker_with(w, times);
+	add_channels(w, proxy);
+}
+
 /* ---- tests: hand-over ---- */
 
 static void test_hand_over(void **state)
@@ -1173,6 +1184,53 @@ static void test_flush(void **state)
 	close_all(&b);
 }
 
+/* The last count is what was forwarded, however short before the end. */
+static void test_flush_counts(void **state)
+{
+	struct world *w = world(state);
+	struct sl_broker_times rare = quick;
+	struct sl_broker_msg msg = { .type = SL_BROKER_FLUSH };
+	struct sl_broker_ended ended;
+	struct conn c;
+
+	rare.round_ms = 60000; /* no sweep sees it */
+	replace_broker_with(w, 1, &rare);
+	c = in_kernel(w);
+	expect_both_ways(&c);
+	expect(c.client, c.backend, "and this");
+	assert_int_equal(sl_broker_send(w->channel[CONTROL], &msg, NULL, 0), 0);
+	ended = await_msg(w, SL_BROKER_ENDED, c.id).ended;
+	assert_int_equal(ended.how, SL_BROKER_END_KILLED);
+	assert_int_equal(ended.bytes[SL_CLIENT], 300008);
+	assert_int_equal(ended.bytes[SL_BACKEND], 300000);
+	assert_true(await_on(w, w->channel[CONTROL], SL_BROKER_FLUSHED, 0, &msg, WAIT_MS));
+	close_all(&c);
+}
+
+/* The same where everything ends at once: its owner is told before the table goes. */
+static void test_stop_tells(void **state)
+{
+	struct world *w = world(state);
+	struct sl_broker_times rare = quick;
+	struct sl_broker_msg msg;
+	struct conn a;
+	struct conn b;
+
+	rare.round_ms = 60000;
+	replace_broker_with(w, 1, &rare);
+	a = in_kernel(w);
+	b = in_kernel(w);
+	expect_both_ways(&a);
+	sl_broker_stop(w->broker);
+	msg = await_msg(w, SL_BROKER_ENDED, a.id);
+	assert_int_equal(msg.ended.how, SL_BROKER_END_KILLED);
+	assert_int_equal(msg.ended.bytes[SL_CLIENT], 300000);
+	assert_int_equal(msg.ended.bytes[SL_BACKEND], 300000);
+	assert_int_equal(await_msg(w, SL_BROKER_ENDED, b.id).ended.how, SL_BROKER_END_KILLED);
+	close_all(&a);
+	close_all(&b);
+}
+
 static bool await_status(struct world *w, bool (*fn)(const struct sl_broker_status *s))
 {
 	uint64_t until = sl_clock_ms() + WAIT_MS;
@@ -1190,14 +1248,9 @@ static bool has_one_live(const struct sl_broker_status *s)
 
 /* ---- tests: deaths ---- */
 
-/* The next broker on what the one before has left; new channels of the same proxy. */
 static void replace_broker(struct world *w, uint64_t proxy)
 {
-	sl_broker_free(w->broker);
-	close_channels(w);
-	turn(w);
-	start_broker(w);
-	add_channels(w, proxy);
+	replace_broker_with(w, proxy, &quick);
 }
 
 static struct sl_broker_flow adopt(struct world *w, const struct conn *c, uint32_t flag)
@@ -2014,6 +2067,8 @@ int main(void)
 		TEST(test_broken),
 		TEST(test_reused),
 		TEST(test_flush),
+		TEST(test_flush_counts),
+		TEST(test_stop_tells),
 		TEST(test_adoption),
 		TEST_V6(test_adoption),
 		TEST(test_adoption_of_the_dead),

@@ -596,6 +596,8 @@ void sl_broker_stop(struct sl_broker *b)
 		return;
 	dir = sl_broker_policy(b)->bpf_dir;
 	reset_peers(b);
+	/* While the flows are still in the table. */
+	sl_peers_flush_now(b, sl_loop_now_us(b->loop) + STOP_MS * 1000);
 	turn_off(b);
 	sl_linger_done(&b->linger);
 	sl_flow_table_done(&b->table);
