@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -643,6 +644,41 @@ static void replace_broker_with(struct world *w, uint64_t proxy,
 	add_channels(w, proxy);
 }
 
+/* ---- what is logged ---- */
+
+/* Where what is logged goes; what was there before comes back with the end. */
+struct logged {
+	FILE *f;
+	int err;
+};
+
+static struct logged log_into(void)
+{
+	struct logged l = { .f = tmpfile(), .err = dup(STDERR_FILENO) };
+
+	assert_non_null(l.f);
+	assert_true(l.err >= 0);
+	(void)fflush(stderr);
+	assert_true(dup2(fileno(l.f), STDERR_FILENO) >= 0);
+	return l;
+}
+
+/* How many lines have `text`. */
+static int end_log(struct logged *l, const char *text)
+{
+	char line[1024];
+	int n = 0;
+
+	(void)fflush(stderr);
+	assert_true(dup2(l->err, STDERR_FILENO) >= 0);
+	(void)close(l->err);
+	rewind(l->f);
+	while (fgets(line, sizeof(line), l->f))
+		n += strstr(line, text) != NULL;
+	(void)fclose(l->f);
+	return n;
+}
+
 /* ---- tests: hand-over ---- */
 
 static void test_hand_over(void **state)
@@ -769,6 +805,85 @@ static void test_refused_sockets(void **state)
 }
 
 /* Made by another user: st_uid of the socket says so. */
+/* No more descriptors until emptied; `fd` ends with -1. */
+static void fill_descriptors(int fd[256], struct rlimit *was)
+{
+	struct rlimit few;
+	size_t n = 0;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, was), 0);
+	few = *was;
+	few.rlim_cur = 200;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	while (n < 255 && (fd[n] = dup(STDERR_FILENO)) >= 0)
+		n++;
+	assert_int_equal(errno, EMFILE);
+	fd[n] = -1;
+}
+
+static void empty_descriptors(const int fd[256], const struct rlimit *was)
+{
+	for (size_t i = 0; fd[i] >= 0; i++)
+		(void)close(fd[i]);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, was), 0);
+}
+
+/* The broker cannot have the sockets: they stay, the channel too, and later it works. */
+static void test_no_descriptors(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = new_conn(w);
+	struct sl_broker_msg msg = request_of(SL_BROKER_HANDOVER, &c);
+	struct logged l = log_into();
+	struct rlimit was;
+	int fd[256];
+
+	for (int spare = 0; spare < 2; spare++) {
+		fill_descriptors(fd, &was);
+		if (spare) { /* room for one of the two, which is closed */
+			(void)close(fd[0]);
+			fd[0] = STDERR_FILENO;
+		}
+		expect_refused(w, &msg, c.front, c.back, SL_WHY_RATE_LIMITED, false);
+		expect_refused(w, &msg, c.front, c.back, SL_WHY_RATE_LIMITED, false);
+		if (spare)
+			fd[0] = dup(STDERR_FILENO);
+		empty_descriptors(fd, &was);
+	}
+	assert_int_equal(end_log(&l, "packet: no descriptors left"), 1);
+	expect_relayed(&c);
+	hand_over(w, &c);
+	expect_both_ways(&c);
+	close_all(&c);
+}
+
+/* Asked once more what had been done: that it is in the kernel needs no sockets. */
+static void test_resolve_without(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = new_conn(w);
+	struct conn unknown = new_conn(w);
+	struct sl_broker_msg msg = request_of(SL_BROKER_RESOLVE, &c);
+	struct rlimit was;
+	int fd[256];
+	int socks[2];
+
+	assert_string_equal(sl_engine_reason_name(ask(w, &c).why), "eligible");
+	fill_descriptors(fd, &was);
+	expect_refused(w, &msg, c.front, c.back, SL_WHY_ELIGIBLE, false);
+	msg = request_of(SL_BROKER_RESOLVE, &unknown);
+	socks[0] = unknown.front;
+	socks[1] = unknown.back;
+	assert_int_equal(sl_broker_send(channel_of(w, unknown.id), &msg, socks, 2), 0);
+	assert_false(
+		await_on(w, channel_of(w, unknown.id), SL_BROKER_RESULT, unknown.id, &msg, 100));
+	empty_descriptors(fd, &was);
+	close_proxy_side(&c);
+	expect_both_ways(&c);
+	close_all(&c);
+	close_all(&unknown);
+}
+
 static void test_refused_owner(void **state)
 {
 	struct world *w = world(state);
@@ -1620,39 +1735,6 @@ static void test_interface_not_attached(void **state)
 	close_all(&before);
 }
 
-/* Where what is logged goes; what was there before comes back with the end. */
-struct logged {
-	FILE *f;
-	int err;
-};
-
-static struct logged log_into(void)
-{
-	struct logged l = { .f = tmpfile(), .err = dup(STDERR_FILENO) };
-
-	assert_non_null(l.f);
-	assert_true(l.err >= 0);
-	(void)fflush(stderr);
-	assert_true(dup2(fileno(l.f), STDERR_FILENO) >= 0);
-	return l;
-}
-
-/* How many lines have `text`. */
-static int end_log(struct logged *l, const char *text)
-{
-	char line[1024];
-	int n = 0;
-
-	(void)fflush(stderr);
-	assert_true(dup2(l->err, STDERR_FILENO) >= 0);
-	(void)close(l->err);
-	rewind(l->f);
-	while (fgets(line, sizeof(line), l->f))
-		n += strstr(line, text) != NULL;
-	(void)fclose(l->f);
-	return n;
-}
-
 /* Named, and not there: said, and attached to when it comes. */
 static void test_missing_interface(void **state)
 {
@@ -2047,6 +2129,8 @@ int main(void)
 		TEST(test_frozen_flow_is_kicked),
 		TEST(test_not_quiet),
 		TEST(test_refused_sockets),
+		TEST(test_no_descriptors),
+		TEST(test_resolve_without),
 		TEST(test_refused_owner),
 		TEST(test_refused_namespace),
 		TEST(test_refused_by_policy),

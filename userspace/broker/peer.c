@@ -382,12 +382,24 @@ static int serve(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_
 
 /* ---- channel ---- */
 
+static void say_no_room(struct sl_broker *b)
+{
+	if (sl_log_allowed(&b->room_limit, sl_loop_now_ms(b->loop), 1, 60000))
+		sl_log(SL_LOG_WARN, "packet: no descriptors left (RLIMIT_NOFILE), connections stay "
+				    "with the proxy meanwhile");
+}
+
 static int read_one(struct sl_peer *p)
 {
 	struct sl_broker_msg msg;
 	int fds[SL_BROKER_MAX_FDS];
 	int r = sl_broker_recv(p->fd, true, &msg, fds);
 
+	if (r == -EMFILE) {
+		say_no_room(p->broker);
+		sl_handover_without(p, &msg);
+		return 0;
+	}
 	if (r < 0)
 		return r;
 	r = serve(p, &msg, fds);

@@ -71,7 +71,8 @@ struct sl_broker {
 	uint32_t size_said; /* max_flows that waits for flows to end: so logged */
 	bool has_old_ports; /* of an earlier range, reserved as long as flows have them; perhaps */
 	struct sl_timer status_timer;
-	struct sl_log_limit log_limit; /* for lines a proxy can provoke */
+	struct sl_log_limit log_limit;  /* for lines a proxy can provoke */
+	struct sl_log_limit room_limit; /* that there are no descriptors left */
 };
 
 static inline const struct sl_policy *sl_broker_policy(const struct sl_broker *b)
