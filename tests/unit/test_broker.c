@@ -1280,6 +1280,29 @@ static void test_reused(void **state)
 	(void)close(accept_from(w->front_fd));
 }
 
+/* Over before its sockets are let go: they must not swallow the SYN of the next connection. */
+static void test_reused_at_once(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = in_kernel(w);
+	struct sl_addr from = name_of(c.client, false);
+	uint64_t began;
+	int again;
+
+	assert_int_equal(shutdown(c.backend, SHUT_WR), 0);
+	assert_int_equal(await_end(c.client), 0);
+	assert_int_equal(shutdown(c.client, SHUT_WR), 0);
+	assert_int_equal(await_end(c.backend), 0);
+	assert_int_equal(await_msg(w, SL_BROKER_ENDED, c.id).ended.how, SL_BROKER_END_CLOSED);
+	close_all(&c);
+	began = sl_clock_ms();
+	again = connect_to(&w->front, &from);
+	assert_true(sl_clock_ms() - began < 500); /* a SYN is sent again after a second */
+	assert_int_equal(n_entries(&c), 0);
+	(void)close(again);
+	(void)close(accept_from(w->front_fd));
+}
+
 static void test_flush(void **state)
 {
 	struct world *w = world(state);
@@ -2150,6 +2173,7 @@ int main(void)
 		TEST(test_late_reset),
 		TEST(test_broken),
 		TEST(test_reused),
+		TEST(test_reused_at_once),
 		TEST(test_flush),
 		TEST(test_flush_counts),
 		TEST(test_stop_tells),

@@ -60,6 +60,7 @@ struct sl_kflow {
 	uint8_t tell;          /* SL_TELL_ bits */
 	bool is_gone;          /* both entries are */
 	bool is_elsewhere;     /* its port is of an earlier range */
+	bool is_lingering;     /* our sockets of it are still there */
 	bool is_orphan;        /* nobody is known to have a record of it */
 	struct sl_peer *owner; /* with is_orphan: it was told of the flow, and has not answered */
 	struct sl_list own;    /* in the owner's list or the one of orphans without, or alone */

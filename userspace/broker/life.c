@@ -23,6 +23,8 @@ static void end(struct sl_kflow *f, enum sl_broker_end how)
 	f->stage = SL_KFLOW_OVER;
 	f->how = how;
 	f->broker->table.n_over++;
+	if (how == SL_BROKER_END_CLOSED)
+		sl_linger_end(f);
 	sl_broker_touch(f->broker);
 	if (f->owner || f->is_orphan)
 		sl_peer_tell(f, SL_TELL_ENDED);
