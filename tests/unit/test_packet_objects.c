@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -1067,6 +1068,8 @@ static void test_repin(void **state)
 	struct sl_packet_found found;
 	struct sl_packet *p;
 	unsigned n = 77;
+	unsigned none = 77;
+	int lock;
 	struct hooked before;
 	char all[512];
 
@@ -1091,7 +1094,20 @@ static void test_repin(void **state)
 	assert_true(sl_packet_is_attached(p, lo));
 	/* The whole directory. */
 	command("rm -r /tmp/sl_packet.*/sluice");
+	n = 77;
+	assert_int_equal(mkdir(dir, 0700), 0);
+	lock = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(flock(lock, LOCK_EX | LOCK_NB), 0); /* another daemon's */
+	assert_int_equal(sl_packet_repin(p, &n), -EBUSY);
+	assert_int_equal(n, 77);
+	assert_string_equal(listing(), "");
+	(void)close(lock);
+	assert_int_equal(rmdir(dir), 0);
 	assert_int_equal(sl_packet_repin(p, &n), 0);
+	/* It is locked as the one before was. */
+	assert_int_equal(purge(NULL), -EBUSY);
+	assert_int_equal(sl_packet_repin(p, &none), 0);
+	assert_int_equal(none, 0);
 	assert_int_equal(n, has_tcx ? 10 : 9);
 	assert_string_equal(listing(), all);
 	/* The file system, which we keep busy. */

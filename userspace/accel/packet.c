@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "accel/packet_impl.h"
@@ -540,6 +541,26 @@ static int repin(const struct sl_packet *p, const char *name, enum sl_packet_kin
 	return r;
 }
 
+/* A directory made anew is not the one that is locked, and somebody else may have made it. */
+static int keep_lock(struct sl_packet *p)
+{
+	_cleanup_fd_ int fd = -1;
+	struct stat locked;
+	struct stat there;
+	int r;
+
+	if (fstat(p->lock_fd, &locked) < 0 || stat(p->dir, &there) < 0)
+		return -errno;
+	if (locked.st_dev == there.st_dev && locked.st_ino == there.st_ino)
+		return 0;
+	r = sl_packet_lock_dir(p->dir, NULL, &fd);
+	if (r < 0)
+		return r;
+	sl_closep(&p->lock_fd);
+	p->lock_fd = SL_TAKE_FD(fd);
+	return 0;
+}
+
 int sl_packet_repin(struct sl_packet *p, unsigned *ret_repaired)
 {
 	unsigned n = 0;
@@ -547,6 +568,7 @@ int sl_packet_repin(struct sl_packet *p, unsigned *ret_repaired)
 
 	if (r < 0)
 		return -ENOENT;
+	r = keep_lock(p);
 	for (int i = 0; r == 0 && i < SL_PACKET_MAP_COUNT_; i++)
 		r = repin(p, sl_packet_map_name((enum sl_packet_map)i), SL_KIND_MAP, p->maps[i],
 			  &n);

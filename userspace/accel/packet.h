@@ -92,7 +92,7 @@ void sl_packet_sweep_links(struct sl_packet *p, bool (*wanted)(void *arg, unsign
 const char *sl_packet_hook_text(const struct sl_packet *p); /* "tcx", "clsact", "xdp+tcx" */
 
 /* Pins that are missing are made again; -ENOENT: the directory itself is gone and could not be
- * made. */
+ * made; -EBUSY: another daemon has made it anew and uses it. */
 SL_MUST_CHECK int sl_packet_repin(struct sl_packet *p, unsigned *ret_repaired);
 
 /* ---- flows ---- */
