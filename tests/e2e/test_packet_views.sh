@@ -8,7 +8,8 @@ need_packet
 
 server e echo 8001
 start_packet "" "routes:
-$(proute web 8081 "\"$BACKEND_IP:8001\"")"
+$(proute web 8081 "\"$BACKEND_IP:8001\"")
+$(proute mixed 8082 "\"$BACKEND_IP:8001\"")"
 packet_baseline
 
 say "an engine that is on"
@@ -54,6 +55,13 @@ same_outcome() { [ "$(counter forwarded_tc)" = "$(fwd)" ]; }
 wait_for same_outcome
 assert_match "outcomes as text" "$(sl flows)" $'\noutcomes: forwarded_tc [0-9]+'
 assert_between "outcome forwarded_tc" "$(fwd)" 3 100000
+
+say "two families cannot be joined, which is said as it is"
+client_bg mixed hold to="[$PROXY6]:8082" n=1 ping=1 timeout=60
+wait_for has_output mixed
+assert_eq "engine and reason" "$(engine_of mixed) $(engine_reason_of mixed)" "relay not_linux_supported"
+stop_peer mixed
+wait_for eval '[ "$(n_on relay)" = 0 ]'
 
 say "metrics"
 http_get /metrics >"$LAB_DIR/metrics"
