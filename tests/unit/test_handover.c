@@ -44,6 +44,7 @@ struct lab {
 	int access;                   /* where access lines arrive */
 	int given[SL_BROKER_MAX_FDS]; /* the descriptors of the last request */
 	bool done;
+	size_t n_found;
 	char lines[8192];
 	size_t n_lines; /* bytes of them */
 };
@@ -211,18 +212,25 @@ static void name(int fd, int (*get)(int, struct sockaddr *, socklen_t *), char t
 }
 
 /* Its entries, as if the kernel had it. */
-static void put(const struct lab *lab, const struct through *t)
+static void put_of(const struct lab *lab, const struct through *t, uint32_t route)
 {
 	struct sl_packet_flow f = { .state = SL_PACKET_ACTIVE,
 				    .conn_id = t->id,
 				    .family = 4,
-				    .route_id = 1,
+				    .route_id = route,
+				    .bytes = 1000,
+				    .relayed_bytes = 500,
 				    .last_ns = sl_clock_us() * 1000,
 				    .target_hash = t->asked.target_hash,
 				    .accepted_ns = t->asked.accepted_us * 1000 };
 	const struct sl_packet_flow both[2] = { f, f };
 
 	fake_flow(&lab->maps, &t->tuple, FAKE_BOTH, both);
+}
+
+static void put(const struct lab *lab, const struct through *t)
+{
+	put_of(lab, t, 1);
 }
 
 /* Connected, and the proxy asks the broker for it; unanswered. */
@@ -370,6 +378,7 @@ static int setup(void **state)
 		fail_msg("%s", sl_str_text(&b.diags.text));
 	assert_true(fake_flows_open(&lab.maps, 64));
 	fake_route(&lab.maps, 1, "r");
+	fake_route(&lab.maps, 2, "renamed");
 	assert_int_equal(pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK), 0);
 	lab.access = pipe_fds[0];
 	assert_int_equal(sl_loop_new(&lab.loop), 0);
@@ -547,6 +556,81 @@ static void told_of_what_is_over(void **state)
 	hang_up(&t);
 }
 
+/* A flow that no process made a record of yet: four names nobody has. */
+static void found(struct lab *lab, struct through *t, uint64_t id, uint32_t route)
+{
+	*t = (struct through){ .client = -1, .backend = -1, .id = id };
+	(void)snprintf(t->text[0], sizeof(t->text[0]), "192.0.2.1:%u", 1111 + (unsigned)id % 1000);
+	strcpy(t->text[1], "192.0.2.2:8000");
+	(void)snprintf(t->text[2], sizeof(t->text[2]), "192.0.2.2:%u", 40000 + (unsigned)id % 1000);
+	strcpy(t->text[3], "192.0.2.3:9000");
+	t->tuple = (struct fake_tuple){ t->text[0], t->text[1], t->text[2], t->text[3] };
+	t->asked.accepted_us = sl_clock_us();
+	put_of(lab, t, route);
+	say(lab->broker,
+	    (struct sl_broker_msg){ .type = SL_BROKER_ADOPT, .conn_id = id, .flow = flow_of(t) });
+}
+
+/* Its route is gone since: it is dropped, and that is counted and said, once. */
+static void found_without_a_route(void **state)
+{
+	struct lab *lab = lab_of(state);
+	struct sl_proxy_totals totals;
+	struct sl_kernel_view kernel;
+	struct through t;
+
+	for (int i = 0; i < 2; i++) { /* the broker dies before it reads the answer */
+		found(lab, &t, 77, 2);
+		hear_this(lab, SL_BROKER_ADOPTED, 77, i == 0 ? 2 : 0);
+	}
+	assert_int_equal(n_lines(lab, 77), 1);
+	assert_non_null(strstr(lab->lines, " route=renamed engine=packet/"));
+	assert_non_null(strstr(lab->lines, " up=1500 down=1500 client_reason=crash_recovered "
+					   "backend_reason=crash_recovered"));
+	sl_proxy_kernel(lab->proxy, &kernel);
+	assert_int_equal(kernel.status.dropped, 1);
+	sl_proxy_totals(lab->proxy, &totals);
+	assert_int_equal(totals.ended[SL_CLIENT][SL_REASON_CRASH_RECOVERED], 1);
+	assert_int_equal(totals.ended[SL_BACKEND][SL_REASON_CRASH_RECOVERED], 1);
+	assert_int_equal(totals.active, 0);
+	assert_int_equal(totals.fsm_bugs, 0);
+}
+
+static void on_count(void *arg, const struct sl_conn_survey *survey)
+{
+	struct lab *lab = arg;
+
+	lab->n_found = survey->n_matching;
+	lab->done = true;
+}
+
+/* The clock has been set back: ids of before are above ours. They hide nobody and do not come
+ * again. */
+static void found_with_a_later_id(void **state)
+{
+	struct lab *lab = lab_of(state);
+	const struct sl_conn_filter all = { 0 };
+	struct through before = { 0 };
+	struct through after = { 0 };
+	struct through t[2];
+
+	in_kernel(lab, &before);
+	found(lab, &t[0], 500000, 1);
+	hear_this(lab, SL_BROKER_ADOPTED, 500000, 1);
+	found(lab, &t[1], 400000, 1);
+	hear_this(lab, SL_BROKER_ADOPTED, 400000, 1);
+	assert_int_equal(sl_proxy_survey(lab->proxy, &all, on_count, lab), 0);
+	await_done(lab);
+	assert_int_equal(lab->n_found, 3);
+	in_kernel(lab, &after);
+	assert_true(after.id > 500000);
+	assert_int_equal(sl_proxy_survey(lab->proxy, &all, on_count, lab), 0);
+	await_done(lab);
+	assert_int_equal(lab->n_found, 4);
+	hang_up(&before);
+	hang_up(&after);
+}
+
 /* What came while the broker had the sockets is read, also by a connection that is given up. */
 static void data_at_the_last_refusal(void **state)
 {
@@ -581,6 +665,7 @@ int main(void)
 		EACH(in_doubt_behind_a_kill), EACH(not_in_doubt),
 		EACH(in_doubt_and_told_of),   EACH(a_kill_nobody_read),
 		EACH(told_of_what_is_over),   EACH(data_at_the_last_refusal),
+		EACH(found_without_a_route),  EACH(found_with_a_later_id),
 	};
 
 	sl_log_setup(SL_LOG_ERROR, false, STDERR_FILENO);

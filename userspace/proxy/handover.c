@@ -109,11 +109,16 @@ static struct sl_handover *find(struct sl_handovers *hs, uint64_t conn_id)
  * The broker may die before it has noted that a record is over; what the next one tells of then is
  * no new connection. After a RST it may be one: the flow has gone on.
  */
+static void remember_id(struct sl_handovers *hs, uint64_t conn_id)
+{
+	hs->over[conn_id / hs->worker->id_step % OVER] = conn_id;
+}
+
 static void remember(struct sl_handovers *hs, const struct sl_conn *c)
 {
 	if (c->side[SL_CLIENT].reason != SL_REASON_ECONNRESET &&
 	    c->side[SL_BACKEND].reason != SL_REASON_ECONNRESET)
-		hs->over[c->id / hs->worker->id_step % OVER] = c->id;
+		remember_id(hs, c->id);
 }
 
 static bool was_here(const struct sl_handovers *hs, uint64_t conn_id)
@@ -471,6 +476,8 @@ static uint32_t adopt(struct sl_handovers *hs, uint64_t conn_id, const struct sl
 	h->phase = IN_KERNEL;
 	r = sl_packet_adopt(hs->worker, conn_id, flow, &h->record, &c);
 	if (r < 0) {
+		if (r == -ESRCH)
+			remember_id(hs, conn_id);
 		free(h);
 		return r == -ESRCH ? 2 : 0;
 	}

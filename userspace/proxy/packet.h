@@ -41,6 +41,10 @@ struct sl_packet_flows {
 	struct sl_list list;
 	size_t n;
 	struct sl_timer timer;
+	/* found without a route of theirs, and not yet said in the log */
+	size_t n_lost;
+	char lost_route[72]; /* of the first */
+	struct sl_timer lost_timer;
 };
 void sl_packet_flows_init(struct sl_packet_flows *flows, struct sl_worker *w);
 void sl_packet_flows_stop(struct sl_packet_flows *flows);
@@ -49,7 +53,10 @@ void sl_packet_flows_stop(struct sl_packet_flows *flows);
 SL_MUST_CHECK int sl_packet_name(const struct sl_conn *c, struct sl_broker_flow *ret);
 /* The kernel has taken over; closes the sockets without a word. May end the connection. */
 void sl_packet_take_over(struct sl_conn *c, struct sl_packet_record *record);
-/* A record for a flow that has none: 0; -ENOENT: it is gone itself; -ESRCH: its route is. */
+/*
+ * A record for a flow that has none: 0; -ENOENT: it is gone itself; -ESRCH: its route is, which has
+ * been told and counted, and it is to be killed.
+ */
 SL_MUST_CHECK int sl_packet_adopt(struct sl_worker *w, uint64_t conn_id,
 				  const struct sl_broker_flow *flow,
 				  struct sl_packet_record *record, struct sl_conn **ret);
