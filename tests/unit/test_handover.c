@@ -45,6 +45,7 @@ struct lab {
 	int given[SL_BROKER_MAX_FDS]; /* the descriptors of the last request */
 	bool done;
 	size_t n_found;
+	enum sl_engine_reason reason;
 	char lines[8192];
 	size_t n_lines; /* bytes of them */
 };
@@ -329,6 +330,26 @@ static void kill_conn(struct lab *lab, uint64_t id)
 	await_done(lab);
 }
 
+static void on_reason(void *arg, const struct sl_conn_survey *survey)
+{
+	struct lab *lab = arg;
+
+	lab->reason = survey->n_rows == 1 ? survey->rows[0].engine_reason : SL_WHY_NONE;
+	lab->done = true;
+}
+
+static void await_reason(struct lab *lab, uint64_t id, enum sl_engine_reason why)
+{
+	const struct sl_conn_filter filter = { .id = id };
+	uint64_t until_ms = sl_clock_ms() + WAIT_MS;
+
+	do {
+		assert_int_equal(sl_proxy_survey(lab->proxy, &filter, on_reason, lab), 0);
+		await_done(lab);
+	} while (lab->reason != why && sl_clock_ms() < until_ms);
+	assert_string_equal(sl_engine_reason_name(lab->reason), sl_engine_reason_name(why));
+}
+
 static unsigned n_lines(struct lab *lab, uint64_t id)
 {
 	char want[40];
@@ -362,6 +383,19 @@ static void carries(struct lab *lab, const struct through *t, char c)
 static void on_done(void *arg)
 {
 	((struct lab *)arg)->done = true;
+}
+
+/* Another configuration, with the same listeners. */
+static void apply(struct lab *lab, const char *text, uint64_t generation)
+{
+	struct built b = build_text(text);
+
+	if (b.r < 0)
+		fail_msg("%s", sl_str_text(&b.diags.text));
+	sl_diags_done(&b.diags);
+	assert_int_equal(
+		sl_proxy_apply(lab->proxy, b.conf, generation, NULL, 0, NULL, 0, on_done, lab), 0);
+	await_done(lab);
 }
 
 static int setup(void **state)
@@ -631,6 +665,99 @@ static void found_with_a_later_id(void **state)
 	hang_up(&after);
 }
 
+static void next_broker(struct lab *lab)
+{
+	kill_broker(lab);
+	start_broker(lab);
+	say_hello(lab, lab->broker);
+}
+
+static const char later_text[] =
+	"version: 1\n"
+	"global: { packet: { ports: 40000-40999, after_bytes: 0 } }\n"
+	"routes: [ { name: new, match: { ports: 8001 }, forward: \"127.0.0.1:9001\" },\n"
+	"  { name: r, match: { ports: 8000 }, forward: [\"127.0.0.1:9001\", \"127.0.0.1:9000\"] } "
+	"]\n";
+
+/* The next broker knows the newest configuration alone: connections of older ones go by that. */
+static void of_an_older_configuration(void **state)
+{
+	struct lab *lab = lab_of(state);
+	struct sl_broker_msg msg;
+	struct through t = { 0 };
+
+	asked(lab, &t);
+	assert_int_equal(t.asked.generation, 1);
+	apply(lab, later_text, 2);
+	answer(lab, t.id, SL_WHY_RATE_LIMITED);
+	msg = hear(lab); /* this one was there when it came */
+	assert_int_equal(msg.handover.generation, 1);
+	assert_int_equal(msg.handover.route, 0);
+	next_broker(lab);
+	msg = hear(lab);
+	assert_int_equal(msg.type, SL_BROKER_HANDOVER);
+	assert_int_equal(msg.conn_id, t.id);
+	assert_int_equal(msg.handover.generation, 2);
+	assert_int_equal(msg.handover.route, 1);
+	put(lab, &t);
+	answer(lab, t.id, SL_WHY_ELIGIBLE);
+	await_active(lab, SL_ENGINE_PACKET, 1);
+	hang_up(&t);
+}
+
+/* It has forgotten: what it does not know is asked by the newest, once. */
+static void of_a_forgotten_configuration(void **state)
+{
+	struct lab *lab = lab_of(state);
+	struct sl_broker_msg msg;
+	struct through t = { 0 };
+
+	asked(lab, &t);
+	apply(lab, later_text, 2);
+	for (int i = 0; i < 2; i++) {
+		say(lab->broker, (struct sl_broker_msg){
+					 .type = SL_BROKER_RESULT,
+					 .conn_id = t.id,
+					 .result = { .why = SL_WHY_NO_PRIVILEGE, .is_final = 1 } });
+		if (i == 0) {
+			msg = hear(lab);
+			assert_int_equal(msg.handover.generation, 2);
+			assert_int_equal(msg.handover.route, 1);
+		}
+	}
+	await_reason(lab, t.id, SL_WHY_NO_PRIVILEGE);
+	carries(lab, &t, 'x');
+	hang_up(&t);
+}
+
+/* Its route, or its target, is in no configuration that the broker knows. */
+static void of_a_route_that_is_gone(void **state)
+{
+	static const char *const text[] = {
+		"version: 1\n"
+		"global: { packet: { ports: 40000-40999, after_bytes: 0 } }\n"
+		"routes: [ { name: s, match: { ports: 8000 }, forward: \"127.0.0.1:9000\" } ]\n",
+		"version: 1\n"
+		"global: { packet: { ports: 40000-40999, after_bytes: 0 } }\n"
+		"routes: [ { name: r, match: { ports: 8000 }, forward: \"127.0.0.1:9001\" } ]\n",
+	};
+	struct lab *lab = lab_of(state);
+
+	for (unsigned i = 0; i < SL_ARRAY_LEN(text); i++) {
+		struct through t = { 0 };
+
+		apply(lab, conf_text, 2 * i + 2);
+		asked(lab, &t);
+		apply(lab, text[i], 2 * i + 3);
+		answer(lab, t.id, SL_WHY_RATE_LIMITED);
+		next_broker(lab);
+		await_reason(lab, t.id, SL_WHY_CONFIGURED);
+		carries(lab, &t, 'x');
+		hang_up(&t);
+		await_active(lab, SL_ENGINE_RELAY, 0);
+	}
+}
+
 /* What came while the broker had the sockets is read, also by a connection that is given up. */
 static void data_at_the_last_refusal(void **state)
 {
@@ -662,10 +789,12 @@ int main(void)
 {
 #define EACH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		EACH(in_doubt_behind_a_kill), EACH(not_in_doubt),
-		EACH(in_doubt_and_told_of),   EACH(a_kill_nobody_read),
-		EACH(told_of_what_is_over),   EACH(data_at_the_last_refusal),
-		EACH(found_without_a_route),  EACH(found_with_a_later_id),
+		EACH(in_doubt_behind_a_kill),    EACH(not_in_doubt),
+		EACH(in_doubt_and_told_of),      EACH(a_kill_nobody_read),
+		EACH(told_of_what_is_over),      EACH(data_at_the_last_refusal),
+		EACH(found_without_a_route),     EACH(found_with_a_later_id),
+		EACH(of_an_older_configuration), EACH(of_a_forgotten_configuration),
+		EACH(of_a_route_that_is_gone),
 	};
 
 	sl_log_setup(SL_LOG_ERROR, false, STDERR_FILENO);
