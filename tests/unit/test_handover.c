@@ -542,6 +542,27 @@ static void in_doubt_and_told_of(void **state)
 	hang_up(&t);
 }
 
+/* As after brokers that keep dying: the next one is started 10 s later. */
+static void in_doubt_for_long(void **state)
+{
+	struct lab *lab = lab_of(state);
+	struct through t = { 0 };
+	uint64_t until_ms = sl_clock_ms() + 10500;
+
+	asked(lab, &t);
+	repair(lab, 1);
+	kill_broker(lab);
+	while (sl_clock_ms() < until_ms)
+		assert_true(sl_loop_turn(lab->loop, 100) >= 0);
+	start_broker(lab);
+	say_hello(lab, lab->broker);
+	hear_this(lab, SL_BROKER_RESOLVE, t.id, 0);
+	repair(lab, -1);
+	answer(lab, t.id, SL_WHY_NOT_QUIESCENT);
+	carries(lab, &t, 'x');
+	hang_up(&t);
+}
+
 /* A kill that a broker has not read before it died is not forgotten. */
 static void a_kill_nobody_read(void **state)
 {
@@ -794,7 +815,7 @@ int main(void)
 		EACH(told_of_what_is_over),      EACH(data_at_the_last_refusal),
 		EACH(found_without_a_route),     EACH(found_with_a_later_id),
 		EACH(of_an_older_configuration), EACH(of_a_forgotten_configuration),
-		EACH(of_a_route_that_is_gone),
+		EACH(of_a_route_that_is_gone),   EACH(in_doubt_for_long),
 	};
 
 	sl_log_setup(SL_LOG_ERROR, false, STDERR_FILENO);

@@ -9,12 +9,15 @@
 #include "base/log.h"
 #include "broker/policy.h"
 #include "daemon/state.h"
+#include "proxy/handover.h"
 
 /* Loading takes the kernel's verifier a fraction of a second. */
 #define START_WAIT_MS 20000
 #define STOP_WAIT_MS 2000
 /* Relays are stopped for connections it is asked about. */
 #define END_WAIT_MS 500
+_Static_assert(SL_HANDOVER_DOUBT_MS > SL_BACKOFF_MAX_MS + START_WAIT_MS,
+	       "connections in doubt wait for the next broker, however late it is started");
 #define OWN_EXE "/proc/self/exe"
 
 static void start(struct sl_supervisor *s);

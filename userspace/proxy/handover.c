@@ -2,6 +2,7 @@
 #include "proxy/handover.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -31,7 +32,7 @@ static const uint8_t poll_ms[] = { 1, 1, 2, 4, 8, 16, 32 };
  */
 static const uint8_t freeze_ms[] = { 20, 30, 40, 60 };
 #define FREEZE_PAUSE_MS 300
-/* No answer: the broker hangs, or none comes back after one has died. */
+/* No answer: the broker hangs. */
 #define ANSWER_MS 10000
 #define BUSY_MS 2
 /* Configurations that a broker remembers (SL_BROKER_GENERATIONS). */
@@ -330,6 +331,14 @@ static void resume(struct sl_conn *c)
 		c->engine->on_socket(c, SL_BACKEND, SL_IO_IN | SL_IO_OUT);
 }
 
+/* At the end of the time on_timer() gives it up. */
+static void wait_for_broker(struct sl_handover *h)
+{
+	uint64_t now = now_ms(h);
+
+	wait(h, IN_DOUBT, h->answer_by_ms > now ? h->answer_by_ms - now : 0);
+}
+
 /* Asks the next broker what became of it. */
 static void resolve(struct sl_handover *h)
 {
@@ -341,15 +350,18 @@ static void resolve(struct sl_handover *h)
 
 	if (r < 0 && sl_broker_client_is_up(cl))
 		wait(h, IN_DOUBT, BUSY_MS);
+	else if (r < 0)
+		wait_for_broker(h);
 	else
-		wait(h, r < 0 ? IN_DOUBT : ASKED, h->answer_by_ms - now_ms(h));
+		wait(h, ASKED, h->answer_by_ms - now_ms(h));
 }
 
 /* Nobody can tell what became of it: if it is in the kernel, it must not be in both. */
 static void end_in_doubt(struct sl_handover *h)
 {
 	sl_log_conn(SL_LOG_ERROR, h->conn->id,
-		    "no broker has answered for %d ms, ending the connection", ANSWER_MS);
+		    "no broker has answered for %" PRIu64 " ms, ending the connection",
+		    now_ms(h) - h->asked_us / 1000);
 	sl_conn_end(h->conn, SL_REASON_ERROR, true);
 }
 
@@ -413,7 +425,8 @@ static void left_alone(struct sl_handover *h)
 	bool missed_events = h->missed_events;
 
 	if (is_in_repair(c, SL_CLIENT) || is_in_repair(c, SL_BACKEND)) {
-		h->phase = IN_DOUBT;
+		h->answer_by_ms = h->asked_us / 1000 + SL_HANDOVER_DOUBT_MS;
+		wait_for_broker(h);
 		return;
 	}
 	h->is_frozen = true; /* perhaps by the broker */
