@@ -57,6 +57,7 @@ for round in 1 2 3; do
 	wait_until 1000 new_broker || fail "round $round: no other broker after a second"
 	wait_for is_available true
 	assert_eq "round $round: same proxy" "$(proxy_pid)" "$proxy"
+	assert_eq "round $round: its pid in status" "$(jqs .processes.broker)" "$(broker_pid)"
 	assert_eq "round $round: engine" "$(engine_of kernel)" packet
 	shot to=$PROXY_IP:8081 send=x fin=1
 	assert_eq "round $round: served" "$(of end) $(of text)" "eof x"

@@ -18,6 +18,9 @@ wait_for is_on
 assert_match "status" "$(sl status)" $'packet +tcx on [0-9]+ interfaces; 0 of 65536 flows\n'
 assert_eq "engines" "$(sl engines --json | jq -r '.engines.packet | [.available, .reason_name, .max_flows, .ports] | map(tostring) | join(" ")')" \
 	"true null 65536 40000-59999"
+broker=$(jqs .processes.broker)
+assert_match "its process" "$(tr '\0' ' ' <"/proc/$broker/cmdline")" 'broker'
+assert_match "in words" "$(sl status)" ", broker $broker\\), up "
 assert_match "no flows" "$(sl flows)" '^0 flows in the kernel'
 
 say "a flow is told as the map has it"
@@ -77,7 +80,7 @@ assert_eq "as many were timed" "$(sample sluice_handover_duration_seconds_count)
 assert_between "outcomes" "$(sample 'sluice_packet_outcomes_total{outcome="forwarded_tc"}')" 3 100000
 
 say "flush resets all of them and leaves nothing"
-assert_match "words" "$(sl flows --flush)" 'was reset'
+assert_eq "words" "$(sl flows --flush)" '3 flows in the kernel were reset and all entries removed'
 RC=0
 stop_peer held
 assert_eq "entries" "$(n_flows)" 0

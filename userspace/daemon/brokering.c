@@ -162,6 +162,7 @@ static void start(struct sl_supervisor *s)
 	b->was_started = true;
 	sl_timer_start(s->loop, &b->child->deadline, sl_loop_now_ms(s->loop) + START_WAIT_MS,
 		       on_start_deadline);
+	sl_supervisor_send_facts(s);
 	sl_supervisor_send_options(s, b->child);
 	send_policy(s);
 	/* The current one last, which is then the one that is told of flows. */
@@ -353,6 +354,7 @@ static void on_ended(void *arg, struct sl_child *c, const struct sl_child_end *e
 	uint64_t wait_ms;
 
 	b->child = NULL;
+	sl_supervisor_send_facts(s);
 	b->is_replaced = false;
 	if (s->stopping && sl_list_is_empty(&s->children)) {
 		sl_info("broker process %d %s", (int)c->pid, end->text);
