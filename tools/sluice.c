@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <limits.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -766,6 +767,21 @@ static void print_check(const struct cli *cli, const char *path, const struct sl
 	(void)printf("%s\n", sl_str_text(&out));
 }
 
+/* They may come later, so it is no error. */
+static void check_interfaces(const char *path, const struct sl_conf_packet *conf,
+			     struct sl_diags *diags)
+{
+	for (size_t i = 0; conf->hook != SL_HOOK_CHOICE_OFF && i < conf->n_interfaces; i++) {
+		if (if_nametoindex(conf->interfaces[i]) != 0)
+			continue;
+		sl_str_addf(&diags->text,
+			    "%s: warning: global.packet.interfaces: this host has no interface "
+			    "'%s' (yet)\n",
+			    path, conf->interfaces[i]);
+		diags->n_warnings++;
+	}
+}
+
 static int run_check(struct cli *cli)
 {
 	_cleanup_(sl_conf_sources_done) struct sl_conf_sources sources = { 0 };
@@ -778,6 +794,8 @@ static int run_check(struct cli *cli)
 		r = sl_conf_build(&sources, &conf, &diags);
 	if (r == 0)
 		r = sl_deny_list_check(conf->global.deny_file, &diags);
+	if (r == 0)
+		check_interfaces(path, &conf->global.packet, &diags);
 	print_check(cli, path, r == 0 ? conf : NULL, &diags);
 	return r < 0 ? EXIT_BAD_CONFIG : EXIT_GOOD;
 }

@@ -117,10 +117,14 @@ say "configured off: no broker"
 start_packet "hook=off" "$text"
 assert_eq "processes" "$(roles)" "sluiced: proxy"
 assert_match "status" "$(jqs .packet.reason)" "off"
-PACKET_GLOBAL=$(packet_global)
+PACKET_GLOBAL=$(packet_global "interfaces=[lo, nonsuch]")
 reload_packet "$text"
 wait_for has_roles "sluiced: broker,sluiced: proxy"
 wait_for is_available true
+wait_log "packet.interfaces: there is no interface 'nonsuch' \(yet\)"
+if has_log "no interface 'lo'"; then fail "lo is not there?"; fi
+PACKET_GLOBAL=$(packet_global)
+reload_packet "$text"
 stop_sluice
 
 say "a directory that is not ours: off, and why; put right, and a reload later: on"

@@ -72,13 +72,19 @@ static int listen_at(const char *path)
 	return fd;
 }
 
-static void write_config(struct lab *lab, const char *routes)
+/* `more`: of global, ending in a comma. */
+static void write_config_with(struct lab *lab, const char *more, const char *routes)
 {
 	FILE *f = fopen(lab->config, "w");
 
 	assert_non_null(f);
-	(void)fprintf(f, "version: 1\nglobal: { runtime_dir: %s }\n%s", lab->dir, routes);
+	(void)fprintf(f, "version: 1\nglobal: { %s runtime_dir: %s }\n%s", more, lab->dir, routes);
 	assert_int_equal(fclose(f), 0);
+}
+
+static void write_config(struct lab *lab, const char *routes)
+{
+	write_config_with(lab, "", routes);
 }
 
 #define GOOD_ROUTES "routes:\n  - { name: a, match: { ports: 8080 }, forward: \"127.0.0.1:80\" }\n"
@@ -822,6 +828,16 @@ static void check_tells_good_from_bad(void **state)
 	doc = out_json(lab);
 	assert_true(json_is_true(json_object_get(doc, "ok")));
 	json_decref(doc);
+
+	write_config_with(lab, "packet: { interfaces: [lo, nonsuch] },", GOOD_ROUTES);
+	run_args(lab,
+		 (char *[]){ (char *)"sluice", (char *)"check", (char *)"-c", lab->config, NULL });
+	expect(lab, 0, line,
+	       ": warning: global.packet.interfaces: this host has no interface 'nonsuch' (yet)\n");
+	assert_null(strstr(lab->err, "'lo'"));
+	run_args(lab, (char *[]){ (char *)"sluice", (char *)"check", (char *)"--json", lab->config,
+				  NULL });
+	expect(lab, 0, "\"warnings\":1,", NULL);
 
 	write_config(lab, "nonsense: 1\n");
 	run_args(lab,
