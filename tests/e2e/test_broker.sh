@@ -57,6 +57,7 @@ for round in 1 2 3; do
 	wait_until 1000 new_broker || fail "round $round: no other broker after a second"
 	wait_for is_available true
 	assert_eq "round $round: same proxy" "$(proxy_pid)" "$proxy"
+	assert_eq "round $round: its pid in status" "$(jqs .processes.broker)" "$(broker_pid)"
 	assert_eq "round $round: engine" "$(engine_of kernel)" packet
 	shot to=$PROXY_IP:8081 send=x fin=1
 	assert_eq "round $round: served" "$(of end) $(of text)" "eof x"
@@ -123,10 +124,14 @@ say "configured off: no broker"
 start_packet "hook=off" "$text"
 assert_eq "processes" "$(roles)" "sluiced: proxy"
 assert_match "status" "$(jqs .packet.reason)" "off"
-PACKET_GLOBAL=$(packet_global)
+PACKET_GLOBAL=$(packet_global "interfaces=[lo, nonsuch]")
 reload_packet "$text"
 wait_for has_roles "sluiced: broker,sluiced: proxy"
 wait_for is_available true
+wait_log "packet.interfaces: there is no interface 'nonsuch' \(yet\)"
+if has_log "no interface 'lo'"; then fail "lo is not there?"; fi
+PACKET_GLOBAL=$(packet_global)
+reload_packet "$text"
 stop_sluice
 
 say "a directory that is not ours: off, and why; put right, and a reload later: on"
