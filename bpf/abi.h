@@ -293,12 +293,12 @@ struct sl_packet_sock {
 	__u32 ts_recent;
 	__u32 out_ifindex; /* of the cached route; 0: none */
 	__u32 in_ifindex;  /* of the last packet; 0: unknown */
+	__u32 rcv_wup;     /* of rcv_nxt, what the peer has been told of */
 	__u32 rcv_edge;    /* behind the window that was opened to the peer */
 	__u8 out_of_order; /* segments are queued behind a hole */
 	__u8 backlog;
 	__u8 urgent;
 	__u8 md5;
-	__u8 pad[4];
 };
 _Static_assert(sizeof(struct sl_packet_sock) == 56, "layout");
 

@@ -1190,17 +1190,50 @@ static void test_entries_deleted(void **state)
 }
 
 /* Something between hook and socket had kept a packet until after the hand-over. */
-static void test_late(void **state)
+static struct conn with_late_data(struct world *w, const char *bytes, size_t n, bool acknowledged)
 {
-	struct world *w = world(state);
 	struct conn c = new_conn(w);
 	int unused = 0;
+	int now = 1;
 
 	assert_int_equal(ask(w, &c).why, SL_WHY_ELIGIBLE);
 	assert_int_equal(setsockopt(c.front, SOL_SOCKET, SO_DETACH_BPF, &unused, sizeof(unused)),
 			 0);
 	delete_entry(&c, SL_PACKET_CLIENT);
-	send_all(c.client, "late", 4);
+	if (acknowledged)
+		assert_int_equal(setsockopt(c.front, IPPROTO_TCP, TCP_QUICKACK, &now, sizeof(now)),
+				 0);
+	send_all(c.client, bytes, n);
+	close_proxy_side(&c);
+	return c;
+}
+
+/* Our socket has it, but has not said so: it comes again. */
+static void test_late(void **state)
+{
+	struct world *w = world(state);
+	static char late[20000];
+	static char got[sizeof(late)];
+
+	memset(late, 'l', sizeof(late));
+	for (size_t n = 1; n <= sizeof(late); n += sizeof(late) - 1) {
+		int before = n_open();
+		struct conn c = with_late_data(w, late, n, false);
+
+		assert_true(await_open(w, before + 2)); /* the peers' */
+		assert_true(await_entries(w, &c, 2));
+		receive_all(c.backend, got, n);
+		assert_memory_equal(got, late, n);
+		expect_both_ways(&c);
+		close_all(&c);
+	}
+}
+
+static void test_late_acknowledged(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = with_late_data(w, "late", 4, true);
+
 	assert_int_equal(await_msg(w, SL_BROKER_ENDED, c.id).ended.how, SL_BROKER_END_LATE);
 	close_all(&c);
 }
@@ -2170,6 +2203,7 @@ int main(void)
 		TEST(test_sweep_without_events),
 		TEST(test_entries_deleted),
 		TEST(test_late),
+		TEST(test_late_acknowledged),
 		TEST(test_late_reset),
 		TEST(test_broken),
 		TEST(test_reused),

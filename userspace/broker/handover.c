@@ -275,12 +275,27 @@ static int freeze(const struct attempt *a)
 	return r;
 }
 
-/* An acknowledgement held back would leave later than the clock is read, and look old then. */
-static void acknowledge(int fd)
+/*
+ * An acknowledgement held back would leave later than the clock is read, and look old then: now.
+ * From here on they are held back, for TCP_DELACK_MIN (40 ms, net/tcp.h) at least. A processor may
+ * be between the filter and the socket with a packet for as long as a hypervisor stops it; nothing
+ * is lost by one that arrives behind the commit as long as its sender does not hear of it.
+ */
+static void acknowledge_now_or_late(int fd)
 {
-	int now = 1;
+	const int now = 1;
+	const int later = 0;
 
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &now, sizeof(now));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &later, sizeof(later));
+}
+
+/* More than one segment at once would be acknowledged all the same, if there were room for more. */
+static void leave_no_room(int fd)
+{
+	const int least = 0;
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &least, sizeof(least));
 }
 
 static void thaw_one(const struct attempt *a, int side)
@@ -313,7 +328,7 @@ static int commit(struct attempt *a)
 	fill_direction(a, SL_PACKET_BACKEND, &q->flow[SL_PACKET_BACKEND]);
 	r = freeze(a);
 	for (int i = 0; r == 0 && i < 2; i++) {
-		acknowledge(a->fd[i]);
+		acknowledge_now_or_late(a->fd[i]);
 		r = get_clock(a->fd[i], &q->ts_now[i]);
 	}
 	if (r == 0)
@@ -344,6 +359,7 @@ static void keep(struct attempt *a)
 	struct sl_linger_pair pair = { .conn_id = a->msg->conn_id };
 
 	for (int i = 0; i < 2; i++) {
+		leave_no_room(a->fd[i]);
 		sl_broker_never_wait(a->fd[i]);
 		pair.cookie[i] = a->sock[i].cookie;
 		pair.rcv_nxt[i] = a->rcv_nxt[i];

@@ -12,8 +12,11 @@
 #include "broker/life.h"
 #include "broker/state.h"
 
-/* Longer than a packet is under way between the hook and a socket of this host. */
-#define LINGER_MS 50
+/*
+ * Longer than a packet is under way between the hook and a socket of this host, and shorter than
+ * the sockets hold back acknowledgements.
+ */
+#define LINGER_MS 30
 #define MAX_PAIRS 8192
 /* Descriptors for everything else. */
 #define SPARE_FDS 256
@@ -56,7 +59,15 @@ void sl_linger_done(struct sl_linger *l)
 	*l = (struct sl_linger){ 0 };
 }
 
-/* Acknowledged by us, and never seen by the other side: only a reset is honest now. */
+static bool is_ahead(uint32_t a, uint32_t b)
+{
+	return (int32_t)(a - b) > 0;
+}
+
+/*
+ * Acknowledged by us, and never seen by the other side: only a reset is honest now. What is not
+ * acknowledged comes again, and goes past us then.
+ */
 static bool has_late_data(struct sl_broker *b, const struct sl_linger_pair *pair)
 {
 	struct sl_packet_request *q = sl_packet_request(b->packet);
@@ -67,8 +78,8 @@ static bool has_late_data(struct sl_broker *b, const struct sl_linger_pair *pair
 	if (sl_packet_run(b->packet) < 0)
 		return true;
 	/* Sockets that are gone: someone has left repair mode, and answers for what follows. */
-	return q->result == SL_PACKET_DONE &&
-	       (q->sock[0].rcv_nxt != pair->rcv_nxt[0] || q->sock[1].rcv_nxt != pair->rcv_nxt[1]);
+	return q->result == SL_PACKET_DONE && (is_ahead(q->sock[0].rcv_wup, pair->rcv_nxt[0]) ||
+					       is_ahead(q->sock[1].rcv_wup, pair->rcv_nxt[1]));
 }
 
 /* A RST, unlike all else that misses the hook, does not come again. */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include <errno.h>
 #include <inttypes.h>
-#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -103,22 +102,12 @@ static void kill_broker(struct sl_brokering *b, int err, const char *what)
 	sl_child_kill(b->child);
 }
 
-/* Said again at each reload and each broker: it may be a slip of the pen, or come later. */
-static void warn_of_interfaces(const struct sl_conf_packet *conf)
-{
-	for (size_t i = 0; conf->hook != SL_HOOK_CHOICE_OFF && i < conf->n_interfaces; i++)
-		if (if_nametoindex(conf->interfaces[i]) == 0)
-			sl_log(SL_LOG_WARN, "packet.interfaces: there is no interface '%s' (yet)",
-			       conf->interfaces[i]);
-}
-
 static void send_policy(struct sl_supervisor *s)
 {
 	const struct sl_msg msg = { .type = SL_MSG_POLICY, .id = s->now.generation };
 	int fd = -1;
 	int r = sl_policy_pack(s->now.conf, s->now.generation, &fd);
 
-	warn_of_interfaces(&s->now.conf->global.packet);
 	if (r < 0)
 		kill_broker(&s->brokering, r, "cannot pack the policy of the packet engine");
 	else
