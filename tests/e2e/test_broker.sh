@@ -128,8 +128,8 @@ PACKET_GLOBAL=$(packet_global "interfaces=[lo, nonsuch]")
 reload_packet "$text"
 wait_for has_roles "sluiced: broker,sluiced: proxy"
 wait_for is_available true
-wait_log "packet.interfaces: there is no interface 'nonsuch' \(yet\)"
-if has_log "no interface 'lo'"; then fail "lo is not there?"; fi
+wait_log "packet: nonsuch: no such interface yet"
+if has_log "lo: no such interface"; then fail "lo is not there?"; fi
 PACKET_GLOBAL=$(packet_global)
 reload_packet "$text"
 stop_sluice
