@@ -69,6 +69,7 @@ HANDOVER = Table(
     [
         Row("handover", "handover", "handover_us", "CPU us per hand-over: the difference", 1),
         Row("handover.with", "handover", "with_us", "CPU us per connection, handed over", 1),
+        Row("handover.standing", "handover", "standing_us_s", "CPU us per second of a connection in the kernel", 1),
         Row("handover.without", "handover", "without_us", "CPU us per connection, on the relay", 1),
     ],
 )
@@ -275,7 +276,8 @@ ports 1024-65000 everywhere.
 
 Hand-over: {handovers} connections on which nothing is ever sent, with `after_bytes: 0` and `after_age: 0`,
 and as many over a relay route of the same daemon; the difference of the CPU time of all processes of the
-daemon, from before the first connection until 3 s after the last. Idle: {idle_count} connections that
+daemon over the whole life of the connections, from source port to closed sockets, without 3 s in which nothing
+happens. Idle: {idle_count} connections that
 carried one request and reply, through a fresh instance{short}; with packet, once they are in the kernel.
 
 ## Results: median (minimum - maximum)

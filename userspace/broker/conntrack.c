@@ -134,8 +134,7 @@ void sl_conntrack_check(struct sl_conntrack *ct)
 	ct->count_fd = open(PRESENT, O_RDONLY | O_CLOEXEC);
 }
 
-/* Mostly nobody has asked for tracking, and then a glance at the number is enough. */
-static bool is_idle(const struct sl_conntrack *ct)
+bool sl_conntrack_is_idle(const struct sl_conntrack *ct)
 {
 	char first = '1';
 
@@ -214,7 +213,7 @@ bool sl_conntrack_is_translated(struct sl_conntrack *ct, bool is_accepted,
 	struct request q;
 	struct answer a;
 
-	if (is_idle(ct))
+	if (ct->fd < 0)
 		return false;
 	make_request(&q, IPCTNL_MSG_CT_GET, is_accepted, local, peer);
 	if (send_request(ct, &q) < 0)
@@ -229,7 +228,7 @@ void sl_conntrack_delete(struct sl_conntrack *ct, bool is_accepted, const struct
 	struct request q;
 	struct answer a;
 
-	if (is_idle(ct))
+	if (ct->fd < 0)
 		return;
 	make_request(&q, IPCTNL_MSG_CT_DELETE, is_accepted, local, peer);
 	if (send_request(ct, &q) == 0)

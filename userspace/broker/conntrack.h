@@ -23,6 +23,9 @@ void sl_conntrack_done(struct sl_conntrack *ct);
 /* Tracking may begin at any time; call it about once a second. */
 void sl_conntrack_check(struct sl_conntrack *ct);
 
+/* Nothing is tracked: mostly nobody has asked for it, and then a glance at the number is enough. */
+bool sl_conntrack_is_idle(const struct sl_conntrack *ct);
+
 /*
  * Whether addresses or ports of a connection are translated on this host: its packets on the wire
  * are not those that its socket's names tell of, and the packet engine cannot meet them.

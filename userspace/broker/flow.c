@@ -91,6 +91,7 @@ int sl_flow_add(struct sl_broker *b, uint64_t conn_id, const struct sl_packet_ke
 		f->half[i].round = b->sweep.round;
 	sl_list_init(&f->own);
 	sl_list_init(&f->todo);
+	sl_list_init(&f->closing);
 	sl_list_init(&f->seen);
 	sl_list_add(&t->seen, &f->seen);
 	*bucket = f;
@@ -116,6 +117,7 @@ void sl_flow_drop(struct sl_kflow *f)
 	sl_timer_stop(&f->timer);
 	sl_list_remove(&f->own);
 	sl_list_remove(&f->todo);
+	sl_list_remove(&f->closing);
 	sl_list_remove(&f->seen);
 	free(f);
 	sl_broker_touch(b);

@@ -33,6 +33,7 @@ struct attempt {
 	uint32_t route_id;
 	bool has_holes;
 	bool is_translated;
+	bool owes_ack[2]; /* to the peer of each side */
 };
 
 static bool is_final(enum sl_engine_reason why)
@@ -112,6 +113,8 @@ static enum sl_engine_reason check_socks(struct attempt *a)
 /* Their packets on the wire would not be those of the keys. */
 static bool is_translated(const struct attempt *a)
 {
+	if (sl_conntrack_is_idle(&a->b->conntrack))
+		return false;
 	for (int i = 0; i < 2; i++)
 		if (sl_conntrack_is_translated(&a->b->conntrack, i == SL_PACKET_CLIENT,
 					       &a->sock[i].local, &a->sock[i].peer))
@@ -205,6 +208,8 @@ static enum sl_engine_reason look(struct attempt *a)
 	if (!sl_packet_is_quiet(&q->sock[0]) || !sl_packet_is_quiet(&q->sock[1]))
 		return SL_WHY_NOT_QUIESCENT;
 	memcpy(sock, q->sock, sizeof(sock));
+	for (int i = 0; i < 2; i++)
+		a->owes_ack[i] = sock[i].rcv_wup != sock[i].rcv_nxt;
 	return check_interfaces(a, sock);
 }
 
@@ -248,9 +253,11 @@ static bool is_in_repair(int fd)
 	return getsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, &len) == 0 && on != 0;
 }
 
-/* Without a window probe; what entering had changed is put back. */
-static void leave_repair(int fd, int reuse)
+/* Without a window probe; SO_REUSEADDR, which that clears, is on both sides' sockets. */
+static void leave_repair(int fd)
 {
+	const int reuse = 1;
+
 	(void)set_repair(fd, REPAIR_OFF_NO_WP);
 	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
 }
@@ -281,12 +288,13 @@ static int freeze(const struct attempt *a)
  * be between the filter and the socket with a packet for as long as a hypervisor stops it; nothing
  * is lost by one that arrives behind the commit as long as its sender does not hear of it.
  */
-static void acknowledge_now_or_late(int fd)
+static void acknowledge_now_or_late(int fd, bool owes_ack)
 {
 	const int now = 1;
 	const int later = 0;
 
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &now, sizeof(now));
+	if (owes_ack)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &now, sizeof(now));
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &later, sizeof(later));
 }
 
@@ -300,7 +308,7 @@ static void leave_no_room(int fd)
 
 static void thaw_one(const struct attempt *a, int side)
 {
-	leave_repair(a->fd[side], a->sock[side].reuse);
+	leave_repair(a->fd[side]);
 	if (!a->msg->handover.is_frozen)
 		unfreeze(a->fd[side]);
 }
@@ -328,7 +336,7 @@ static int commit(struct attempt *a)
 	fill_direction(a, SL_PACKET_BACKEND, &q->flow[SL_PACKET_BACKEND]);
 	r = freeze(a);
 	for (int i = 0; r == 0 && i < 2; i++) {
-		acknowledge_now_or_late(a->fd[i]);
+		acknowledge_now_or_late(a->fd[i], a->owes_ack[i]);
 		r = get_clock(a->fd[i], &q->ts_now[i]);
 	}
 	if (r == 0)
@@ -360,7 +368,6 @@ static void keep(struct attempt *a)
 
 	for (int i = 0; i < 2; i++) {
 		leave_no_room(a->fd[i]);
-		sl_broker_never_wait(a->fd[i]);
 		pair.cookie[i] = a->sock[i].cookie;
 		pair.rcv_nxt[i] = a->rcv_nxt[i];
 		pair.key[i] = a->key[i];
@@ -488,7 +495,6 @@ static enum sl_engine_reason resolve(struct attempt *a, struct sl_peer *p)
 
 	for (int i = 0; i < 2; i++) {
 		each[i] = sl_validate_sock(&a->b->validator, a->fd[i], &a->sock[i]);
-		a->sock[i].reuse = 1; /* in repair mode it cannot be asked for */
 		if (each[i] == SL_WHY_NONE)
 			sl_packet_key_of(&a->sock[i].peer, &a->sock[i].local, &a->key[i]);
 		else

@@ -64,22 +64,28 @@ static bool is_ahead(uint32_t a, uint32_t b)
 	return (int32_t)(a - b) > 0;
 }
 
-/*
- * Acknowledged by us, and never seen by the other side: only a reset is honest now. What is not
- * acknowledged comes again, and goes past us then.
- */
-static bool has_late_data(struct sl_broker *b, const struct sl_linger_pair *pair)
+static int look(struct sl_broker *b, const struct sl_linger_pair *pair)
 {
 	struct sl_packet_request *q = sl_packet_request(b->packet);
+	int r;
 
 	*q = (struct sl_packet_request){ .op = SL_PACKET_OP_LOOK, .conn_id = pair->conn_id };
 	memcpy(q->cookie, pair->cookie, sizeof(q->cookie));
 	memcpy(q->key, pair->key, sizeof(q->key));
-	if (sl_packet_run(b->packet) < 0)
-		return true;
-	/* Sockets that are gone: someone has left repair mode, and answers for what follows. */
-	return q->result == SL_PACKET_DONE && (is_ahead(q->sock[0].rcv_wup, pair->rcv_nxt[0]) ||
-					       is_ahead(q->sock[1].rcv_wup, pair->rcv_nxt[1]));
+	r = sl_packet_run(b->packet);
+	return r < 0 ? r : (int)q->result;
+}
+
+/*
+ * Acknowledged by us, and never seen by the other side: only a reset is honest now. What is not
+ * acknowledged comes again, and goes past us then.
+ */
+static bool has_late_data(const struct sl_broker *b, const struct sl_linger_pair *pair)
+{
+	const struct sl_packet_request *q = sl_packet_request(b->packet);
+
+	return is_ahead(q->sock[0].rcv_wup, pair->rcv_nxt[0]) ||
+	       is_ahead(q->sock[1].rcv_wup, pair->rcv_nxt[1]);
 }
 
 /* A RST, unlike all else that misses the hook, does not come again. */
@@ -94,22 +100,29 @@ static bool is_reset(int fd)
 
 static void check_late(struct sl_broker *b, struct sl_kflow *f, const struct sl_linger_pair *pair)
 {
-	if (is_reset(pair->fd[SL_PACKET_CLIENT])) {
-		sl_life_kill(f, SL_BROKER_END_RST_CLIENT);
-	} else if (is_reset(pair->fd[SL_PACKET_BACKEND])) {
-		sl_life_kill(f, SL_BROKER_END_RST_BACKEND);
-	} else if (has_late_data(b, pair)) {
+	int r = look(b, pair);
+
+	if (r < 0 || (r == SL_PACKET_DONE && has_late_data(b, pair))) {
 		if (sl_broker_may_warn(b))
 			sl_log_conn(SL_LOG_WARN, pair->conn_id,
 				    "packet: data arrived behind the hand-over, both sides are "
 				    "reset");
 		sl_life_kill(f, SL_BROKER_END_LATE);
+	} else if (r == SL_PACKET_DONE) {
+		return;
+	} else if (is_reset(pair->fd[SL_PACKET_CLIENT])) {
+		sl_life_kill(f, SL_BROKER_END_RST_CLIENT);
+	} else if (is_reset(pair->fd[SL_PACKET_BACKEND])) {
+		sl_life_kill(f, SL_BROKER_END_RST_BACKEND);
 	}
+	/* Else someone has left repair mode, and answers for what follows. */
 }
 
 /* Of our own two connections, which are over; the flow goes past them. */
 static void forget_tracked(struct sl_broker *b, const struct sl_linger_pair *pair)
 {
+	if (sl_conntrack_is_idle(&b->conntrack))
+		return;
 	for (int i = 0; i < 2; i++) {
 		struct sl_addr local;
 		struct sl_addr peer;

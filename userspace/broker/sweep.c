@@ -15,6 +15,8 @@
 #define SLICES_PER_ROUND 20
 /* Events in one turn; more are found by the walk, or in the next one. */
 #define EVENTS 4096
+/* From the first FIN to a look at what has become of the flow. */
+#define CLOSE_MS 2
 
 int sl_sweep_init(struct sl_broker *b)
 {
@@ -23,6 +25,7 @@ int sl_sweep_init(struct sl_broker *b)
 	*s = (struct sl_sweep){ .round = 1,
 				.keys = calloc(SLICE, sizeof(*s->keys)),
 				.flows = calloc(SLICE, sizeof(*s->flows)) };
+	sl_list_init(&s->closing);
 	if (s->keys && s->flows)
 		return 0;
 	sl_sweep_done(b);
@@ -214,9 +217,36 @@ void sl_sweep_start(struct sl_broker *b)
 void sl_sweep_stop(struct sl_broker *b)
 {
 	sl_timer_stop(&b->sweep.timer);
+	sl_timer_stop(&b->sweep.look_timer);
 }
 
 /* ---- events ---- */
+
+static void on_look_timer(struct sl_timer *timer)
+{
+	struct sl_broker *b = SL_CONTAINER_OF(timer, struct sl_broker, sweep.look_timer);
+	struct sl_list *i;
+	struct sl_list *tmp;
+
+	sl_list_for_each_safe (i, tmp, &b->sweep.closing) {
+		struct sl_kflow *f = SL_CONTAINER_OF(i, struct sl_kflow, closing);
+
+		sl_list_remove(&f->closing);
+		sl_life_look(f);
+	}
+}
+
+/* A close is four events within a round trip, and mostly one look is enough for them. */
+static void look_soon(struct sl_kflow *f)
+{
+	struct sl_broker *b = f->broker;
+
+	if (sl_list_is_empty(&f->closing))
+		sl_list_add(&b->sweep.closing, &f->closing);
+	if (!sl_timer_is_armed(&b->sweep.look_timer))
+		sl_timer_start(b->loop, &b->sweep.look_timer, sl_loop_now_ms(b->loop) + CLOSE_MS,
+			       on_look_timer);
+}
 
 static void on_event(void *arg, const struct sl_packet_event *e)
 {
@@ -228,6 +258,8 @@ static void on_event(void *arg, const struct sl_packet_event *e)
 	switch (e->kind) {
 	case SL_PACKET_EV_FIN:
 	case SL_PACKET_EV_FIN_ACKED:
+		look_soon(f);
+		break;
 	case SL_PACKET_EV_RST:
 		sl_life_look(f);
 		break;

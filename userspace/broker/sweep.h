@@ -24,6 +24,8 @@ struct sl_sweep {
 	size_t n_slices;      /* of the round before: by them the next is spread out */
 	size_t slice;
 	struct sl_timer timer;
+	struct sl_list closing; /* flows of which a FIN was told, and that are looked at soon */
+	struct sl_timer look_timer;
 	bool had_strays; /* entries that fit no flow; said once */
 };
 

@@ -128,8 +128,7 @@ enum sl_engine_reason sl_validate_sock(const struct sl_validator *v, int fd,
 		return SL_WHY_NO_PRIVILEGE;
 	if (has_ulp(fd))
 		return SL_WHY_NEEDS_TLS;
-	if (get_cookie(fd, SO_COOKIE, &s.cookie) < 0 ||
-	    get_int(fd, SOL_SOCKET, SO_REUSEADDR, &s.reuse) < 0)
+	if (get_cookie(fd, SO_COOKIE, &s.cookie) < 0)
 		return SL_WHY_NO_PRIVILEGE;
 	if (get_names(fd, &s.local, &s.peer) < 0)
 		return SL_WHY_HALF_CLOSED;

@@ -23,7 +23,6 @@ struct sl_sock_facts {
 	struct sl_addr local;
 	struct sl_addr peer;
 	struct sl_tcp_facts tcp;
-	int reuse; /* SO_REUSEADDR, which leaving TCP_REPAIR clears */
 };
 
 SL_MUST_CHECK int sl_validator_init(struct sl_validator *v, uint32_t proxy_uid);

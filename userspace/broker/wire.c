@@ -152,7 +152,11 @@ int sl_broker_send(int sock, const struct sl_broker_msg *msg, const int *fds, si
 	return errno == ECONNRESET ? -EPIPE : -errno;
 }
 
-void sl_broker_never_wait(int fd)
+/*
+ * Closing the last descriptor of a socket with SO_LINGER waits for its peer, whatever O_NONBLOCK
+ * says, and whoever sent it decides that: so it is taken off. What makes it close with a RST stays.
+ */
+static void never_wait(int fd)
 {
 	struct linger l = { 0 };
 	socklen_t len = sizeof(l);
@@ -165,7 +169,7 @@ void sl_broker_never_wait(int fd)
 
 static void close_one(int fd)
 {
-	sl_broker_never_wait(fd);
+	never_wait(fd);
 	(void)close(fd);
 }
 

@@ -144,12 +144,6 @@ SL_MUST_CHECK int sl_broker_send(int sock, const struct sl_broker_msg *msg, cons
  */
 SL_MUST_CHECK int sl_broker_recv(int sock, bool requests, struct sl_broker_msg *ret,
 				 int fds[SL_BROKER_MAX_FDS]);
-
-/*
- * Closing the last descriptor of a socket with SO_LINGER waits for its peer, whatever O_NONBLOCK
- * says, and whoever sent it decides that: so it is taken off. What makes it close with a RST stays.
- */
-void sl_broker_never_wait(int fd);
 /* Closes what was received, -1 being none, and waits for no socket of it. */
 void sl_broker_close_fds(int fds[SL_BROKER_MAX_FDS]);
 /* Closes a channel and what nobody has read from it, as above. */
