@@ -207,6 +207,8 @@ static void find_listeners(struct rule *r, bool is_stray)
 			compare(r, NFT_CMP_EQ, &in6addr_loopback, sizeof(in6addr_loopback));
 			verdict(r, NFT_RETURN, "");
 		}
+		if (is_stray)
+			is_protocol(r, IPPROTO_TCP); /* nft would add it to the rejection */
 		find_route(r, (enum sl_nft_form)form, is_ip6, form < SL_NFT_ANY4);
 		if (is_stray)
 			reject(r, NFT_REJECT_TCP_RST, 0);
