@@ -229,6 +229,19 @@ static void begin_chain(struct rule *r, const char *name, const char *comment, c
 	r->chain = sl_nft_put_chain(r->rs, &chain);
 }
 
+/* tcp flags & mask == value, or != */
+static void tcp_flags(struct rule *r, uint32_t op, uint8_t mask, uint8_t value)
+{
+	is_protocol(r, IPPROTO_TCP);
+	PUT(r, SL_NFT_PAYLOAD, "", NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1, R(0));
+	put(r, &(struct sl_nft_expr){ .kind = SL_NFT_BITWISE,
+				      .n_values = 3,
+				      .value = { R(0), R(0), 1 },
+				      .n_data = 2,
+				      .data = { mask, 0 } });
+	compare_u8(r, op, value);
+}
+
 static void put_filter_chains(struct rule *r)
 {
 	begin_chain(r, "guard", "route_localnet must not open loopback to the network", "filter",
@@ -247,6 +260,9 @@ static void put_filter_chains(struct rule *r)
 	has_mark_in(r, SL_NFT_KILL);
 	go_to(r, "killed");
 	begin_chain(r, "killed", "", "", 0, 0);
+	/* what ends a flow may pass, the RST of the rule behind this one among it */
+	tcp_flags(r, NFT_CMP_NEQ, 0x04, 0);
+	verdict(r, NF_ACCEPT, "");
 	is_protocol(r, IPPROTO_TCP);
 	reject(r, NFT_REJECT_TCP_RST, 0);
 	verdict(r, NF_DROP, "");
@@ -352,14 +368,7 @@ void sl_nft_put_fixed_chains(struct sl_nft_ruleset *rs)
 	put_filter_chains(&r);
 	put_nat_chains(&r);
 	begin_chain(&r, "dispatch", "new flows of listeners", "", 0, 0);
-	is_protocol(&r, IPPROTO_TCP);
-	PUT(&r, SL_NFT_PAYLOAD, "", NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1, R(0));
-	put(&r, &(struct sl_nft_expr){ .kind = SL_NFT_BITWISE,
-				       .n_values = 3,
-				       .value = { R(0), R(0), 1 },
-				       .n_data = 2,
-				       .data = { 0x17, 0 } }); /* fin|syn|rst|ack */
-	compare_u8(&r, NFT_CMP_NEQ, 0x02);
+	tcp_flags(&r, NFT_CMP_NEQ, 0x17, 0x02); /* of fin, syn, rst, ack */
 	go_to(&r, "stray");
 	find_listeners(&r, false);
 	begin_chain(&r, "stray", "segments of flows that are no more", "", 0, 0);
