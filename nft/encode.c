@@ -144,7 +144,7 @@ static void put_table(struct sl_nft_batch *b, const struct sl_nft_encode *e, uin
 		nftnl_table_set_str(t, NFTNL_TABLE_NAME, e->table);
 		if (type == NFT_MSG_NEWTABLE) {
 			n = user_data(udata, NULL, 0, UDATA_COMMENT,
-				      sl_nft_text(e->wanted, e->wanted->comment));
+				      e->wanted ? sl_nft_text(e->wanted, e->wanted->comment) : "");
 			nftnl_table_set_u32(t, NFTNL_TABLE_FLAGS, flags);
 			if (n)
 				(void)nftnl_table_set_data(t, NFTNL_TABLE_USERDATA, udata, n);
@@ -469,6 +469,24 @@ int sl_nft_encode_removal(const char *table, uint32_t generation, uint32_t seq,
 	const struct sl_nft_encode e = { .table = table, .ops = &ops, .generation = generation };
 
 	return sl_nft_encode(&e, 0, 1, seq, ret);
+}
+
+int sl_nft_encode_probe(uint32_t table_flags, uint32_t generation, uint32_t seq,
+			struct sl_nft_batch *ret)
+{
+	_cleanup_(sl_nft_batch_done) struct sl_nft_batch b = { .seq = seq };
+	const struct sl_nft_encode e = { .table = "probe of owners" };
+	const struct sl_nft_encode none = { .table = "there is no such table" };
+
+	begin(&b, generation);
+	put_table(&b, &e, NFT_MSG_NEWTABLE, table_flags, 0);
+	put_table(&b, &none, NFT_MSG_DELTABLE, 0, 1);
+	end(&b);
+	if (b.oom)
+		return -ENOMEM;
+	*ret = b;
+	b = (struct sl_nft_batch){ 0 };
+	return 0;
 }
 
 size_t sl_nft_batch_op_at(const struct sl_nft_batch *b, const struct sl_nft_message *m,

@@ -48,6 +48,13 @@ SL_MUST_CHECK int sl_nft_encode(const struct sl_nft_encode *e, size_t from, size
 SL_MUST_CHECK int sl_nft_encode_removal(const char *table, uint32_t generation, uint32_t seq,
 					struct sl_nft_batch *ret);
 
+/*
+ * One that is refused in any case, and tells by which message whether the kernel knows the flags of
+ * a table: the first with -EOPNOTSUPP if not, else the second.
+ */
+SL_MUST_CHECK int sl_nft_encode_probe(uint32_t table_flags, uint32_t generation, uint32_t seq,
+				      struct sl_nft_batch *ret);
+
 /* The operation that the byte at `offset` of a message belongs to. */
 size_t sl_nft_batch_op_at(const struct sl_nft_batch *b, const struct sl_nft_message *m,
 			  uint32_t offset);

@@ -207,8 +207,8 @@ static int read_verdict(struct sl_nft_socket *s, const struct sl_nft_batch *b,
 		const struct nlmsghdr *nlh = (const void *)s->buf;
 		int left = (int)n;
 
-		if (n < 0 && errno == EINTR)
-			continue;
+		if (n < 0 && (errno == EINTR || errno == ENOBUFS))
+			continue; /* of too many answers the first are there */
 		if (n < 0 && error)
 			break; /* a refused batch need not answer to its last message */
 		if (n < 0)

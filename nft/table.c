@@ -35,6 +35,7 @@ struct sl_nft_table {
 	char name[NAME_SIZE];
 	struct sl_nft_socket socket;
 	struct mnl_socket *watch;
+	bool is_probed;                   /* `cannot_own` is known */
 	bool cannot_own;                  /* the kernel knows no TABLE_F_PERSIST */
 	struct sl_nft_ruleset *installed; /* what the kernel held at `generation`; NULL: no table */
 	bool is_known;                    /* `installed` and `generation` are */
@@ -310,6 +311,30 @@ static int commit(struct apply *a, const struct sl_nft_batch *b, struct sl_nft_f
 	return r;
 }
 
+/*
+ * Before 6.9 a table cannot outlive its owner, and then none is better. Asked apart from what is
+ * to be loaded, all of which would be refused with the table.
+ */
+static int probe_owner(struct apply *a)
+{
+	struct sl_nft_table *t = a->t;
+	_cleanup_(sl_nft_batch_done) struct sl_nft_batch b = { 0 };
+	struct sl_nft_fault fault;
+	int r;
+
+	if (t->is_probed || !a->ops.n || a->ops.op[0].kind > SL_NFT_ADD_TABLE)
+		return 0; /* no table is made */
+	r = sl_nft_encode_probe(TABLE_FLAGS, t->generation, sl_nft_socket_seq(&t->socket), &b);
+	if (r < 0)
+		return r;
+	r = sl_nft_socket_commit(&t->socket, &b, &fault);
+	if (r == -ERESTART || fault.message == SIZE_MAX || (fault.message == 0 && r != -EOPNOTSUPP))
+		return r;
+	t->cannot_own = fault.message == 0;
+	t->is_probed = true;
+	return 0;
+}
+
 static int send_ops(struct apply *a, size_t from, size_t to)
 {
 	struct sl_nft_table *t = a->t;
@@ -341,11 +366,6 @@ static int send_ops(struct apply *a, size_t from, size_t to)
 
 		if (at < a->ops.n && !(e.adopts && fault.message == 0))
 			op = &a->ops.op[at];
-	}
-	/* a kernel before 6.9 does not know the flag */
-	if (r == -EOPNOTSUPP && op && op->kind == SL_NFT_ADD_TABLE && !t->cannot_own) {
-		t->cannot_own = true;
-		return -ERESTART;
 	}
 	if (r != -ERESTART)
 		report_fault(t, a->wanted, op, &fault, r, a->report);
@@ -481,7 +501,9 @@ static int try(struct sl_nft_table *t, struct sl_nft_ruleset **wanted, struct sl
 	is_changed = a.ops.n || is_orphan(t);
 	if (is_changed) {
 		(void)watch(t, false);
-		r = send_chunks(&a);
+		r = probe_owner(&a);
+		if (r == 0)
+			r = send_chunks(&a);
 		is_disturbed = was_disturbed(t);
 	}
 	if (r == 0)

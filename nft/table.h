@@ -40,7 +40,7 @@ struct sl_nft_report {
 	size_t n_added; /* operations that took effect: elements, rules, sets, chains, counters */
 	size_t n_removed;
 	unsigned n_batches;
-	unsigned n_retries; /* others changed the kernel's rules meanwhile, or a feature is missing
+	unsigned n_retries; /* others changed the kernel's rules meanwhile
 			     */
 	bool is_replaced; /* the whole table: it had a form of another version, or foreign things */
 	bool is_adopted;  /* it was there, without an owner, and is ours now */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* WRAP: sl_nft_encode */
+/* WRAP: sl_nft_encode sl_nft_encode_probe */
 /*
  * The table against the real kernel, each test in a network namespace of its own. `nft` is the
  * other tool: what it shows, what it reads back, and what it does to our table.
@@ -14,6 +14,7 @@
 
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -50,16 +51,24 @@ int __wrap_sl_nft_encode(const struct sl_nft_encode *e, size_t from, size_t to, 
 int __wrap_sl_nft_encode(const struct sl_nft_encode *e, size_t from, size_t to, uint32_t seq,
 			 struct sl_nft_batch *ret)
 {
-	struct sl_nft_encode copy = *e;
-
-	if (is_old_kernel && copy.table_flags)
-		copy.table_flags |= 0x80; /* one that no kernel knows */
 	if (n_intruders > 0) {
 		n_intruders--;
 		assert_int_equal(
 			run("nft add table inet intruder && nft delete table inet intruder"), 0);
 	}
-	return __real_sl_nft_encode(&copy, from, to, seq, ret);
+	return __real_sl_nft_encode(e, from, to, seq, ret);
+}
+
+int __real_sl_nft_encode_probe(uint32_t table_flags, uint32_t generation, uint32_t seq,
+			       struct sl_nft_batch *ret);
+int __wrap_sl_nft_encode_probe(uint32_t table_flags, uint32_t generation, uint32_t seq,
+			       struct sl_nft_batch *ret);
+int __wrap_sl_nft_encode_probe(uint32_t table_flags, uint32_t generation, uint32_t seq,
+			       struct sl_nft_batch *ret)
+{
+	if (is_old_kernel)
+		table_flags |= 0x80; /* one that no kernel knows */
+	return __real_sl_nft_encode_probe(table_flags, generation, seq, ret);
 }
 
 static int set_up(void **state)
@@ -197,6 +206,18 @@ static void list_table(const char *file)
 		0);
 }
 
+/*
+ * Some point releases of kernels refuse what nft before 1.1 makes of a range in a concatenation,
+ * also of its own (nft_byteorder without multi-register support).
+ */
+static bool nft_may_write_ranges(void)
+{
+	return run("printf 'table inet probe { map r { type inet_proto . inet_service : mark; "
+		   "flags interval; }\n chain c { ct mark set meta l4proto . th dport map @r; "
+		   "}\n}' "
+		   "| nft -f - 2> /dev/null") == 0;
+}
+
 static void nft_reads_what_it_shows(void **state)
 {
 	struct sl_nft_table *t;
@@ -214,9 +235,13 @@ static void nft_reads_what_it_shows(void **state)
 	if (run("nft --version | grep -q 'v1\\.0\\.6 '") == 0)
 		assert_int_equal(run("diff -u tests/nft/every_kind.nft %s/shown >&2", dir), 0);
 	assert_int_equal(enter_netns(), 0);
-	assert_int_equal(run("nft -f %s/shown", dir), 0);
-	list_table("again");
-	assert_int_equal(run("diff -u %s/shown %s/again >&2", dir, dir), 0);
+	if (nft_may_write_ranges()) {
+		assert_int_equal(run("nft -f %s/shown", dir), 0);
+		list_table("again");
+		assert_int_equal(run("diff -u %s/shown %s/again >&2", dir, dir), 0);
+	} else {
+		print_message("this kernel refuses ranges as this nft writes them\n");
+	}
 	test_routes_done(&routes);
 }
 
@@ -529,6 +554,26 @@ static void tables_of_others_are_not_touched(void **state)
 	test_routes_done(&routes);
 }
 
+static void it_takes_the_right_to_do_so(void **state)
+{
+	pid_t pid;
+	int status = -1;
+
+	NEEDS_ROOT();
+	(void)state;
+	pid = fork();
+	if (pid == 0) {
+		struct sl_nft_table *t = NULL;
+
+		if (setresuid(65534, 65534, 65534) < 0)
+			_exit(1);
+		_exit(sl_nft_table_open("sluice", &t) == -EPERM && !t ? 0 : 2);
+	}
+	assert_true(pid > 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 static void many_routes(struct test_routes *t, size_t n)
 {
 	test_routes_init(t, n);
@@ -634,6 +679,7 @@ int main(void)
 		cmocka_unit_test_setup(what_others_do_is_noticed_and_repaired, set_up),
 		cmocka_unit_test_setup(an_owned_table_is_left_alone, set_up),
 		cmocka_unit_test_setup(tables_of_others_are_not_touched, set_up),
+		cmocka_unit_test_setup(it_takes_the_right_to_do_so, set_up),
 		cmocka_unit_test_setup(a_large_first_load_takes_batches, set_up),
 		cmocka_unit_test_setup(figures, set_up),
 	};
