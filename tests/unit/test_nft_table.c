@@ -605,6 +605,36 @@ static void a_large_first_load_takes_batches(void **state)
 	test_routes_done(&routes);
 }
 
+/* The refusal comes in the second batch; the first was in the kernel by then. */
+static void a_large_first_load_leaves_no_half(void **state)
+{
+	struct sl_nft_ruleset *none = NULL;
+	struct sl_nft_report report;
+	struct sl_nft_table *t;
+	struct test_routes routes;
+
+	NEEDS_ROOT();
+	(void)state;
+	many_routes(&routes, 52000);
+	routes.n -= 2;
+	for (int i = 0; i < 2; i++) {
+		struct sl_nft_route *r = test_route(&routes, i ? "upper" : "lower");
+
+		test_listen(r, NULL, (uint16_t)(60000 + i * 50), (uint16_t)(60100 + i * 50));
+		test_target(r, "10.0.0.1", 0, 1);
+	}
+	t = open_table();
+	assert_int_equal(try_apply(t, &routes, &report), -EEXIST);
+	assert_int_equal(report.n_batches, 2);
+	assert_string_equal(report.route, "upper");
+	assert_int_equal(sl_nft_table_read(t, &none), -ENOENT);
+	routes.n = 10;
+	apply(t, &routes);
+	assert_installed(t, &routes);
+	sl_nft_table_close(t);
+	test_routes_done(&routes);
+}
+
 static uint64_t now_us(void)
 {
 	struct timespec ts;
@@ -681,6 +711,7 @@ int main(void)
 		cmocka_unit_test_setup(tables_of_others_are_not_touched, set_up),
 		cmocka_unit_test_setup(it_takes_the_right_to_do_so, set_up),
 		cmocka_unit_test_setup(a_large_first_load_takes_batches, set_up),
+		cmocka_unit_test_setup(a_large_first_load_leaves_no_half, set_up),
 		cmocka_unit_test_setup(figures, set_up),
 	};
 
