@@ -163,12 +163,13 @@ static void is_dnat(struct rule *r)
 	compare(r, NFT_CMP_NEQ, &none, sizeof(none));
 }
 
-static void not_local_returns(struct rule *r)
+/* `op` NFT_CMP_EQ: for local destinations; NFT_CMP_NEQ: for others */
+static void local_returns(struct rule *r, uint32_t op)
 {
 	const uint32_t local = RTN_LOCAL;
 
 	PUT(r, SL_NFT_FIB, "", R(0), NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR);
-	compare(r, NFT_CMP_NEQ, &local, sizeof(local));
+	compare(r, op, &local, sizeof(local));
 	verdict(r, NFT_RETURN, "");
 }
 
@@ -192,29 +193,13 @@ static void reject(struct rule *r, uint32_t type, uint32_t code)
 	end_rule(r);
 }
 
-/* For each table of listeners, those of one address before those of all. */
-static void find_listeners(struct rule *r, bool is_stray)
+/* There is no route_localnet for IPv6: a client on ::1 would reach nobody. */
+static void loopback6_returns(struct rule *r)
 {
-	for (int form = SL_NFT_LISTEN4; form <= SL_NFT_ANY6_RANGE; form++) {
-		bool is_ip6 = form % 2;
-
-		if (form == SL_NFT_ANY4)
-			not_local_returns(r);
-		if (form == SL_NFT_ANY4 && !is_stray) {
-			/* There is no route_localnet for IPv6: a client on ::1 reaches nobody. */
-			is_family(r, true);
-			load_address(r, true, false, R(0));
-			compare(r, NFT_CMP_EQ, &in6addr_loopback, sizeof(in6addr_loopback));
-			verdict(r, NFT_RETURN, "");
-		}
-		if (is_stray)
-			is_protocol(r, IPPROTO_TCP); /* nft would add it to the rejection */
-		find_route(r, (enum sl_nft_form)form, is_ip6, form < SL_NFT_ANY4);
-		if (is_stray)
-			reject(r, NFT_REJECT_TCP_RST, 0);
-		else
-			go_to(r, "routed");
-	}
+	is_family(r, true);
+	load_address(r, true, false, R(0));
+	compare(r, NFT_CMP_EQ, &in6addr_loopback, sizeof(in6addr_loopback));
+	verdict(r, NFT_RETURN, "");
 }
 
 /* Sets the chain that rules are written to; base chains have a type. */
@@ -240,6 +225,38 @@ static void tcp_flags(struct rule *r, uint32_t op, uint8_t mask, uint8_t value)
 				      .n_data = 2,
 				      .data = { mask, 0 } });
 	compare_u8(r, op, value);
+}
+
+/* Those of one address before those of all. */
+static void put_dispatch_chain(struct rule *r)
+{
+	begin_chain(r, "dispatch", "new flows of listeners", "", 0, 0);
+	tcp_flags(r, NFT_CMP_NEQ, 0x17, 0x02); /* of fin, syn, rst, ack */
+	go_to(r, "stray");
+	for (int form = SL_NFT_LISTEN4; form <= SL_NFT_ANY6_RANGE; form++) {
+		if (form == SL_NFT_ANY4) {
+			local_returns(r, NFT_CMP_NEQ);
+			loopback6_returns(r);
+		}
+		find_route(r, (enum sl_nft_form)form, form % 2, form < SL_NFT_ANY4);
+		go_to(r, "routed");
+	}
+}
+
+/*
+ * Segments that begin no flow are never translated: their flow has lost its entry, or had none,
+ * because a socket of this host carries it since before conntrack. Local destinations are left
+ * to the stack, which knows its sockets, and answers by RST for the others.
+ */
+static void put_stray_chain(struct rule *r)
+{
+	begin_chain(r, "stray", "segments that begin no flow", "", 0, 0);
+	local_returns(r, NFT_CMP_EQ);
+	for (int form = SL_NFT_LISTEN4; form < SL_NFT_ANY4; form++) {
+		is_protocol(r, IPPROTO_TCP); /* nft would add it to the rejection */
+		find_route(r, (enum sl_nft_form)form, form % 2, true);
+		reject(r, NFT_REJECT_TCP_RST, 0);
+	}
 }
 
 static void put_filter_chains(struct rule *r)
@@ -367,12 +384,8 @@ void sl_nft_put_fixed_chains(struct sl_nft_ruleset *rs)
 
 	put_filter_chains(&r);
 	put_nat_chains(&r);
-	begin_chain(&r, "dispatch", "new flows of listeners", "", 0, 0);
-	tcp_flags(&r, NFT_CMP_NEQ, 0x17, 0x02); /* of fin, syn, rst, ack */
-	go_to(&r, "stray");
-	find_listeners(&r, false);
-	begin_chain(&r, "stray", "segments of flows that are no more", "", 0, 0);
-	find_listeners(&r, true);
+	put_dispatch_chain(&r);
+	put_stray_chain(&r);
 	put_routed_chain(&r);
 	put_refuse_chains(&r);
 	sl_str_done(&r.code);

@@ -622,11 +622,41 @@ static void segments_of_lost_flows_are_answered(void **state)
 	close(server);
 }
 
+/*
+ * The table begins conntrack, to which everything that is there already is new: what this host's
+ * own sockets carry on the port goes on, and new connections take the other way.
+ */
+static void connections_of_sockets_go_on(void **state)
+{
+	struct sl_nft_route *r;
+	int own, server, ends[2];
+
+	NEEDS_ROOT();
+	(void)state;
+	own = bound(PROXY, "0.0.0.0", 80, SOCK_STREAM);
+	server = bound(BACKEND, "10.92.0.2", 8080, SOCK_STREAM);
+	exchange_tcp(CLIENT, "10.91.0.2", "10.91.0.1", 80, own, "10.91.0.2", ends);
+	r = test_route(&routes, "a");
+	test_listen(r, NULL, 80, 80);
+	test_target(r, "10.92.0.2", 8080, 1);
+	apply();
+	for (int i = 0; i < 3; i++) {
+		assert_true(is_carried(ends[0], ends[1]));
+		assert_true(is_carried(ends[1], ends[0]));
+	}
+	exchange_tcp(CLIENT, "10.91.0.2", "10.91.0.1", 80, server, "10.91.0.2", NULL);
+	close(ends[0]);
+	close(ends[1]);
+	close(own);
+	close(server);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(connections_of_sockets_go_on), /* first: without conntrack so far */
 		TEST(one_target),
 		TEST(clients_on_this_host),
 		TEST(ranges),
