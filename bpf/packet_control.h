@@ -67,6 +67,7 @@ static __always_inline void copy_socket(struct tcp_sock *tp, struct sl_packet_so
 	to->cookie = (__u64)tp->inet_conn.icsk_inet.sk.__sk_common.skc_cookie.counter;
 	to->state = tp->inet_conn.icsk_inet.sk.__sk_common.skc_state;
 	to->rcv_nxt = tp->rcv_nxt;
+	to->rcv_wup = tp->rcv_wup;
 	to->rcv_edge = tp->rcv_wup + tp->rcv_wnd;
 	to->copied_seq = tp->copied_seq;
 	to->snd_una = tp->snd_una;

@@ -128,6 +128,9 @@ static enum sl_engine_reason check_pair(struct attempt *a)
 	why = sl_packet_eligible(&a->sock[SL_PACKET_CLIENT].tcp, &a->sock[SL_PACKET_BACKEND].tcp);
 	if (why != SL_WHY_ELIGIBLE)
 		return why;
+	/* Its port may be somebody else's by now. */
+	if (!a->b->has_old_ports && sl_flow_is_elsewhere(a->b, a->key))
+		return SL_WHY_PORT_RANGE_FULL;
 	/* An id is of one connection; an honest worker asks no more once it was told yes. */
 	if (sl_flow_find(&a->b->table, a->msg->conn_id))
 		return SL_WHY_NO_PRIVILEGE;
@@ -272,12 +275,27 @@ static int freeze(const struct attempt *a)
 	return r;
 }
 
-/* An acknowledgement held back would leave later than the clock is read, and look old then. */
-static void acknowledge(int fd)
+/*
+ * An acknowledgement held back would leave later than the clock is read, and look old then: now.
+ * From here on they are held back, for TCP_DELACK_MIN (40 ms, net/tcp.h) at least. A processor may
+ * be between the filter and the socket with a packet for as long as a hypervisor stops it; nothing
+ * is lost by one that arrives behind the commit as long as its sender does not hear of it.
+ */
+static void acknowledge_now_or_late(int fd)
 {
-	int now = 1;
+	const int now = 1;
+	const int later = 0;
 
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &now, sizeof(now));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &later, sizeof(later));
+}
+
+/* More than one segment at once would be acknowledged all the same, if there were room for more. */
+static void leave_no_room(int fd)
+{
+	const int least = 0;
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &least, sizeof(least));
 }
 
 static void thaw_one(const struct attempt *a, int side)
@@ -310,7 +328,7 @@ static int commit(struct attempt *a)
 	fill_direction(a, SL_PACKET_BACKEND, &q->flow[SL_PACKET_BACKEND]);
 	r = freeze(a);
 	for (int i = 0; r == 0 && i < 2; i++) {
-		acknowledge(a->fd[i]);
+		acknowledge_now_or_late(a->fd[i]);
 		r = get_clock(a->fd[i], &q->ts_now[i]);
 	}
 	if (r == 0)
@@ -341,6 +359,7 @@ static void keep(struct attempt *a)
 	struct sl_linger_pair pair = { .conn_id = a->msg->conn_id };
 
 	for (int i = 0; i < 2; i++) {
+		leave_no_room(a->fd[i]);
 		sl_broker_never_wait(a->fd[i]);
 		pair.cookie[i] = a->sock[i].cookie;
 		pair.rcv_nxt[i] = a->rcv_nxt[i];
@@ -497,4 +516,32 @@ void sl_handover_resolve(struct sl_peer *p, const struct sl_broker_msg *msg,
 	enum sl_engine_reason why = resolve(&a, p);
 
 	reply(p, &a, why, started_us);
+}
+
+/* ---- with no room for the sockets ---- */
+
+/*
+ * What is in the kernel needs none. Of what is not, the sockets may be in repair mode: nobody can
+ * take them out of it without having them, and an answer would say that they are as they were.
+ */
+static bool is_resolved(struct sl_peer *p, const struct sl_broker_msg *msg)
+{
+	struct sl_kflow *f = sl_flow_find(&p->broker->table, msg->conn_id);
+
+	if (!f)
+		return false;
+	if (!f->owner || f->owner->proxy == p->proxy)
+		give(f, p);
+	return true;
+}
+
+void sl_handover_without(struct sl_peer *p, const struct sl_broker_msg *msg)
+{
+	struct attempt a = { .b = p->broker, .msg = msg };
+	uint64_t started_us = sl_loop_now_us(p->broker->loop);
+
+	if (msg->type == SL_BROKER_HANDOVER)
+		reply(p, &a, SL_WHY_RATE_LIMITED, started_us);
+	else if (is_resolved(p, msg))
+		reply(p, &a, SL_WHY_ELIGIBLE, started_us);
 }

@@ -12,8 +12,11 @@
 #include "broker/life.h"
 #include "broker/state.h"
 
-/* Longer than a packet is under way between the hook and a socket of this host. */
-#define LINGER_MS 50
+/*
+ * Longer than a packet is under way between the hook and a socket of this host, and shorter than
+ * the sockets hold back acknowledgements.
+ */
+#define LINGER_MS 30
 #define MAX_PAIRS 8192
 /* Descriptors for everything else. */
 #define SPARE_FDS 256
@@ -56,7 +59,15 @@ void sl_linger_done(struct sl_linger *l)
 	*l = (struct sl_linger){ 0 };
 }
 
-/* Acknowledged by us, and never seen by the other side: only a reset is honest now. */
+static bool is_ahead(uint32_t a, uint32_t b)
+{
+	return (int32_t)(a - b) > 0;
+}
+
+/*
+ * Acknowledged by us, and never seen by the other side: only a reset is honest now. What is not
+ * acknowledged comes again, and goes past us then.
+ */
 static bool has_late_data(struct sl_broker *b, const struct sl_linger_pair *pair)
 {
 	struct sl_packet_request *q = sl_packet_request(b->packet);
@@ -67,8 +78,8 @@ static bool has_late_data(struct sl_broker *b, const struct sl_linger_pair *pair
 	if (sl_packet_run(b->packet) < 0)
 		return true;
 	/* Sockets that are gone: someone has left repair mode, and answers for what follows. */
-	return q->result == SL_PACKET_DONE &&
-	       (q->sock[0].rcv_nxt != pair->rcv_nxt[0] || q->sock[1].rcv_nxt != pair->rcv_nxt[1]);
+	return q->result == SL_PACKET_DONE && (is_ahead(q->sock[0].rcv_wup, pair->rcv_nxt[0]) ||
+					       is_ahead(q->sock[1].rcv_wup, pair->rcv_nxt[1]));
 }
 
 /* A RST, unlike all else that misses the hook, does not come again. */
@@ -111,8 +122,13 @@ static void forget_tracked(struct sl_broker *b, const struct sl_linger_pair *pai
 
 static void finish(struct sl_broker *b, struct sl_linger_pair *pair)
 {
-	struct sl_kflow *f = sl_flow_find(&b->table, pair->conn_id);
+	struct sl_kflow *f;
 
+	if (pair->fd[SL_PACKET_CLIENT] < 0) /* the tuple may be another connection's by now */
+		return;
+	f = sl_flow_find(&b->table, pair->conn_id);
+	if (f)
+		f->is_lingering = false;
 	if (b->packet && f && f->stage != SL_KFLOW_OVER)
 		check_late(b, f, pair);
 	close_pair(pair);
@@ -134,12 +150,33 @@ static void on_timer(struct sl_timer *timer)
 		sl_timer_start(b->loop, timer, l->ring[l->first].at_ms, on_timer);
 }
 
+void sl_linger_end(struct sl_kflow *f)
+{
+	struct sl_broker *b = f->broker;
+	struct sl_linger *l = &b->linger;
+
+	if (!f->is_lingering)
+		return;
+	f->is_lingering = false;
+	for (size_t i = 0; i < l->n; i++) {
+		struct sl_linger_pair *pair = &l->ring[(l->first + i) % l->max];
+
+		if (pair->conn_id != f->conn_id || pair->fd[SL_PACKET_CLIENT] < 0)
+			continue;
+		close_pair(pair);
+		forget_tracked(b, pair);
+	}
+}
+
 void sl_linger_add(struct sl_broker *b, const struct sl_linger_pair *pair)
 {
 	struct sl_linger *l = &b->linger;
 	struct sl_linger_pair *at = &l->ring[(l->first + l->n++) % l->max];
+	struct sl_kflow *f = sl_flow_find(&b->table, pair->conn_id);
 
 	*at = *pair;
+	if (f)
+		f->is_lingering = true;
 	/* Of the clock, not of the turn, which may be long in a storm. */
 	at->at_ms = sl_loop_now_us(b->loop) / 1000 + LINGER_MS;
 	if (!sl_timer_is_armed(&l->timer))

@@ -54,17 +54,13 @@ static bool is_theirs(const struct sl_validator *v, int fd)
 	       (v->proxy_uid == UINT32_MAX || st.st_uid == v->proxy_uid);
 }
 
+/* Other families may have a protocol of that number; only TCP tells TCP_INFO, asked next. */
 static enum sl_engine_reason check_kind(const struct sl_validator *v, int fd)
 {
 	uint64_t netns;
-	int domain;
-	int type;
 	int proto;
 
-	if (!is_theirs(v, fd) || get_int(fd, SOL_SOCKET, SO_DOMAIN, &domain) < 0 ||
-	    (domain != AF_INET && domain != AF_INET6) ||
-	    get_int(fd, SOL_SOCKET, SO_TYPE, &type) < 0 || type != SOCK_STREAM ||
-	    get_int(fd, SOL_SOCKET, SO_PROTOCOL, &proto) < 0)
+	if (!is_theirs(v, fd) || get_int(fd, SOL_SOCKET, SO_PROTOCOL, &proto) < 0)
 		return SL_WHY_NO_PRIVILEGE;
 	if (proto == IPPROTO_MPTCP)
 		return SL_WHY_MPTCP;
@@ -128,9 +124,11 @@ enum sl_engine_reason sl_validate_sock(const struct sl_validator *v, int fd,
 
 	if (why != SL_WHY_NONE)
 		return why;
+	if (get_tcp(fd, &s.tcp) < 0)
+		return SL_WHY_NO_PRIVILEGE;
 	if (has_ulp(fd))
 		return SL_WHY_NEEDS_TLS;
-	if (get_tcp(fd, &s.tcp) < 0 || get_cookie(fd, SO_COOKIE, &s.cookie) < 0 ||
+	if (get_cookie(fd, SO_COOKIE, &s.cookie) < 0 ||
 	    get_int(fd, SOL_SOCKET, SO_REUSEADDR, &s.reuse) < 0)
 		return SL_WHY_NO_PRIVILEGE;
 	if (get_names(fd, &s.local, &s.peer) < 0)

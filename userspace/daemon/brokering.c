@@ -9,12 +9,15 @@
 #include "base/log.h"
 #include "broker/policy.h"
 #include "daemon/state.h"
+#include "proxy/handover.h"
 
 /* Loading takes the kernel's verifier a fraction of a second. */
 #define START_WAIT_MS 20000
 #define STOP_WAIT_MS 2000
 /* Relays are stopped for connections it is asked about. */
 #define END_WAIT_MS 500
+_Static_assert(SL_HANDOVER_DOUBT_MS > SL_BACKOFF_MAX_MS + START_WAIT_MS,
+	       "connections in doubt wait for the next broker, however late it is started");
 #define OWN_EXE "/proc/self/exe"
 
 static void start(struct sl_supervisor *s);
@@ -159,6 +162,7 @@ static void start(struct sl_supervisor *s)
 	b->was_started = true;
 	sl_timer_start(s->loop, &b->child->deadline, sl_loop_now_ms(s->loop) + START_WAIT_MS,
 		       on_start_deadline);
+	sl_supervisor_send_facts(s);
 	sl_supervisor_send_options(s, b->child);
 	send_policy(s);
 	/* The current one last, which is then the one that is told of flows. */
@@ -350,6 +354,7 @@ static void on_ended(void *arg, struct sl_child *c, const struct sl_child_end *e
 	uint64_t wait_ms;
 
 	b->child = NULL;
+	sl_supervisor_send_facts(s);
 	b->is_replaced = false;
 	if (s->stopping && sl_list_is_empty(&s->children)) {
 		sl_info("broker process %d %s", (int)c->pid, end->text);

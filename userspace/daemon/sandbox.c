@@ -443,6 +443,7 @@ static const struct option broker_sockopts[] = {
 	{ SOL_SOCKET, SO_ATTACH_BPF },
 	{ SOL_SOCKET, SO_DETACH_BPF },
 	{ SOL_SOCKET, SO_LINGER },
+	{ SOL_SOCKET, SO_RCVBUF },
 	{ SOL_SOCKET, SO_REUSEADDR },
 	{ SOL_SOCKET, SO_PASSCRED },
 	{ SOL_NETLINK, NETLINK_EXT_ACK }, /* libbpf, for clsact */
