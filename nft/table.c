@@ -17,7 +17,7 @@
 #include "nft/encode.h"
 #include "nft/socket.h"
 
-#define NAME_SIZE 64
+#define NAME_SIZE 65
 #define TRIES 16
 #define WATCH_BUFFER (1 << 20)
 /* Chains whose rules changed are asked for handles one by one; more, and all is read next time. */

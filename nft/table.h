@@ -24,7 +24,7 @@ struct sl_nft_table;
 
 /*
  * -EPERM: without CAP_NET_ADMIN; -EOPNOTSUPP: the kernel has no nf_tables. `name` is copied; at
- * most 63 bytes (-EINVAL).
+ * most 64 bytes (-EINVAL).
  */
 SL_MUST_CHECK int sl_nft_table_open(const char *name, struct sl_nft_table **ret);
 void sl_nft_table_close(struct sl_nft_table *t);
