@@ -20,12 +20,12 @@ VERSION := 0.1.0
 Q       := $(if $(filter 1,$V),,@)
 say      = $(if $(filter 1,$V),,@printf '  %-7s %s\n' $(1) $(2))
 
-PKGS := libbpf yaml-0.1 jansson libcares libcap-ng libseccomp libssl libcrypto
+PKGS := libbpf yaml-0.1 jansson libcares libcap-ng libseccomp libssl libcrypto libnftnl libmnl
 WARN := -Wall -Wextra -Werror -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes \
 	-Wswitch-enum -Wvla -fno-common
 HARD := -fstack-protector-strong -fPIE $(if $(SAN)$(COV),,-D_FORTIFY_SOURCE=2)
 ALL_CFLAGS := -std=gnu11 -D_GNU_SOURCE -DSL_VERSION='"$(VERSION)"' -pthread $(WARN) $(HARD) \
-	-Iuserspace -Ibpf -isystem $O/gen $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(CFLAGS)
+	-Iuserspace -Ibpf -I. -isystem $O/gen $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(CFLAGS)
 ALL_LDFLAGS := -pthread -pie -Wl,-z,relro,-z,now $(LDFLAGS)
 LDLIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm
 ifneq ($(SAN),)
@@ -41,7 +41,7 @@ endif
 BPF_CFLAGS := -g -O2 -mcpu=v3 -target bpf -Wall -Wextra -Werror \
 	-idirafter /usr/include/$(shell $(CC) -print-multiarch 2>/dev/null) -Ibpf
 
-SRC   := $(wildcard userspace/*/*.c)
+SRC   := $(wildcard userspace/*/*.c nft/*.c)
 MAIN  := userspace/daemon/main.c
 OBJ   := $(SRC:%.c=$O/%.o)
 LIB   := $O/libsluice.a
@@ -50,10 +50,10 @@ CORE  := $(filter $O/userspace/core/%,$(OBJ))
 BPF   := $(wildcard bpf/*.bpf.c)
 SKEL  := $(BPF:bpf/%.bpf.c=$O/gen/%.skel.h)
 UNIT  := $(patsubst tests/unit/%.c,$O/unit/%,$(wildcard tests/unit/test_*.c))
-VMUNIT := guard sklookup packet% broker%
+VMUNIT := guard sklookup packet% broker% nft%
 FUZZ  := $(patsubst tests/fuzz/%.c,$O/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 TESTTOOLS := $(patsubst tests/lib/%.c,$O/testlib/%,$(wildcard tests/lib/*.c))
-CFILES := $(wildcard userspace/*/*.[ch] bpf/*.[ch] tools/*.[ch] tests/*/*.[ch])
+CFILES := $(wildcard userspace/*/*.[ch] nft/*.[ch] bpf/*.[ch] tools/*.[ch] tests/*/*.[ch])
 SCRIPTS = $(shell grep -lE '^\#!.*(ba)?sh' $$(git ls-files -- '*.sh' .ci/run tests/e2e tools 2>/dev/null) 2>/dev/null)
 
 all: $O/sluiced $O/sluice
@@ -92,6 +92,11 @@ $O/gen/%.skel.h: $O/bpf/%.bpf.o
 	$Q$(BPFTOOL) gen skeleton $< name sl_$*_bpf > $@
 
 $O/userspace/%.o: userspace/%.c $O/flags | $(SKEL)
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$Q$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+$O/nft/%.o: nft/%.c $O/flags
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$Q$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@

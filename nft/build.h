@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_NFT_BUILD_H
+#define SL_NFT_BUILD_H
+
+#include "base/addr.h"
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "core/balance.h"
+#include "core/ip_set.h"
+#include "nft/ruleset.h"
+
+/*
+ * Routes that the kernel forwards by NAT, and the ruleset that makes it do so. Nothing here
+ * is kept after the call: names, lists and arrays stay the caller's.
+ */
+
+enum sl_nft_protocol {
+	SL_NFT_TCP = 1,
+	SL_NFT_UDP = 2,
+};
+
+enum sl_nft_state {
+	SL_NFT_ON = 0,
+	SL_NFT_DRAINING, /* no new flows; those there are go on */
+	SL_NFT_KILLED,   /* no new flows; packets of those there are are answered by RST, or dropped
+			  */
+};
+
+/* What a client meets that is not let in, or for which no target is left. */
+enum sl_nft_refusal {
+	SL_NFT_REFUSE_RESET = 0, /* RST; UDP: ICMP port unreachable */
+	SL_NFT_REFUSE_ICMP,      /* ICMP administratively prohibited */
+	SL_NFT_REFUSE_DROP,      /* silence */
+};
+
+struct sl_nft_listener {
+	/* without port. AF_UNSPEC: every local address; 0.0.0.0 or ::, every one of that family */
+	struct sl_addr ip;
+	uint16_t from;
+	uint16_t to; /* inclusive */
+};
+
+struct sl_nft_target {
+	const char *name;    /* identifies it over time: the address as the operator wrote it */
+	struct sl_addr addr; /* port 0: the port the client connected to */
+	uint32_t weight;     /* 0: no new flows */
+	bool is_down;        /* by a health check: its slots go to others for now */
+};
+
+/* Token bucket; rate 0: no limit. */
+struct sl_nft_rate {
+	uint32_t rate;
+	uint32_t seconds; /* per so many: 1, 60, 3600 */
+	uint32_t burst;   /* at once */
+};
+
+struct sl_nft_route {
+	const char *name; /* at most 64 bytes */
+	/* conntrack mark of its flows, not 0; its number in the names of what it has of its own */
+	uint32_t mark;
+	enum sl_nft_state state;
+	unsigned protocols; /* SL_NFT_TCP | SL_NFT_UDP */
+	const struct sl_nft_listener *listeners;
+	size_t n_listeners;
+	/*
+	 * Of both families; a family without any is not listened on, except where there is no
+	 * target at all, which refuses everybody. In one family all keep the port or none does.
+	 */
+	const struct sl_nft_target *targets;
+	size_t n_targets;
+	enum sl_balance balance; /* least_conn, which the kernel cannot do, counts as round robin */
+	bool masquerade;         /* else the target sees the client's address */
+	const struct sl_ip_set *allow; /* built, without globs; NULL: everybody */
+	const struct sl_ip_set *deny;  /* likewise; NULL: nobody. Wins over `allow` */
+	uint32_t max_connections;      /* 0: no limit */
+	struct sl_nft_rate connections;
+	struct sl_nft_rate packets; /* of clients, not counting the first of each flow */
+	enum sl_nft_refusal refusal;
+};
+
+/*
+ * The sorted ruleset. -EINVAL with `why` where two routes want the same listener (both are named),
+ * or a route is none that the kernel could carry; -ENOMEM. What overlaps of port ranges
+ * only the kernel tells.
+ */
+SL_MUST_CHECK int sl_nft_build(const struct sl_nft_route *routes, size_t n,
+			       struct sl_nft_ruleset **ret, struct sl_str *why);
+
+/*
+ * Calls `fn` for each route that a ruleset has, also one read from the kernel: so the numbers of
+ * routes survive the process that gave them. Ends early with what `fn` returned, if not 0.
+ */
+typedef int (*sl_nft_route_fn)(void *arg, uint32_t mark, const char *name);
+int sl_nft_each_route(const struct sl_nft_ruleset *rs, sl_nft_route_fn fn, void *arg);
+
+/* The name of the counter of a route: how many flows it was given. */
+void sl_nft_counter_name(uint32_t mark, char ret[SL_NFT_NAME]);
+
+#endif

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "nft/codec.h"
+
+#include <stdio.h> /* libnftnl/expr.h needs it */
+
+#include <libnftnl/expr.h>
+#include <linux/netfilter/nf_tables.h>
+#include <string.h>
+
+enum width {
+	NO_VALUE = 0,
+	REG, /* 32 bits; may be absent, which is not the same as 0 */
+	U8,
+	U32,
+	U64,
+};
+
+static const struct shape {
+	const char *name;
+	struct {
+		uint16_t attr;
+		enum width width;
+	} value[SL_NFT_VALUES];
+	uint16_t text;    /* 0: none */
+	uint16_t data[2]; /* 0: none */
+} shapes[SL_NFT_EXPR_COUNT_] = {
+	[SL_NFT_META] = { "meta",
+			  { { NFTNL_EXPR_META_KEY, U32 }, { NFTNL_EXPR_META_DREG, REG } },
+			  0,
+			  { 0 } },
+	[SL_NFT_CT] = { "ct",
+			{ { NFTNL_EXPR_CT_KEY, U32 },
+			  { NFTNL_EXPR_CT_DREG, REG },
+			  { NFTNL_EXPR_CT_SREG, REG } },
+			0,
+			{ 0 } },
+	[SL_NFT_PAYLOAD] = { "payload",
+			     { { NFTNL_EXPR_PAYLOAD_BASE, U32 },
+			       { NFTNL_EXPR_PAYLOAD_OFFSET, U32 },
+			       { NFTNL_EXPR_PAYLOAD_LEN, U32 },
+			       { NFTNL_EXPR_PAYLOAD_DREG, REG } },
+			     0,
+			     { 0 } },
+	[SL_NFT_CMP] = { "cmp",
+			 { { NFTNL_EXPR_CMP_SREG, REG }, { NFTNL_EXPR_CMP_OP, U32 } },
+			 0,
+			 { NFTNL_EXPR_CMP_DATA } },
+	[SL_NFT_BITWISE] = { "bitwise",
+			     { { NFTNL_EXPR_BITWISE_SREG, REG },
+			       { NFTNL_EXPR_BITWISE_DREG, REG },
+			       { NFTNL_EXPR_BITWISE_LEN, U32 } },
+			     0,
+			     { NFTNL_EXPR_BITWISE_MASK, NFTNL_EXPR_BITWISE_XOR } },
+	[SL_NFT_LOOKUP] = { "lookup",
+			    { { NFTNL_EXPR_LOOKUP_SREG, REG },
+			      { NFTNL_EXPR_LOOKUP_DREG, REG },
+			      { NFTNL_EXPR_LOOKUP_FLAGS, U32 } },
+			    NFTNL_EXPR_LOOKUP_SET,
+			    { 0 } },
+	[SL_NFT_VERDICT] = { "immediate",
+			     { { NFTNL_EXPR_IMM_VERDICT, U32 } },
+			     NFTNL_EXPR_IMM_CHAIN,
+			     { 0 } },
+	[SL_NFT_VALUE] = { "immediate",
+			   { { NFTNL_EXPR_IMM_DREG, REG } },
+			   0,
+			   { NFTNL_EXPR_IMM_DATA } },
+	[SL_NFT_NAT] = { "nat",
+			 { { NFTNL_EXPR_NAT_TYPE, U32 },
+			   { NFTNL_EXPR_NAT_FAMILY, U32 },
+			   { NFTNL_EXPR_NAT_REG_ADDR_MIN, REG },
+			   { NFTNL_EXPR_NAT_REG_PROTO_MIN, REG } },
+			 0,
+			 { 0 } },
+	[SL_NFT_MASQUERADE] = { "masq", { { 0, NO_VALUE } }, 0, { 0 } },
+	[SL_NFT_FIB] = { "fib",
+			 { { NFTNL_EXPR_FIB_DREG, REG },
+			   { NFTNL_EXPR_FIB_RESULT, U32 },
+			   { NFTNL_EXPR_FIB_FLAGS, U32 } },
+			 0,
+			 { 0 } },
+	[SL_NFT_REJECT] = { "reject",
+			    { { NFTNL_EXPR_REJECT_TYPE, U32 }, { NFTNL_EXPR_REJECT_CODE, U8 } },
+			    0,
+			    { 0 } },
+	[SL_NFT_LIMIT] = { "limit",
+			   { { NFTNL_EXPR_LIMIT_RATE, U64 },
+			     { NFTNL_EXPR_LIMIT_UNIT, U64 },
+			     { NFTNL_EXPR_LIMIT_BURST, U32 },
+			     { NFTNL_EXPR_LIMIT_TYPE, U32 },
+			     { NFTNL_EXPR_LIMIT_FLAGS, U32 } },
+			   0,
+			   { 0 } },
+	[SL_NFT_CONNLIMIT] = { "connlimit",
+			       { { NFTNL_EXPR_CONNLIMIT_COUNT, U32 },
+				 { NFTNL_EXPR_CONNLIMIT_FLAGS, U32 } },
+			       0,
+			       { 0 } },
+	[SL_NFT_NUMGEN] = { "numgen",
+			    { { NFTNL_EXPR_NG_DREG, REG },
+			      { NFTNL_EXPR_NG_MODULUS, U32 },
+			      { NFTNL_EXPR_NG_TYPE, U32 },
+			      { NFTNL_EXPR_NG_OFFSET, U32 } },
+			    0,
+			    { 0 } },
+	[SL_NFT_HASH] = { "hash",
+			  { { NFTNL_EXPR_HASH_SREG, REG },
+			    { NFTNL_EXPR_HASH_DREG, REG },
+			    { NFTNL_EXPR_HASH_LEN, U32 },
+			    { NFTNL_EXPR_HASH_MODULUS, U32 },
+			    { NFTNL_EXPR_HASH_SEED, U32 },
+			    { NFTNL_EXPR_HASH_TYPE, U32 },
+			    { NFTNL_EXPR_HASH_OFFSET, U32 } },
+			  0,
+			  { 0 } },
+	[SL_NFT_COUNTER_MAP] = { "objref",
+				 { { NFTNL_EXPR_OBJREF_SET_SREG, REG } },
+				 NFTNL_EXPR_OBJREF_SET_NAME,
+				 { 0 } },
+};
+
+static void set_value(struct nftnl_expr *k, uint16_t attr, enum width width, uint32_t value)
+{
+	switch (width) {
+	case REG:
+		if (value != SL_NFT_NO_REG)
+			nftnl_expr_set_u32(k, attr, value);
+		break;
+	case U8:
+		nftnl_expr_set_u8(k, attr, (uint8_t)value);
+		break;
+	case U32:
+		nftnl_expr_set_u32(k, attr, value);
+		break;
+	case U64:
+		nftnl_expr_set_u64(k, attr, value);
+		break;
+	case NO_VALUE:
+		break;
+	}
+}
+
+struct nftnl_expr *sl_nft_expr_encode(const struct sl_nft_expr *e)
+{
+	const struct shape *s = &shapes[e->kind];
+	struct nftnl_expr *k = nftnl_expr_alloc(s->name);
+	uint32_t len = s->data[1] ? e->n_data / 2u : e->n_data;
+
+	if (!k)
+		return NULL;
+	for (unsigned i = 0; i < e->n_values; i++)
+		set_value(k, s->value[i].attr, s->value[i].width, e->value[i]);
+	if (e->kind == SL_NFT_VERDICT)
+		nftnl_expr_set_u32(k, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
+	if (s->text && *e->name)
+		(void)nftnl_expr_set_str(k, s->text, e->name);
+	for (uint32_t i = 0; i < 2 && s->data[i]; i++)
+		(void)nftnl_expr_set(k, s->data[i], e->data + i * len, len);
+	return k;
+}
+
+static uint32_t get_value(struct nftnl_expr *k, uint16_t attr, enum width width)
+{
+	if (!nftnl_expr_is_set(k, attr))
+		return width == REG ? SL_NFT_NO_REG : 0;
+	switch (width) {
+	case U8:
+		return nftnl_expr_get_u8(k, attr);
+	case U64: {
+		uint64_t value = nftnl_expr_get_u64(k, attr);
+
+		return value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
+	}
+	case REG:
+	case U32:
+		return nftnl_expr_get_u32(k, attr);
+	case NO_VALUE:
+		break;
+	}
+	return 0;
+}
+
+static enum sl_nft_expr_kind kind_of(struct nftnl_expr *k, const char *name)
+{
+	for (int i = 0; i < SL_NFT_EXPR_COUNT_; i++) {
+		if (strcmp(shapes[i].name, name) != 0)
+			continue;
+		if (i == SL_NFT_VERDICT && !nftnl_expr_is_set(k, NFTNL_EXPR_IMM_VERDICT))
+			continue; /* a value, then */
+		return (enum sl_nft_expr_kind)i;
+	}
+	return SL_NFT_FOREIGN;
+}
+
+/* False: it does not fit, so it is none of ours. */
+static bool get_data(struct nftnl_expr *k, uint16_t attr, struct sl_nft_expr *e)
+{
+	uint32_t len = 0;
+	const void *p = nftnl_expr_is_set(k, attr) ? nftnl_expr_get(k, attr, &len) : NULL;
+
+	if (!p || len > sizeof(e->data) - e->n_data)
+		return false;
+	memcpy(e->data + e->n_data, p, len);
+	e->n_data = (uint8_t)(e->n_data + len);
+	return true;
+}
+
+static bool decode(struct nftnl_expr *k, const struct shape *s, struct sl_nft_expr *e)
+{
+	for (unsigned i = 0; i < SL_NFT_VALUES && s->value[i].width != NO_VALUE; i++)
+		e->value[e->n_values++] = get_value(k, s->value[i].attr, s->value[i].width);
+	if (s->text && nftnl_expr_is_set(k, s->text)) {
+		const char *text = nftnl_expr_get_str(k, s->text);
+
+		if (strlen(text) >= sizeof(e->name))
+			return false;
+		snprintf(e->name, sizeof(e->name), "%s", text);
+	}
+	for (int i = 0; i < 2 && s->data[i]; i++)
+		if (!get_data(k, s->data[i], e))
+			return false;
+	return true;
+}
+
+void sl_nft_expr_decode(struct nftnl_expr *kernel, struct sl_nft_expr *ret)
+{
+	const char *name = nftnl_expr_get_str(kernel, NFTNL_EXPR_NAME);
+	struct sl_nft_expr e = { .kind = kind_of(kernel, name) };
+
+	if (e.kind == SL_NFT_FOREIGN || !decode(kernel, &shapes[e.kind], &e)) {
+		e = (struct sl_nft_expr){ .kind = SL_NFT_FOREIGN };
+		snprintf(e.name, sizeof(e.name), "%s", name);
+	}
+	*ret = e;
+}

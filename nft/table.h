@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_NFT_TABLE_H
+#define SL_NFT_TABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "nft/build.h"
+#include "nft/ruleset.h"
+
+/*
+ * The table `inet NAME` of the network namespace in which it was opened. One thread.
+ * Opening changes nothing in the kernel, and neither does closing: the table stays, unless
+ * it is removed. Calls wait for the kernel (each answer 5 s at most, then -ETIMEDOUT); a
+ * transaction takes microseconds to some hundred milliseconds.
+ *
+ * Where the kernel can (6.9 and later) the table belongs to the one who opened it: others' "flush
+ * ruleset" passes it over, and it outlives its owner, without one. Elsewhere the watch
+ * tells of what others do to it, and sl_nft_table_apply() makes it right again.
+ */
+struct sl_nft_table;
+
+/*
+ * -EPERM: without CAP_NET_ADMIN; -EOPNOTSUPP: the kernel has no nf_tables. `name` is copied; at
+ * most 64 bytes (-EINVAL).
+ */
+SL_MUST_CHECK int sl_nft_table_open(const char *name, struct sl_nft_table **ret);
+void sl_nft_table_close(struct sl_nft_table *t);
+SL_DEFINE_CLEANUP(struct sl_nft_table, sl_nft_table_close);
+
+/*
+ * What the kernel holds; the caller owns it. -ENOENT: no such table. -EAGAIN: others change the
+ * kernel's rules faster than they can be read.
+ */
+SL_MUST_CHECK int sl_nft_table_read(struct sl_nft_table *t, struct sl_nft_ruleset **ret);
+
+struct sl_nft_report {
+	size_t n_added; /* operations that took effect: elements, rules, sets, chains, counters */
+	size_t n_removed;
+	unsigned n_batches;
+	unsigned n_retries; /* others changed the kernel's rules meanwhile
+			     */
+	bool is_replaced; /* the whole table: it had a form of another version, or foreign things */
+	bool is_adopted;  /* it was there, without an owner, and is ours now */
+	bool is_owned;    /* the kernel keeps others from changing it */
+	uint64_t kernel_us; /* inside the kernel, of all batches */
+	/* of a failure: */
+	char route[72];   /* whose object was refused; empty: none's */
+	char object[160]; /* which: "element of 'any4'", "rule of chain 'policy_7'" */
+	char text[400];   /* all of it as one line, for the log */
+};
+
+/*
+ * Makes the table hold `*wanted`, of sl_nft_build(), with the least change, and takes it over
+ * (`*wanted` is NULL then). On failure nothing of it took effect and `*wanted` stays the
+ * caller's; only a first load of more than SL_NFT_BATCH_OPS operations, which takes several
+ * batches, may leave a table that nothing leads into, and tries to remove it.
+ *
+ *   -EBUSY    the table belongs to another process
+ *   -EEXIST   a table of that name is there which is not of this program; or, with `report->route`,
+ *             something that the kernel has already, as port ranges that overlap
+ *   -EPERM    no CAP_NET_ADMIN (any more), or another process has become the owner
+ *   -EAGAIN   others changed the kernel's rules each time
+ *   others    the kernel's refusal of `report->object` of `report->route`
+ */
+#define SL_NFT_BATCH_OPS 100000
+SL_MUST_CHECK int sl_nft_table_apply(struct sl_nft_table *t, struct sl_nft_ruleset **wanted,
+				     struct sl_nft_report *report);
+
+/*
+ * Deletes it. 0 also when there is none; -EEXIST and -EBUSY as above. Flows of a table that is
+ * gone lose their translation: their entries of conntrack should be deleted after it.
+ */
+SL_MUST_CHECK int sl_nft_table_remove(struct sl_nft_table *t, struct sl_nft_report *report);
+
+/* Counts of each route (sl_nft_each_route() has the names): flows it was given. */
+typedef void (*sl_nft_count_fn)(void *arg, const char *counter, uint64_t packets, uint64_t bytes);
+SL_MUST_CHECK int sl_nft_table_counts(struct sl_nft_table *t, sl_nft_count_fn fn, void *arg);
+
+/*
+ * Readable when somebody changed some table of the namespace; never on our own account. Not to be
+ * read or closed by the caller.
+ */
+int sl_nft_table_watch_fd(const struct sl_nft_table *t);
+
+/*
+ * Empties it, without waiting. 1: somebody else changed this table, or may have (notifications
+ * were lost): apply again what is wanted, which does nothing when nothing is amiss. 0: not this
+ * one.
+ */
+SL_MUST_CHECK int sl_nft_table_watch_read(struct sl_nft_table *t);
+
+#endif
