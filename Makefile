@@ -20,12 +20,12 @@ VERSION := 0.1.0
 Q       := $(if $(filter 1,$V),,@)
 say      = $(if $(filter 1,$V),,@printf '  %-7s %s\n' $(1) $(2))
 
-PKGS := libbpf yaml-0.1 jansson libcares libcap-ng libseccomp libssl libcrypto
+PKGS := libbpf libmnl libnftnl yaml-0.1 jansson libcares libcap-ng libseccomp libssl libcrypto
 WARN := -Wall -Wextra -Werror -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes \
 	-Wswitch-enum -Wvla -fno-common
 HARD := -fstack-protector-strong -fPIE $(if $(SAN)$(COV),,-D_FORTIFY_SOURCE=2)
 ALL_CFLAGS := -std=gnu11 -D_GNU_SOURCE -DSL_VERSION='"$(VERSION)"' -pthread $(WARN) $(HARD) \
-	-Iuserspace -Ibpf -isystem $O/gen $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(CFLAGS)
+	-Iuserspace -I. -Ibpf -isystem $O/gen $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(CFLAGS)
 ALL_LDFLAGS := -pthread -pie -Wl,-z,relro,-z,now $(LDFLAGS)
 LDLIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm
 ifneq ($(SAN),)
@@ -41,7 +41,7 @@ endif
 BPF_CFLAGS := -g -O2 -mcpu=v3 -target bpf -Wall -Wextra -Werror \
 	-idirafter /usr/include/$(shell $(CC) -print-multiarch 2>/dev/null) -Ibpf
 
-SRC   := $(wildcard userspace/*/*.c)
+SRC   := $(wildcard userspace/*/*.c nft/*.c)
 MAIN  := userspace/daemon/main.c
 OBJ   := $(SRC:%.c=$O/%.o)
 LIB   := $O/libsluice.a
@@ -53,7 +53,7 @@ UNIT  := $(patsubst tests/unit/%.c,$O/unit/%,$(wildcard tests/unit/test_*.c))
 VMUNIT := guard sklookup packet% broker%
 FUZZ  := $(patsubst tests/fuzz/%.c,$O/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 TESTTOOLS := $(patsubst tests/lib/%.c,$O/testlib/%,$(wildcard tests/lib/*.c))
-CFILES := $(wildcard userspace/*/*.[ch] bpf/*.[ch] tools/*.[ch] tests/*/*.[ch])
+CFILES := $(wildcard userspace/*/*.[ch] nft/*.[ch] bpf/*.[ch] tools/*.[ch] tests/*/*.[ch])
 SCRIPTS = $(shell grep -lE '^\#!.*(ba)?sh' $$(git ls-files -- '*.sh' .ci/run tests/e2e tools 2>/dev/null) 2>/dev/null)
 
 all: $O/sluiced $O/sluice
@@ -90,6 +90,11 @@ $O/gen/%.skel.h: $O/bpf/%.bpf.o
 	$(call say,SKEL,$@)
 	@mkdir -p $(@D)
 	$Q$(BPFTOOL) gen skeleton $< name sl_$*_bpf > $@
+
+$O/nft/%.o: nft/%.c $O/flags
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$Q$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
 $O/userspace/%.o: userspace/%.c $O/flags | $(SKEL)
 	$(call say,CC,$<)
@@ -135,12 +140,12 @@ $O/bench/%: tests/bench/%.c $(LIB)
 	@mkdir -p $(@D)
 	$Q$(CC) $(ALL_CFLAGS) -MMD -MP $(ALL_LDFLAGS) $< $(LIB) $(LDLIBS) -o $@
 
-$O/fuzz/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h userspace/*/*.[ch])
+$O/fuzz/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h userspace/*/*.[ch] nft/*.[ch])
 	$(call say,FUZZ,$@)
 	@mkdir -p $(@D)
 	$Q$(CLANG) $(filter-out -D_FORTIFY_SOURCE=2 -fPIE,$(ALL_CFLAGS)) -Wno-missing-prototypes \
 		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
-		$< $(wildcard userspace/base/*.c userspace/core/*.c userspace/conf/*.c) $(LDLIBS) -o $@
+		$< $(wildcard userspace/base/*.c userspace/core/*.c userspace/conf/*.c nft/ct_msg.c) $(LDLIBS) -o $@
 
 testtools: $(TESTTOOLS)
 

@@ -46,7 +46,7 @@ ubuntu:24.04) clang=18 wish=clang-format-14 bpftool='linux-tools-common linux-to
 esac
 
 need="gcc libc6-dev make pkgconf clang llvm libclang-rt-$clang-dev $bpftool
-	libbpf-dev libelf-dev zlib1g-dev libyaml-dev libjansson-dev libc-ares-dev libcap-ng-dev
+	libbpf-dev libmnl-dev libnftnl-dev libelf-dev zlib1g-dev libyaml-dev libjansson-dev libc-ares-dev libcap-ng-dev
 	libseccomp-dev libssl-dev libcmocka-dev uthash-dev
 	iproute2 procps util-linux bsdextrautils libcap2-bin ethtool nftables ca-certificates curl jq
 	socat python3 python3-jsonschema python3-yaml nginx

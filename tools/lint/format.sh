@@ -13,4 +13,4 @@ if [ -z "$tool" ]; then
 	echo "SKIP: clang-format 14 is not installed"
 	exit 77
 fi
-find userspace bpf tools tests -name '*.[ch]' -exec "$tool" --dry-run --Werror {} +
+find userspace nft bpf tools tests -name '*.[ch]' -exec "$tool" --dry-run --Werror {} +

@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 bad=0
-for h in userspace/*/*.h; do
+for h in userspace/*/*.h nft/*.h; do
 	dir=$(basename "$(dirname "$h")")
 	guard=$(printf 'SL_%s_%s_H' "$dir" "$(basename "$h" .h)" | tr 'a-z-' 'A-Z_')
 	if ! grep -q "^#ifndef $guard\$" "$h"; then
@@ -11,7 +11,7 @@ for h in userspace/*/*.h; do
 		bad=1
 	fi
 	if ! ${CC:-gcc} -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -fsyntax-only -x c \
-		-Iuserspace -Ibpf -isystem "${O:-build}/gen" "$h"; then
+		-Iuserspace -I. -Ibpf -isystem "${O:-build}/gen" "$h"; then
 		echo "$h: does not compile alone" >&2
 		bad=1
 	fi

@@ -12,6 +12,7 @@ allowed() {
 	io) echo 'base core io' ;;
 	tls) echo 'base core tls' ;;
 	accel) echo 'base core accel' ;;
+	nft) echo 'base core nft' ;;
 	broker) echo 'base core conf io accel broker' ;;
 	proxy) echo 'base core conf io tls broker proxy' ;;
 	ctl) echo 'base core conf io broker proxy ctl' ;;
@@ -39,7 +40,7 @@ home() {
 }
 
 bad=0
-for f in userspace/*/*.[ch]; do
+for f in userspace/*/*.[ch] nft/*.[ch]; do
 	layer=$(basename "$(dirname "$f")")
 	for inc in $(sed -n 's,^#include "\([a-z]*\)/.*,\1,p' "$f"); do
 		case " $(allowed "$layer") " in
