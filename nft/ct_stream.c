@@ -64,6 +64,7 @@ struct sl_ct_stream {
 	enum dump_phase phase;
 	uint32_t dump_seq;
 	uint64_t dump_start_us;
+	uint64_t dump_start_cpu_us;
 	uint64_t next_dump_us;
 	bool must_resync; /* events were lost since the last dump began */
 	struct event_buf in;
@@ -87,6 +88,16 @@ static uint64_t real_ns(void)
 	/* the precise one: the kernel's stamps are compared with it */
 	(void)clock_gettime(CLOCK_REALTIME, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+/* The kernel answers a dump within our system calls, so this is what one costs, however busy others
+ * are. */
+static uint64_t cpu_us(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
 /* ---- telling the owner ---- */
@@ -207,7 +218,7 @@ static void end_dump(struct sl_ct_stream *s, int error)
 {
 	const uint64_t min_us = (uint64_t)s->conf.dump_ms * 1000;
 	uint64_t now_us = sl_clock_us();
-	uint64_t took_us = now_us - s->dump_start_us;
+	uint64_t took_us = cpu_us() - s->dump_start_cpu_us;
 	uint64_t apart_us = took_us * DUMP_SHARE > min_us ? took_us * DUMP_SHARE : min_us;
 	uint64_t soonest_us;
 
@@ -236,6 +247,7 @@ static void begin_dump(struct sl_ct_stream *s)
 	(void)pthread_mutex_unlock(&s->lock);
 	s->phase = READING;
 	s->dump_start_us = sl_clock_us();
+	s->dump_start_cpu_us = cpu_us();
 	s->next_dump_us = UINT64_MAX;
 	s->must_resync = false;
 	if (mnl_socket_sendto(s->dumps, q.bytes, q.n) < 0)

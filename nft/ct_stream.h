@@ -12,8 +12,8 @@
  * when the kernel had to drop events all the same (ENOBUFS), a dump sets things right.
  *
  * The kernel's answer to a dump goes through the whole table: about 2 ms for 1000 entries, whose
- * marks do not matter. Dumps are at least `dump_ms` apart, and further when they take more than
- * a tenth of the time.
+ * marks do not matter. Dumps are at least `dump_ms` apart, and further when they would take more
+ * than a tenth of a processor.
  */
 
 struct sl_ct_stream_conf {
@@ -37,7 +37,7 @@ struct sl_ct_stream_counts {
 	uint64_t dumps;        /* whole ones */
 	uint64_t dumps_failed; /* refused or broken off */
 	int last_error;        /* of these: -errno, 0 after a whole one */
-	uint64_t last_dump_us; /* how long it took */
+	uint64_t last_dump_us; /* processor time it took */
 };
 
 struct sl_ct_stream;

@@ -261,7 +261,8 @@ static void wait_for(struct lab *l, uint32_t mark, bool ended, size_t n, unsigne
 
 static struct seen *flow_from(struct lab *l, uint16_t port)
 {
-	for (size_t i = 1; i <= l->n_seen; i++)
+	/* the newest: earlier tests may have used the port */
+	for (size_t i = l->n_seen; i > 0; i--)
 		if (sl_addr_port(&l->seen[i].last.flow.tuple[SL_CT_ORIG].src) == port)
 			return &l->seen[i];
 	fail_msg("no record of port %u", port);

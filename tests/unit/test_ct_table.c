@@ -280,6 +280,67 @@ static void the_same_tuple_again_is_another_flow(void **state)
 	sl_ct_table_done(&t);
 }
 
+static void the_same_tuple_again_while_a_dump_runs(void **state)
+{
+	struct sl_ct_flow f = tcp_flow(7, SL_CT_DUMPED, SL_CT_TCP_ESTABLISHED);
+	struct sl_ct_change c[4];
+	struct sl_ct_table t;
+
+	(void)state;
+	new_table(&t, 8);
+	f.start_ns = 3 * SEC;
+	note(&t, f, 4);
+	sl_ct_table_dump_begin(&t);
+	f.kind = SL_CT_DESTROY;
+	note(&t, f, 5);
+	note(&t, tcp_flow(7, SL_CT_NEW, SL_CT_TCP_SYN_SENT), 6);
+	sl_ct_table_dump_end(&t, true);
+	while (sl_ct_table_sweep(&t, 1, 6 * SEC))
+		;
+	assert_int_equal(sl_ct_table_take(&t, c, 4), 2);
+	assert_int_equal(c[0].what, SL_CT_TELL_NEW | SL_CT_TELL_ENDED);
+	assert_int_equal(c[1].what, SL_CT_TELL_NEW);
+	assert_int_equal(t.n_live, 1);
+	sl_ct_table_done(&t);
+}
+
+static void what_is_said_of_its_predecessor_is_not_believed(void **state)
+{
+	struct sl_ct_flow f = tcp_flow(7, SL_CT_DUMPED, SL_CT_TCP_ESTABLISHED);
+	struct sl_ct_change c[4];
+	struct sl_ct_table t;
+
+	(void)state;
+	new_table(&t, 8);
+	f.start_ns = 6 * SEC;
+	note(&t, f, 7);
+	f.start_ns = 3 * SEC;
+	note(&t, with_bytes(f, 500, 500), 7);
+	f.kind = SL_CT_DESTROY;
+	note(&t, f, 8);
+	assert_int_equal(sl_ct_table_take(&t, c, 4), 1);
+	assert_int_equal(c[0].start_ns, 6 * SEC);
+	assert_int_equal(c[0].flow.count[SL_CT_ORIG].bytes, 0);
+	assert_int_equal(t.n_live, 1);
+	sl_ct_table_done(&t);
+}
+
+static void counts_once_known_stay(void **state)
+{
+	struct sl_ct_table t;
+	struct sl_ct_change c;
+
+	(void)state;
+	new_table(&t, 8);
+	note(&t, with_bytes(tcp_flow(7, SL_CT_DUMPED, SL_CT_TCP_ESTABLISHED), 500, 900), 5);
+	note(&t, tcp_flow(7, SL_CT_DESTROY, SL_CT_TCP_NONE), 6);
+	c = take_one(&t);
+	assert_true(c.flow.has_counts);
+	assert_int_equal(c.flow.count[SL_CT_REPLY].bytes, 900);
+	assert_int_equal(c.flow.tcp, SL_CT_TCP_ESTABLISHED);
+	sl_ct_table_done(&t);
+}
+
 static void a_full_table_catches_up(void **state)
 {
 	struct sl_ct_flow f[4];
@@ -583,6 +644,9 @@ int main(void)
 		cmocka_unit_test(an_old_answer_makes_no_ghost),
 		cmocka_unit_test(a_broken_dump_ends_nothing),
 		cmocka_unit_test(the_same_tuple_again_is_another_flow),
+		cmocka_unit_test(the_same_tuple_again_while_a_dump_runs),
+		cmocka_unit_test(what_is_said_of_its_predecessor_is_not_believed),
+		cmocka_unit_test(counts_once_known_stay),
 		cmocka_unit_test(a_full_table_catches_up),
 		cmocka_unit_test(every_flow_has_its_record_when_nothing_is_lost),
 		cmocka_unit_test(no_ghost_stays_when_events_are_lost),
