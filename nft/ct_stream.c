@@ -378,13 +378,15 @@ static void *run(void *arg)
 	struct sl_ct_stream *s = arg;
 	struct pollfd p[] = {
 		{ .fd = mnl_socket_get_fd(s->events), .events = POLLIN },
-		{ .fd = mnl_socket_get_fd(s->dumps), .events = POLLIN },
+		{ .fd = -1, .events = POLLIN },
 		{ .fd = s->wake_fd, .events = POLLIN },
 	};
 
 	while (!__atomic_load_n(&s->must_stop, __ATOMIC_RELAXED)) {
 		uint64_t count;
 
+		/* what is left of a dump that was given up waits for the next one */
+		p[1].fd = s->phase == READING ? mnl_socket_get_fd(s->dumps) : -1;
 		(void)poll(p, SL_ARRAY_LEN(p), timeout_ms(s));
 		if (p[2].revents && read(s->wake_fd, &count, sizeof(count)) < 0)
 			continue;

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include <cmocka.h>
@@ -188,11 +187,12 @@ static void reset(int fd)
 
 /* ---- the stream's owner ---- */
 
-static void start(struct lab *l, size_t max_seen, size_t rcvbuf, unsigned dump_ms)
+static void start_limited(struct lab *l, size_t max_seen, size_t max_records, size_t rcvbuf,
+			  unsigned dump_ms)
 {
 	struct sl_ct_stream_conf conf = { .mark_base = BASE,
 					  .n_marks = 16,
-					  .max_records = 1 << 17,
+					  .max_records = max_records,
 					  .dump_ms = dump_ms,
 					  .rcvbuf = rcvbuf };
 	const char *what;
@@ -202,6 +202,11 @@ static void start(struct lab *l, size_t max_seen, size_t rcvbuf, unsigned dump_m
 	*l = (struct lab){ .max_seen = max_seen, .seen = calloc(max_seen, sizeof(*l->seen)) };
 	assert_non_null(l->seen);
 	assert_int_equal(sl_ct_stream_start(&conf, &l->stream, &what), 0);
+}
+
+static void start(struct lab *l, size_t max_seen, size_t rcvbuf, unsigned dump_ms)
+{
+	start_limited(l, max_seen, 1 << 17, rcvbuf, dump_ms);
 }
 
 static void stop(struct lab *l)
@@ -538,6 +543,55 @@ static void lost_events_leave_no_ghost(void **state)
 	(void)close(listener);
 }
 
+static void wait_live(struct lab *l, uint64_t n)
+{
+	uint64_t until_us = sl_clock_us() + 10 * UINT64_C(1000000);
+
+	while (counts_of(l).live != n) {
+		assert_true(sl_clock_us() < until_us);
+		(void)poll(NULL, 0, 10);
+	}
+}
+
+/* The table is full of ends that nobody takes; what finds no room is found later. */
+static void a_slow_owner_catches_up(void **state)
+{
+	static int fd[200];
+	size_t n_before;
+	int listener;
+	struct lab l;
+
+	(void)state;
+	need_root();
+	listener = listen_backend();
+	start_limited(&l, 1024, 150, 1 << 20, 100);
+	wait_dumps(&l, 1);
+	take(&l);
+	n_before = count_marks(&l, OTHER_MARK, false);
+	assert_in_range(l.n_seen, 0, 40); /* left by earlier tests, or there is no room */
+	for (size_t i = 0; i < 100; i++)
+		fd[i] = connect_to(8001);
+	wait_live(&l, 100);
+	assert_int_equal(sl_ct_stream_delete_mark(l.stream, TCP_MARK), 0);
+	wait_live(&l, 0);
+	assert_int_equal(counts_of(&l).table.not_taken, 0);
+	for (size_t i = 100; i < 200; i++)
+		fd[i] = connect_to(8002);
+	wait_dumps(&l, 2);
+	assert_true(counts_of(&l).table.not_taken > 0);
+	assert_in_range(counts_of(&l).records, 101, 150);
+	assert_in_range(counts_of(&l).live, 1, 50);
+	wait_for(&l, TCP_MARK, true, 100, 5);
+	wait_for(&l, OTHER_MARK, false, n_before + 100, 5);
+	wait_live(&l, 100);
+	for (size_t i = 0; i < SL_ARRAY_LEN(fd); i++)
+		reset(fd[i]);
+	wait_for(&l, OTHER_MARK, true, n_before + 100, 5);
+	assert_int_equal(counts_of(&l).live, 0);
+	stop(&l);
+	(void)close(listener);
+}
+
 /* ---- 20 000 short flows ---- */
 
 struct storm {
@@ -601,7 +655,6 @@ static void every_short_flow_has_its_record(void **state)
 {
 	struct storm st[2] = { { .from = 0, .to = STORM / 2 }, { .from = STORM / 2, .to = STORM } };
 	struct sl_ct_stream_counts c;
-	struct rusage use;
 	struct backend b;
 	uint64_t begin_us;
 	size_t n_before;
@@ -628,7 +681,6 @@ static void every_short_flow_has_its_record(void **state)
 		assert_int_equal(st[i].failed, 0);
 	}
 	c = counts_of(&l);
-	(void)getrusage(RUSAGE_SELF, &use);
 	print_message("%u flows in %llu ms, %llu dumps, the last in %llu ms, %llu overruns\n",
 		      STORM, (unsigned long long)(sl_clock_us() - begin_us) / 1000,
 		      (unsigned long long)c.dumps, (unsigned long long)c.last_dump_us / 1000,
@@ -702,6 +754,7 @@ int main(void)
 		cmocka_unit_test(resets_and_refusals_have_their_reasons),
 		cmocka_unit_test(datagrams_end_by_silence),
 		cmocka_unit_test(deleting_a_mark_leaves_the_others),
+		cmocka_unit_test(a_slow_owner_catches_up),
 		cmocka_unit_test(lost_events_leave_no_ghost),
 		cmocka_unit_test(every_short_flow_has_its_record),
 		cmocka_unit_test(missing_rights_are_named),
