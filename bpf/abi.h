@@ -230,8 +230,8 @@ struct sl_packet_meta {
 	__u32 max_flows;
 	__u16 port_from; /* reserved source ports */
 	__u16 port_to;
-	__u8 ports_added; /* to net.ipv4.ip_local_reserved_ports by us: to be taken out at the end
-			   */
+	__u8 ports_added; /* to net.ipv4.ip_local_reserved_ports by us: those in `ports`, or, where
+			     that is missing, these */
 	__u8 pad[3];
 	__u32 last_route_id;
 	__u32 owner_pid;  /* of the daemon that uses it, or used it last */
@@ -239,6 +239,15 @@ struct sl_packet_meta {
 	__u64 started_ns; /* CLOCK_MONOTONIC; when that one started */
 };
 _Static_assert(sizeof(struct sl_packet_meta) == 64, "layout");
+
+/*
+ * What we have added to net.ipv4.ip_local_reserved_ports, to be taken out at the end: bit n % 64 of
+ * word n / 64 is port n. Ports somebody else had reserved before are not among them.
+ */
+struct sl_packet_ports {
+	__u64 bits[1024];
+};
+_Static_assert(sizeof(struct sl_packet_ports) == 8192, "layout");
 
 /*
  * The control program, run by BPF_PROG_TEST_RUN in the namespace of the devices: the only one

@@ -31,6 +31,13 @@ struct {
 	__type(value, struct sl_packet_meta);
 } meta SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sl_packet_ports);
+} ports SEC(".maps");
+
 /* RFC 1122 section 3.3.3: what every host takes, so that small packets need no question. */
 #define ALWAYS_FITS 576
 

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <limits.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -342,19 +343,51 @@ static int post_kill(struct cli *cli, uint64_t *killed)
 	return EXIT_GOOD;
 }
 
+/* Whether its entries only wait for late packets: the state they are in. */
+static bool is_just_over(struct cli *cli, const char *id, char state[16])
+{
+	static const char *const over[] = { "closed", "reset", "killed" };
+	_cleanup_(sl_client_reply_done) struct sl_client_reply reply = { 0 };
+	_cleanup_(sl_str_done) struct sl_str target = { 0 };
+	_cleanup_json_ json_t *doc = NULL;
+	const char *text;
+
+	sl_str_adds(&target, "/v1/flows");
+	sl_client_add_param(&target, "id", id);
+	if (ask(cli, "GET", sl_str_text(&target), QUICK_S, &reply) != EXIT_GOOD ||
+	    reply.status != 200)
+		return false;
+	doc = parse_body(&reply);
+	text = json_string_value(
+		json_object_get(json_array_get(json_object_get(doc, "flows"), 0), "state"));
+	for (size_t i = 0; text && i < SL_ARRAY_LEN(over); i++)
+		if (strcmp(text, over[i]) == 0) {
+			(void)snprintf(state, 16, "%s", text);
+			return true;
+		}
+	return false;
+}
+
 /* An id that is given is meant: that there is no such connection is a failure. */
 static int kill_one(struct cli *cli, const char *id, uint64_t *killed, bool *missed)
 {
+	bool has_filter = cli->route || cli->client || cli->target;
 	uint64_t before = *killed;
+	char state[16];
 	int r;
 
 	cli->id = id;
 	r = post_kill(cli, killed);
-	if (r == EXIT_GOOD && *killed == before) {
+	if (r != EXIT_GOOD || *killed != before)
+		return r;
+	*missed = true;
+	if (!has_filter && is_just_over(cli, id, state))
+		complain("connection %s is over already (%s); the kernel keeps its entries for a "
+			 "while, for late packets",
+			 id, state);
+	else
 		complain("no connection has the id %s%s", id,
-			 cli->route || cli->client || cli->target ? " and fits the filters" : "");
-		*missed = true;
-	}
+			 has_filter ? " and fits the filters" : "");
 	return r;
 }
 
@@ -734,6 +767,21 @@ static void print_check(const struct cli *cli, const char *path, const struct sl
 	(void)printf("%s\n", sl_str_text(&out));
 }
 
+/* They may come later, so it is no error. */
+static void check_interfaces(const char *path, const struct sl_conf_packet *conf,
+			     struct sl_diags *diags)
+{
+	for (size_t i = 0; conf->hook != SL_HOOK_CHOICE_OFF && i < conf->n_interfaces; i++) {
+		if (if_nametoindex(conf->interfaces[i]) != 0)
+			continue;
+		sl_str_addf(&diags->text,
+			    "%s: warning: global.packet.interfaces: this host has no interface "
+			    "'%s' (yet)\n",
+			    path, conf->interfaces[i]);
+		diags->n_warnings++;
+	}
+}
+
 static int run_check(struct cli *cli)
 {
 	_cleanup_(sl_conf_sources_done) struct sl_conf_sources sources = { 0 };
@@ -746,6 +794,8 @@ static int run_check(struct cli *cli)
 		r = sl_conf_build(&sources, &conf, &diags);
 	if (r == 0)
 		r = sl_deny_list_check(conf->global.deny_file, &diags);
+	if (r == 0)
+		check_interfaces(path, &conf->global.packet, &diags);
 	print_check(cli, path, r == 0 ? conf : NULL, &diags);
 	return r < 0 ? EXIT_BAD_CONFIG : EXIT_GOOD;
 }

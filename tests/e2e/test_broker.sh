@@ -57,6 +57,7 @@ for round in 1 2 3; do
 	wait_until 1000 new_broker || fail "round $round: no other broker after a second"
 	wait_for is_available true
 	assert_eq "round $round: same proxy" "$(proxy_pid)" "$proxy"
+	assert_eq "round $round: its pid in status" "$(jqs .processes.broker)" "$(broker_pid)"
 	assert_eq "round $round: engine" "$(engine_of kernel)" packet
 	shot to=$PROXY_IP:8081 send=x fin=1
 	assert_eq "round $round: served" "$(of end) $(of text)" "eof x"
@@ -82,13 +83,11 @@ shot to=$PROXY_IP:8081 send=x fin=1
 assert_eq "served" "$(of end) $(of text)" "eof x"
 wait_until 5000 is_available true || fail "no broker after the wait"
 
-say "another size of the table: another broker; the proxy and its connections stay"
-old=$(broker_pid)
+say "another size of the table: it waits for the flows"
 PACKET_GLOBAL=$(packet_global max_flows=4096)
 reload_packet "$text"
-wait_for new_broker
-wait_for is_available true
-assert_eq "same proxy" "$(proxy_pid)" "$proxy"
+wait_log 'max_flows stays 65536 until no flow is left, then it is 4096'
+assert_eq "max_flows" "$(jqs .packet.max_flows)" 65536
 
 say "off and on again by reloads"
 old=$(broker_pid)
@@ -106,6 +105,15 @@ done
 stop_peer later || true
 assert_eq "later: $RESULT" "$(jq -c '[.held, .lost]' <<<"$RESULT")" "[2,0]"
 
+say "no flow is left: another broker makes the table anew, the proxy stays"
+old=$(broker_pid)
+sl flows --flush >/dev/null || fail "flush"
+wait_for new_broker
+wait_log 'max_flows is 4096 now, it was 65536'
+wait_for is_available true
+assert_eq "max_flows" "$(jqs .packet.max_flows)" 4096
+assert_eq "same proxy" "$(proxy_pid)" "$proxy"
+
 say "the end: nothing is left"
 stop_sluice
 assert_eq "exit code" "$RC" 0
@@ -116,10 +124,14 @@ say "configured off: no broker"
 start_packet "hook=off" "$text"
 assert_eq "processes" "$(roles)" "sluiced: proxy"
 assert_match "status" "$(jqs .packet.reason)" "off"
-PACKET_GLOBAL=$(packet_global)
+PACKET_GLOBAL=$(packet_global "interfaces=[lo, nonsuch]")
 reload_packet "$text"
 wait_for has_roles "sluiced: broker,sluiced: proxy"
 wait_for is_available true
+wait_log "packet.interfaces: there is no interface 'nonsuch' \(yet\)"
+if has_log "no interface 'lo'"; then fail "lo is not there?"; fi
+PACKET_GLOBAL=$(packet_global)
+reload_packet "$text"
 stop_sluice
 
 say "a directory that is not ours: off, and why; put right, and a reload later: on"

@@ -143,6 +143,26 @@ wait_until 3000 eval '[ -z "$(engine_of proxied)" ]' || fail "ended ones are in 
 assert_eq "access lines of those that ended meanwhile" $(($(n_access proxied) - before)) 5
 stop_peer stays
 assert_eq "those that stayed" "$RC" 0
+say "flows whose route is gone at the next start"
+client_bg orphaned hold to=$PROXY_IP:8083 n=2 ping=1 timeout=60
+wait_for has_output orphaned
+wait_engine proxied
+kill -KILL "$SLUICE_PID"
+join_sluice
+theirs=$ours
+ours=${ours/name: proxied/name: renamed}
+assert_match "the new text" "$ours" 'name: renamed'
+start_again
+wait_for eval '[ "$(access_lines proxied | grep -c "client_reason=crash_recovered backend_reason=crash_recovered")" = 2 ]'
+assert_match "with its bytes" "$(access_lines proxied | tail -n 1)" ' up=[1-9][0-9]* down=[1-9][0-9]* '
+assert_eq "dropped" "$(jqs .kernel.dropped)" 2
+assert_match "in words" "$(sl status)" ', 2 dropped'
+http_get /metrics >"$LAB_DIR/metrics"
+assert_eq "drift" "$(grep -F 'sluice_drift_total{kind="packet_dropped"}' "$LAB_DIR/metrics" | awk '{ print $NF }')" 2
+wait_log "no route 'proxied' any more"
+stop_peer orphaned || true
+assert_eq "they saw a reset" "$(jq -c '[.lost, .reset]' <<<"$RESULT")" "[2,2]"
+ours=$theirs
 stop_peer l
 assert_eq "the server's verdict" "$RC" 0
 wait_until 2000 eval '[ "$(jqs .connections.active)" = 0 ]' || fail "active at the end"

@@ -10,6 +10,8 @@ server e echo 8001
 text="routes:
 $(proute first 8081 "\"$BACKEND_IP:8001\"")
 $(proute second 8082 "\"[$BACKEND6]:8001\"")"
+reserved() { in_ns proxy sysctl -n net.ipv4.ip_local_reserved_ports; }
+in_ns proxy sysctl -qw net.ipv4.ip_local_reserved_ports=8080,45000-45010
 start_packet "" "$text"
 packet_baseline
 purge() { ip netns exec "$LAB-p" "$SLUICED" -c "$LAB_DIR/main/sluice.yaml" --purge >"$LAB_DIR/purge.out" 2>&1; }
@@ -64,7 +66,7 @@ assert_eq "left is what is not ours" "$(pinned)" foreign
 for link in cli srv lo; do
 	if attached $link; then fail "a program is left on $link"; fi
 done
-assert_eq "reserved ports" "$(in_ns proxy sysctl -n net.ipv4.ip_local_reserved_ports)" ""
+assert_eq "reserved ports: those of others" "$(reserved)" "8080,45000-45010"
 wait_until 2000 eval '[ "$(bpftool -j map list | jq "[.[] | select(.name == \"flows\" or .name == \"sl_flows\")] | length")" -lt '"$((maps > 0 ? maps : 1))"' ]' ||
 	fail "the map itself is left"
 rm "$(bpf_of)/foreign"
@@ -76,7 +78,42 @@ assert_eq "adopted" "$(jqs .kernel.adopted)" 0
 client_bg fresh hold to=$PROXY_IP:8081 n=3 ping=1 timeout=60
 wait_for has_output fresh
 wait_engine first
-stop_peer fresh
-assert_eq "fresh" "$RC" 0
+
+say "other ports: the old ones stay reserved as long as flows have them, also under the next broker"
+assert_eq "reserved" "$(reserved)" "8080,40000-59999"
+old_global=$PACKET_GLOBAL
+PACKET_GLOBAL=$(packet_global ports=20000-29999)
+reload_packet "$text"
+wait_log '3 flows have a port of an earlier packet.ports'
+assert_eq "both" "$(reserved)" "8080,20000-29999,40000-59999"
+wait_for eval '[ "$(sl engines --json | jq -r .engines.packet.ports)" = 20000-29999 ]'
+if [ -z "${SLUICE_SINGLE:-}" ]; then
+	kill -KILL "$(pgrep -P "$SLUICE_PID" -f '^sluiced: broker')"
+	wait_for eval '[ "$(grep -c "flows have a port of an earlier" "$(log_file)")" = 2 ]'
+	assert_eq "both, with the next broker" "$(reserved)" "8080,20000-29999,40000-59999"
+fi
+sl flows --flush >/dev/null || fail "flush"
+stop_peer fresh || true
+wait_until 3000 eval '[ "$(reserved)" = 8080,20000-29999,45000-45010 ]' || fail "reserved: $(reserved)"
+PACKET_GLOBAL=$old_global
+reload_packet "$text"
+wait_until 3000 eval '[ "$(reserved)" = 8080,40000-59999 ]' || fail "reserved: $(reserved)"
+
+say "another bpf_dir: flows of the old one are reset, and accounted for at once"
+client_bg moved hold to=$PROXY_IP:8081 n=3 ping=1 timeout=60
+wait_for has_output moved
+wait_engine first
+sed -i "s,bpf_dir: .*,bpf_dir: $(bpf_of)/other," "$LAB_DIR/main/sluice.yaml"
+sl reload >/dev/null || fail "reload"
+wait_until 3000 eval '[ "$(jqs .connections.active)" = 0 ]' || fail "active: $(jqs .connections.active)"
+if has_log force_cleanup; then fail "an end was not told of"; fi
+wait_until 3000 eval '[ -e "$(bpf_of)/other/flows" ]' || fail "not there: $(pinned)"
+assert_eq "pins in the old one" "$(pinned | tr " " "\n" | grep -v "^other")" ""
+assert_eq "reasons" "$(access_lines first | tail -n 3 | grep -o 'client_reason=.*' | sort | uniq -c | xargs)" \
+	"3 client_reason=killed backend_reason=killed"
+stop_peer moved || true
+assert_eq "moved: lost, reset" "$(jq -c '[.lost, .reset]' <<<"$RESULT")" "[3,3]"
 stop_sluice
 assert_eq "exit code" "$RC" 0
+assert_eq "pins" "$(pinned)" ""
+assert_eq "reserved ports: those of others" "$(reserved)" "8080,45000-45010"

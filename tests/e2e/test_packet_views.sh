@@ -8,7 +8,8 @@ need_packet
 
 server e echo 8001
 start_packet "" "routes:
-$(proute web 8081 "\"$BACKEND_IP:8001\"")"
+$(proute web 8081 "\"$BACKEND_IP:8001\"")
+$(proute mixed 8082 "\"$BACKEND_IP:8001\"")"
 packet_baseline
 
 say "an engine that is on"
@@ -17,6 +18,9 @@ wait_for is_on
 assert_match "status" "$(sl status)" $'packet +tcx on [0-9]+ interfaces; 0 of 65536 flows\n'
 assert_eq "engines" "$(sl engines --json | jq -r '.engines.packet | [.available, .reason_name, .max_flows, .ports] | map(tostring) | join(" ")')" \
 	"true null 65536 40000-59999"
+broker=$(jqs .processes.broker)
+assert_match "its process" "$(tr '\0' ' ' <"/proc/$broker/cmdline")" 'broker'
+assert_match "in words" "$(sl status)" ", broker $broker\\), up "
 assert_match "no flows" "$(sl flows)" '^0 flows in the kernel'
 
 say "a flow is told as the map has it"
@@ -55,6 +59,13 @@ wait_for same_outcome
 assert_match "outcomes as text" "$(sl flows)" $'\noutcomes: forwarded_tc [0-9]+'
 assert_between "outcome forwarded_tc" "$(fwd)" 3 100000
 
+say "two families cannot be joined, which is said as it is"
+client_bg mixed hold to="[$PROXY6]:8082" n=1 ping=1 timeout=60
+wait_for has_output mixed
+assert_eq "engine and reason" "$(engine_of mixed) $(engine_reason_of mixed)" "relay not_linux_supported"
+stop_peer mixed
+wait_for eval '[ "$(n_on relay)" = 0 ]'
+
 say "metrics"
 http_get /metrics >"$LAB_DIR/metrics"
 if command -v promtool >/dev/null; then
@@ -69,7 +80,7 @@ assert_eq "as many were timed" "$(sample sluice_handover_duration_seconds_count)
 assert_between "outcomes" "$(sample 'sluice_packet_outcomes_total{outcome="forwarded_tc"}')" 3 100000
 
 say "flush resets all of them and leaves nothing"
-assert_match "words" "$(sl flows --flush)" 'was reset'
+assert_eq "words" "$(sl flows --flush)" '3 flows in the kernel were reset and all entries removed'
 RC=0
 stop_peer held
 assert_eq "entries" "$(n_flows)" 0

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -632,6 +633,52 @@ static bool await_open(struct world *w, int n)
 	return n_open() == n;
 }
 
+/* The next broker on what the one before has left; new channels of the same proxy. */
+static void replace_broker_with(struct world *w, uint64_t proxy,
+				const struct sl_broker_times *times)
+{
+	sl_broker_free(w->broker);
+	close_channels(w);
+	turn(w);
+	start_broker_with(w, times);
+	add_channels(w, proxy);
+}
+
+/* ---- what is logged ---- */
+
+/* Where what is logged goes; what was there before comes back with the end. */
+struct logged {
+	FILE *f;
+	int err;
+};
+
+static struct logged log_into(void)
+{
+	struct logged l = { .f = tmpfile(), .err = dup(STDERR_FILENO) };
+
+	assert_non_null(l.f);
+	assert_true(l.err >= 0);
+	(void)fflush(stderr);
+	assert_true(dup2(fileno(l.f), STDERR_FILENO) >= 0);
+	return l;
+}
+
+/* How many lines have `text`. */
+static int end_log(struct logged *l, const char *text)
+{
+	char line[1024];
+	int n = 0;
+
+	(void)fflush(stderr);
+	assert_true(dup2(l->err, STDERR_FILENO) >= 0);
+	(void)close(l->err);
+	rewind(l->f);
+	while (fgets(line, sizeof(line), l->f))
+		n += strstr(line, text) != NULL;
+	(void)fclose(l->f);
+	return n;
+}
+
 /* ---- tests: hand-over ---- */
 
 static void test_hand_over(void **state)
@@ -758,6 +805,85 @@ static void test_refused_sockets(void **state)
 }
 
 /* Made by another user: st_uid of the socket says so. */
+/* No more descriptors until emptied; `fd` ends with -1. */
+static void fill_descriptors(int fd[256], struct rlimit *was)
+{
+	struct rlimit few;
+	size_t n = 0;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, was), 0);
+	few = *was;
+	few.rlim_cur = 200;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	while (n < 255 && (fd[n] = dup(STDERR_FILENO)) >= 0)
+		n++;
+	assert_int_equal(errno, EMFILE);
+	fd[n] = -1;
+}
+
+static void empty_descriptors(const int fd[256], const struct rlimit *was)
+{
+	for (size_t i = 0; fd[i] >= 0; i++)
+		(void)close(fd[i]);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, was), 0);
+}
+
+/* The broker cannot have the sockets: they stay, the channel too, and later it works. */
+static void test_no_descriptors(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = new_conn(w);
+	struct sl_broker_msg msg = request_of(SL_BROKER_HANDOVER, &c);
+	struct logged l = log_into();
+	struct rlimit was;
+	int fd[256];
+
+	for (int spare = 0; spare < 2; spare++) {
+		fill_descriptors(fd, &was);
+		if (spare) { /* room for one of the two, which is closed */
+			(void)close(fd[0]);
+			fd[0] = STDERR_FILENO;
+		}
+		expect_refused(w, &msg, c.front, c.back, SL_WHY_RATE_LIMITED, false);
+		expect_refused(w, &msg, c.front, c.back, SL_WHY_RATE_LIMITED, false);
+		if (spare)
+			fd[0] = dup(STDERR_FILENO);
+		empty_descriptors(fd, &was);
+	}
+	assert_int_equal(end_log(&l, "packet: no descriptors left"), 1);
+	expect_relayed(&c);
+	hand_over(w, &c);
+	expect_both_ways(&c);
+	close_all(&c);
+}
+
+/* Asked once more what had been done: that it is in the kernel needs no sockets. */
+static void test_resolve_without(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = new_conn(w);
+	struct conn unknown = new_conn(w);
+	struct sl_broker_msg msg = request_of(SL_BROKER_RESOLVE, &c);
+	struct rlimit was;
+	int fd[256];
+	int socks[2];
+
+	assert_string_equal(sl_engine_reason_name(ask(w, &c).why), "eligible");
+	fill_descriptors(fd, &was);
+	expect_refused(w, &msg, c.front, c.back, SL_WHY_ELIGIBLE, false);
+	msg = request_of(SL_BROKER_RESOLVE, &unknown);
+	socks[0] = unknown.front;
+	socks[1] = unknown.back;
+	assert_int_equal(sl_broker_send(channel_of(w, unknown.id), &msg, socks, 2), 0);
+	assert_false(
+		await_on(w, channel_of(w, unknown.id), SL_BROKER_RESULT, unknown.id, &msg, 100));
+	empty_descriptors(fd, &was);
+	close_proxy_side(&c);
+	expect_both_ways(&c);
+	close_all(&c);
+	close_all(&unknown);
+}
+
 static void test_refused_owner(void **state)
 {
 	struct world *w = world(state);
@@ -1154,6 +1280,29 @@ static void test_reused(void **state)
 	(void)close(accept_from(w->front_fd));
 }
 
+/* Over before its sockets are let go: they must not swallow the SYN of the next connection. */
+static void test_reused_at_once(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = in_kernel(w);
+	struct sl_addr from = name_of(c.client, false);
+	uint64_t began;
+	int again;
+
+	assert_int_equal(shutdown(c.backend, SHUT_WR), 0);
+	assert_int_equal(await_end(c.client), 0);
+	assert_int_equal(shutdown(c.client, SHUT_WR), 0);
+	assert_int_equal(await_end(c.backend), 0);
+	assert_int_equal(await_msg(w, SL_BROKER_ENDED, c.id).ended.how, SL_BROKER_END_CLOSED);
+	close_all(&c);
+	began = sl_clock_ms();
+	again = connect_to(&w->front, &from);
+	assert_true(sl_clock_ms() - began < 500); /* a SYN is sent again after a second */
+	assert_int_equal(n_entries(&c), 0);
+	(void)close(again);
+	(void)close(accept_from(w->front_fd));
+}
+
 static void test_flush(void **state)
 {
 	struct world *w = world(state);
@@ -1169,6 +1318,53 @@ static void test_flush(void **state)
 	assert_int_equal(await_msg(w, SL_BROKER_ENDED, b.id).ended.how, SL_BROKER_END_KILLED);
 	assert_int_equal(await_end(a.client), -ECONNRESET);
 	assert_int_equal(await_end(b.backend), -ECONNRESET);
+	close_all(&a);
+	close_all(&b);
+}
+
+/* The last count is what was forwarded, however short before the end. */
+static void test_flush_counts(void **state)
+{
+	struct world *w = world(state);
+	struct sl_broker_times rare = quick;
+	struct sl_broker_msg msg = { .type = SL_BROKER_FLUSH };
+	struct sl_broker_ended ended;
+	struct conn c;
+
+	rare.round_ms = 60000; /* no sweep sees it */
+	replace_broker_with(w, 1, &rare);
+	c = in_kernel(w);
+	expect_both_ways(&c);
+	expect(c.client, c.backend, "and this");
+	assert_int_equal(sl_broker_send(w->channel[CONTROL], &msg, NULL, 0), 0);
+	ended = await_msg(w, SL_BROKER_ENDED, c.id).ended;
+	assert_int_equal(ended.how, SL_BROKER_END_KILLED);
+	assert_int_equal(ended.bytes[SL_CLIENT], 300008);
+	assert_int_equal(ended.bytes[SL_BACKEND], 300000);
+	assert_true(await_on(w, w->channel[CONTROL], SL_BROKER_FLUSHED, 0, &msg, WAIT_MS));
+	close_all(&c);
+}
+
+/* The same where everything ends at once: its owner is told before the table goes. */
+static void test_stop_tells(void **state)
+{
+	struct world *w = world(state);
+	struct sl_broker_times rare = quick;
+	struct sl_broker_msg msg;
+	struct conn a;
+	struct conn b;
+
+	rare.round_ms = 60000;
+	replace_broker_with(w, 1, &rare);
+	a = in_kernel(w);
+	b = in_kernel(w);
+	expect_both_ways(&a);
+	sl_broker_stop(w->broker);
+	msg = await_msg(w, SL_BROKER_ENDED, a.id);
+	assert_int_equal(msg.ended.how, SL_BROKER_END_KILLED);
+	assert_int_equal(msg.ended.bytes[SL_CLIENT], 300000);
+	assert_int_equal(msg.ended.bytes[SL_BACKEND], 300000);
+	assert_int_equal(await_msg(w, SL_BROKER_ENDED, b.id).ended.how, SL_BROKER_END_KILLED);
 	close_all(&a);
 	close_all(&b);
 }
@@ -1190,14 +1386,9 @@ static bool has_one_live(const struct sl_broker_status *s)
 
 /* ---- tests: deaths ---- */
 
-/* The next broker on what the one before has left; new channels of the same proxy. */
 static void replace_broker(struct world *w, uint64_t proxy)
 {
-	sl_broker_free(w->broker);
-	close_channels(w);
-	turn(w);
-	start_broker(w);
-	add_channels(w, proxy);
+	replace_broker_with(w, proxy, &quick);
 }
 
 static struct sl_broker_flow adopt(struct world *w, const struct conn *c, uint32_t flag)
@@ -1462,6 +1653,22 @@ static bool has_one_interface(const struct sl_broker_status *s)
 	return s->n_interfaces == 1;
 }
 
+static bool has_1024(const struct sl_broker_status *s)
+{
+	return s->max_flows == 1024;
+}
+
+static bool has_missing(const struct sl_broker_status *s)
+{
+	return s->n_interfaces == 1 &&
+	       strstr(s->text, " on 1 interface, 1 named in packet.interfaces missing");
+}
+
+static bool has_none_missing(const struct sl_broker_status *s)
+{
+	return s->n_interfaces == 2 && !strstr(s->text, "missing");
+}
+
 static bool has_repaired(const struct sl_broker_status *s)
 {
 	return s->repaired > 0 && s->n_interfaces == 1;
@@ -1549,6 +1756,24 @@ static void test_interface_not_attached(void **state)
 	expect_both_ways(&before); /* the program stays as long as it is needed */
 	close_all(&c);
 	close_all(&before);
+}
+
+/* Named, and not there: said, and attached to when it comes. */
+static void test_missing_interface(void **state)
+{
+	struct world *w = world(state);
+	struct sl_policy *policy = new_policy(w, GENERATION + 1);
+	struct logged l = log_into();
+
+	policy->n_interfaces = 2;
+	(void)snprintf(policy->interfaces[0], sizeof(policy->interfaces[0]), "lo");
+	(void)snprintf(policy->interfaces[1], sizeof(policy->interfaces[1]), "sl1");
+	sl_broker_set_policy(w->broker, policy);
+	assert_int_equal(end_log(&l, "packet: sl1: no such interface yet"), 1);
+	assert_true(await_status(w, has_missing));
+	assert_true(run("ip link add sl1 type veth peer name sl2"));
+	assert_true(await_status(w, has_none_missing));
+	assert_true(run("ip link del sl1"));
 }
 
 /* Runs in the other namespace. */
@@ -1695,6 +1920,164 @@ static void test_stop(void **state)
 	close_all(&c);
 }
 
+/* ---- tests: reserved ports ---- */
+
+static void read_reserved(char *ret, size_t size)
+{
+	FILE *f = fopen("/proc/sys/net/ipv4/ip_local_reserved_ports", "re");
+
+	assert_non_null(f);
+	if (!fgets(ret, (int)size, f))
+		ret[0] = '\0';
+	(void)fclose(f);
+	ret[strcspn(ret, "\n")] = '\0';
+}
+
+static bool await_reserved(struct world *w, const char *want)
+{
+	uint64_t until = sl_clock_ms() + WAIT_MS;
+	char text[256];
+
+	for (;;) {
+		read_reserved(text, sizeof(text));
+		if (strcmp(text, want) == 0 || sl_clock_ms() >= until)
+			break;
+		turn(w);
+	}
+	return strcmp(text, want) == 0;
+}
+
+#define assert_reserved(want)                        \
+	do {                                         \
+		char text_[256];                     \
+		read_reserved(text_, sizeof(text_)); \
+		assert_string_equal(text_, want);    \
+	} while (0)
+
+static struct sl_policy *other_ports(struct world *w, uint64_t generation, uint16_t from,
+				     uint16_t to)
+{
+	struct sl_policy *policy = new_policy(w, generation);
+
+	policy->port_from = from;
+	policy->port_to = to;
+	return policy;
+}
+
+/* As long as a flow has a port of the old range, it is given to nobody else. */
+static void test_ports_change(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = in_kernel(w);
+	struct conn late;
+	struct sl_broker_msg msg;
+
+	assert_reserved("41000-41999");
+	sl_broker_set_policy(w->broker, other_ports(w, GENERATION + 1, 43000, 43999));
+	assert_reserved("41000-41999,43000-43999");
+	expect_both_ways(&c);
+	/* over, and its entries are still there */
+	close_all(&c);
+	(void)await_msg(w, SL_BROKER_ENDED, c.id);
+	assert_int_equal(n_entries(&c), 2);
+	assert_reserved("41000-41999,43000-43999");
+	assert_true(await_reserved(w, "43000-43999"));
+	assert_int_equal(n_entries(&c), 0);
+	/* too late for one that was there before */
+	late = new_conn(w);
+	msg = request_of(SL_BROKER_HANDOVER, &late);
+	expect_refused(w, &msg, late.front, late.back, SL_WHY_PORT_RANGE_FULL, true);
+	expect_relayed(&late);
+	close_all(&late);
+	/* nobody has one: at once */
+	sl_broker_set_policy(w->broker, other_ports(w, GENERATION + 2, 43500, 44999));
+	assert_reserved("43500-44999");
+}
+
+/* The next broker has another range, and adopts a flow of the old one. */
+static void test_ports_adopted(void **state)
+{
+	struct world *w = world(state);
+	const struct sl_broker_options options = { .loop = w->loop,
+						   .times = &quick,
+						   .proxy_uid = geteuid() };
+	struct conn c = in_kernel(w);
+
+	sl_broker_free(w->broker);
+	close_channels(w);
+	turn(w);
+	assert_int_equal(sl_broker_new(&options, &w->broker), 0);
+	sl_broker_set_policy(w->broker, other_ports(w, GENERATION, 43000, 43999));
+	add_channels(w, 1);
+	(void)adopt(w, &c, 1);
+	expect_both_ways(&c);
+	assert_reserved("41000-41999,43000-43999");
+	close_all(&c);
+	assert_true(await_reserved(w, "43000-43999"));
+}
+
+/* ---- tests: size ---- */
+
+static void count_call(void *arg)
+{
+	++*(int *)arg;
+}
+
+static struct sl_policy *other_size(struct world *w, uint64_t generation, uint32_t max_flows)
+{
+	struct sl_policy *policy = new_policy(w, generation);
+
+	policy->max_flows = max_flows;
+	return policy;
+}
+
+/* Another table can be loaded when no flow is left in this one: by another process. */
+static void test_size_change(void **state)
+{
+	struct world *w = world(state);
+	int n_calls = 0;
+	const struct sl_broker_options options = { .loop = w->loop,
+						   .times = &quick,
+						   .proxy_uid = geteuid(),
+						   .outgrown = count_call,
+						   .arg = &n_calls };
+	struct conn c = in_kernel(w);
+	uint64_t until;
+
+	sl_broker_free(w->broker);
+	close_channels(w);
+	turn(w);
+	assert_int_equal(sl_broker_new(&options, &w->broker), 0);
+	sl_broker_set_policy(w->broker, other_size(w, GENERATION, 512));
+	add_channels(w, 1);
+	(void)adopt(w, &c, 1);
+	sl_broker_set_policy(w->broker, other_size(w, GENERATION + 1, 512));
+	sl_broker_set_policy(w->broker, other_size(w, GENERATION + 2, 256));
+	sl_broker_set_policy(w->broker, other_size(w, GENERATION + 3, 1024));
+	expect_both_ways(&c);
+	assert_int_equal(n_calls, 0);
+	close_all(&c);
+	until = sl_clock_ms() + WAIT_MS;
+	while (n_calls == 0 && sl_clock_ms() < until) {
+		turn(w);
+	}
+	assert_int_equal(n_calls, 1);
+	assert_int_equal(n_entries(&c), 0);
+	/* that process */
+	sl_broker_free(w->broker);
+	close_channels(w);
+	turn(w);
+	assert_int_equal(sl_broker_new(&options, &w->broker), 0);
+	sl_broker_set_policy(w->broker, other_size(w, GENERATION + 3, 1024));
+	add_channels(w, 1);
+	assert_true(await_status(w, has_1024));
+	/* no flow is there: at once */
+	sl_broker_set_policy(w->broker, other_size(w, GENERATION + 4, 1024));
+	assert_int_equal(n_calls, 1);
+	sl_broker_set_policy(w->broker, other_size(w, GENERATION + 5, 64));
+	assert_int_equal(n_calls, 2);
+}
+
 /* ---- tests: connection tracking ---- */
 
 static int n_tracked(uint16_t port)
@@ -1769,6 +2152,8 @@ int main(void)
 		TEST(test_frozen_flow_is_kicked),
 		TEST(test_not_quiet),
 		TEST(test_refused_sockets),
+		TEST(test_no_descriptors),
+		TEST(test_resolve_without),
 		TEST(test_refused_owner),
 		TEST(test_refused_namespace),
 		TEST(test_refused_by_policy),
@@ -1788,7 +2173,10 @@ int main(void)
 		TEST(test_late_reset),
 		TEST(test_broken),
 		TEST(test_reused),
+		TEST(test_reused_at_once),
 		TEST(test_flush),
+		TEST(test_flush_counts),
+		TEST(test_stop_tells),
 		TEST(test_adoption),
 		TEST_V6(test_adoption),
 		TEST(test_adoption_of_the_dead),
@@ -1807,6 +2195,10 @@ int main(void)
 		TEST(test_full),
 		TEST(test_off),
 		TEST(test_stop),
+		TEST(test_missing_interface),
+		TEST(test_size_change),
+		TEST(test_ports_change),
+		TEST(test_ports_adopted),
 		TEST(test_conntrack),
 	};
 

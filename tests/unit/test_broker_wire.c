@@ -333,6 +333,7 @@ static void test_bad_datagrams(void **state)
 static void test_no_room_for_descriptor(void **state)
 {
 	const struct sl_broker_msg msg = handover(SL_BROKER_HANDOVER);
+	const struct sl_broker_msg hello = { .type = SL_BROKER_HELLO };
 	struct sl_broker_msg got;
 	int p[2], fds[SL_BROKER_MAX_FDS], lowest;
 	struct rlimit old, low;
@@ -348,7 +349,15 @@ static void test_no_room_for_descriptor(void **state)
 	before = count_fds();
 	low = (struct rlimit){ (rlim_t)lowest + 1, old.rlim_max };
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+	assert_int_equal(sl_broker_recv(p[1], true, &got, fds), -EMFILE);
+	assert_memory_equal(&got, &msg, sizeof(msg)); /* to be answered */
+	for (size_t i = 0; i < SL_BROKER_MAX_FDS; i++)
+		assert_int_equal(fds[i], -1);
+	/* What would have been refused in any case: not from a proxy. */
+	assert_int_equal(sl_broker_send(p[0], &hello, (int[]){ 0, 1, 2, 0 }, 4), 0);
 	assert_int_equal(sl_broker_recv(p[1], true, &got, fds), -EBADMSG);
+	assert_int_equal(sl_broker_send(p[0], &hello, (int[]){ 0, 1, 2, 0 }, 4), 0);
+	assert_int_equal(sl_broker_recv(p[1], false, &got, fds), -EBADMSG);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 	assert_int_equal(count_fds(), before);
 	close_pair(p);

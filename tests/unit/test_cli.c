@@ -72,13 +72,19 @@ static int listen_at(const char *path)
 	return fd;
 }
 
-static void write_config(struct lab *lab, const char *routes)
+/* `more`: of global, ending in a comma. */
+static void write_config_with(struct lab *lab, const char *more, const char *routes)
 {
 	FILE *f = fopen(lab->config, "w");
 
 	assert_non_null(f);
-	(void)fprintf(f, "version: 1\nglobal: { runtime_dir: %s }\n%s", lab->dir, routes);
+	(void)fprintf(f, "version: 1\nglobal: { %s runtime_dir: %s }\n%s", more, lab->dir, routes);
 	assert_int_equal(fclose(f), 0);
+}
+
+static void write_config(struct lab *lab, const char *routes)
+{
+	write_config_with(lab, "", routes);
 }
 
 #define GOOD_ROUTES "routes:\n  - { name: a, match: { ports: 8080 }, forward: \"127.0.0.1:80\" }\n"
@@ -227,6 +233,10 @@ static void status_tells_a_degraded_daemon_by_exit_code(void **state)
 	lab->facts.ready = false;
 	RUN(lab, "status");
 	expect(lab, EXIT_DEGRADED, "starting", NULL);
+	lab->facts.broker_pid = 4712;
+	RUN(lab, "status");
+	expect(lab, EXIT_DEGRADED, ", broker 4712), up ", NULL);
+	lab->facts.broker_pid = 0;
 	lab->facts.ready = true;
 	lab->facts.last_reload_unix = 1.7e9;
 	lab->facts.last_reload_ok = false;
@@ -272,6 +282,14 @@ static void an_engine_that_is_off_says_what_to_do(void **state)
 	expect(lab, 0, "(mount -t bpf bpf /sys/fs/bpf)\n", "");
 	RUN(lab, "engines");
 	expect(lab, 0, "(mount -t bpf bpf /sys/fs/bpf)\n", "");
+	expect(lab, 0, "\npacket: 'sluice reload' tries again ", NULL);
+	lab->proxy.kernel.off = SL_WHY_SELF_TEST_FAILED;
+	RUN(lab, "engines");
+	expect(lab, 0, "\npacket: the log says which test failed", NULL);
+	lab->facts.no_broker = "off: not started as root";
+	RUN(lab, "engines");
+	expect(lab, 0, "\npacket: started as root, ", NULL);
+	lab->facts.no_broker = "";
 	RUN(lab, "flows");
 	expect(lab, 0, "0 flows in the kernel; off: /sys", "");
 }
@@ -322,6 +340,55 @@ static void flows_are_a_table(void **state)
 	expect(lab, EXIT_USAGE, "", "is no limit");
 }
 
+/* Of what is just over, too. */
+static void flows_are_in_the_order_of_ids(void **state)
+{
+	static const unsigned ids[] = { 905, 77, 4100, 78, 12, 3000, 906, 79 };
+	_cleanup_(fake_flows_close) struct fake_flows maps = { -1, -1, -1 };
+	struct sl_packet_flow f[2] = { { .state = SL_PACKET_ACTIVE } };
+	unsigned long long before = 0;
+	struct lab *lab = *state;
+	char client[32];
+	size_t n = 0;
+
+	if (!fake_flows_open(&maps, 64))
+		skip();
+	fake_packet_on(&lab->proxy);
+	lab->proxy.kernel.flows_fd = maps.flows_fd;
+	lab->proxy.kernel.routes_fd = maps.routes_fd;
+	for (size_t i = 0; i < SL_ARRAY_LEN(ids); i++) {
+		const struct fake_tuple t = { client, "10.0.0.1:443", "10.0.0.1:41000",
+					      "10.0.0.11:8443" };
+
+		(void)snprintf(client, sizeof(client), "192.0.2.7:%u", 50000 + ids[i]);
+		f[0].conn_id = ids[i];
+		f[1] = f[0];
+		fake_flow(&maps, &t, FAKE_UP, f);
+	}
+	RUN(lab, "flows");
+	expect(lab, 0, "8 flows in the kernel\n", "");
+	for (const char *at = strchr(lab->out, '\n') + 1; strstr(at, " (half)");
+	     at = strchr(at, '\n') + 1, n++) {
+		assert_true(strtoull(at, NULL, 10) > before);
+		before = strtoull(at, NULL, 10);
+	}
+	assert_int_equal(n, 8);
+
+	/* of one that is over the record is, but not the row */
+	RUN(lab, "kill", "3000");
+	expect(lab, EXIT_FAILED, "", "no connection has the id 3000");
+	f[0].state = SL_PACKET_KILLED;
+	f[0].conn_id = 3000;
+	fake_flow(&maps,
+		  &(struct fake_tuple){ "192.0.2.7:53000", "10.0.0.1:443", "10.0.0.1:41000",
+					"10.0.0.11:8443" },
+		  FAKE_UP, f);
+	RUN(lab, "kill", "3000");
+	expect(lab, EXIT_FAILED, "", "connection 3000 is over already (killed)");
+	RUN(lab, "kill", "3000", "--client", "10.9.9.9");
+	expect(lab, EXIT_FAILED, "", "no connection has the id 3000 and fits the filters");
+}
+
 static void flows_can_be_flushed(void **state)
 {
 	struct lab *lab = *state;
@@ -330,9 +397,10 @@ static void flows_can_be_flushed(void **state)
 	expect(lab, EXIT_FAILED, "", "no broker process");
 	fake_packet_on(&lab->proxy);
 	RUN(lab, "flows", "--flush");
-	expect(lab, 0, "every flow in the kernel was reset", "");
+	expect(lab, 0, "3 flows in the kernel were reset and all entries removed\n", "");
 	RUN(lab, "--json", "flows", "--flush");
-	expect(lab, 0, "\"ok\":true", "");
+	expect(lab, 0, "\"ok\":true,\"flows\":3,", "");
+	assert_null(strstr(lab->out, "\\n"));
 	assert_int_equal(lab->proxy.n_flushes, 2);
 	RUN(lab, "flows", "--flush", "--limit", "1");
 	expect(lab, EXIT_USAGE, "", "flows [--limit N] | --flush");
@@ -761,6 +829,16 @@ static void check_tells_good_from_bad(void **state)
 	assert_true(json_is_true(json_object_get(doc, "ok")));
 	json_decref(doc);
 
+	write_config_with(lab, "packet: { interfaces: [lo, nonsuch] },", GOOD_ROUTES);
+	run_args(lab,
+		 (char *[]){ (char *)"sluice", (char *)"check", (char *)"-c", lab->config, NULL });
+	expect(lab, 0, line,
+	       ": warning: global.packet.interfaces: this host has no interface 'nonsuch' (yet)\n");
+	assert_null(strstr(lab->err, "'lo'"));
+	run_args(lab, (char *[]){ (char *)"sluice", (char *)"check", (char *)"--json", lab->config,
+				  NULL });
+	expect(lab, 0, "\"warnings\":1,", NULL);
+
 	write_config(lab, "nonsense: 1\n");
 	run_args(lab,
 		 (char *[]){ (char *)"sluice", (char *)"check", (char *)"-c", lab->config, NULL });
@@ -801,6 +879,7 @@ int main(void)
 		T(an_engine_that_is_off_says_what_to_do),
 		T(flows_are_a_table),
 		T(flows_can_be_flushed),
+		T(flows_are_in_the_order_of_ids),
 		T(json_is_what_the_daemon_said),
 		T(connections_are_a_table),
 		T(the_other_views_are_readable),

@@ -304,6 +304,7 @@ static void status_has_the_promised_fields(void **state)
 	assert_string_equal(text_at(j, "version"), SL_VERSION);
 	assert_string_equal(text_at(j, "state"), "running");
 	assert_int_equal(number_at(j, "pid"), 4711);
+	assert_true(json_is_null(json_object_get(json_object_get(j, "processes"), "broker")));
 	assert_int_equal(number_at(j, "uptime_s"), 1);
 	assert_int_equal(number_at(j, "generation"), 3);
 	assert_int_equal(number_at(json_object_get(j, "connections"), "active"), 3);
@@ -615,6 +616,13 @@ static void flows_are_listed_as_far_as_asked(void **state)
 	assert_int_equal(json_array_size(json_object_get(j, "flows")), 9);
 	assert_true(json_is_true(json_object_get(j, "more")));
 	json_decref(j);
+	j = ask_json(lab, "GET", "/v1/flows?id=500&limit=1", 200);
+	assert_int_equal(json_array_size(json_object_get(j, "flows")), 1);
+	assert_int_equal(number_at(json_array_get(json_object_get(j, "flows"), 0), "id"), 500);
+	json_decref(j);
+	j = ask_json(lab, "GET", "/v1/flows?id=771", 200);
+	assert_int_equal(json_array_size(json_object_get(j, "flows")), 0);
+	json_decref(j);
 	j = ask_json(lab, "GET", "/v1/flows?limit=x", 400);
 	json_decref(j);
 	/* A table that cannot be read is not an empty one. */
@@ -640,6 +648,8 @@ static void flows_are_flushed_by_the_broker(void **state)
 	fake_packet_on(&lab->proxy);
 	j = ask_json(lab, "DELETE", "/v1/flows", 200);
 	assert_true(json_is_true(json_object_get(j, "ok")));
+	assert_int_equal(number_at(j, "flows"), 3);
+	assert_null(strchr(text_at(j, "text"), '\n'));
 	assert_int_equal(lab->proxy.n_flushes, 1);
 	json_decref(j);
 	lab->proxy.flushed = never; /* another one's, not answered yet */
@@ -675,6 +685,29 @@ static void explain_passes_the_question_on(void **state)
 	json_decref(j);
 	lab->proxy.conf = NULL;
 	json_decref(ask_json(lab, "GET", "/v1/explain?port=1", 503));
+}
+
+/* No connection begins in the kernel. */
+static void explain_says_when_it_moves(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_conf_packet *conf = &lab->proxy.conf->global.packet;
+	json_t *j;
+
+	lab->proxy.explanation.engine = SL_ENGINE_PACKET;
+	lab->proxy.explanation.engine_reason = SL_WHY_ELIGIBLE;
+	conf->after_bytes = 65536;
+	conf->after_age_ms = 1500;
+	j = ask_json(lab, "GET", "/v1/explain?port=443", 200);
+	assert_non_null(strstr(text_at(j, "engine_text"),
+			       "; it begins on relay and moves after 65536 bytes "
+			       "(packet.after_bytes) or 1.5 s (after_age)"));
+	json_decref(j);
+	conf->after_bytes = 0;
+	j = ask_json(lab, "GET", "/v1/explain?port=443", 200);
+	assert_non_null(strstr(text_at(j, "engine_text"), "moves at the first quiet moment"));
+	json_decref(j);
+	conf->after_age_ms = 0;
 }
 
 static void explain_shows_who_lost_and_why(void **state)
@@ -1506,6 +1539,7 @@ int main(void)
 		T(head_has_the_length_but_no_body),
 		T(wrong_methods_and_paths_say_what_is_right),
 		T(explain_shows_who_lost_and_why),
+		T(explain_says_when_it_moves),
 		T(one_route_is_shown_alone),
 		T(conns_show_what_the_hello_said),
 		T(filters_combine),

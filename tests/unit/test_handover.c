@@ -44,6 +44,8 @@ struct lab {
 	int access;                   /* where access lines arrive */
 	int given[SL_BROKER_MAX_FDS]; /* the descriptors of the last request */
 	bool done;
+	size_t n_found;
+	enum sl_engine_reason reason;
 	char lines[8192];
 	size_t n_lines; /* bytes of them */
 };
@@ -211,18 +213,25 @@ static void name(int fd, int (*get)(int, struct sockaddr *, socklen_t *), char t
 }
 
 /* Its entries, as if the kernel had it. */
-static void put(const struct lab *lab, const struct through *t)
+static void put_of(const struct lab *lab, const struct through *t, uint32_t route)
 {
 	struct sl_packet_flow f = { .state = SL_PACKET_ACTIVE,
 				    .conn_id = t->id,
 				    .family = 4,
-				    .route_id = 1,
+				    .route_id = route,
+				    .bytes = 1000,
+				    .relayed_bytes = 500,
 				    .last_ns = sl_clock_us() * 1000,
 				    .target_hash = t->asked.target_hash,
 				    .accepted_ns = t->asked.accepted_us * 1000 };
 	const struct sl_packet_flow both[2] = { f, f };
 
 	fake_flow(&lab->maps, &t->tuple, FAKE_BOTH, both);
+}
+
+static void put(const struct lab *lab, const struct through *t)
+{
+	put_of(lab, t, 1);
 }
 
 /* Connected, and the proxy asks the broker for it; unanswered. */
@@ -321,6 +330,26 @@ static void kill_conn(struct lab *lab, uint64_t id)
 	await_done(lab);
 }
 
+static void on_reason(void *arg, const struct sl_conn_survey *survey)
+{
+	struct lab *lab = arg;
+
+	lab->reason = survey->n_rows == 1 ? survey->rows[0].engine_reason : SL_WHY_NONE;
+	lab->done = true;
+}
+
+static void await_reason(struct lab *lab, uint64_t id, enum sl_engine_reason why)
+{
+	const struct sl_conn_filter filter = { .id = id };
+	uint64_t until_ms = sl_clock_ms() + WAIT_MS;
+
+	do {
+		assert_int_equal(sl_proxy_survey(lab->proxy, &filter, on_reason, lab), 0);
+		await_done(lab);
+	} while (lab->reason != why && sl_clock_ms() < until_ms);
+	assert_string_equal(sl_engine_reason_name(lab->reason), sl_engine_reason_name(why));
+}
+
 static unsigned n_lines(struct lab *lab, uint64_t id)
 {
 	char want[40];
@@ -356,6 +385,19 @@ static void on_done(void *arg)
 	((struct lab *)arg)->done = true;
 }
 
+/* Another configuration, with the same listeners. */
+static void apply(struct lab *lab, const char *text, uint64_t generation)
+{
+	struct built b = build_text(text);
+
+	if (b.r < 0)
+		fail_msg("%s", sl_str_text(&b.diags.text));
+	sl_diags_done(&b.diags);
+	assert_int_equal(
+		sl_proxy_apply(lab->proxy, b.conf, generation, NULL, 0, NULL, 0, on_done, lab), 0);
+	await_done(lab);
+}
+
 static int setup(void **state)
 {
 	static struct lab lab;
@@ -370,6 +412,7 @@ static int setup(void **state)
 		fail_msg("%s", sl_str_text(&b.diags.text));
 	assert_true(fake_flows_open(&lab.maps, 64));
 	fake_route(&lab.maps, 1, "r");
+	fake_route(&lab.maps, 2, "renamed");
 	assert_int_equal(pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK), 0);
 	lab.access = pipe_fds[0];
 	assert_int_equal(sl_loop_new(&lab.loop), 0);
@@ -499,6 +542,27 @@ static void in_doubt_and_told_of(void **state)
 	hang_up(&t);
 }
 
+/* As after brokers that keep dying: the next one is started 10 s later. */
+static void in_doubt_for_long(void **state)
+{
+	struct lab *lab = lab_of(state);
+	struct through t = { 0 };
+	uint64_t until_ms = sl_clock_ms() + 10500;
+
+	asked(lab, &t);
+	repair(lab, 1);
+	kill_broker(lab);
+	while (sl_clock_ms() < until_ms)
+		assert_true(sl_loop_turn(lab->loop, 100) >= 0);
+	start_broker(lab);
+	say_hello(lab, lab->broker);
+	hear_this(lab, SL_BROKER_RESOLVE, t.id, 0);
+	repair(lab, -1);
+	answer(lab, t.id, SL_WHY_NOT_QUIESCENT);
+	carries(lab, &t, 'x');
+	hang_up(&t);
+}
+
 /* A kill that a broker has not read before it died is not forgotten. */
 static void a_kill_nobody_read(void **state)
 {
@@ -547,6 +611,174 @@ static void told_of_what_is_over(void **state)
 	hang_up(&t);
 }
 
+/* A flow that no process made a record of yet: four names nobody has. */
+static void found(struct lab *lab, struct through *t, uint64_t id, uint32_t route)
+{
+	*t = (struct through){ .client = -1, .backend = -1, .id = id };
+	(void)snprintf(t->text[0], sizeof(t->text[0]), "192.0.2.1:%u", 1111 + (unsigned)id % 1000);
+	strcpy(t->text[1], "192.0.2.2:8000");
+	(void)snprintf(t->text[2], sizeof(t->text[2]), "192.0.2.2:%u", 40000 + (unsigned)id % 1000);
+	strcpy(t->text[3], "192.0.2.3:9000");
+	t->tuple = (struct fake_tuple){ t->text[0], t->text[1], t->text[2], t->text[3] };
+	t->asked.accepted_us = sl_clock_us();
+	put_of(lab, t, route);
+	say(lab->broker,
+	    (struct sl_broker_msg){ .type = SL_BROKER_ADOPT, .conn_id = id, .flow = flow_of(t) });
+}
+
+/* Its route is gone since: it is dropped, and that is counted and said, once. */
+static void found_without_a_route(void **state)
+{
+	struct lab *lab = lab_of(state);
+	struct sl_proxy_totals totals;
+	struct sl_kernel_view kernel;
+	struct through t;
+
+	for (int i = 0; i < 2; i++) { /* the broker dies before it reads the answer */
+		found(lab, &t, 77, 2);
+		hear_this(lab, SL_BROKER_ADOPTED, 77, i == 0 ? 2 : 0);
+	}
+	assert_int_equal(n_lines(lab, 77), 1);
+	assert_non_null(strstr(lab->lines, " route=renamed engine=packet/"));
+	assert_non_null(strstr(lab->lines, " up=1500 down=1500 client_reason=crash_recovered "
+					   "backend_reason=crash_recovered"));
+	sl_proxy_kernel(lab->proxy, &kernel);
+	assert_int_equal(kernel.status.dropped, 1);
+	sl_proxy_totals(lab->proxy, &totals);
+	assert_int_equal(totals.ended[SL_CLIENT][SL_REASON_CRASH_RECOVERED], 1);
+	assert_int_equal(totals.ended[SL_BACKEND][SL_REASON_CRASH_RECOVERED], 1);
+	assert_int_equal(totals.active, 0);
+	assert_int_equal(totals.fsm_bugs, 0);
+}
+
+static void on_count(void *arg, const struct sl_conn_survey *survey)
+{
+	struct lab *lab = arg;
+
+	lab->n_found = survey->n_matching;
+	lab->done = true;
+}
+
+/* The clock has been set back: ids of before are above ours. They hide nobody and do not come
+ * again. */
+static void found_with_a_later_id(void **state)
+{
+	struct lab *lab = lab_of(state);
+	const struct sl_conn_filter all = { 0 };
+	struct through before = { 0 };
+	struct through after = { 0 };
+	struct through t[2];
+
+	in_kernel(lab, &before);
+	found(lab, &t[0], 500000, 1);
+	hear_this(lab, SL_BROKER_ADOPTED, 500000, 1);
+	found(lab, &t[1], 400000, 1);
+	hear_this(lab, SL_BROKER_ADOPTED, 400000, 1);
+	assert_int_equal(sl_proxy_survey(lab->proxy, &all, on_count, lab), 0);
+	await_done(lab);
+	assert_int_equal(lab->n_found, 3);
+	in_kernel(lab, &after);
+	assert_true(after.id > 500000);
+	assert_int_equal(sl_proxy_survey(lab->proxy, &all, on_count, lab), 0);
+	await_done(lab);
+	assert_int_equal(lab->n_found, 4);
+	hang_up(&before);
+	hang_up(&after);
+}
+
+static void next_broker(struct lab *lab)
+{
+	kill_broker(lab);
+	start_broker(lab);
+	say_hello(lab, lab->broker);
+}
+
+static const char later_text[] =
+	"version: 1\n"
+	"global: { packet: { ports: 40000-40999, after_bytes: 0 } }\n"
+	"routes: [ { name: new, match: { ports: 8001 }, forward: \"127.0.0.1:9001\" },\n"
+	"  { name: r, match: { ports: 8000 }, forward: [\"127.0.0.1:9001\", \"127.0.0.1:9000\"] } "
+	"]\n";
+
+/* The next broker knows the newest configuration alone: connections of older ones go by that. */
+static void of_an_older_configuration(void **state)
+{
+	struct lab *lab = lab_of(state);
+	struct sl_broker_msg msg;
+	struct through t = { 0 };
+
+	asked(lab, &t);
+	assert_int_equal(t.asked.generation, 1);
+	apply(lab, later_text, 2);
+	answer(lab, t.id, SL_WHY_RATE_LIMITED);
+	msg = hear(lab); /* this one was there when it came */
+	assert_int_equal(msg.handover.generation, 1);
+	assert_int_equal(msg.handover.route, 0);
+	next_broker(lab);
+	msg = hear(lab);
+	assert_int_equal(msg.type, SL_BROKER_HANDOVER);
+	assert_int_equal(msg.conn_id, t.id);
+	assert_int_equal(msg.handover.generation, 2);
+	assert_int_equal(msg.handover.route, 1);
+	put(lab, &t);
+	answer(lab, t.id, SL_WHY_ELIGIBLE);
+	await_active(lab, SL_ENGINE_PACKET, 1);
+	hang_up(&t);
+}
+
+/* It has forgotten: what it does not know is asked by the newest, once. */
+static void of_a_forgotten_configuration(void **state)
+{
+	struct lab *lab = lab_of(state);
+	struct sl_broker_msg msg;
+	struct through t = { 0 };
+
+	asked(lab, &t);
+	apply(lab, later_text, 2);
+	for (int i = 0; i < 2; i++) {
+		say(lab->broker, (struct sl_broker_msg){
+					 .type = SL_BROKER_RESULT,
+					 .conn_id = t.id,
+					 .result = { .why = SL_WHY_NO_PRIVILEGE, .is_final = 1 } });
+		if (i == 0) {
+			msg = hear(lab);
+			assert_int_equal(msg.handover.generation, 2);
+			assert_int_equal(msg.handover.route, 1);
+		}
+	}
+	await_reason(lab, t.id, SL_WHY_NO_PRIVILEGE);
+	carries(lab, &t, 'x');
+	hang_up(&t);
+}
+
+/* Its route, or its target, is in no configuration that the broker knows. */
+static void of_a_route_that_is_gone(void **state)
+{
+	static const char *const text[] = {
+		"version: 1\n"
+		"global: { packet: { ports: 40000-40999, after_bytes: 0 } }\n"
+		"routes: [ { name: s, match: { ports: 8000 }, forward: \"127.0.0.1:9000\" } ]\n",
+		"version: 1\n"
+		"global: { packet: { ports: 40000-40999, after_bytes: 0 } }\n"
+		"routes: [ { name: r, match: { ports: 8000 }, forward: \"127.0.0.1:9001\" } ]\n",
+	};
+	struct lab *lab = lab_of(state);
+
+	for (unsigned i = 0; i < SL_ARRAY_LEN(text); i++) {
+		struct through t = { 0 };
+
+		apply(lab, conf_text, 2 * i + 2);
+		asked(lab, &t);
+		apply(lab, text[i], 2 * i + 3);
+		answer(lab, t.id, SL_WHY_RATE_LIMITED);
+		next_broker(lab);
+		await_reason(lab, t.id, SL_WHY_CONFIGURED);
+		carries(lab, &t, 'x');
+		hang_up(&t);
+		await_active(lab, SL_ENGINE_RELAY, 0);
+	}
+}
+
 /* What came while the broker had the sockets is read, also by a connection that is given up. */
 static void data_at_the_last_refusal(void **state)
 {
@@ -578,9 +810,12 @@ int main(void)
 {
 #define EACH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		EACH(in_doubt_behind_a_kill), EACH(not_in_doubt),
-		EACH(in_doubt_and_told_of),   EACH(a_kill_nobody_read),
-		EACH(told_of_what_is_over),   EACH(data_at_the_last_refusal),
+		EACH(in_doubt_behind_a_kill),    EACH(not_in_doubt),
+		EACH(in_doubt_and_told_of),      EACH(a_kill_nobody_read),
+		EACH(told_of_what_is_over),      EACH(data_at_the_last_refusal),
+		EACH(found_without_a_route),     EACH(found_with_a_later_id),
+		EACH(of_an_older_configuration), EACH(of_a_forgotten_configuration),
+		EACH(of_a_route_that_is_gone),   EACH(in_doubt_for_long),
 	};
 
 	sl_log_setup(SL_LOG_ERROR, false, STDERR_FILENO);

@@ -115,6 +115,8 @@ static void test_maps(void **state)
 		  sizeof(struct sl_packet_route));
 	check_map(o->maps.meta, BPF_MAP_TYPE_ARRAY, 0, sizeof(uint32_t),
 		  sizeof(struct sl_packet_meta));
+	check_map(o->maps.ports, BPF_MAP_TYPE_ARRAY, 0, sizeof(uint32_t),
+		  sizeof(struct sl_packet_ports));
 	check_map(o->maps.packet_request, BPF_MAP_TYPE_ARRAY, BPF_F_MMAPABLE, sizeof(uint32_t),
 		  sizeof(struct sl_packet_request));
 	sl_packet_bpf__destroy(o);

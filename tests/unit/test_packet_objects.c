@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -158,7 +159,7 @@ static const char *listing(void)
 	return text;
 }
 
-#define MAPS "counters events flows meta "
+#define MAPS "counters events flows meta ports "
 #define PROGS "prog_control prog_freeze prog_tc "
 
 static struct sl_packet *open_with(const struct sl_packet_options *o, bool use_tcx,
@@ -434,6 +435,7 @@ static void test_not_bpffs(void **state)
 {
 	char plain[] = "/tmp/sl_plain.XXXXXX";
 	char below[64];
+	char missing[96];
 
 	(void)state;
 	need_kernel();
@@ -442,7 +444,10 @@ static void test_not_bpffs(void **state)
 	expect_refusal(plain, -ENODEV, "not on a bpf file system");
 	expect_refusal(below, -ENODEV, "not on a bpf file system");
 	assert_int_equal(access(below, F_OK), -1);
-	expect_refusal("/nowhere/at/all", -ENODEV, "not on a bpf file system");
+	expect_refusal("/nowhere/at/all", -ENOENT, "the directory /nowhere/at is missing");
+	(void)snprintf(below, sizeof(below), "%s/a/b/", root);
+	(void)snprintf(missing, sizeof(missing), "the directory %s/a is missing", root);
+	expect_refusal(below, -ENOENT, missing);
 	assert_int_equal(rmdir(plain), 0);
 }
 
@@ -738,7 +743,7 @@ static void test_max_flows(void **state)
 	o.max_flows = 64;
 	p = open_with(&o, has_tcx, &found);
 	assert_true(found.is_adopted);
-	assert_string_equal(found.why, "");
+	assert_string_equal(found.why, "max_flows is 64 now, it was 4096");
 	assert_int_equal(sl_packet_get_meta(p, &meta), 0);
 	assert_int_equal(meta.max_flows, 64);
 	sl_packet_close(p);
@@ -1063,6 +1068,8 @@ static void test_repin(void **state)
 	struct sl_packet_found found;
 	struct sl_packet *p;
 	unsigned n = 77;
+	unsigned none = 77;
+	int lock;
 	struct hooked before;
 	char all[512];
 
@@ -1087,15 +1094,28 @@ static void test_repin(void **state)
 	assert_true(sl_packet_is_attached(p, lo));
 	/* The whole directory. */
 	command("rm -r /tmp/sl_packet.*/sluice");
+	n = 77;
+	assert_int_equal(mkdir(dir, 0700), 0);
+	lock = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(flock(lock, LOCK_EX | LOCK_NB), 0); /* another daemon's */
+	assert_int_equal(sl_packet_repin(p, &n), -EBUSY);
+	assert_int_equal(n, 77);
+	assert_string_equal(listing(), "");
+	(void)close(lock);
+	assert_int_equal(rmdir(dir), 0);
 	assert_int_equal(sl_packet_repin(p, &n), 0);
-	assert_int_equal(n, has_tcx ? 9 : 8);
+	/* It is locked as the one before was. */
+	assert_int_equal(purge(NULL), -EBUSY);
+	assert_int_equal(sl_packet_repin(p, &none), 0);
+	assert_int_equal(none, 0);
+	assert_int_equal(n, has_tcx ? 10 : 9);
 	assert_string_equal(listing(), all);
 	/* The file system, which we keep busy. */
 	assert_int_equal(umount2(root, MNT_DETACH), 0);
 	assert_int_equal(sl_packet_repin(p, &n), -ENOENT);
 	assert_int_equal(mount("bpf", root, "bpf", 0, "mode=0700"), 0);
 	assert_int_equal(sl_packet_repin(p, &n), 0);
-	assert_int_equal(n, has_tcx ? 9 : 8);
+	assert_int_equal(n, has_tcx ? 10 : 9);
 	sl_packet_close(p);
 	p = open_usual(&found);
 	assert_true(found.is_adopted);
@@ -1381,25 +1401,64 @@ static void test_ports(void **state)
 	assert_int_equal(sl_packet_get_meta(p, &meta), 0);
 	assert_int_equal(meta.ports_added, 1);
 	sl_packet_close(p);
-	/* A later one with another range gives the first one back. */
+	/* Of another range by a later one: the first stays until it is given back. */
 	p = open_usual(&found);
 	assert_int_equal(sl_packet_reserve_ports(p, 40500, 42000), 0);
+	assert_string_equal(reserved(), "80,1000-1002,40000-42000");
+	assert_int_equal(sl_packet_get_meta(p, &meta), 0);
+	assert_int_equal(meta.port_from, 40500);
+	assert_int_equal(meta.port_to, 42000);
+	sl_packet_close(p);
+	p = open_usual(&found);
+	assert_int_equal(sl_packet_reserve_ports(p, 40500, 42000), 0);
+	assert_int_equal(sl_packet_release_ports(p), 1);
 	assert_string_equal(reserved(), "80,1000-1002,40500-42000");
+	assert_int_equal(sl_packet_release_ports(p), 0);
 	sl_packet_close(p);
 	assert_int_equal(purge(NULL), 0);
 	assert_string_equal(reserved(), "80,1000-1002");
-	/* A part of it was somebody's. */
+	write_reserved("\n");
+}
+
+/* What of it was somebody's is left, and no more, also after a death and another range. */
+static void test_ports_of_others(void **state)
+{
+	struct sl_packet_found found;
+	struct sl_packet_meta meta;
+	struct sl_str report = { 0 };
+	struct sl_packet *p;
+
+	(void)state;
+	need_kernel();
 	write_reserved("80,40999-41005\n");
 	p = open_usual(&found);
 	assert_int_equal(sl_packet_reserve_ports(p, 40000, 41000), 0);
 	assert_string_equal(reserved(), "80,40000-41005");
 	assert_int_equal(sl_packet_get_meta(p, &meta), 0);
-	assert_int_equal(meta.ports_added, 0);
+	assert_int_equal(meta.ports_added, 1);
 	assert_int_equal(sl_packet_reserve_ports(p, 0, 5), -EINVAL);
 	assert_int_equal(sl_packet_reserve_ports(p, 6, 5), -EINVAL);
 	sl_packet_close(p);
+	p = open_usual(&found);
+	assert_int_equal(sl_packet_reserve_ports(p, 41004, 41010), 0);
+	assert_int_equal(sl_packet_release_ports(p), 1);
+	assert_string_equal(reserved(), "80,40999-41010");
+	assert_int_equal(sl_packet_reserve_ports(p, 40990, 41000), 0);
+	assert_int_equal(sl_packet_release_ports(p), 1);
+	assert_string_equal(reserved(), "80,40990-41005");
+	sl_packet_close(p);
+	assert_int_equal(purge(&report), 0);
+	assert_string_equal(reserved(), "80,40999-41005");
+	assert_non_null(strstr(sl_str_text(&report), "ports 40990-40998 are no longer reserved\n"));
+	sl_str_done(&report);
+	/* All of it: nothing to give back. */
+	p = open_usual(&found);
+	assert_int_equal(sl_packet_reserve_ports(p, 40999, 41005), 0);
+	assert_int_equal(sl_packet_get_meta(p, &meta), 0);
+	assert_int_equal(meta.ports_added, 0);
+	sl_packet_close(p);
 	assert_int_equal(purge(NULL), 0);
-	assert_string_equal(reserved(), "80,40000-41005");
+	assert_string_equal(reserved(), "80,40999-41005");
 	write_reserved("\n");
 }
 
@@ -1420,6 +1479,12 @@ static void test_ports_other_layout(void **state)
 	sl_packet_close(p);
 	p = open_usual(&found);
 	assert_false(found.is_adopted);
+	assert_int_equal(sl_packet_get_meta(p, &meta), 0);
+	assert_int_equal(meta.ports_added, 1);
+	sl_packet_close(p);
+	/* By one that has no list of them. */
+	assert_int_equal(unlink(in_dir("ports")), 0);
+	p = open_usual(&found);
 	assert_int_equal(sl_packet_get_meta(p, &meta), 0);
 	assert_int_equal(meta.ports_added, 1);
 	sl_packet_close(p);
@@ -1468,13 +1533,13 @@ static void test_port_lists(void **state)
 		const char *want; /* NULL: refused */
 		const char *why;
 	} rows[] = {
-		{ "", "\n", "nothing" },
-		{ "\n", "\n", "nothing, as the kernel writes it" },
-		{ "80", "80\n", "one" },
-		{ "0,65535\n", "0,65535\n", "the ends" },
-		{ "0-65535\n", "0-65535\n", "all" },
-		{ "5-7,6-9,10", "5-10\n", "joined" },
-		{ "9,5", "5,9\n", "not in order" },
+		{ "", "", "nothing" },
+		{ "\n", "", "nothing, as the kernel writes it" },
+		{ "80", "80", "one" },
+		{ "0,65535\n", "0,65535", "the ends" },
+		{ "0-65535\n", "0-65535", "all" },
+		{ "5-7,6-9,10", "5-10", "joined" },
+		{ "9,5", "5,9", "not in order" },
 		{ "7-5", NULL, "backwards" },
 		{ "65536", NULL, "too large" },
 		{ "1,", NULL, "comma at the end" },
@@ -1491,7 +1556,7 @@ static void test_port_lists(void **state)
 	(void)state;
 	for (size_t i = 0; i < SL_ARRAY_LEN(rows); i++) {
 		_cleanup_(sl_str_done) struct sl_str s = { 0 };
-		struct sl_ports ports;
+		struct sl_packet_ports ports;
 		int r = sl_packet_ports_parse(rows[i].text, strlen(rows[i].text), &ports);
 
 		if (r != (rows[i].want ? 0 : -EINVAL))
@@ -1613,6 +1678,7 @@ int main(void)
 		OBJECTS(test_counts),
 		OBJECTS(test_events),
 		OBJECTS(test_ports),
+		OBJECTS(test_ports_of_others),
 		OBJECTS(test_ports_other_layout),
 		OBJECTS(test_long_list),
 	};

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "accel/packet_impl.h"
@@ -45,6 +46,7 @@ struct pinned {
 	bool is_any;                   /* whatever of ours is there */
 	bool is_fit;                   /* flows and meta may be used */
 	struct sl_packet_meta meta;    /* zeros where there is none */
+	struct sl_packet_ports added;  /* to the reserved ones */
 	struct sl_packet_used routes;  /* of the flows */
 };
 
@@ -126,6 +128,7 @@ static int look_at_pins(const struct sl_packet *p, struct pinned *o, struct sl_p
 	if (r < 0 || !o->is_any)
 		return r;
 	(void)sl_packet_read_pinned_meta(p->dir, &o->meta);
+	sl_packet_read_pinned_ports(p->dir, &o->meta, &o->added);
 	for (int i = 0; i < SL_PACKET_MAP_COUNT_; i++)
 		look_at_map(p, (enum sl_packet_map)i, o, found);
 	if (o->fds[SL_MAP_META] >= 0 && o->meta.layout != SL_PACKET_LAYOUT) {
@@ -233,6 +236,8 @@ static int adopt(struct sl_packet *p, const struct sl_packet_options *options, s
 		if (n_entries > 0)
 			say(found, "max_flows stays %u while there are flows", n_max);
 		else
+			say(found, "max_flows is %u now, it was %u", options->max_flows, n_max);
+		if (n_entries == 0)
 			sl_closep(&o->fds[SL_MAP_FLOWS]);
 	}
 	for (int i = 0; r == 0 && i < SL_PACKET_MAP_COUNT_; i++)
@@ -381,7 +386,7 @@ static int map_things(struct sl_packet *p)
 	return p->ring ? 0 : -errno;
 }
 
-/* What the new daemon is. Ports that were added stay noted until sl_packet_reserve_ports(). */
+/* What the new daemon is. Ports that were added stay noted until sl_packet_release_ports(). */
 static int write_meta(struct sl_packet *p, const struct sl_packet_options *options,
 		      const struct pinned *o)
 {
@@ -390,17 +395,16 @@ static int write_meta(struct sl_packet *p, const struct sl_packet_options *optio
 		.max_flows = max_entries(p->maps[SL_MAP_FLOWS]) / 2,
 		.port_from = options->port_from,
 		.port_to = options->port_to,
+		.ports_added = !sl_ports_is_empty(&o->added),
 		.last_route_id = o->is_fit ? o->meta.last_route_id : 0,
 		.owner_pid = (uint32_t)getpid(),
 		.version = SL_VERSION,
 		.started_ns = sl_clock_us() * 1000,
 	};
+	uint32_t zero = 0;
 
-	if (o->meta.ports_added) {
-		meta.ports_added = 1;
-		meta.port_from = o->meta.port_from;
-		meta.port_to = o->meta.port_to;
-	}
+	if (bpf_map_update_elem(p->maps[SL_MAP_PORTS], &zero, &o->added, BPF_ANY) < 0)
+		return -errno;
 	return sl_packet_set_meta(p, &meta);
 }
 
@@ -428,10 +432,10 @@ static int prepare(struct sl_packet *p, const struct sl_packet_options *options,
 static int open_objects(struct sl_packet *p, const struct sl_packet_options *options,
 			struct sl_packet_found *found, struct sl_str *report)
 {
-	_cleanup_(pinned_done) struct pinned o = { .fds = { -1, -1, -1, -1, -1 } };
+	_cleanup_(pinned_done) struct pinned o = { .fds = { -1, -1, -1, -1, -1, -1 } };
 	int r;
 
-	_Static_assert(SL_PACKET_MAP_COUNT_ == 5, "all -1 at first");
+	_Static_assert(SL_PACKET_MAP_COUNT_ == 6, "all -1 at first");
 	p->skel = sl_packet_bpf__open();
 	if (!p->skel)
 		return load_failed(-errno, "the programs", report);
@@ -537,6 +541,26 @@ static int repin(const struct sl_packet *p, const char *name, enum sl_packet_kin
 	return r;
 }
 
+/* A directory made anew is not the one that is locked, and somebody else may have made it. */
+static int keep_lock(struct sl_packet *p)
+{
+	_cleanup_fd_ int fd = -1;
+	struct stat locked;
+	struct stat there;
+	int r;
+
+	if (fstat(p->lock_fd, &locked) < 0 || stat(p->dir, &there) < 0)
+		return -errno;
+	if (locked.st_dev == there.st_dev && locked.st_ino == there.st_ino)
+		return 0;
+	r = sl_packet_lock_dir(p->dir, NULL, &fd);
+	if (r < 0)
+		return r;
+	sl_closep(&p->lock_fd);
+	p->lock_fd = SL_TAKE_FD(fd);
+	return 0;
+}
+
 int sl_packet_repin(struct sl_packet *p, unsigned *ret_repaired)
 {
 	unsigned n = 0;
@@ -544,6 +568,7 @@ int sl_packet_repin(struct sl_packet *p, unsigned *ret_repaired)
 
 	if (r < 0)
 		return -ENOENT;
+	r = keep_lock(p);
 	for (int i = 0; r == 0 && i < SL_PACKET_MAP_COUNT_; i++)
 		r = repin(p, sl_packet_map_name((enum sl_packet_map)i), SL_KIND_MAP, p->maps[i],
 			  &n);

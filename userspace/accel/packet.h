@@ -17,8 +17,8 @@
  * them: the broker. Opening needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; what follows needs
  * CAP_NET_ADMIN alone. Nothing here loads or compiles a program per connection.
  *
- * Pinned in `dir`: flows, events, counters, routes, meta (names are a contract), the programs as
- * prog_tc, prog_xdp, prog_control, prog_freeze, and the links as link_tcx_IFINDEX,
+ * Pinned in `dir`: flows, events, counters, routes, meta (names are a contract), ports, the
+ * programs as prog_tc, prog_xdp, prog_control, prog_freeze, and the links as link_tcx_IFINDEX,
  * link_xdp_IFINDEX.
  */
 struct sl_packet;
@@ -52,8 +52,9 @@ struct sl_packet_found {
  * `found`. Adopted maps keep their size: `max_flows` of a running host changes when no flow is
  * left. Names of routes that no flow uses are forgotten. Errors: -EPERM (privileges, or `dir` is
  * somebody else's), -ENOTSUP (the kernel), -EBUSY: another daemon uses `dir`; -ENODEV: it is not on
- * a bpf file system; `report` gets what failed and what to do, in one line. Ports that an earlier
- * daemon has added stay in meta until sl_packet_reserve_ports().
+ * a bpf file system; -ENOENT: the directory to make it in is missing; `report` gets what failed and
+ * what to do, in one line. Ports that an earlier daemon has added stay reserved, and noted, until
+ * sl_packet_release_ports().
  */
 SL_MUST_CHECK int sl_packet_open(const struct sl_packet_options *options,
 				 struct sl_packet_found *found, struct sl_str *report,
@@ -91,7 +92,7 @@ void sl_packet_sweep_links(struct sl_packet *p, bool (*wanted)(void *arg, unsign
 const char *sl_packet_hook_text(const struct sl_packet *p); /* "tcx", "clsact", "xdp+tcx" */
 
 /* Pins that are missing are made again; -ENOENT: the directory itself is gone and could not be
- * made. */
+ * made; -EBUSY: another daemon has made it anew and uses it. */
 SL_MUST_CHECK int sl_packet_repin(struct sl_packet *p, unsigned *ret_repaired);
 
 /* ---- flows ---- */
@@ -170,10 +171,12 @@ void sl_packet_partner(const struct sl_packet_flow *flow, struct sl_packet_key *
 
 /*
  * Takes from..to out of what the kernel gives to others (net.ipv4.ip_local_reserved_ports of this
- * namespace) and notes in meta whether it was us: no port of it was reserved before. What an
- * earlier daemon has added for another range is given back. -EBUSY is not an error of it: listeners
+ * namespace) and notes in `ports` which of them were not reserved before. What was added for
+ * another range stays, because flows may have ports of it. -EBUSY is not an error of it: listeners
  * in the range stay.
  */
 SL_MUST_CHECK int sl_packet_reserve_ports(struct sl_packet *p, uint16_t from, uint16_t to);
+/* Gives back what was added for other ranges than the last one: 1; 0: there was nothing. */
+SL_MUST_CHECK int sl_packet_release_ports(struct sl_packet *p);
 
 #endif

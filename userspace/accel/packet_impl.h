@@ -25,6 +25,7 @@ enum sl_packet_map {
 	SL_MAP_COUNTERS,
 	SL_MAP_ROUTES,
 	SL_MAP_META,
+	SL_MAP_PORTS,
 	SL_PACKET_MAP_COUNT_,
 };
 
@@ -96,12 +97,12 @@ bool sl_packet_parse_link(const char *name, struct sl_packet_link_name *ret);
 uint32_t sl_packet_map_id(int fd);
 uint32_t sl_packet_prog_id(int fd);
 
-/*
- * Makes `dir` (mode 0700) where it is missing. -ENODEV: not on a bpf file system; -EPERM: somebody
- * else's. `report` may be NULL.
- */
 /* -EBUSY: another process has it. Held as long as the descriptor is open. */
 SL_MUST_CHECK int sl_packet_lock_dir(const char *dir, struct sl_str *report, int *ret_fd);
+/*
+ * Makes `dir` (mode 0700) where it is missing. -ENODEV: not on a bpf file system; -ENOENT: its
+ * parent is missing; -EPERM: somebody else's. `report` may be NULL.
+ */
 SL_MUST_CHECK int sl_packet_make_dir(const char *dir, struct sl_str *report);
 /* -ENOENT; -EINVAL: of another kind. */
 SL_MUST_CHECK int sl_packet_get_pin(const char *dir, const char *name, enum sl_packet_kind kind,
@@ -116,6 +117,10 @@ SL_MUST_CHECK int sl_packet_remove_all(const char *dir, struct sl_str *report);
 /* `meta`, also of another layout: the fields up to ports_added are where they are in all of them.
  * -ENOENT: none, or not readable as such. */
 int sl_packet_read_pinned_meta(const char *dir, struct sl_packet_meta *ret);
+
+/* What had been added to the reserved ports: as `ports` says, or else `meta`. None: all zeros. */
+void sl_packet_read_pinned_ports(const char *dir, const struct sl_packet_meta *meta,
+				 struct sl_packet_ports *ret);
 
 /* ---- links (packet_link.c) ---- */
 
@@ -148,16 +153,12 @@ void sl_packet_free_names(struct sl_packet_names *names);
 
 /* ---- ports (packet_ports.c) ---- */
 
-#define SL_PORTS_WORDS (65536 / 64)
-
-struct sl_ports {
-	uint64_t bits[SL_PORTS_WORDS];
-};
-
 /* "1,5-7\n", as the kernel writes it. -EINVAL: something else. */
-SL_MUST_CHECK int sl_packet_ports_parse(const char *text, size_t n, struct sl_ports *ret);
-void sl_ports_format(const struct sl_ports *ports, struct sl_str *ret);
-/* Takes from..to out of the reserved ones. */
-SL_MUST_CHECK int sl_packet_free_ports(uint16_t from, uint16_t to);
+SL_MUST_CHECK int sl_packet_ports_parse(const char *text, size_t n, struct sl_packet_ports *ret);
+void sl_ports_format(const struct sl_packet_ports *ports, struct sl_str *ret);
+void sl_ports_set(struct sl_packet_ports *ports, uint16_t from, uint16_t to, bool is_reserved);
+bool sl_ports_is_empty(const struct sl_packet_ports *ports);
+/* Takes those of `ports` out of the reserved ones. */
+SL_MUST_CHECK int sl_packet_free_ports(const struct sl_packet_ports *ports);
 
 #endif

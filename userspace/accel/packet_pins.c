@@ -21,7 +21,7 @@ const char *sl_packet_map_name(enum sl_packet_map map)
 	static const char *const names[] = {
 		[SL_MAP_FLOWS] = "flows",       [SL_MAP_EVENTS] = "events",
 		[SL_MAP_COUNTERS] = "counters", [SL_MAP_ROUTES] = "routes",
-		[SL_MAP_META] = "meta",
+		[SL_MAP_META] = "meta",         [SL_MAP_PORTS] = "ports",
 	};
 	_Static_assert(SL_ARRAY_LEN(names) == SL_PACKET_MAP_COUNT_, "all named");
 
@@ -123,7 +123,7 @@ static bool is_bpffs(const char *path)
 	return statfs(path, &fs) == 0 && fs.f_type == BPF_FS_MAGIC;
 }
 
-static int make_missing(const char *dir)
+static int parent_of(const char *dir, char **ret)
 {
 	_cleanup_free_ char *parent = strdup(dir);
 	char *slash = parent ? strrchr(parent, '/') : NULL;
@@ -136,7 +136,21 @@ static int make_missing(const char *dir)
 	}
 	if (slash)
 		slash[slash == parent] = '\0';
-	if (!is_bpffs(slash ? parent : "."))
+	*ret = slash ? SL_TAKE_PTR(parent) : strdup(".");
+	return *ret ? 0 : -ENOMEM;
+}
+
+/* -ENOENT: its parent is missing, too. */
+static int make_missing(const char *dir)
+{
+	_cleanup_free_ char *parent = NULL;
+	int r = parent_of(dir, &parent);
+
+	if (r < 0)
+		return r;
+	if (access(parent, F_OK) < 0)
+		return -errno;
+	if (!is_bpffs(parent))
 		return -ENODEV;
 	return mkdir(dir, 0700) < 0 && errno != EEXIST ? -errno : 0;
 }
@@ -161,9 +175,16 @@ static int check_owner(const char *dir)
 
 static void explain(struct sl_str *report, const char *dir, int err)
 {
+	_cleanup_free_ char *parent = NULL;
+
 	if (!report)
 		return;
-	if (err == -ENODEV)
+	if (err == -ENOENT && parent_of(dir, &parent) == 0)
+		sl_str_addf(report,
+			    "the directory %s is missing: bpf_dir is made in it, on a bpf "
+			    "file system",
+			    parent);
+	else if (err == -ENODEV)
 		sl_str_addf(report, "%s is not on a bpf file system (mount -t bpf bpf /sys/fs/bpf)",
 			    dir);
 	else if (err == -EPERM)
@@ -308,6 +329,23 @@ int sl_packet_read_pinned_meta(const char *dir, struct sl_packet_meta *ret)
 	return 0;
 }
 
+void sl_packet_read_pinned_ports(const char *dir, const struct sl_packet_meta *meta,
+				 struct sl_packet_ports *ret)
+{
+	_cleanup_fd_ int fd = -1;
+	struct bpf_map_info info = { 0 };
+	uint32_t size = sizeof(info);
+	uint32_t zero = 0;
+
+	*ret = (struct sl_packet_ports){ 0 };
+	if (sl_packet_get_pin(dir, sl_packet_map_name(SL_MAP_PORTS), SL_KIND_MAP, &fd) == 0 &&
+	    bpf_obj_get_info_by_fd(fd, &info, &size) == 0 && info.type == BPF_MAP_TYPE_ARRAY &&
+	    info.value_size == sizeof(*ret) && bpf_map_lookup_elem(fd, &zero, ret) == 0)
+		return;
+	if (meta->ports_added)
+		sl_ports_set(ret, meta->port_from, meta->port_to, true);
+}
+
 /* ---- the end ---- */
 
 struct removal {
@@ -349,17 +387,21 @@ int sl_packet_remove_all(const char *dir, struct sl_str *report)
 
 static int remove_ports(const char *dir, struct sl_str *report)
 {
-	struct sl_packet_meta meta;
+	_cleanup_(sl_str_done) struct sl_str list = { 0 };
+	struct sl_packet_meta meta = { 0 };
+	struct sl_packet_ports ports;
 	int r;
 
-	if (sl_packet_read_pinned_meta(dir, &meta) < 0 || !meta.ports_added)
+	(void)sl_packet_read_pinned_meta(dir, &meta);
+	sl_packet_read_pinned_ports(dir, &meta, &ports);
+	if (sl_ports_is_empty(&ports))
 		return 0;
-	r = sl_packet_free_ports(meta.port_from, meta.port_to);
+	r = sl_packet_free_ports(&ports);
+	sl_ports_format(&ports, &list);
 	if (r == 0)
-		sl_str_addf(report, "ports %u-%u are no longer reserved\n", meta.port_from,
-			    meta.port_to);
+		sl_str_addf(report, "ports %s are no longer reserved\n", sl_str_text(&list));
 	else
-		sl_str_addf(report, "ports %u-%u stay reserved: %s\n", meta.port_from, meta.port_to,
+		sl_str_addf(report, "ports %s stay reserved: %s\n", sl_str_text(&list),
 			    strerror(-r));
 	return r;
 }

@@ -3,6 +3,7 @@
  * net.ipv4.ip_local_reserved_ports of this network namespace, for both families: ports that are
  * given to no socket that does not ask for one by number (Documentation/networking/ip-sysctl.rst).
  */
+#include <bpf/bpf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -17,12 +18,12 @@
 
 /* ---- sets of ports ---- */
 
-static bool has(const struct sl_ports *ports, unsigned port)
+static bool has(const struct sl_packet_ports *ports, unsigned port)
 {
 	return ports->bits[port / 64] >> (port % 64) & 1;
 }
 
-static void set(struct sl_ports *ports, uint16_t from, uint16_t to, bool is_reserved)
+void sl_ports_set(struct sl_packet_ports *ports, uint16_t from, uint16_t to, bool is_reserved)
 {
 	for (unsigned port = from; port <= to; port++) {
 		uint64_t bit = UINT64_C(1) << (port % 64);
@@ -34,16 +35,27 @@ static void set(struct sl_ports *ports, uint16_t from, uint16_t to, bool is_rese
 	}
 }
 
-static unsigned count(const struct sl_ports *ports, uint16_t from, uint16_t to)
+bool sl_ports_is_empty(const struct sl_packet_ports *ports)
 {
-	unsigned n = 0;
-
-	for (unsigned port = from; port <= to; port++)
-		n += has(ports, port);
-	return n;
+	for (size_t i = 0; i < SL_ARRAY_LEN(ports->bits); i++)
+		if (ports->bits[i])
+			return false;
+	return true;
 }
 
-static int parse_range(const char *text, size_t n, struct sl_ports *ports)
+static void add(struct sl_packet_ports *to, const struct sl_packet_ports *ports)
+{
+	for (size_t i = 0; i < SL_ARRAY_LEN(ports->bits); i++)
+		to->bits[i] |= ports->bits[i];
+}
+
+static void take_out(struct sl_packet_ports *of, const struct sl_packet_ports *ports)
+{
+	for (size_t i = 0; i < SL_ARRAY_LEN(ports->bits); i++)
+		of->bits[i] &= ~ports->bits[i];
+}
+
+static int parse_range(const char *text, size_t n, struct sl_packet_ports *ports)
 {
 	const char *dash = memchr(text, '-', n);
 	size_t n_from = dash ? (size_t)(dash - text) : n;
@@ -56,13 +68,13 @@ static int parse_range(const char *text, size_t n, struct sl_ports *ports)
 	to = from;
 	if (dash && sl_num_parsen(dash + 1, n - n_from - 1, from, UINT16_MAX, &to) < 0)
 		return -EINVAL;
-	set(ports, (uint16_t)from, (uint16_t)to, true);
+	sl_ports_set(ports, (uint16_t)from, (uint16_t)to, true);
 	return 0;
 }
 
-int sl_packet_ports_parse(const char *text, size_t n, struct sl_ports *ret)
+int sl_packet_ports_parse(const char *text, size_t n, struct sl_packet_ports *ret)
 {
-	struct sl_ports ports = { 0 };
+	struct sl_packet_ports ports = { 0 };
 
 	if (n > 0 && text[n - 1] == '\n')
 		n--;
@@ -83,7 +95,7 @@ int sl_packet_ports_parse(const char *text, size_t n, struct sl_ports *ret)
 	return 0;
 }
 
-void sl_ports_format(const struct sl_ports *ports, struct sl_str *ret)
+void sl_ports_format(const struct sl_packet_ports *ports, struct sl_str *ret)
 {
 	const char *comma = "";
 
@@ -97,12 +109,11 @@ void sl_ports_format(const struct sl_ports *ports, struct sl_str *ret)
 		sl_str_addf(ret, port == from ? "%s%u" : "%s%u-%u", comma, from, port);
 		comma = ",";
 	}
-	sl_str_addc(ret, '\n');
 }
 
 /* ---- the kernel's ---- */
 
-static int read_ports(struct sl_ports *ret)
+static int read_ports(struct sl_packet_ports *ret)
 {
 	_cleanup_free_ char *text = malloc(MAX_TEXT);
 	_cleanup_fd_ int fd = open(PATH, O_RDONLY | O_CLOEXEC);
@@ -125,7 +136,7 @@ static int read_ports(struct sl_ports *ret)
 }
 
 /* Of a long list the kernel takes a page at a time and adds what follows to it. */
-static int write_ports(const struct sl_ports *ports)
+static int write_ports(const struct sl_packet_ports *ports)
 {
 	_cleanup_(sl_str_done) struct sl_str s = { 0 };
 	_cleanup_fd_ int fd = open(PATH, O_WRONLY | O_CLOEXEC);
@@ -134,6 +145,7 @@ static int write_ports(const struct sl_ports *ports)
 	if (fd < 0)
 		return -errno;
 	sl_ports_format(ports, &s);
+	sl_str_addc(&s, '\n');
 	if (s.oom)
 		return -ENOMEM;
 	while (at < s.len) {
@@ -146,52 +158,98 @@ static int write_ports(const struct sl_ports *ports)
 	return 0;
 }
 
-int sl_packet_free_ports(uint16_t from, uint16_t to)
+int sl_packet_free_ports(const struct sl_packet_ports *ports)
 {
-	struct sl_ports ports;
-	int r = read_ports(&ports);
+	struct sl_packet_ports now;
+	struct sl_packet_ports before;
+	int r = read_ports(&now);
 
-	if (r < 0 || count(&ports, from, to) == 0)
+	if (r < 0)
 		return r;
-	set(&ports, from, to, false);
-	return write_ports(&ports);
+	before = now;
+	take_out(&now, ports);
+	return memcmp(&now, &before, sizeof(now)) == 0 ? 0 : write_ports(&now);
+}
+
+/* ---- ours ---- */
+
+static int get_added(const struct sl_packet *p, struct sl_packet_ports *ret)
+{
+	uint32_t zero = 0;
+
+	return bpf_map_lookup_elem(p->maps[SL_MAP_PORTS], &zero, ret) < 0 ? -errno : 0;
+}
+
+static int set_added(struct sl_packet *p, const struct sl_packet_ports *added, uint16_t from,
+		     uint16_t to)
+{
+	struct sl_packet_meta meta;
+	uint32_t zero = 0;
+	int r = sl_packet_get_meta(p, &meta);
+
+	if (r < 0)
+		return r;
+	if (bpf_map_update_elem(p->maps[SL_MAP_PORTS], &zero, added, BPF_ANY) < 0)
+		return -errno;
+	meta.ports_added = !sl_ports_is_empty(added);
+	meta.port_from = from;
+	meta.port_to = to;
+	return sl_packet_set_meta(p, &meta);
 }
 
 /*
- * A range of which somebody else has reserved a part is not ours to give back. The note goes first:
- * a death in between leaves at worst a promise to give back what nobody took.
+ * Ports somebody else has reserved are not ours to give back. The note goes first: a death in
+ * between leaves at worst a promise to give back what nobody took.
  */
 int sl_packet_reserve_ports(struct sl_packet *p, uint16_t from, uint16_t to)
 {
-	struct sl_packet_meta meta;
-	struct sl_packet_meta old;
-	struct sl_ports ports;
-	struct sl_ports before;
+	struct sl_packet_ports missing = { 0 };
+	struct sl_packet_ports added;
+	struct sl_packet_ports old;
+	struct sl_packet_ports now;
 	int r;
 
 	if (from == 0 || from > to)
 		return -EINVAL;
-	r = sl_packet_get_meta(p, &meta);
+	r = get_added(p, &old);
 	if (r == 0)
-		r = read_ports(&ports);
+		r = read_ports(&now);
 	if (r < 0)
 		return r;
-	old = meta;
-	before = ports;
-	if (meta.ports_added && (meta.port_from != from || meta.port_to != to)) {
-		set(&ports, meta.port_from, meta.port_to, false);
-		meta.ports_added = 0;
-	}
-	if (count(&ports, from, to) == 0)
-		meta.ports_added = 1;
-	meta.port_from = from;
-	meta.port_to = to;
-	set(&ports, from, to, true);
-	r = sl_packet_set_meta(p, &meta);
-	if (r < 0 || memcmp(&ports, &before, sizeof(ports)) == 0)
+	sl_ports_set(&missing, from, to, true);
+	take_out(&missing, &now);
+	added = old;
+	add(&added, &missing);
+	add(&now, &missing);
+	r = set_added(p, &added, from, to);
+	if (r < 0 || sl_ports_is_empty(&missing))
 		return r;
-	r = write_ports(&ports);
-	if (r < 0 && sl_packet_set_meta(p, &old) < 0)
+	r = write_ports(&now);
+	if (r < 0 && set_added(p, &old, from, to) < 0)
 		return -EIO;
 	return r;
+}
+
+/* Here the note goes last, for the same reason. */
+int sl_packet_release_ports(struct sl_packet *p)
+{
+	struct sl_packet_ports added;
+	struct sl_packet_ports old;
+	struct sl_packet_meta meta;
+	int r = sl_packet_get_meta(p, &meta);
+
+	if (r == 0)
+		r = get_added(p, &added);
+	if (r < 0)
+		return r;
+	old = added;
+	sl_ports_set(&old, meta.port_from, meta.port_to, false);
+	if (sl_ports_is_empty(&old))
+		return 0;
+	r = sl_packet_free_ports(&old);
+	if (r < 0)
+		return r;
+	take_out(&added, &old);
+	r = set_added(p, &added, meta.port_from, meta.port_to);
+	return r < 0 ? r : 1;
 }

@@ -46,6 +46,29 @@ struct sl_kflow *sl_flow_find(const struct sl_flow_table *t, uint64_t conn_id)
 	return f;
 }
 
+bool sl_flow_is_elsewhere(const struct sl_broker *b, const struct sl_packet_key key[2])
+{
+	const struct sl_policy *policy = sl_broker_policy(b);
+	uint16_t port = key[SL_PACKET_BACKEND].dport;
+
+	return policy && (port < policy->port_from || port > policy->port_to);
+}
+
+void sl_flow_table_count_ports(struct sl_broker *b)
+{
+	struct sl_list *i;
+
+	if (!b->table.bucket)
+		return;
+	b->table.n_elsewhere = 0;
+	sl_list_for_each (i, &b->table.seen) {
+		struct sl_kflow *f = SL_CONTAINER_OF(i, struct sl_kflow, seen);
+
+		f->is_elsewhere = sl_flow_is_elsewhere(b, f->key);
+		b->table.n_elsewhere += f->is_elsewhere;
+	}
+}
+
 int sl_flow_add(struct sl_broker *b, uint64_t conn_id, const struct sl_packet_key key[2],
 		struct sl_kflow **ret)
 {
@@ -63,6 +86,7 @@ int sl_flow_add(struct sl_broker *b, uint64_t conn_id, const struct sl_packet_ke
 	bucket = bucket_of(t, conn_id);
 	*f = (struct sl_kflow){ .next = *bucket, .broker = b, .conn_id = conn_id };
 	memcpy(f->key, key, sizeof(f->key));
+	f->is_elsewhere = sl_flow_is_elsewhere(b, key);
 	for (int i = 0; i < 2; i++)
 		f->half[i].round = b->sweep.round;
 	sl_list_init(&f->own);
@@ -71,6 +95,7 @@ int sl_flow_add(struct sl_broker *b, uint64_t conn_id, const struct sl_packet_ke
 	sl_list_add(&t->seen, &f->seen);
 	*bucket = f;
 	t->n++;
+	t->n_elsewhere += f->is_elsewhere;
 	sl_broker_touch(b);
 	*ret = f;
 	return 0;
@@ -87,6 +112,7 @@ void sl_flow_drop(struct sl_kflow *f)
 	b->table.n--;
 	b->table.n_over -= f->stage == SL_KFLOW_OVER;
 	b->table.n_orphans -= f->is_orphan;
+	b->table.n_elsewhere -= f->is_elsewhere;
 	sl_timer_stop(&f->timer);
 	sl_list_remove(&f->own);
 	sl_list_remove(&f->todo);

@@ -59,6 +59,8 @@ struct sl_kflow {
 	uint8_t told_marks;    /* FIN marks its owner was told of */
 	uint8_t tell;          /* SL_TELL_ bits */
 	bool is_gone;          /* both entries are */
+	bool is_elsewhere;     /* its port is of an earlier range */
+	bool is_lingering;     /* our sockets of it are still there */
 	bool is_orphan;        /* nobody is known to have a record of it */
 	struct sl_peer *owner; /* with is_orphan: it was told of the flow, and has not answered */
 	struct sl_list own;    /* in the owner's list or the one of orphans without, or alone */
@@ -74,6 +76,7 @@ struct sl_flow_table {
 	size_t max;
 	size_t n_over;
 	size_t n_orphans;
+	size_t n_elsewhere;
 	uint8_t key[16]; /* of the hash: ids come from processes that may mean ill */
 	struct sl_list seen;
 };
@@ -87,6 +90,10 @@ struct sl_kflow *sl_flow_find(const struct sl_flow_table *t, uint64_t conn_id);
 /* -EEXIST; -ENOSPC: full. */
 SL_MUST_CHECK int sl_flow_add(struct sl_broker *b, uint64_t conn_id,
 			      const struct sl_packet_key key[2], struct sl_kflow **ret);
+/* Its port on our side is not of the range of the newest policy. */
+bool sl_flow_is_elsewhere(const struct sl_broker *b, const struct sl_packet_key key[2]);
+/* The policy has other ports. */
+void sl_flow_table_count_ports(struct sl_broker *b);
 /* Out of every list. */
 void sl_flow_drop(struct sl_kflow *f);
 

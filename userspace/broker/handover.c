@@ -128,6 +128,9 @@ static enum sl_engine_reason check_pair(struct attempt *a)
 	why = sl_packet_eligible(&a->sock[SL_PACKET_CLIENT].tcp, &a->sock[SL_PACKET_BACKEND].tcp);
 	if (why != SL_WHY_ELIGIBLE)
 		return why;
+	/* Its port may be somebody else's by now. */
+	if (!a->b->has_old_ports && sl_flow_is_elsewhere(a->b, a->key))
+		return SL_WHY_PORT_RANGE_FULL;
 	/* An id is of one connection; an honest worker asks no more once it was told yes. */
 	if (sl_flow_find(&a->b->table, a->msg->conn_id))
 		return SL_WHY_NO_PRIVILEGE;
@@ -497,4 +500,32 @@ void sl_handover_resolve(struct sl_peer *p, const struct sl_broker_msg *msg,
 	enum sl_engine_reason why = resolve(&a, p);
 
 	reply(p, &a, why, started_us);
+}
+
+/* ---- with no room for the sockets ---- */
+
+/*
+ * What is in the kernel needs none. Of what is not, the sockets may be in repair mode: nobody can
+ * take them out of it without having them, and an answer would say that they are as they were.
+ */
+static bool is_resolved(struct sl_peer *p, const struct sl_broker_msg *msg)
+{
+	struct sl_kflow *f = sl_flow_find(&p->broker->table, msg->conn_id);
+
+	if (!f)
+		return false;
+	if (!f->owner || f->owner->proxy == p->proxy)
+		give(f, p);
+	return true;
+}
+
+void sl_handover_without(struct sl_peer *p, const struct sl_broker_msg *msg)
+{
+	struct attempt a = { .b = p->broker, .msg = msg };
+	uint64_t started_us = sl_loop_now_us(p->broker->loop);
+
+	if (msg->type == SL_BROKER_HANDOVER)
+		reply(p, &a, SL_WHY_RATE_LIMITED, started_us);
+	else if (is_resolved(p, msg))
+		reply(p, &a, SL_WHY_ELIGIBLE, started_us);
 }

@@ -13,4 +13,7 @@ void sl_handover(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_
 void sl_handover_resolve(struct sl_peer *p, const struct sl_broker_msg *msg,
 			 int fds[SL_BROKER_MAX_FDS]);
 
+/* The same with sockets that there was no room to receive: refused, for the moment. */
+void sl_handover_without(struct sl_peer *p, const struct sl_broker_msg *msg);
+
 #endif

@@ -23,9 +23,34 @@ static void end(struct sl_kflow *f, enum sl_broker_end how)
 	f->stage = SL_KFLOW_OVER;
 	f->how = how;
 	f->broker->table.n_over++;
+	if (how == SL_BROKER_END_CLOSED)
+		sl_linger_end(f);
 	sl_broker_touch(f->broker);
 	if (f->owner || f->is_orphan)
 		sl_peer_tell(f, SL_TELL_ENDED);
+}
+
+/* ---- reading ---- */
+
+/* 1: both are there. */
+static int read_entries(struct sl_kflow *f)
+{
+	struct sl_packet_flow entry;
+	int n = 0;
+
+	if (!f->broker->packet)
+		return -ENODEV;
+	for (int i = 0; i < 2; i++) {
+		int r = sl_packet_look_up(f->broker->packet, &f->key[i], &entry);
+
+		f->half[i].is_here = r == 0 && entry.conn_id == f->conn_id;
+		if (f->half[i].is_here)
+			sl_flow_note(f, &entry, f->broker->sweep.round);
+		n += f->half[i].is_here;
+		if (r < 0 && r != -ENOENT)
+			return r;
+	}
+	return n == 2;
 }
 
 /* ---- kill ---- */
@@ -54,6 +79,8 @@ void sl_life_kill(struct sl_kflow *f, enum sl_broker_end how)
 	r = order(f, SL_PACKET_OP_KILL);
 	if (r == SL_PACKET_NO_FLOW)
 		return; /* the sweep sees that it is gone */
+	/* Nothing is forwarded from now on: what its owner is told at the end of the turn. */
+	(void)read_entries(f);
 	if (r < 0 && sl_broker_may_warn(f->broker))
 		(void)sl_warn(r, "packet: cannot reset a flow, trying again");
 	f->kill_step = 0;
@@ -138,27 +165,6 @@ static enum sl_broker_end rst_end(const struct sl_kflow *f)
 {
 	return f->rst_from == SL_PACKET_CLIENT ? SL_BROKER_END_RST_CLIENT
 					       : SL_BROKER_END_RST_BACKEND;
-}
-
-/* 1: both are there. */
-static int read_entries(struct sl_kflow *f)
-{
-	struct sl_packet_flow entry;
-	int n = 0;
-
-	if (!f->broker->packet)
-		return -ENODEV;
-	for (int i = 0; i < 2; i++) {
-		int r = sl_packet_look_up(f->broker->packet, &f->key[i], &entry);
-
-		f->half[i].is_here = r == 0 && entry.conn_id == f->conn_id;
-		if (f->half[i].is_here)
-			sl_flow_note(f, &entry, f->broker->sweep.round);
-		n += f->half[i].is_here;
-		if (r < 0 && r != -ENOENT)
-			return r;
-	}
-	return n == 2;
 }
 
 static void on_rst_timer(struct sl_timer *timer)

@@ -111,8 +111,13 @@ static void forget_tracked(struct sl_broker *b, const struct sl_linger_pair *pai
 
 static void finish(struct sl_broker *b, struct sl_linger_pair *pair)
 {
-	struct sl_kflow *f = sl_flow_find(&b->table, pair->conn_id);
+	struct sl_kflow *f;
 
+	if (pair->fd[SL_PACKET_CLIENT] < 0) /* the tuple may be another connection's by now */
+		return;
+	f = sl_flow_find(&b->table, pair->conn_id);
+	if (f)
+		f->is_lingering = false;
 	if (b->packet && f && f->stage != SL_KFLOW_OVER)
 		check_late(b, f, pair);
 	close_pair(pair);
@@ -134,12 +139,33 @@ static void on_timer(struct sl_timer *timer)
 		sl_timer_start(b->loop, timer, l->ring[l->first].at_ms, on_timer);
 }
 
+void sl_linger_end(struct sl_kflow *f)
+{
+	struct sl_broker *b = f->broker;
+	struct sl_linger *l = &b->linger;
+
+	if (!f->is_lingering)
+		return;
+	f->is_lingering = false;
+	for (size_t i = 0; i < l->n; i++) {
+		struct sl_linger_pair *pair = &l->ring[(l->first + i) % l->max];
+
+		if (pair->conn_id != f->conn_id || pair->fd[SL_PACKET_CLIENT] < 0)
+			continue;
+		close_pair(pair);
+		forget_tracked(b, pair);
+	}
+}
+
 void sl_linger_add(struct sl_broker *b, const struct sl_linger_pair *pair)
 {
 	struct sl_linger *l = &b->linger;
 	struct sl_linger_pair *at = &l->ring[(l->first + l->n++) % l->max];
+	struct sl_kflow *f = sl_flow_find(&b->table, pair->conn_id);
 
 	*at = *pair;
+	if (f)
+		f->is_lingering = true;
 	/* Of the clock, not of the turn, which may be long in a storm. */
 	at->at_ms = sl_loop_now_us(b->loop) / 1000 + LINGER_MS;
 	if (!sl_timer_is_armed(&l->timer))

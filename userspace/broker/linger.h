@@ -11,6 +11,7 @@
 #include "io/loop.h"
 
 struct sl_broker;
+struct sl_kflow;
 
 /*
  * Sockets of flows just handed over: a packet that had passed the hook before may still reach them.
@@ -44,5 +45,8 @@ static inline bool sl_linger_is_full(const struct sl_linger *l)
 
 /* Takes the descriptors; not when full. `pair->at_ms` is filled in. */
 void sl_linger_add(struct sl_broker *b, const struct sl_linger_pair *pair);
+
+/* It is over: whoever has the tuple next must not meet our sockets. */
+void sl_linger_end(struct sl_kflow *f);
 
 #endif

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "broker/flows.h"
 #include "broker/handover.h"
@@ -156,6 +157,24 @@ static void on_flush(struct sl_task *task)
 void sl_peer_flush_later(struct sl_peer *p)
 {
 	sl_loop_defer(p->broker->loop, &p->flush_task, on_flush);
+}
+
+/* Workers read at once: a channel that is full has room again within moments. */
+void sl_peers_flush_now(struct sl_broker *b, uint64_t until_us)
+{
+	struct sl_list *i;
+
+	sl_list_for_each (i, &b->peers) {
+		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
+
+		for (;;) {
+			p->is_blocked = false;
+			flush(p);
+			if (!p->is_blocked || sl_loop_now_us(b->loop) >= until_us)
+				break;
+			(void)usleep(1000);
+		}
+	}
 }
 
 void sl_peer_reply(struct sl_peer *p, const struct sl_broker_msg *msg)
@@ -363,12 +382,24 @@ static int serve(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_
 
 /* ---- channel ---- */
 
+static void say_no_room(struct sl_broker *b)
+{
+	if (sl_log_allowed(&b->room_limit, sl_loop_now_ms(b->loop), 1, 60000))
+		sl_log(SL_LOG_WARN, "packet: no descriptors left (RLIMIT_NOFILE), connections stay "
+				    "with the proxy meanwhile");
+}
+
 static int read_one(struct sl_peer *p)
 {
 	struct sl_broker_msg msg;
 	int fds[SL_BROKER_MAX_FDS];
 	int r = sl_broker_recv(p->fd, true, &msg, fds);
 
+	if (r == -EMFILE) {
+		say_no_room(p->broker);
+		sl_handover_without(p, &msg);
+		return 0;
+	}
 	if (r < 0)
 		return r;
 	r = serve(p, &msg, fds);

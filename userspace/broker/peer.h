@@ -57,6 +57,8 @@ void sl_peer_reply(struct sl_peer *p, const struct sl_broker_msg *msg);
 void sl_peer_tell(struct sl_kflow *f, uint8_t what);
 /* Sends what there is; at the end of the turn. */
 void sl_peer_flush_later(struct sl_peer *p);
+/* Sends all there is now, to be read by others than this thread, until `until_us` of the loop. */
+void sl_peers_flush_now(struct sl_broker *b, uint64_t until_us);
 /* Orphans are offered to the newest proxy; at the end of the turn. */
 void sl_peers_announce(struct sl_broker *b);
 

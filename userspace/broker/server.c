@@ -55,22 +55,29 @@ bool sl_broker_may_warn(struct sl_broker *b)
 
 /* ---- status ---- */
 
-static void describe(const struct sl_broker *b, const struct sl_broker_status *s, char ret[120])
+static void describe(const struct sl_broker *b, const struct sl_broker_status *s, unsigned missing,
+		     char ret[120])
 {
+	char more[48] = "";
+
+	if (missing)
+		(void)snprintf(more, sizeof(more), ", %u named in packet.interfaces missing",
+			       missing);
 	if (!b->packet)
 		(void)snprintf(ret, 120, "off: %s",
 			       b->off_text[0] ? b->off_text : "no configuration yet");
 	else if (!sl_broker_is_on(b))
 		(void)snprintf(ret, 120, "off: packet.hook is off");
 	else
-		(void)snprintf(ret, 120, "%s on %" PRIu32 " interface%s",
+		(void)snprintf(ret, 120, "%s on %" PRIu32 " interface%s%s",
 			       sl_packet_hook_text(b->packet), s->n_interfaces,
-			       s->n_interfaces == 1 ? "" : "s");
+			       s->n_interfaces == 1 ? "" : "s", more);
 }
 
 static void fill_status(const struct sl_broker *b, struct sl_broker_status *ret)
 {
 	const struct sl_policy *policy = sl_broker_policy(b);
+	unsigned missing;
 	struct sl_broker_status s = {
 		.is_on = sl_broker_is_on(b),
 		.why = sl_broker_is_on(b) ? SL_WHY_NONE
@@ -88,8 +95,8 @@ static void fill_status(const struct sl_broker *b, struct sl_broker_status *ret)
 		.port_to = policy ? policy->port_to : 0,
 	};
 
-	sl_watch_count(&b->watch, &s.n_interfaces, &s.n_failed);
-	describe(b, &s, s.text);
+	sl_watch_count(b, &s.n_interfaces, &s.n_failed, &missing);
+	describe(b, &s, missing, s.text);
 	*ret = s;
 }
 
@@ -196,11 +203,41 @@ static int open_packet(struct sl_broker *b, struct sl_packet_found *found)
 	return r;
 }
 
+/*
+ * A port of an earlier range is given to nobody else as long as a flow has it: packets of another
+ * connection with it would be taken for the flow's.
+ */
+static void release_ports(struct sl_broker *b)
+{
+	int r;
+
+	if (!b->has_old_ports || b->table.n_elsewhere)
+		return;
+	r = sl_packet_release_ports(b->packet);
+	b->has_old_ports = r < 0;
+	if (r > 0)
+		sl_info("packet: the ports of an earlier packet.ports are no longer reserved");
+	else if (r < 0 && sl_broker_may_warn(b))
+		(void)sl_warn(r, "packet: cannot give back the ports of an earlier packet.ports, "
+				 "trying again");
+}
+
+static void say_held_ports(const struct sl_broker *b)
+{
+	size_t n = b->table.n_elsewhere;
+
+	if (n)
+		sl_info("packet: %zu flow%s a port of an earlier packet.ports, which stays "
+			"reserved as long",
+			n, n == 1 ? " has" : "s have");
+}
+
 static void reserve_ports(struct sl_broker *b)
 {
 	const struct sl_policy *policy = sl_broker_policy(b);
 	int r = sl_packet_reserve_ports(b->packet, policy->port_from, policy->port_to);
 
+	b->has_old_ports = true;
 	if (r < 0)
 		(void)sl_warn(r,
 			      "packet: cannot reserve ports %u-%u, other programs may be given "
@@ -262,6 +299,9 @@ static int turn_on(struct sl_broker *b)
 	r = start_parts(b);
 	if (r < 0)
 		return fail(b, r, "cannot start");
+	sl_flow_table_count_ports(b);
+	say_held_ports(b);
+	release_ports(b);
 	b->why_off = SL_WHY_NONE;
 	b->n_adopted = (uint32_t)b->table.n_orphans; /* the others are held, and no more */
 	b->n_dropped = found.n_dropped;
@@ -285,14 +325,54 @@ static void remember(struct sl_broker *b, struct sl_policy *policy)
 	b->policy[0] = policy;
 }
 
+/* Also of what fits no flow, which keeps the next process from making another table, too. */
+static bool is_table_empty(struct sl_broker *b)
+{
+	struct sl_packet_cursor cursor = { 0 };
+	size_t n = 0;
+
+	return b->table.n == 0 &&
+	       sl_packet_batch(b->flows_fd, &cursor, SL_SWEEP_SLICE, b->sweep.keys, b->sweep.flows,
+			       &n) == 1 &&
+	       n == 0;
+}
+
+static void check_size(struct sl_broker *b)
+{
+	uint32_t wanted = sl_broker_policy(b)->max_flows;
+
+	if (!b->options.outgrown || wanted == b->table.max) {
+		b->size_said = 0;
+	} else if (is_table_empty(b)) {
+		sl_info("packet: max_flows is changed from %zu to %" PRIu32 ", no flow is left",
+			b->table.max, wanted);
+		b->options.outgrown(b->options.arg);
+	} else if (b->size_said != wanted) {
+		b->size_said = wanted;
+		sl_info("packet: max_flows stays %zu until no flow is left, then it is %" PRIu32,
+			b->table.max, wanted);
+	}
+}
+
 static void apply(struct sl_broker *b)
 {
 	const struct sl_policy *now = b->policy[0];
 	const struct sl_policy *before = b->policy[1];
 
-	if (!before || before->port_from != now->port_from || before->port_to != now->port_to)
+	if (!before || before->port_from != now->port_from || before->port_to != now->port_to) {
+		sl_flow_table_count_ports(b);
 		reserve_ports(b);
+		say_held_ports(b);
+		release_ports(b);
+	}
 	sl_watch_policy(b);
+	check_size(b);
+}
+
+void sl_broker_check(struct sl_broker *b)
+{
+	release_ports(b);
+	check_size(b);
 }
 
 void sl_broker_set_policy(struct sl_broker *b, struct sl_policy *policy)
@@ -516,6 +596,8 @@ void sl_broker_stop(struct sl_broker *b)
 		return;
 	dir = sl_broker_policy(b)->bpf_dir;
 	reset_peers(b);
+	/* While the flows are still in the table. */
+	sl_peers_flush_now(b, sl_loop_now_us(b->loop) + STOP_MS * 1000);
 	turn_off(b);
 	sl_linger_done(&b->linger);
 	sl_flow_table_done(&b->table);

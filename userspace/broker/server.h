@@ -32,6 +32,9 @@ struct sl_broker_options {
 	uint32_t proxy_uid; /* sockets must have been made by it; UINT32_MAX: by anyone */
 	/* the status has changed */
 	void (*changed)(void *arg, const struct sl_broker_status *status);
+	/* The policy's max_flows is not what is loaded, and no flow is left: another process can
+	 * load it now. NULL: nobody does */
+	void (*outgrown)(void *arg);
 	void *arg;
 };
 
@@ -42,9 +45,9 @@ void sl_broker_free(struct sl_broker *b);
 /*
  * Takes over `policy`. The first one opens and adopts what is pinned; where that fails, the status
  * says why, every hand-over is refused for that reason, and the next policy tries again. Once it
- * has succeeded later ones change what is allowed, interfaces and ports; bpf_dir, max_flows and
- * wants_xdp are settled by loading and have to stay. Several generations are remembered, because
- * connections outlive theirs.
+ * has succeeded later ones change what is allowed, interfaces and ports; bpf_dir and wants_xdp are
+ * settled by loading and have to stay, max_flows waits for outgrown(). Several generations are
+ * remembered, because connections outlive theirs.
  */
 void sl_broker_set_policy(struct sl_broker *b, struct sl_policy *policy);
 

@@ -68,8 +68,11 @@ struct sl_broker {
 	uint32_t n_adopted;
 	uint32_t n_dropped;
 	uint32_t n_repaired;
+	uint32_t size_said; /* max_flows that waits for flows to end: so logged */
+	bool has_old_ports; /* of an earlier range, reserved as long as flows have them; perhaps */
 	struct sl_timer status_timer;
-	struct sl_log_limit log_limit; /* for lines a proxy can provoke */
+	struct sl_log_limit log_limit;  /* for lines a proxy can provoke */
+	struct sl_log_limit room_limit; /* that there are no descriptors left */
 };
 
 static inline const struct sl_policy *sl_broker_policy(const struct sl_broker *b)
@@ -85,6 +88,8 @@ void sl_broker_refresh(struct sl_broker *b);
 /* Something the status tells of has changed. */
 void sl_broker_touch(struct sl_broker *b);
 void sl_broker_flush(struct sl_broker *b);
+/* Once a second: what had to wait for flows to end. */
+void sl_broker_check(struct sl_broker *b);
 /* A few times in ten seconds: for what a peer or a proxy can bring about. */
 bool sl_broker_may_warn(struct sl_broker *b);
 

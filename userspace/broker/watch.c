@@ -203,6 +203,7 @@ static void on_timer(struct sl_timer *timer)
 		check_link(b, &b->watch.item[i]);
 	check_pins(b);
 	sl_conntrack_check(&b->conntrack);
+	sl_broker_check(b);
 	sl_timer_start(b->loop, timer, sl_loop_now_ms(b->loop) + CHECK_MS, on_timer);
 }
 
@@ -215,6 +216,36 @@ static bool is_known(void *arg, unsigned ifindex)
 	return item && item->is_attached;
 }
 
+static bool is_named(const struct sl_watch *w, const char name[16])
+{
+	for (size_t i = 0; i < w->n; i++)
+		if (strncmp(w->item[i].name, name, sizeof(w->item[i].name)) == 0)
+			return true;
+	return false;
+}
+
+static unsigned count_missing(const struct sl_broker *b)
+{
+	const struct sl_policy *policy = sl_broker_policy(b);
+	unsigned n = 0;
+
+	for (uint32_t i = 0; !policy->is_off && i < policy->n_interfaces; i++)
+		n += !is_named(&b->watch, policy->interfaces[i]);
+	return n;
+}
+
+static void say_missing(const struct sl_broker *b)
+{
+	const struct sl_policy *policy = sl_broker_policy(b);
+
+	for (uint32_t i = 0; !policy->is_off && i < policy->n_interfaces; i++)
+		if (!is_named(&b->watch, policy->interfaces[i]))
+			sl_log(SL_LOG_WARN,
+			       "packet: %.16s: no such interface yet; it is attached to when it "
+			       "appears",
+			       policy->interfaces[i]);
+}
+
 int sl_watch_start(struct sl_broker *b)
 {
 	int r;
@@ -224,6 +255,7 @@ int sl_watch_start(struct sl_broker *b)
 	if (r < 0)
 		return r;
 	sl_packet_sweep_links(b->packet, is_known, b);
+	say_missing(b);
 	sl_timer_start(b->loop, &b->watch.timer, sl_loop_now_ms(b->loop) + CHECK_MS, on_timer);
 	return 0;
 }
@@ -245,6 +277,7 @@ void sl_watch_policy(struct sl_broker *b)
 {
 	for (size_t i = 0; i < b->watch.n; i++)
 		settle(b, &b->watch.item[i]);
+	say_missing(b);
 }
 
 bool sl_watch_has(const struct sl_watch *w, unsigned ifindex)
@@ -254,8 +287,10 @@ bool sl_watch_has(const struct sl_watch *w, unsigned ifindex)
 	return item && item->is_wanted && item->is_attached;
 }
 
-void sl_watch_count(const struct sl_watch *w, unsigned *ret_attached, unsigned *ret_failed)
+void sl_watch_count(const struct sl_broker *b, unsigned *ret_attached, unsigned *ret_failed,
+		    unsigned *ret_missing)
 {
+	const struct sl_watch *w = &b->watch;
 	unsigned attached = 0;
 	unsigned failed = 0;
 
@@ -265,4 +300,5 @@ void sl_watch_count(const struct sl_watch *w, unsigned *ret_attached, unsigned *
 	}
 	*ret_attached = attached;
 	*ret_failed = failed;
+	*ret_missing = sl_broker_policy(b) ? count_missing(b) : 0;
 }

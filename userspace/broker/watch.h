@@ -38,6 +38,8 @@ void sl_watch_policy(struct sl_broker *b);
 
 /* Hand-overs may count on the program there. */
 bool sl_watch_has(const struct sl_watch *w, unsigned ifindex);
-void sl_watch_count(const struct sl_watch *w, unsigned *ret_attached, unsigned *ret_failed);
+/* Missing: named by the policy, and not there. */
+void sl_watch_count(const struct sl_broker *b, unsigned *ret_attached, unsigned *ret_failed,
+		    unsigned *ret_missing);
 
 #endif

@@ -238,6 +238,16 @@ static int receive(int sock, struct datagram *d)
 	return 0;
 }
 
+/* A good request otherwise; there is room for more than any has, so it is not the sender's fault.
+ */
+static bool lacks_fds(const struct datagram *d)
+{
+	int n = d->n == sizeof(d->msg) ? sl_broker_n_fds(d->msg.type) : -1;
+
+	return n > 0 && d->n_fds < (size_t)n &&
+	       sl_broker_check_request(&d->msg, (size_t)d->n, (size_t)n) == 0;
+}
+
 int sl_broker_recv(int sock, bool requests, struct sl_broker_msg *ret, int fds[SL_BROKER_MAX_FDS])
 {
 	struct datagram d;
@@ -249,17 +259,20 @@ int sl_broker_recv(int sock, bool requests, struct sl_broker_msg *ret, int fds[S
 	if (d.n == 0 && d.n_fds == 0)
 		return -EPIPE;
 	/* A descriptor the process has no room for is missing, with MSG_CTRUNC and no error. */
-	if (d.flags & (MSG_TRUNC | MSG_CTRUNC))
+	if (d.flags & MSG_CTRUNC)
+		r = requests && !(d.flags & MSG_TRUNC) && lacks_fds(&d) ? -EMFILE : -EBADMSG;
+	else if (d.flags & MSG_TRUNC)
 		r = -EBADMSG;
 	else if (requests)
 		r = sl_broker_check_request(&d.msg, (size_t)d.n, d.n_fds);
 	else
 		r = sl_broker_check_reply(&d.msg, (size_t)d.n, d.n_fds);
+	if (r == 0 || r == -EMFILE)
+		*ret = d.msg;
 	if (r < 0) {
 		sl_broker_close_fds(d.fds);
 		return r;
 	}
-	*ret = d.msg;
 	memcpy(fds, d.fds, sizeof(d.fds));
 	return 0;
 }

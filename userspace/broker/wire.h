@@ -139,7 +139,8 @@ SL_MUST_CHECK int sl_broker_send(int sock, const struct sl_broker_msg *msg, cons
 				 size_t n_fds);
 /*
  * `fds` has room for SL_BROKER_MAX_FDS; those received belong to the caller, the rest is -1. With
- * an error none is left open. -EAGAIN: nothing there; -EPIPE: closed; -EBADMSG as above.
+ * an error none is left open. -EAGAIN: nothing there; -EPIPE: closed; -EBADMSG as above. -EMFILE:
+ * this process had no room for the descriptors of a request, which is in *ret all the same.
  */
 SL_MUST_CHECK int sl_broker_recv(int sock, bool requests, struct sl_broker_msg *ret,
 				 int fds[SL_BROKER_MAX_FDS]);

@@ -24,6 +24,10 @@ static int build_interfaces(struct sl_build *b, const struct sl_node *list)
 	struct sl_conf_packet *p = &b->conf->global.packet;
 	size_t n = sl_node_count(list);
 
+	if (list && !list->bad && list->kind == SL_NODE_LIST && n == 0)
+		sl_report_error(&b->report, list->at, NULL,
+				"global.packet.interfaces: an empty list; 'auto' means all, and "
+				"'hook: off' none");
 	if (n == 0 || list->bad)
 		return 0;
 	p->interfaces = calloc(n, sizeof(*p->interfaces));
@@ -33,7 +37,7 @@ static int build_interfaces(struct sl_build *b, const struct sl_node *list)
 		if (!is_usable(i) || has(p, i->text))
 			continue;
 		if (strcmp(i->text, "auto") == 0) {
-			if (n > 1)
+			if (list->kind == SL_NODE_LIST)
 				sl_report_error(&b->report, i->at, NULL,
 						"global.packet.interfaces: 'auto' stands alone, "
 						"not in a list of names");

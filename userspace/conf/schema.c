@@ -143,8 +143,8 @@ static void add_list(struct sl_json *j, const struct sl_key *key)
 		sl_json_obj(j, NULL);
 	}
 	add_type_names(j, key, "array", NULL);
-	if (key->flags & SL_KEY_REQUIRED)
-		sl_json_u64(j, "minItems", 1);
+	if ((key->flags & SL_KEY_REQUIRED) || (key->type == SL_KEY_ONE_OR_LIST && key->def))
+		sl_json_u64(j, "minItems", 1); /* no items would not be the default */
 	sl_json_obj(j, "items");
 	add_type(j, key->item);
 	sl_json_obj_end(j);

@@ -47,7 +47,7 @@
 	X(NFTABLES_CLOSED, "nftables_closed", "the kernel's NAT entry ended")                  \
 	X(FORCE_CLEANUP, "force_cleanup", "the sweep found a record whose sockets were gone")  \
 	X(SHUTDOWN, "shutdown", "still open when timeouts.drain ended at a stop")              \
-	X(CRASH_RECOVERED, "crash_recovered", "ended while no daemon was running")
+	X(CRASH_RECOVERED, "crash_recovered", "its route was gone when the next daemon took over")
 
 enum sl_reason {
 	SL_REASON_NONE = 0, /* the side has not ended, or never existed */

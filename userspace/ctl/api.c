@@ -2,6 +2,7 @@
 #include "ctl/ctl.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -158,8 +159,10 @@ static void get_flows(struct sl_ctl *ctl, struct sl_call *call)
 	struct sl_wait *w;
 	struct listing *l;
 	uint64_t rows;
+	uint64_t id;
 
-	if (!sl_param_number(call, "limit", 0, SIZE_MAX, DEFAULT_ROWS, &rows))
+	if (!sl_param_number(call, "id", 1, UINT64_MAX, 0, &id) ||
+	    !sl_param_number(call, "limit", 0, SIZE_MAX, DEFAULT_ROWS, &rows))
 		return;
 	w = sl_wait_start(ctl, call);
 	if (!w)
@@ -172,19 +175,24 @@ static void get_flows(struct sl_ctl *ctl, struct sl_call *call)
 	}
 	l->wait = w;
 	l->loop = ctl->options.loop;
-	sl_view_flows_start(&l->view, rows ? (size_t)rows : SIZE_MAX);
+	sl_view_flows_start(&l->view, rows && !id ? (size_t)rows : SIZE_MAX);
+	l->view.id = id;
 	list_flows(&l->task);
 }
 
 static void on_flushed(void *arg)
 {
+	_cleanup_(sl_str_done) struct sl_str text = { 0 };
 	struct sl_wait *w = arg;
 	struct sl_str body = { 0 };
 	struct sl_json j = sl_json_on(&body);
 
 	sl_json_obj(&j, NULL);
+	sl_str_addf(&text, "%" PRIu64 " flow%s in the kernel %s reset and all entries removed",
+		    w->n_flows, w->n_flows == 1 ? "" : "s", w->n_flows == 1 ? "was" : "were");
 	sl_json_bool(&j, "ok", true);
-	sl_json_str(&j, "text", "every flow in the kernel was reset and its entries removed\n");
+	sl_json_u64(&j, "flows", w->n_flows);
+	sl_json_str(&j, "text", sl_str_text(&text));
 	sl_json_obj_end(&j);
 	sl_str_addc(&body, '\n');
 	reply_json(w->call, &body);
@@ -194,11 +202,16 @@ static void on_flushed(void *arg)
 static void delete_flows(struct sl_ctl *ctl, struct sl_call *call)
 {
 	struct sl_wait *w = sl_wait_start(ctl, call);
+	struct sl_proxy_totals totals;
 	struct sl_kernel_view k;
 
-	if (!w || sl_proxy_flush(ctl->options.proxy, on_flushed, w) == 0)
+	if (!w)
 		return;
+	sl_proxy_totals(ctl->options.proxy, &totals);
 	sl_proxy_kernel(ctl->options.proxy, &k);
+	w->n_flows = sl_view_packet_flows(&totals, &k);
+	if (sl_proxy_flush(ctl->options.proxy, on_flushed, w) == 0)
+		return;
 	if (k.has_broker)
 		sl_call_fail(call, 503, "try again in a moment",
 			     "the table is being emptied already");
@@ -441,7 +454,7 @@ static const struct endpoint endpoints[] = {
 	{ "POST", "/v1/undrain", sl_api_undrain, false, "target route ", "ends a drain" },
 	{ "GET", "/v1/conns", get_conns, false, "id route client target limit ",
 	  "open connections" },
-	{ "GET", "/v1/flows", get_flows, false, "limit ", "flows the kernel carries" },
+	{ "GET", "/v1/flows", get_flows, false, "id limit ", "flows the kernel carries" },
 	{ "DELETE", "/v1/flows", delete_flows, false, "",
 	  "resets every flow the kernel carries and empties its table" },
 	{ "GET", "/v1/engines", get_engines, false, "", "what may carry connections here" },

@@ -61,6 +61,7 @@ struct sl_ctl_guarded {
 /* What the daemon knows and the control interface shows; owned by the daemon, read on the loop. */
 struct sl_ctl_facts {
 	pid_t pid;           /* the supervisor's: the one to send signals to */
+	pid_t broker_pid;    /* 0: there is none, or it is a thread */
 	uint64_t started_ms; /* of the supervisor, monotonic */
 	const char *config_path;
 	bool last_reload_ok;

@@ -157,12 +157,16 @@ static void print_state(const struct sl_render *r, const json_t *doc)
 	const json_t *processes = json_object_get(doc, "processes");
 	const char *state = text_at(doc, "state");
 	bool running = strcmp(state, "running") == 0;
+	char broker[32] = "";
 	char word[64];
 	char up[32];
 
-	line(r, "sluiced", "%s, %s, pid %" PRIu64 " (proxy %" PRIu64 "), up %s",
+	if (count_at(processes, "broker"))
+		(void)snprintf(broker, sizeof(broker), ", broker %" PRIu64,
+			       count_at(processes, "broker"));
+	line(r, "sluiced", "%s, %s, pid %" PRIu64 " (proxy %" PRIu64 "%s), up %s",
 	     text_at(doc, "version"), coloured(r, running ? GREEN : YELLOW, state, word),
-	     count_at(doc, "pid"), count_at(processes, "proxy"),
+	     count_at(doc, "pid"), count_at(processes, "proxy"), broker,
 	     sl_table_seconds(number_at(doc, "uptime_s"), up));
 }
 
@@ -498,6 +502,27 @@ static void add_flow(struct sl_table *t, const json_t *f)
 	sl_table_addf(t, "%" PRIu64, count_at(up, "drops") + count_at(down, "drops"));
 }
 
+static int by_id(const void *a, const void *b)
+{
+	uint64_t x = count_at(*(json_t *const *)a, "id");
+	uint64_t y = count_at(*(json_t *const *)b, "id");
+
+	return x < y ? -1 : x > y;
+}
+
+/* The kernel's table has no order; without memory for one neither have these. */
+static void add_flows(struct sl_table *t, const json_t *flows, size_t n)
+{
+	_cleanup_free_ json_t **row = calloc(n + 1, sizeof(*row));
+
+	for (size_t i = 0; row && i < n; i++)
+		row[i] = json_array_get(flows, i);
+	if (row)
+		qsort(row, n, sizeof(*row), by_id);
+	for (size_t i = 0; i < n; i++)
+		add_flow(t, row ? row[i] : json_array_get(flows, i));
+}
+
 /* Those whose entries only wait for late packets. */
 static size_t n_over(const json_t *flows)
 {
@@ -540,8 +565,7 @@ void sl_render_flows(const struct sl_render *r, const json_t *doc)
 	size_t n = json_array_size(flows);
 
 	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
-	for (size_t i = 0; i < n; i++)
-		add_flow(&t, json_array_get(flows, i));
+	add_flows(&t, flows, n);
 	if (n)
 		sl_table_print(&t, r->to, r->colour);
 	(void)fprintf(r->to, "%zu flow%s in the kernel", n, n == 1 ? "" : "s");
@@ -576,6 +600,8 @@ void sl_render_engines(const struct sl_render *r, const json_t *doc)
 		sl_table_add(&t, text_at(e, "reason"));
 	}
 	sl_table_print(&t, r->to, r->colour);
+	json_object_foreach(engines, name, e) if (json_is_string(json_object_get(e, "hint")))(void)
+		fprintf(r->to, "%s: %s\n", name, text_at(e, "hint"));
 }
 
 static void print_words(const struct sl_render *r, const char *title, const json_t *words)

@@ -32,6 +32,24 @@ static const char *off_text(const struct sl_proxy *proxy, const struct sl_ctl_fa
 	return "off: the broker process is being started";
 }
 
+/* What to do about it, where the reason does not say so itself. */
+static const char *hint(const struct sl_proxy *proxy, const struct sl_ctl_facts *facts,
+			const struct sl_kernel_view *k)
+{
+	if (is_hook_off(proxy))
+		return "global.packet.hook: auto, and 'sluice reload'";
+	if (k->off == SL_WHY_ELIGIBLE)
+		return NULL;
+	if (facts->no_broker && facts->no_broker[0])
+		return "started as root, sluiced has a broker process; the log says why one ends";
+	if (!k->status.text[0] || k->status.is_on)
+		return "ask again in a second; the log says why if it stays so";
+	if (k->off == SL_WHY_SELF_TEST_FAILED)
+		return "the log says which test failed, which is worth a report with 'uname -a'; "
+		       "'sluice reload' tries again";
+	return "'sluice reload' tries again when that is mended";
+}
+
 static const char *off_name(const struct sl_proxy *proxy, const struct sl_kernel_view *k)
 {
 	if (is_hook_off(proxy))
@@ -75,6 +93,7 @@ void sl_view_packet_engine(struct sl_json *j, const struct sl_proxy *proxy,
 	sl_json_bool(j, "available", !off);
 	sl_json_str(j, "reason", off ? off : k.status.text);
 	sl_json_str(j, "reason_name", off ? off_name(proxy, &k) : NULL);
+	sl_json_str(j, "hint", off ? hint(proxy, facts, &k) : NULL);
 	sl_json_u64(j, "interfaces", k.status.n_interfaces);
 	sl_json_u64(j, "interfaces_failed", k.status.n_failed);
 	sl_json_u64(j, "flows", sl_view_packet_flows(&totals, &k));
@@ -120,8 +139,11 @@ static void add_half(struct sl_json *j, const char *key, const struct sl_flow_ro
 
 static void add_flow(void *arg, const struct sl_flow_row *f)
 {
-	struct sl_json *j = arg;
+	struct sl_flows_view *v = arg;
+	struct sl_json *j = &v->j;
 
+	if (v->id && f->conn_id != v->id)
+		return;
 	sl_json_obj(j, NULL);
 	sl_json_u64(j, "id", f->conn_id);
 	sl_json_str(j, "route", f->route[0] ? f->route : NULL);
@@ -166,8 +188,7 @@ int sl_view_flows_step(struct sl_flows_view *v, const struct sl_proxy *proxy)
 		v->walk.more = true;
 		return 1;
 	}
-	return sl_flows_step(&v->walk, k.flows_fd, k.routes_fd, sl_clock_us() * 1000, add_flow,
-			     &v->j);
+	return sl_flows_step(&v->walk, k.flows_fd, k.routes_fd, sl_clock_us() * 1000, add_flow, v);
 }
 
 void sl_view_flows_end(struct sl_flows_view *v, const struct sl_proxy *proxy,

@@ -31,6 +31,7 @@ struct sl_flows_view {
 	struct sl_str out;
 	struct sl_json j;
 	struct sl_flows_walk walk;
+	uint64_t id; /* of the only one that is wanted; 0: all, as far as `max` goes */
 };
 void sl_view_flows_start(struct sl_flows_view *v, size_t max);
 /* 1: that was all; 0: call again, after other work; else -errno. */

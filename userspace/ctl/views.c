@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "ctl/views.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/json.h"
@@ -104,6 +105,10 @@ static void add_facts(struct sl_json *j, const struct sl_ctl_facts *facts)
 	sl_json_obj(j, "processes");
 	sl_json_i64(j, "supervisor", facts->pid);
 	sl_json_i64(j, "proxy", getpid());
+	if (facts->broker_pid)
+		sl_json_i64(j, "broker", facts->broker_pid);
+	else
+		sl_json_null(j, "broker");
 	sl_json_obj_end(j);
 	sl_json_str(j, "config", facts->config_path);
 	sl_json_obj(j, "last_reload");
@@ -420,13 +425,30 @@ static void add_question(struct sl_json *j, const struct sl_question *q)
 	sl_json_str(j, "tls", sl_view_tls(q->tls_versions, tls));
 }
 
-static void add_engine(struct sl_json *j, const struct sl_explanation *e)
+/* No connection begins in the kernel. */
+static void add_moves(struct sl_str *s, const struct sl_conf_packet *conf)
 {
+	sl_str_adds(s, "; it begins on relay and moves ");
+	if (conf->after_bytes == 0 || conf->after_age_ms == 0)
+		sl_str_adds(s, "at the first quiet moment");
+	else
+		sl_str_addf(s, "after %" PRIu64 " bytes (packet.after_bytes) or %g s (after_age)",
+			    conf->after_bytes, seconds(conf->after_age_ms));
+}
+
+static void add_engine(struct sl_json *j, const struct sl_explanation *e,
+		       const struct sl_conf *conf)
+{
+	_cleanup_(sl_str_done) struct sl_str text = { 0 };
 	bool known = e->route && e->engine != SL_ENGINE_NONE;
 
+	if (known)
+		sl_str_adds(&text, sl_engine_reason_text(e->engine_reason));
+	if (known && e->engine == SL_ENGINE_PACKET && conf)
+		add_moves(&text, &conf->global.packet);
 	sl_json_str(j, "engine", known ? sl_engine_name(e->engine) : NULL);
 	sl_json_str(j, "engine_reason", known ? sl_engine_reason_name(e->engine_reason) : NULL);
-	sl_json_str(j, "engine_text", known ? sl_engine_reason_text(e->engine_reason) : NULL);
+	sl_json_str(j, "engine_text", known ? sl_str_text(&text) : NULL);
 }
 
 static void add_access(struct sl_json *j, const struct sl_explanation *e)
@@ -456,7 +478,8 @@ static void add_candidates(struct sl_json *j, const struct sl_explanation *e)
 	sl_json_arr_end(j);
 }
 
-static void add_decision(struct sl_json *j, const struct sl_explanation *e)
+static void add_decision(struct sl_json *j, const struct sl_explanation *e,
+			 const struct sl_conf *conf)
 {
 	bool accepted = e->verdict == SL_REASON_NONE;
 
@@ -468,7 +491,7 @@ static void add_decision(struct sl_json *j, const struct sl_explanation *e)
 	sl_json_str(j, "verdict_text",
 		    accepted ? "the connection would be accepted" : sl_reason_text(e->verdict));
 	add_access(j, e);
-	add_engine(j, e);
+	add_engine(j, e, conf);
 	sl_json_str(j, "target", e->route ? e->target : NULL);
 	sl_json_str(j, "target_why", e->route ? e->target_why : NULL);
 	add_candidates(j, e);
@@ -486,6 +509,6 @@ void sl_view_explain(struct sl_str *out, struct sl_proxy *proxy, const struct sl
 	}
 	sl_json_obj(&j, NULL);
 	add_question(&j, question);
-	add_decision(&j, &e);
+	add_decision(&j, &e, sl_proxy_conf(proxy));
 	finish(&j);
 }

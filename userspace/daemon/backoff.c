@@ -5,7 +5,6 @@
 
 #define WINDOW_MS 10000
 #define WAIT_MS 1000
-#define WAIT_MAX_MS 10000
 
 void sl_backoff_started(struct sl_backoff *b, uint64_t now_ms)
 {
@@ -15,8 +14,8 @@ void sl_backoff_started(struct sl_backoff *b, uint64_t now_ms)
 uint64_t sl_backoff_failed(struct sl_backoff *b)
 {
 	b->wait_ms = b->wait_ms ? b->wait_ms * 2 : WAIT_MS;
-	if (b->wait_ms > WAIT_MAX_MS)
-		b->wait_ms = WAIT_MAX_MS;
+	if (b->wait_ms > SL_BACKOFF_MAX_MS)
+		b->wait_ms = SL_BACKOFF_MAX_MS;
 	return b->wait_ms;
 }
 

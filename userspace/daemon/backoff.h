@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define SL_BACKOFF_MAX_MS 10000
+
 /*
  * When to start a process again that has died: at once, but more than five deaths in ten seconds
  * are a loop that must not take the host with it. It is over when one has lived that long. Zeroed

@@ -18,7 +18,6 @@
 /* What is settled by loading; another policy that differs here is for another broker. */
 struct fixed {
 	bool wants_xdp;
-	uint32_t max_flows;
 	char bpf_dir[sizeof(((struct sl_policy *)NULL)->bpf_dir)];
 };
 
@@ -58,7 +57,7 @@ static void say_failed(struct role *role, int err, const char *what)
 
 static struct fixed fixed_of(const struct sl_policy *p)
 {
-	struct fixed f = { .wants_xdp = p->wants_xdp, .max_flows = p->max_flows };
+	struct fixed f = { .wants_xdp = p->wants_xdp };
 
 	(void)snprintf(f.bpf_dir, sizeof(f.bpf_dir), "%s", p->bpf_dir);
 	return f;
@@ -66,19 +65,13 @@ static struct fixed fixed_of(const struct sl_policy *p)
 
 static bool is_same(const struct fixed *a, const struct fixed *b)
 {
-	return a->wants_xdp == b->wants_xdp && a->max_flows == b->max_flows &&
-	       strcmp(a->bpf_dir, b->bpf_dir) == 0;
+	return a->wants_xdp == b->wants_xdp && strcmp(a->bpf_dir, b->bpf_dir) == 0;
 }
 
-/*
- * Ends, so that the next one loads what this policy asks for. The flows go on, unless they would be
- * left behind in a directory nobody looks at any more.
- */
-static void make_room(struct role *role, const struct fixed *wanted)
+/* Ends, so that the next one loads what the policy asks for. The flows go on. */
+static void make_room(struct role *role, const char *why)
 {
-	if (strcmp(role->fixed.bpf_dir, wanted->bpf_dir) != 0)
-		sl_broker_stop(role->broker);
-	say(role, SL_MSG_FAILED, 1, "what is loaded differs");
+	say(role, SL_MSG_FAILED, 1, why);
 	sl_loop_quit(role->loop);
 }
 
@@ -106,10 +99,19 @@ static void change_policy(struct role *role, struct sl_policy *policy)
 	}
 	if (!is_same(&role->fixed, &wanted)) {
 		sl_policy_free(policy);
-		make_room(role, &wanted);
+		/* Nobody looks into the old directory any more. */
+		if (strcmp(role->fixed.bpf_dir, wanted.bpf_dir) != 0)
+			sl_broker_stop(role->broker);
+		make_room(role, "what is loaded differs");
 		return;
 	}
 	sl_broker_set_policy(role->broker, policy);
+}
+
+/* By a policy that came later, or by that of the start while there were flows. */
+static void on_outgrown(void *arg)
+{
+	make_room(arg, "max_flows changes");
 }
 
 static void on_status(void *arg, const struct sl_broker_status *status)
@@ -133,6 +135,7 @@ static int begin(struct role *role, struct sl_policy *policy)
 	const struct sl_broker_options options = { .loop = role->loop,
 						   .proxy_uid = is_same_uid ? geteuid() : o->uid,
 						   .changed = on_status,
+						   .outgrown = on_outgrown,
 						   .arg = role };
 	int r = sl_broker_new(&options, &role->broker);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include <errno.h>
 #include <inttypes.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -9,12 +10,15 @@
 #include "base/log.h"
 #include "broker/policy.h"
 #include "daemon/state.h"
+#include "proxy/handover.h"
 
 /* Loading takes the kernel's verifier a fraction of a second. */
 #define START_WAIT_MS 20000
 #define STOP_WAIT_MS 2000
 /* Relays are stopped for connections it is asked about. */
 #define END_WAIT_MS 500
+_Static_assert(SL_HANDOVER_DOUBT_MS > SL_BACKOFF_MAX_MS + START_WAIT_MS,
+	       "connections in doubt wait for the next broker, however late it is started");
 #define OWN_EXE "/proc/self/exe"
 
 static void start(struct sl_supervisor *s);
@@ -99,12 +103,22 @@ static void kill_broker(struct sl_brokering *b, int err, const char *what)
 	sl_child_kill(b->child);
 }
 
+/* Said again at each reload and each broker: it may be a slip of the pen, or come later. */
+static void warn_of_interfaces(const struct sl_conf_packet *conf)
+{
+	for (size_t i = 0; conf->hook != SL_HOOK_CHOICE_OFF && i < conf->n_interfaces; i++)
+		if (if_nametoindex(conf->interfaces[i]) == 0)
+			sl_log(SL_LOG_WARN, "packet.interfaces: there is no interface '%s' (yet)",
+			       conf->interfaces[i]);
+}
+
 static void send_policy(struct sl_supervisor *s)
 {
 	const struct sl_msg msg = { .type = SL_MSG_POLICY, .id = s->now.generation };
 	int fd = -1;
 	int r = sl_policy_pack(s->now.conf, s->now.generation, &fd);
 
+	warn_of_interfaces(&s->now.conf->global.packet);
 	if (r < 0)
 		kill_broker(&s->brokering, r, "cannot pack the policy of the packet engine");
 	else
@@ -159,6 +173,7 @@ static void start(struct sl_supervisor *s)
 	b->was_started = true;
 	sl_timer_start(s->loop, &b->child->deadline, sl_loop_now_ms(s->loop) + START_WAIT_MS,
 		       on_start_deadline);
+	sl_supervisor_send_facts(s);
 	sl_supervisor_send_options(s, b->child);
 	send_policy(s);
 	/* The current one last, which is then the one that is told of flows. */
@@ -350,6 +365,7 @@ static void on_ended(void *arg, struct sl_child *c, const struct sl_child_end *e
 	uint64_t wait_ms;
 
 	b->child = NULL;
+	sl_supervisor_send_facts(s);
 	b->is_replaced = false;
 	if (s->stopping && sl_list_is_empty(&s->children)) {
 		sl_info("broker process %d %s", (int)c->pid, end->text);

@@ -29,7 +29,7 @@ const char *sl_role_name(enum sl_role role); /* "proxy" */
 enum sl_msg_type {
 	/* from the supervisor */
 	SL_MSG_OPTIONS = 1, /* first message: who you are */
-	SL_MSG_FACTS,       /* what the control interface shows */
+	SL_MSG_FACTS,       /* what the control interface shows; id: the broker's pid, 0: none */
 	/* id: generation; fd: bundle; flag: its files of the system are those of the last one;
 	 * opens a change */
 	SL_MSG_CONFIG,

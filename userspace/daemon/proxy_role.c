@@ -485,8 +485,9 @@ static void stop(struct role *role)
 
 /* ---- the channel ---- */
 
-static void set_facts(struct role *role, const struct sl_msg_facts *facts)
+static void set_facts(struct role *role, const struct sl_msg_facts *facts, uint64_t broker_pid)
 {
+	role->facts.broker_pid = (pid_t)broker_pid;
 	role->facts.last_reload_ok = facts->last_reload_ok;
 	role->facts.last_reload_unix = facts->last_reload_unix;
 	(void)snprintf(role->steering, sizeof(role->steering), "%.*s",
@@ -535,7 +536,7 @@ static void dispatch(struct role *role, const struct sl_msg *msg, int *fd)
 {
 	switch ((enum sl_msg_type)msg->type) {
 	case SL_MSG_FACTS:
-		set_facts(role, &msg->facts);
+		set_facts(role, &msg->facts, msg->id);
 		break;
 	case SL_MSG_CONFIG:
 		open_change(role, msg, *fd);

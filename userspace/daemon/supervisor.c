@@ -91,7 +91,9 @@ void sl_supervisor_send_options(struct sl_supervisor *s, struct sl_child *c)
 
 static void send_facts(const struct sl_supervisor *s, struct sl_child *c)
 {
+	const struct sl_child *broker = s->brokering.child;
 	struct sl_msg msg = { .type = SL_MSG_FACTS,
+			      .id = broker ? (uint64_t)broker->pid : 0,
 			      .facts = { .last_reload_unix = s->last_reload_unix,
 					 .last_reload_ok = s->last_reload_ok,
 					 .guard_ranges = sl_guarding_n_ranges(s->guarding),
@@ -260,8 +262,8 @@ static void on_ready(struct sl_supervisor *s, struct sl_child *c)
 		return;
 	sl_timer_stop(&c->deadline);
 	c->state = SL_CHILD_RUNNING;
-	sl_info("ready: proxy process %d, generation %" PRIu64 ", %zu listeners", (int)c->pid,
-		s->now.generation, s->now.listeners.n);
+	sl_info("ready: proxy process %d, generation %" PRIu64 ", %zu listener%s", (int)c->pid,
+		s->now.generation, s->now.listeners.n, s->now.listeners.n == 1 ? "" : "s");
 	if (!s->has_been_ready)
 		sl_notify("READY=1");
 	s->has_been_ready = true;

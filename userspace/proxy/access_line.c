@@ -85,10 +85,10 @@ static void add_json(struct sl_str *s, const struct sl_conn *c, const struct fac
 	sl_str_addc(s, '\n');
 }
 
-void sl_access_line(const struct sl_conn *c)
+void sl_access_line(const struct sl_conn *c, const char *route)
 {
 	struct sl_worker *w = c->worker;
-	struct facts f = { .route = c->route ? c->route->conf->name : NULL,
+	struct facts f = { .route = route,
 			   .sni = c->hello && c->hello->name_len ? c->hello->text : NULL };
 	bool was_empty = w->access_lines.len == 0;
 

@@ -4,7 +4,8 @@
 
 struct sl_conn;
 
-/* Writes the one line about a connection that is just being released. */
-void sl_access_line(const struct sl_conn *c);
+/* Writes the one line about a connection that is just being released; `route`: its name, or NULL.
+ */
+void sl_access_line(const struct sl_conn *c, const char *route);
 
 #endif

@@ -355,6 +355,7 @@ static void count_end(struct sl_conn *c)
 {
 	struct sl_worker *w = c->worker;
 
+	sl_hist_add(&w->counts.duration, sl_loop_now_us(w->loop) - c->accepted_us);
 	for (int i = 0; i < SL_SIDE_COUNT_; i++) {
 		enum sl_reason reason = c->side[i].reason;
 
@@ -403,15 +404,13 @@ static void release(struct sl_conn *c)
 		drop_held(&c->flow[i]);
 	close_side(c, SL_BACKEND);
 	close_side(c, SL_CLIENT);
-	if (!c->let_go) {
-		sl_hist_add(&w->counts.duration, sl_loop_now_us(w->loop) - c->accepted_us);
+	if (!c->let_go)
 		count_end(c);
-	}
 	if (c->engine)
 		leave_engine(c);
 	leave_limits(c);
 	if (!c->let_go)
-		sl_access_line(c);
+		sl_access_line(c, c->route ? c->route->conf->name : NULL);
 	sl_handover_leave(c);
 	sl_connect_leave_target(c);
 	sl_classify_done(c);
@@ -457,6 +456,16 @@ static void start_engine(struct sl_conn *c)
 void sl_conn_adopted(struct sl_conn *c)
 {
 	sl_conn_event(c, SL_EV_ADOPTED);
+}
+
+void sl_conn_lost(struct sl_conn *c, const char *route)
+{
+	for (int i = 0; i < SL_SIDE_COUNT_; i++)
+		if (c->side[i].reason == SL_REASON_NONE)
+			c->side[i].reason = SL_REASON_CRASH_RECOVERED;
+	count_end(c);
+	sl_access_line(c, route);
+	sl_conn_let_go(c); /* nothing more is said */
 }
 
 void sl_conn_let_go(struct sl_conn *c)

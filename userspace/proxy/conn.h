@@ -173,6 +173,12 @@ void sl_conn_moved(struct sl_conn *c, enum sl_side from, uint64_t bytes);
  */
 void sl_conn_adopted(struct sl_conn *c);
 
+/*
+ * The same, but `route` is the name of none: it is over, and this is all there is to say of it. Its
+ * sides end with crash_recovered unless they have ended before.
+ */
+void sl_conn_lost(struct sl_conn *c, const char *route);
+
 /* The other process, or the kernel alone, goes on with it: no reason, no access line. */
 void sl_conn_let_go(struct sl_conn *c);
 

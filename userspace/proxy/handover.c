@@ -2,6 +2,7 @@
 #include "proxy/handover.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -31,9 +32,11 @@ static const uint8_t poll_ms[] = { 1, 1, 2, 4, 8, 16, 32 };
  */
 static const uint8_t freeze_ms[] = { 20, 30, 40, 60 };
 #define FREEZE_PAUSE_MS 300
-/* No answer: the broker hangs, or none comes back after one has died. */
+/* No answer: the broker hangs. */
 #define ANSWER_MS 10000
 #define BUSY_MS 2
+/* Configurations that a broker remembers (SL_BROKER_GENERATIONS). */
+#define REMEMBERED 8
 #define RETRY_MS 1000
 #define RETRY_MAX_MS 64000
 
@@ -55,6 +58,7 @@ struct sl_handover {
 	uint8_t retries;
 	bool is_frozen; /* the filter is on */
 	bool missed_events;
+	bool goes_by_newest; /* the broker does not know its configuration */
 	uint64_t frozen_until_ms;
 	uint64_t asked_us;
 	uint64_t answer_by_ms;
@@ -64,7 +68,8 @@ struct sl_handover {
 struct sl_handovers {
 	struct sl_worker *worker;
 	struct sl_broker_client *client;
-	int waiting_fd; /* a channel that waits for the first generation */
+	uint64_t known_from; /* generation: the broker has not seen those before it */
+	int waiting_fd;      /* a channel that waits for the first generation */
 	struct sl_list young;
 	struct sl_timer young_timer;
 	struct sl_list bucket[BUCKETS];
@@ -109,11 +114,16 @@ static struct sl_handover *find(struct sl_handovers *hs, uint64_t conn_id)
  * The broker may die before it has noted that a record is over; what the next one tells of then is
  * no new connection. After a RST it may be one: the flow has gone on.
  */
+static void remember_id(struct sl_handovers *hs, uint64_t conn_id)
+{
+	hs->over[conn_id / hs->worker->id_step % OVER] = conn_id;
+}
+
 static void remember(struct sl_handovers *hs, const struct sl_conn *c)
 {
 	if (c->side[SL_CLIENT].reason != SL_REASON_ECONNRESET &&
 	    c->side[SL_BACKEND].reason != SL_REASON_ECONNRESET)
-		hs->over[c->id / hs->worker->id_step % OVER] = c->id;
+		remember_id(hs, c->id);
 }
 
 static bool was_here(const struct sl_handovers *hs, uint64_t conn_id)
@@ -221,13 +231,49 @@ static void not_quiet(struct sl_handover *h, bool may_freeze)
 	}
 }
 
+static bool has_target(const struct sl_gen_route *route, const struct sl_target *target)
+{
+	for (size_t i = 0; target && i < route->conf->n_targets; i++)
+		if (route->targets[i]->name == target->name)
+			return true;
+	return false;
+}
+
+/*
+ * The broker remembers the configurations that came while it was there. Connections of others go by
+ * the newest, as far as that has their route and target; *ret is where the route is found then.
+ * NULL: it has not, or wants it on the relay.
+ */
+static const struct sl_gen_route *find_route(const struct sl_handover *h,
+					     const struct sl_generation **ret)
+{
+	const struct sl_conn *c = h->conn;
+	const struct sl_generation *newest = c->worker->gen;
+	const struct sl_gen_route *route;
+
+	if (!h->goes_by_newest && c->gen->number >= c->worker->handovers->known_from &&
+	    newest->number - c->gen->number < REMEMBERED) {
+		*ret = c->gen;
+		return c->route;
+	}
+	route = sl_packet_find_route(newest, c->route->conf->name);
+	if (!route || !sl_conf_may_packet(&newest->conf->global, route->conf) ||
+	    !has_target(route, c->target))
+		return NULL;
+	*ret = newest;
+	return route;
+}
+
+/* Of its route, what the broker is to judge it by; without one, what it was accepted by. */
 static struct sl_broker_handover describe(const struct sl_handover *h)
 {
 	const struct sl_conn *c = h->conn;
+	const struct sl_generation *gen = c->gen;
+	const struct sl_gen_route *route = find_route(h, &gen);
 
 	return (struct sl_broker_handover){
-		.generation = c->gen->number,
-		.route = (uint32_t)(c->route - c->gen->routes),
+		.generation = gen->number,
+		.route = (uint32_t)((route ? route : c->route) - gen->routes),
 		.is_frozen = h->is_frozen,
 		.client = c->client,
 		.via = c->via,
@@ -262,12 +308,15 @@ static void attempt(struct sl_handover *h)
 {
 	struct sl_conn *c = h->conn;
 	enum sl_engine_reason off = sl_worker_packet_reason(c->worker);
+	const struct sl_generation *gen;
 
 	if (c->state != SL_CONN_ESTABLISHED || c->side[SL_CLIENT].hung_up ||
 	    c->side[SL_BACKEND].hung_up)
 		give_up(h, SL_WHY_HALF_CLOSED);
 	else if (off != SL_WHY_ELIGIBLE || !sl_broker_client_is_up(c->worker->handovers->client))
 		try_later(h);
+	else if (!find_route(h, &gen))
+		give_up(h, SL_WHY_CONFIGURED);
 	else if (sl_conn_is_at_rest(c))
 		ask(h);
 	else
@@ -282,6 +331,14 @@ static void resume(struct sl_conn *c)
 		c->engine->on_socket(c, SL_BACKEND, SL_IO_IN | SL_IO_OUT);
 }
 
+/* At the end of the time on_timer() gives it up. */
+static void wait_for_broker(struct sl_handover *h)
+{
+	uint64_t now = now_ms(h);
+
+	wait(h, IN_DOUBT, h->answer_by_ms > now ? h->answer_by_ms - now : 0);
+}
+
 /* Asks the next broker what became of it. */
 static void resolve(struct sl_handover *h)
 {
@@ -293,15 +350,18 @@ static void resolve(struct sl_handover *h)
 
 	if (r < 0 && sl_broker_client_is_up(cl))
 		wait(h, IN_DOUBT, BUSY_MS);
+	else if (r < 0)
+		wait_for_broker(h);
 	else
-		wait(h, r < 0 ? IN_DOUBT : ASKED, h->answer_by_ms - now_ms(h));
+		wait(h, ASKED, h->answer_by_ms - now_ms(h));
 }
 
 /* Nobody can tell what became of it: if it is in the kernel, it must not be in both. */
 static void end_in_doubt(struct sl_handover *h)
 {
 	sl_log_conn(SL_LOG_ERROR, h->conn->id,
-		    "no broker has answered for %d ms, ending the connection", ANSWER_MS);
+		    "no broker has answered for %" PRIu64 " ms, ending the connection",
+		    now_ms(h) - h->asked_us / 1000);
 	sl_conn_end(h->conn, SL_REASON_ERROR, true);
 }
 
@@ -332,6 +392,8 @@ static void on_up(void *arg)
 {
 	struct sl_handovers *hs = arg;
 
+	/* One that has just begun has been told of the newest alone. */
+	hs->known_from = hs->worker->gen->number;
 	for (size_t i = 0; i < BUCKETS; i++) {
 		struct sl_list *pos;
 
@@ -363,7 +425,8 @@ static void left_alone(struct sl_handover *h)
 	bool missed_events = h->missed_events;
 
 	if (is_in_repair(c, SL_CLIENT) || is_in_repair(c, SL_BACKEND)) {
-		h->phase = IN_DOUBT;
+		h->answer_by_ms = h->asked_us / 1000 + SL_HANDOVER_DOUBT_MS;
+		wait_for_broker(h);
 		return;
 	}
 	h->is_frozen = true; /* perhaps by the broker */
@@ -390,6 +453,13 @@ static void on_down(void *arg)
 	}
 }
 
+/* It may have forgotten the configuration that this one came by. */
+static bool may_go_by_newest(const struct sl_handover *h, const struct sl_broker_result *result)
+{
+	return result->is_final && result->why == SL_WHY_NO_PRIVILEGE && !h->goes_by_newest &&
+	       h->conn->gen != h->conn->worker->gen;
+}
+
 static void refused(struct sl_handover *h, const struct sl_broker_result *result)
 {
 	struct sl_conn *c = h->conn;
@@ -397,13 +467,18 @@ static void refused(struct sl_handover *h, const struct sl_broker_result *result
 	bool missed_events = h->missed_events;
 
 	h->missed_events = false;
-	sl_conn_set_reason(c, why);
-	if (result->is_final)
-		give_up(h, why);
-	else if (why == SL_WHY_NOT_QUIESCENT)
-		not_quiet(h, !result->has_holes);
-	else
+	if (may_go_by_newest(h, result)) {
+		h->goes_by_newest = true;
+		why = SL_WHY_RATE_LIMITED; /* not yet */
 		try_later(h);
+	} else if (result->is_final) {
+		give_up(h, why);
+	} else if (why == SL_WHY_NOT_QUIESCENT) {
+		not_quiet(h, !result->has_holes);
+	} else {
+		try_later(h);
+	}
+	sl_conn_set_reason(c, why);
 	if (missed_events)
 		resume(c);
 }
@@ -471,6 +546,8 @@ static uint32_t adopt(struct sl_handovers *hs, uint64_t conn_id, const struct sl
 	h->phase = IN_KERNEL;
 	r = sl_packet_adopt(hs->worker, conn_id, flow, &h->record, &c);
 	if (r < 0) {
+		if (r == -ESRCH)
+			remember_id(hs, conn_id);
 		free(h);
 		return r == -ESRCH ? 2 : 0;
 	}

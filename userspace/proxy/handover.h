@@ -13,6 +13,13 @@ struct sl_worker;
 struct sl_packet_record;
 
 /*
+ * How long a connection that a broker had begun with when it died waits to be told what became of
+ * it. It cannot go on meanwhile, and is ended after that; so it must outlast the supervisor's
+ * longest pause before the next start and that start itself, see daemon/brokering.c.
+ */
+#define SL_HANDOVER_DOUBT_MS 35000
+
+/*
  * From the relay to the kernel. A connection becomes due once it has carried packet.after_bytes or
  * lived packet.after_age. From then on a timer looks for a moment at which nothing is on its way; a
  * flow that never has one is frozen for some milliseconds, a few times, then left alone. The broker

@@ -2,6 +2,7 @@
 #include "proxy/packet.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -20,6 +21,7 @@
 /* Entries vanish before the broker says so: a new connection has taken the tuple, or someone has
  * deleted them. */
 #define MISSING_MS 5000
+#define LOST_SAY_MS 200
 
 /* ---- counters ---- */
 
@@ -174,6 +176,7 @@ void sl_packet_flows_init(struct sl_packet_flows *flows, struct sl_worker *w)
 void sl_packet_flows_stop(struct sl_packet_flows *flows)
 {
 	sl_timer_stop(&flows->timer);
+	sl_timer_stop(&flows->lost_timer);
 }
 
 enum sl_engine_reason sl_packet_reason(const struct sl_conf_route *conf)
@@ -253,7 +256,7 @@ uint32_t sl_target_hash(const struct sl_target *t)
 	return (uint32_t)(t->name ^ t->name >> 32);
 }
 
-static const struct sl_gen_route *find_route(const struct sl_generation *g, const char *name)
+const struct sl_gen_route *sl_packet_find_route(const struct sl_generation *g, const char *name)
 {
 	for (size_t i = 0; i < g->conf->n_routes; i++)
 		if (strcmp(g->conf->routes[i].name, name) == 0)
@@ -300,35 +303,81 @@ static void adopt_facts(struct sl_conn *c, const struct sl_flow_facts *facts,
 	c->active_ms = c->accepted_us / 1000;
 	c->got_data = true;
 	c->has_own_port = true;
+	for (int i = 0; i < SL_SIDE_COUNT_; i++)
+		c->flow[i].bytes = facts->half[i].bytes + facts->half[i].relayed;
+}
+
+/* One line for all that a broker tells of in a row. */
+static void on_lost(struct sl_timer *timer)
+{
+	struct sl_packet_flows *flows = SL_CONTAINER_OF(timer, struct sl_packet_flows, lost_timer);
+
+	sl_log(SL_LOG_WARN,
+	       "packet: worker %u dropped %zu flow%s found in the kernel, both sides are reset: "
+	       "the "
+	       "configuration has no route '%s' any more",
+	       flows->worker->index, flows->n_lost, flows->n_lost == 1 ? "" : "s, the first of",
+	       flows->lost_route);
+	flows->n_lost = 0;
+}
+
+static void say_lost(struct sl_packet_flows *flows, const char *route)
+{
+	struct sl_loop *loop = flows->worker->loop;
+
+	if (flows->n_lost++ == 0)
+		(void)snprintf(flows->lost_route, sizeof(flows->lost_route), "%s", route);
+	if (!sl_timer_is_armed(&flows->lost_timer))
+		sl_timer_start(loop, &flows->lost_timer, sl_loop_now_ms(loop) + LOST_SAY_MS,
+			       on_lost);
+}
+
+/* Nobody can carry it on: neither limits nor targets nor timeouts of it are known. */
+static void lose(struct sl_conn *c, const struct sl_flow_facts *facts)
+{
+	struct sl_worker *w = c->worker;
+	bool is_closed = true;
+
+	for (int i = 0; i < SL_SIDE_COUNT_; i++) {
+		if (facts->half[i].fin_acked)
+			c->side[i].reason = SL_REASON_NORMAL;
+		is_closed = is_closed && facts->half[i].fin_acked;
+	}
+	if (!is_closed) {
+		sl_count_add(&w->counts.lost, 1);
+		say_lost(&w->packet_flows, facts->route);
+	}
+	c->engine_id = SL_ENGINE_PACKET;
+	c->engine_reason = SL_WHY_ELIGIBLE;
+	c->entered_us = sl_loop_now_us(w->loop);
+	sl_conn_lost(c, facts->route[0] ? facts->route : NULL);
 }
 
 int sl_packet_adopt(struct sl_worker *w, uint64_t conn_id, const struct sl_broker_flow *flow,
 		    struct sl_packet_record *p, struct sl_conn **ret)
 {
-	const struct sl_gen_route *route;
 	struct sl_flow_facts facts;
 	struct sl_conn *c;
 	int r = sl_broker_read_flow(sl_handovers_client(w->handovers), flow, true, &facts);
 
 	if (r < 0)
 		return r;
-	route = find_route(w->gen, facts.route);
-	if (!route)
-		return -ESRCH;
 	c = sl_worker_new_conn(w);
 	if (!c)
 		return -ENOMEM;
 	sl_worker_rename_conn(w, c, conn_id);
 	c->gen = sl_generation_ref(w->gen);
-	c->route = route;
+	c->route = sl_packet_find_route(w->gen, facts.route);
 	adopt_facts(c, &facts, flow);
+	if (!c->route) {
+		lose(c, &facts);
+		return -ESRCH;
+	}
 	adopt_limits(c);
 	adopt_target(c, facts.target_hash);
 	p->flow = *flow;
-	for (int i = 0; i < SL_SIDE_COUNT_; i++) {
+	for (int i = 0; i < SL_SIDE_COUNT_; i++)
 		p->seen[i] = facts.half[i].bytes;
-		c->flow[i].bytes = facts.half[i].bytes + facts.half[i].relayed;
-	}
 	add_activity(c, facts.last_data_ns);
 	carry(c, p);
 	*ret = c;

@@ -13,6 +13,8 @@ struct sl_conf_route;
 struct sl_conn;
 struct sl_worker;
 struct sl_target;
+struct sl_generation;
+struct sl_gen_route;
 
 /*
  * The packet engine as a connection's record sees it: no sockets, two entries in the kernel's
@@ -41,6 +43,10 @@ struct sl_packet_flows {
 	struct sl_list list;
 	size_t n;
 	struct sl_timer timer;
+	/* found without a route of theirs, and not yet said in the log */
+	size_t n_lost;
+	char lost_route[72]; /* of the first */
+	struct sl_timer lost_timer;
 };
 void sl_packet_flows_init(struct sl_packet_flows *flows, struct sl_worker *w);
 void sl_packet_flows_stop(struct sl_packet_flows *flows);
@@ -49,7 +55,10 @@ void sl_packet_flows_stop(struct sl_packet_flows *flows);
 SL_MUST_CHECK int sl_packet_name(const struct sl_conn *c, struct sl_broker_flow *ret);
 /* The kernel has taken over; closes the sockets without a word. May end the connection. */
 void sl_packet_take_over(struct sl_conn *c, struct sl_packet_record *record);
-/* A record for a flow that has none: 0; -ENOENT: it is gone itself; -ESRCH: its route is. */
+/*
+ * A record for a flow that has none: 0; -ENOENT: it is gone itself; -ESRCH: its route is, which has
+ * been told and counted, and it is to be killed.
+ */
 SL_MUST_CHECK int sl_packet_adopt(struct sl_worker *w, uint64_t conn_id,
 				  const struct sl_broker_flow *flow,
 				  struct sl_packet_record *record, struct sl_conn **ret);
@@ -61,6 +70,9 @@ void sl_packet_forget(struct sl_conn *c, struct sl_packet_record *record);
 
 /* Why the kernel carries what it carries of a route. */
 enum sl_engine_reason sl_packet_reason(const struct sl_conf_route *conf);
+
+/* NULL: there is none of that name. */
+const struct sl_gen_route *sl_packet_find_route(const struct sl_generation *g, const char *name);
 
 /* Which of a route's targets a flow went to, for whoever adopts it. */
 uint32_t sl_target_hash(const struct sl_target *t);

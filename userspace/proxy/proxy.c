@@ -566,6 +566,9 @@ void sl_proxy_kernel(const struct sl_proxy *p, struct sl_kernel_view *ret)
 					.flows_fd = sl_broker_client_flows_fd(p->broker),
 					.counters_fd = sl_broker_client_counters_fd(p->broker),
 					.routes_fd = sl_broker_client_routes_fd(p->broker) };
+	/* Routes are the proxy's business: what it could not take over is known here alone. */
+	for (unsigned i = 0; i < p->n_workers; i++)
+		ret->status.dropped += (uint32_t)sl_count_get(&p->workers[i]->counts.lost);
 }
 
 /* ---- drain ---- */

@@ -174,6 +174,12 @@ struct sl_conn *sl_worker_new_conn(struct sl_worker *w)
 void sl_worker_rename_conn(struct sl_worker *w, struct sl_conn *c, uint64_t id)
 {
 	c->id = id;
+	/*
+	 * Ids begin with the time, which may have been set back since that one was given: none is
+	 * given twice, and what surveys take for opened later is.
+	 */
+	if (w->next_id <= id)
+		w->next_id = id + w->id_step;
 	/* The registry is in the order of ids as far as they are new: see proxy/survey.c. */
 	sl_list_remove(&c->node);
 	sl_list_insert_after(&w->conns, &c->node);
