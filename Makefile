@@ -140,12 +140,12 @@ $O/bench/%: tests/bench/%.c $(LIB)
 	@mkdir -p $(@D)
 	$Q$(CC) $(ALL_CFLAGS) -MMD -MP $(ALL_LDFLAGS) $< $(LIB) $(LDLIBS) -o $@
 
-$O/fuzz/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h userspace/*/*.[ch])
+$O/fuzz/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h userspace/*/*.[ch] nft/*.[ch])
 	$(call say,FUZZ,$@)
 	@mkdir -p $(@D)
 	$Q$(CLANG) $(filter-out -D_FORTIFY_SOURCE=2 -fPIE,$(ALL_CFLAGS)) -Wno-missing-prototypes \
 		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
-		$< $(wildcard userspace/base/*.c userspace/core/*.c userspace/conf/*.c) $(LDLIBS) -o $@
+		$< $(wildcard userspace/base/*.c userspace/core/*.c userspace/conf/*.c nft/ct_msg.c) $(LDLIBS) -o $@
 
 testtools: $(TESTTOOLS)
 
