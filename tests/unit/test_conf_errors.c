@@ -252,14 +252,6 @@ static const struct row routes[] = {
 	{ F("{ targets: h:1, send_proxy: { version: v1, crc32c: true, alpn: false } }"),
 	  { "5:57: error: routes[0].forward.send_proxy: 'crc32c' needs version v2: v1 (at "
 	    "a.yaml:5:53) has no room for it" } },
-	{ F("{ targets: h:1, send_proxy: v2 }\n    engine: nftables"),
-	  { "5:30: error: routes[0]: 'send_proxy' cannot be had with 'engine: nftables' (at "
-	    "a.yaml:6:13)",
-	    "6:13: error: routes[0].engine: 'nftables' is not supported" } },
-	{ R "    engine: nftables\ndefaults: { forward: { send_proxy: v1 } }\n",
-	  { "6:13: error: routes[0].engine: 'nftables' is not supported",
-	    "6:13: error: routes[0]: 'engine: nftables' cannot be had with 'send_proxy' (at "
-	    "a.yaml:7:24)" } },
 	{ R "    security: { alow: [10.0.0.1], deny: 10.0.0.0/99 }\n",
 	  { "6:17: error: routes[0].security: unknown key 'alow', did you mean 'allow'?",
 	    "6:41: error: routes[0].security.deny: '10.0.0.0/99' is not an address" } },
@@ -358,6 +350,11 @@ static const struct row later[] = {
 	{ R "global: { security: { deny: [10.0.0.0/33] } }\n", { "6:30: error: " } },
 	{ R "acme: { email: a@b }\n", LATER("9", "acme: 'email'") },
 	{ R "    engine: nftables\n", LATER("13", "routes[0].engine: 'nftables'") },
+	{ R "defaults: { engine: nftables }\n", LATER("21", "defaults.engine: 'nftables'") },
+	{ R "global: { nftables: { mark_base: 1 } }\n",
+	  LATER("23", "global.nftables: 'mark_base'") },
+	{ R "global: { nftables: { flow_offload: [eth0] } }\n",
+	  LATER("23", "global.nftables: 'flow_offload'") },
 	{ R "    tls: acme\n", LATER("10", "routes[0].tls: 'acme'") },
 	{ R "    tls: { cert: /c, key: /k }\n", LATER("5", "routes[0]: 'tls'") },
 	{ R "    tls: { cert: c }\n",

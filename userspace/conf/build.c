@@ -114,6 +114,8 @@ static int build_global(struct sl_build *b, const struct sl_node *node)
 		r = sl_build_access(b, sl_node_find(node, "security"), &security, &g->access);
 	if (r == 0)
 		r = sl_build_packet(b, sl_node_find(node, "packet"));
+	if (r == 0)
+		r = sl_build_nftables(b, sl_node_find(node, "nftables"));
 	g->http_enabled = sl_addr_family(&g->http) != AF_UNSPEC;
 	g->http_is_explicit = http && !http->bad;
 	if (http)
@@ -148,6 +150,7 @@ static int build_all(struct sl_build *b, struct sl_node *const *roots, size_t n)
 	const struct sl_node *global = find_single(b, roots, n, "global");
 	int r;
 
+	b->global = global;
 	b->defaults = find_single(b, roots, n, "defaults");
 	(void)find_single(b, roots, n, "acme");
 	r = build_global(b, global);
@@ -223,10 +226,10 @@ static int build(struct sl_build *b, const struct sl_conf_sources *sources)
 	return r;
 }
 
-int sl_conf_build(const struct sl_conf_sources *sources, struct sl_conf **ret,
-		  struct sl_diags *diags)
+int sl_conf_build_for(const struct sl_conf_sources *sources, bool has_nftables,
+		      struct sl_conf **ret, struct sl_diags *diags)
 {
-	struct sl_build b = { .report.sources = sources };
+	struct sl_build b = { .report.sources = sources, .has_nftables = has_nftables };
 	int r = build(&b, sources), printed = sl_report_print(&b.report, diags);
 
 	if (r == 0)
@@ -243,6 +246,12 @@ int sl_conf_build(const struct sl_conf_sources *sources, struct sl_conf **ret,
 	sl_report_done(&b.report);
 	sl_arena_done(&b.arena);
 	return r;
+}
+
+int sl_conf_build(const struct sl_conf_sources *sources, struct sl_conf **ret,
+		  struct sl_diags *diags)
+{
+	return sl_conf_build_for(sources, sl_conf_has_nftables(), ret, diags);
 }
 
 static void access_done(struct sl_access_lists *access)
@@ -267,6 +276,9 @@ void sl_conf_free(struct sl_conf *conf)
 	for (size_t i = 0; i < conf->global.packet.n_interfaces; i++)
 		free(conf->global.packet.interfaces[i]);
 	free(conf->global.packet.interfaces);
+	for (size_t i = 0; i < conf->global.nftables.n_flow_offload; i++)
+		free(conf->global.nftables.flow_offload[i]);
+	free(conf->global.nftables.flow_offload);
 	free(conf->global.deny_file);
 	free(conf->global.user);
 	free(conf->global.runtime_dir);

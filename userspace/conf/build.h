@@ -27,6 +27,8 @@ struct sl_build {
 	struct sl_report report;
 	struct sl_conf *conf;           /* owned until the end */
 	const struct sl_node *defaults; /* NULL: none in the files */
+	const struct sl_node *global;   /* likewise */
+	bool has_nftables;              /* sl_conf_has_nftables() */
 	/* what routes begin with; its lists are conf->default_access, its texts are owned */
 	struct sl_conf_route fresh;
 	struct sl_proxy_setting *settings; /* in the arena, but for the lists */
@@ -48,6 +50,11 @@ SL_MUST_CHECK int sl_build_packet(struct sl_build *b, const struct sl_node *node
 /* What is asked of the packet engine and cannot be done; of a route or of `defaults`. */
 void sl_build_check_packet(struct sl_build *b, const struct sl_node *node,
 			   const struct sl_path *path);
+/* What the table does not store of global.nftables; `node` may be NULL. */
+SL_MUST_CHECK int sl_build_nftables(struct sl_build *b, const struct sl_node *node);
+/* What the kernel's NAT cannot do, or only it can; of a route or of `defaults`. */
+void sl_build_check_nftables(struct sl_build *b, const struct sl_node *node,
+			     const struct sl_path *path, const struct sl_conf_route *made);
 /* Lists that are not written stay as they are. */
 SL_MUST_CHECK int sl_build_access(struct sl_build *b, const struct sl_node *security,
 				  const struct sl_path *path, struct sl_access_lists *access);
@@ -70,12 +77,22 @@ SL_MUST_CHECK int sl_conf_check(struct sl_build *b);
 /* Warns of listeners among the source ports. */
 void sl_conf_check_packet(struct sl_build *b);
 
+/* Targets of routes that NAT carries, and ports that these share with what NAT would hide. */
+SL_MUST_CHECK int sl_conf_check_nftables(struct sl_build *b);
+
+/* Its second part, for configurations with such routes. */
+SL_MUST_CHECK int sl_conf_check_nft_ports(struct sl_build *b);
+
 /* Warns of routes that others hide altogether. */
 SL_MUST_CHECK int sl_conf_check_reachable(struct sl_build *b);
 
 /* Makes conf->listens of the enabled routes and conf->accept_proxies; warns of entries nobody uses.
  */
 SL_MUST_CHECK int sl_conf_make_listens(struct sl_build *b);
+
+/* sl_conf_build() of a build that has the nftables engine, or has not. */
+SL_MUST_CHECK int sl_conf_build_for(const struct sl_conf_sources *sources, bool has_nftables,
+				    struct sl_conf **ret, struct sl_diags *diags);
 
 /* Orders addresses: every address, then IPv4, then IPv6, each by value. */
 int sl_compare_ip(const struct sl_addr *a, const struct sl_addr *b);

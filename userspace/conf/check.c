@@ -97,7 +97,7 @@ static void check_http(struct sl_build *b)
 	for (size_t i = 0; g->http_enabled && i < b->conf->n_routes; i++) {
 		const struct sl_conf_route *r = &b->conf->routes[i];
 
-		for (size_t j = 0; r->enabled && j < r->n_ports; j++) {
+		for (size_t j = 0; r->enabled && !r->is_udp && j < r->n_ports; j++) {
 			if (!is_same_socket(&g->http, &r->ports[j]))
 				continue;
 			if (g->http_is_explicit)
@@ -140,6 +140,8 @@ int sl_conf_check(struct sl_build *b)
 		check_shares(b, &b->conf->routes[i]);
 	if (r == 0 && b->report.n_errors == 0)
 		r = sl_conf_check_reachable(b);
+	if (r == 0)
+		r = sl_conf_check_nftables(b);
 	check_overload(b);
 	check_http(b);
 	sl_conf_check_packet(b);

@@ -129,6 +129,7 @@ struct sl_conf_route {
 	bool enabled;
 	struct sl_port_spec *ports;
 	size_t n_ports;
+	bool is_udp; /* with SL_CHOICE_NFTABLES only, as is preserve_source */
 	uint32_t priority;
 	char **domains; /* patterns, lower case, owned */
 	size_t n_domains;
@@ -143,6 +144,7 @@ struct sl_conf_route {
 	struct sl_health_conf health;
 	struct sl_conf_send_proxy send_proxy;
 	enum sl_engine_choice engine;
+	bool preserve_source;
 	struct sl_conf_target *targets;
 	size_t n_targets;                /* at least 1, at most SL_TARGETS_MAX */
 	unsigned retries;                /* further connect attempts after the first */
@@ -158,10 +160,9 @@ struct sl_conf_route {
 };
 
 /*
- * What must be listening for the enabled routes: sorted, without overlaps. A
- * port that any route wants on every address appears once, with AF_UNSPEC;
- * routes of that port with an address of their own are told apart by the
- * address the client connected to.
+ * What must be listening for the enabled routes that the daemon accepts for: sorted, without
+ * overlaps. A port that any route wants on every address appears once, with AF_UNSPEC; routes of
+ * that port with an address of their own are told apart by the address the client connected to.
  */
 struct sl_listen_spec {
 	struct sl_addr ip; /* AF_UNSPEC: every local address, IPv4 and IPv6 */
@@ -202,6 +203,22 @@ struct sl_conf_packet {
 	uint64_t after_age_ms;
 };
 
+/* Room for the marks of far more routes than can be had. */
+#define SL_MARK_BASE_MAX UINT64_C(0xfff00000)
+
+struct sl_conf_nftables {
+	bool keep_on_exit;
+	uint32_t mark_base;  /* marks of routes are greater */
+	char **flow_offload; /* names of interfaces; owned */
+	size_t n_flow_offload;
+};
+
+/* Whether this build carries routes of `engine: nftables`; nothing else decides it. */
+static inline bool sl_conf_has_nftables(void)
+{
+	return false;
+}
+
 struct sl_conf_global {
 	unsigned workers; /* 0: one per online CPU */
 	char *user;       /* NULL: auto */
@@ -222,6 +239,7 @@ struct sl_conf_global {
 	char *deny_file;               /* NULL: none */
 	bool enforce_in_kernel;        /* where possible; same result without */
 	struct sl_conf_packet packet;
+	struct sl_conf_nftables nftables;
 };
 
 /*

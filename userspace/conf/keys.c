@@ -221,7 +221,7 @@ static const struct sl_word challenge_words[] = { { "http-01", 0, false },
 						  { "tls-alpn-01", 1, false },
 						  { NULL, 0, false } };
 static const struct sl_word protocol_words[] = { { "tcp", 0, false },
-						 { "udp", 1, true },
+						 { "udp", 1, false },
 						 { NULL, 0, false } };
 static const struct sl_word version_words[] = { { "1.2", 0, false },
 						{ "1.3", 1, false },
@@ -232,9 +232,9 @@ static const struct sl_word offered_words[] = { { "1.0", SL_TLS_1_0, false },
 						{ "1.3", SL_TLS_1_3, false },
 						{ NULL, 0, false } };
 static const struct sl_word engine_words[] = {
-	{ "auto", SL_CHOICE_AUTO, false },        { "relay", SL_CHOICE_RELAY, false },
-	{ "packet", SL_CHOICE_PACKET, false },    { "sockmap", SL_CHOICE_SOCKMAP, true },
-	{ "nftables", SL_CHOICE_NFTABLES, true }, { NULL, 0, false }
+	{ "auto", SL_CHOICE_AUTO, false },         { "relay", SL_CHOICE_RELAY, false },
+	{ "packet", SL_CHOICE_PACKET, false },     { "sockmap", SL_CHOICE_SOCKMAP, true },
+	{ "nftables", SL_CHOICE_NFTABLES, false }, { NULL, 0, false }
 };
 static const struct sl_word tls_words[] = { { "passthrough", 0, false },
 					    { "acme", 1, true },
@@ -298,6 +298,7 @@ static const struct sl_word reject_words[] = {
 static const struct sl_key text_item = { TEXT("text", 0, NULL, text_format) };
 static const struct sl_key interface_item = { TEXT("interface", 0, NULL, interface_format),
 					      .words = auto_words };
+static const struct sl_key offload_item = { TEXT("interface", 0, NULL, interface_format) };
 static const struct sl_key network_item = { TEXT("network", 0, NULL, network_format) };
 static const struct sl_key domain_item = { TEXT("domain", 0, NULL, domain_format) };
 static const struct sl_key offered_item = { ENUM("version", 0, NULL, offered_words) };
@@ -358,9 +359,12 @@ static const struct sl_key sockmap_keys[] = {
 };
 
 static const struct sl_key nftables_keys[] = {
-	{ BOOL("keep_on_exit", LATER, "false"), .help = "Leave the rules when the daemon stops." },
-	{ INT("mark_base", LATER, "0", 0, UINT32_MAX), .help = "First packet mark used." },
-	{ LIST("flow_offload", LATER, text_item), .help = "Interfaces with flow offload." },
+	{ BOOL("keep_on_exit", 0, "false"), IN_GLOBAL(nftables.keep_on_exit),
+	  .help = "Leave the rules when the daemon stops." },
+	{ INT("mark_base", 0, "0", 0, SL_MARK_BASE_MAX), IN_GLOBAL(nftables.mark_base),
+	  .help = "Connection marks above this are those of routes." },
+	{ LIST("flow_offload", 0, offload_item),
+	  .help = "Interfaces between which established flows take the kernel's short way." },
 	END
 };
 
@@ -578,8 +582,8 @@ static const struct sl_key targets_short = { ONE_OR_LIST("targets", REQUIRED, ta
 		{ OBJECT("send_proxy", WHOLE, send_proxy_keys), .item = &send_proxy_short,         \
 		  .def = "none", .help = "PROXY header sent to the target first." },               \
 		{ OBJECT("tls", LATER, forward_tls_keys), .help = "Encrypt towards the target." }, \
-		{ BOOL("preserve_source", LATER, "false"),                                         \
-		  .help = "Connect from the client's address." },                                  \
+		{ BOOL("preserve_source", 0, "false"), IN_ROUTE(preserve_source),                  \
+		  .help = "The target sees the client's address; with engine nftables only." },    \
 	{                                                                                          \
 		INT("retries", 0, "2", 0, 10), IN_ROUTE(retries),                                  \
 			.help = "Further attempts after a failed connect, on the next target."     \
@@ -644,7 +648,8 @@ static const struct sl_key match_keys[] = {
 	{ ONE_OR_LIST("ports", REQUIRED, ports_item),
 	  .help = "Number, \"from-to\", \"address:port\", \"address:from-to\", or a list of "
 		  "these." },
-	{ ENUM("protocol", 0, "tcp", protocol_words), .help = "Transport protocol." },
+	{ ENUM("protocol", 0, "tcp", protocol_words), IN_ROUTE(is_udp),
+	  .help = "Transport protocol; udp: with engine nftables only." },
 	{ ONE_OR_LIST("domains", 0, domain_item),
 	  .help = "Names the client asks for (SNI); \"*.x\", \"x.*\", \"a-*.x\" are patterns." },
 	{ TEXT("path", 0, NULL, path_pattern_format), IN_ROUTE(path),

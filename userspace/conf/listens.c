@@ -61,7 +61,9 @@ static int collect(const struct sl_conf *conf, struct spans *s)
 	for (size_t i = 0; i < conf->n_routes; i++) {
 		const struct sl_conf_route *route = &conf->routes[i];
 
-		for (size_t j = 0; r == 0 && route->enabled && j < route->n_ports; j++) {
+		if (!route->enabled || route->engine == SL_CHOICE_NFTABLES)
+			continue; /* NAT needs no socket */
+		for (size_t j = 0; r == 0 && j < route->n_ports; j++) {
 			const struct sl_port_spec *p = &route->ports[j];
 
 			r = add_span(s, (struct span){ .ip = p->ip,

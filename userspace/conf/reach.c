@@ -15,7 +15,8 @@
 /* Ports times domains of all routes; routes beyond it are not compared by domain. */
 #define MAX_DOMAIN_CLAIMS ((size_t)1 << 20)
 
-/* One port range of an enabled route, alone or together with one of its domains. */
+/* One port range of an enabled route that the daemon accepts for, alone or together with one of its
+ * domains. */
 struct claim {
 	const struct sl_port_spec *ports;
 	const struct sl_conf_route *route;
@@ -260,6 +261,12 @@ static int apply_priorities(struct port_map *m, struct claims *by_port, struct c
 
 /* ---- routes ---- */
 
+/* What NAT carries shares its ports with nobody: see sl_conf_check_nftables(). */
+static bool is_compared(const struct sl_conf_route *r)
+{
+	return r->enabled && r->engine != SL_CHOICE_NFTABLES;
+}
+
 static bool has_more(const struct sl_conf_route *r)
 {
 	return r->path || r->has_clients || r->tls_versions || r->n_alpn;
@@ -277,7 +284,7 @@ static int collect_ports(const struct sl_conf *conf, struct claims *c)
 	for (size_t i = 0; i < conf->n_routes; i++) {
 		const struct sl_conf_route *r = &conf->routes[i];
 
-		for (size_t j = 0; r->enabled && j < r->n_ports; j++)
+		for (size_t j = 0; is_compared(r) && j < r->n_ports; j++)
 			c->item[c->n++] =
 				(struct claim){ .ports = &r->ports[j],
 						.route = r,
@@ -289,7 +296,7 @@ static int collect_ports(const struct sl_conf *conf, struct claims *c)
 /* How many claims by domain a route makes; 0 also for one with too many. */
 static size_t count_domains(const struct sl_conf_route *r, size_t so_far)
 {
-	if (!r->enabled || r->n_domains == 0 || r->n_domains > MAX_DOMAIN_CLAIMS ||
+	if (!is_compared(r) || r->n_domains == 0 || r->n_domains > MAX_DOMAIN_CLAIMS ||
 	    r->n_ports * r->n_domains > MAX_DOMAIN_CLAIMS - so_far)
 		return 0;
 	return r->n_ports * r->n_domains;

@@ -301,35 +301,6 @@ static const struct sl_node *own_or_default(const struct sl_node *own,
 	return n ? n : sl_node_find(inherited, key);
 }
 
-static bool is_word(const struct sl_node *n, const char *word)
-{
-	return n && n->kind == SL_NODE_SCALAR && strcmp(n->text, word) == 0;
-}
-
-/* nftables hands the client's packets on and can put nothing before them. */
-static void check_engine(struct sl_build *b, const struct sl_node *node, const struct sl_path *path)
-{
-	const struct sl_node *inherited = node == b->defaults ? NULL : b->defaults;
-	const struct sl_node *own_engine = sl_node_find(node, "engine");
-	const struct sl_node *own_send = sl_node_find(sl_node_find(node, "forward"), "send_proxy");
-	const struct sl_node *engine = own_or_default(node, inherited, "engine");
-	const struct sl_node *send = own_or_default(
-		sl_node_find(node, "forward"), sl_node_find(inherited, "forward"), "send_proxy");
-	char place[SL_PLACE_LEN];
-
-	if ((!own_engine && !own_send) || !is_word(engine, "nftables") || !send ||
-	    is_word(send, "none"))
-		return;
-	if (own_send)
-		sl_report_error(&b->report, send->key_at, path,
-				"'send_proxy' cannot be had with 'engine: nftables' (at %s)",
-				sl_report_place(&b->report, engine->at, place));
-	else
-		sl_report_error(&b->report, engine->at, path,
-				"'engine: nftables' cannot be had with 'send_proxy' (at %s)",
-				sl_report_place(&b->report, send->key_at, place));
-}
-
 static bool is_timeout_written(const struct sl_build *b, const struct sl_node *health)
 {
 	const struct sl_node *inherited = sl_node_find(b->defaults, "forward");
@@ -366,8 +337,8 @@ void sl_build_check_forward(struct sl_build *b, const struct sl_node *node,
 	struct sl_path health_path = { .up = &forward_path, .name = "health" };
 
 	check_tlvs(b, sl_node_find(forward, "send_proxy"), &send_path);
-	check_engine(b, node, path);
 	sl_build_check_packet(b, node, path);
+	sl_build_check_nftables(b, node, path, made);
 	check_health(b, sl_node_find(forward, "health"), &made->health, &health_path);
 }
 
