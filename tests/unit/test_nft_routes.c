@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* WRAP: calloc */
+#include "conf_text.h"
+
+#include "broker/nft_routes.h"
+#include "conf/ip_list.h"
+
+/* The n-th allocation from now on fails, once; 0: none does. */
+static size_t fail_at;
+
+void *__real_calloc(size_t n, size_t size);
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+	return fail_at && --fail_at == 0 ? NULL : __real_calloc(n, size);
+}
+
+#define HEAD "version: 1\ndefaults: { engine: nftables }\n"
+#define ROUTE(name, ports, forward, more) \
+	"  - { name: " name ", match: { ports: " ports " }, forward: " forward more " }\n"
+
+struct made {
+	struct built b;
+	struct sl_nft_routes routes;
+	struct sl_nft_ruleset *rs; /* what the lower half makes of them */
+};
+
+static bool is_in_list(void *arg, const char *route, const char *target)
+{
+	char both[80];
+
+	(void)snprintf(both, sizeof(both), " %s/%s ", route, target);
+	return strstr(arg, both);
+}
+
+static struct made make(const char *text, const struct sl_ip_set *deny_file, const char *down)
+{
+	_cleanup_(sl_str_done) struct sl_str why = { 0 };
+	struct made m = { .b = build_nft(text) };
+
+	if (m.b.r < 0)
+		fail_msg("%s", sl_str_text(&m.b.diags.text));
+	assert_int_equal(sl_nft_routes_make(m.b.conf, deny_file, down ? is_in_list : NULL,
+					    (char *)(uintptr_t)down, &m.routes, &why),
+			 0);
+	assert_int_equal(sl_nft_routes_number(&m.routes, NULL, 0), 0);
+	if (sl_nft_build(m.routes.item, m.routes.n, &m.rs, &why) < 0)
+		fail_msg("%s", sl_str_text(&why));
+	return m;
+}
+
+static void made_done(struct made *m)
+{
+	sl_nft_ruleset_free(m->rs);
+	sl_nft_routes_done(&m->routes);
+	built_done(&m->b);
+}
+
+/* "80 10.0.0.1:90 [::]:5-9": as listeners are; every address has none. */
+static void assert_listeners(const struct sl_nft_route *r, const char *want)
+{
+	_cleanup_(sl_str_done) struct sl_str got = { 0 };
+	char ip[SL_ADDR_TEXT];
+
+	for (size_t i = 0; i < r->n_listeners; i++) {
+		const struct sl_nft_listener *l = &r->listeners[i];
+		bool is_every = sl_addr_family(&l->ip) == AF_UNSPEC;
+
+		assert_int_equal(sl_addr_port(&l->ip), 0);
+		sl_str_addf(&got, "%s%s%s%u", i ? " " : "",
+			    is_every ? "" : sl_addr_format_ip(&l->ip, ip), is_every ? "" : "|",
+			    l->from);
+		if (l->to != l->from)
+			sl_str_addf(&got, "-%u", l->to);
+	}
+	assert_string_equal(sl_str_text(&got), want);
+}
+
+/* "10.0.0.1:80=1 [::1]:90=0!": weights; '!' is one that is down. */
+static void assert_targets(const struct sl_nft_route *r, const char *want)
+{
+	_cleanup_(sl_str_done) struct sl_str got = { 0 };
+	char addr[SL_ADDR_TEXT];
+
+	for (size_t i = 0; i < r->n_targets; i++)
+		sl_str_addf(&got, "%s%s=%u%s", i ? " " : "",
+			    sl_addr_format(&r->targets[i].addr, addr), r->targets[i].weight,
+			    r->targets[i].is_down ? "!" : "");
+	assert_string_equal(sl_str_text(&got), want);
+}
+
+static void assert_has(const struct sl_ip_set *set, const char *ip, bool want)
+{
+	struct sl_addr a;
+
+	assert_int_equal(sl_addr_parse_ip(ip, &a), 0);
+	if (!set || sl_ip_set_has(set, &a) != want)
+		fail_msg("%s: want %d", ip, want);
+}
+
+static size_t set_size(const struct made *m, const char *name)
+{
+	const struct sl_nft_set *set = sl_nft_find_set(m->rs, name);
+
+	if (!set)
+		fail_msg("no set %s", name);
+	return set->n;
+}
+
+static void plain_routes(void **state)
+{
+	_cleanup_(made_done) struct made m =
+		make(HEAD "global: { nftables: { mark_base: 5 } }\nroutes:\n" ROUTE(
+			     "a", "80", "10.0.0.5:8080", "")
+			     ROUTE("b", "53, protocol: udp",
+				   "{ targets: \"[2001:db8::5]:5353\", preserve_source: true }", "")
+				     ROUTE("off", "99", "10.0.0.5:99", ", enabled: false")
+					     ROUTE("other", "98", "h:99", ", engine: relay"),
+		     NULL, NULL);
+	const struct sl_nft_route *r = m.routes.item;
+
+	(void)state;
+	assert_int_equal(m.routes.n, 2);
+	assert_string_equal(r[0].name, "a");
+	assert_int_equal(r[0].protocols, SL_NFT_TCP);
+	assert_int_equal(r[0].state, SL_NFT_ON);
+	assert_int_equal(r[0].refusal, SL_NFT_REFUSE_RESET);
+	assert_true(r[0].masquerade);
+	assert_null(r[0].allow);
+	assert_null(r[0].deny);
+	assert_int_equal(r[0].max_connections, 0);
+	assert_int_equal(r[0].connections.rate, 0);
+	assert_int_equal(r[0].packets.rate, 0);
+	assert_listeners(&r[0], "80");
+	assert_targets(&r[0], "10.0.0.5:8080=1");
+	assert_string_equal(r[0].targets[0].name, "10.0.0.5:8080");
+
+	assert_string_equal(r[1].name, "b");
+	assert_int_equal(r[1].protocols, SL_NFT_UDP);
+	assert_false(r[1].masquerade);
+	assert_listeners(&r[1], "53");
+	assert_targets(&r[1], "[2001:db8::5]:5353=1");
+
+	assert_int_equal(set_size(&m, "any4"), 1);
+	assert_int_equal(set_size(&m, "any6"), 1);
+	assert_int_equal(set_size(&m, "masq"), 1);
+}
+
+static void ports_and_ranges(void **state)
+{
+	_cleanup_(made_done) struct made m =
+		make(HEAD "routes:\n" ROUTE("kept", "[9000-9099, \"10.0.0.1:70\"]",
+					    "{ targets: 10.0.0.5, port: preserve }",
+					    "") ROUTE("one", "8000-8099", "10.0.0.5:80", "")
+			     ROUTE("mixed",
+				   "[85, 80-90, 80, 91, 88-95, \"10.0.0.1:81\", \"10.0.0.1:81\"]",
+				   "10.0.0.5:80", "")
+				     ROUTE("both", "[60, \"0.0.0.0:60-61\", \"10.0.0.1:60\"]",
+					   "[ 10.0.0.5:80, \"[2001:db8::5]:80\" ]", ""),
+		     NULL, NULL);
+	const struct sl_nft_route *r = m.routes.item;
+
+	(void)state;
+	assert_listeners(&r[0], "9000-9099 10.0.0.1|70");
+	assert_targets(&r[0], "10.0.0.5:0=1");
+	assert_listeners(&r[1], "8000-8099");
+	assert_targets(&r[1], "10.0.0.5:80=1");
+	/* what overlaps is one, because the kernel takes it only so */
+	assert_listeners(&r[2], "80-95 10.0.0.1|81");
+	assert_listeners(&r[3], "0.0.0.0|60-61 10.0.0.1|60 ::|60");
+	assert_int_equal(set_size(&m, "any4_range"), 4);
+	assert_int_equal(set_size(&m, "any6"), 1);
+	assert_int_equal(set_size(&m, "listen4"), 3);
+	assert_int_equal(set_size(&m, "to4_address"), 1);
+}
+
+static void balancing(void **state)
+{
+	static const struct {
+		const char *name;
+		enum sl_balance how;
+	} rows[] = {
+		{ "round_robin", SL_BALANCE_ROUND_ROBIN },
+		{ "least_conn", SL_BALANCE_LEAST_CONN },
+		{ "random", SL_BALANCE_RANDOM },
+		{ "source_hash", SL_BALANCE_SOURCE_HASH },
+		{ "maglev", SL_BALANCE_MAGLEV },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < SL_ARRAY_LEN(rows); i++) {
+		char text[512];
+
+		(void)snprintf(text, sizeof(text),
+			       HEAD "routes:\n  - name: a\n    match: { ports: 80 }\n    forward:\n"
+				    "      balance: %s\n      targets: [ { address: 10.0.0.5:80, "
+				    "weight: 3 },\n        10.0.0.6:81, { address: 10.0.0.7:80, "
+				    "weight: 0 } ]\n",
+			       rows[i].name);
+		_cleanup_(made_done) struct made m = make(text, NULL, NULL);
+		assert_int_equal(m.routes.item[0].balance, rows[i].how);
+		assert_targets(&m.routes.item[0], "10.0.0.5:80=3 10.0.0.6:81=1 10.0.0.7:80=0");
+		if (rows[i].how < SL_BALANCE_SOURCE_HASH)
+			assert_int_equal(set_size(&m, "slots4_1"), 4);
+		assert_true(set_size(&m, "slots4_1") >= 4);
+	}
+}
+
+#define SEVERAL                                                                      \
+	HEAD "routes:\n" ROUTE(                                                      \
+		"a", "80",                                                           \
+		"[ 10.0.0.5:80, { address: 10.0.0.6:80, backup: true, weight: 2 }, " \
+		"\"[2001:db8::5]:80\", { address: \"[2001:db8::6]:80\", "            \
+		"backup: true } ]",                                                  \
+		"")
+
+static void backups_wait(void **state)
+{
+	static const struct {
+		const char *down;
+		const char *want;
+	} rows[] = {
+		{ NULL, "10.0.0.5:80=1 10.0.0.6:80=0 [2001:db8::5]:80=1 [2001:db8::6]:80=0" },
+		{ " b/10.0.0.5:80 ",
+		  "10.0.0.5:80=1 10.0.0.6:80=0 [2001:db8::5]:80=1 [2001:db8::6]:80=0" },
+		/* for each family by itself */
+		{ " a/10.0.0.5:80 ",
+		  "10.0.0.5:80=1! 10.0.0.6:80=2 [2001:db8::5]:80=1 [2001:db8::6]:80=0" },
+		{ " a/[2001:db8::5]:80 ",
+		  "10.0.0.5:80=1 10.0.0.6:80=0 [2001:db8::5]:80=1! [2001:db8::6]:80=1" },
+		{ " a/10.0.0.5:80  a/10.0.0.6:80 ",
+		  "10.0.0.5:80=1! 10.0.0.6:80=2! [2001:db8::5]:80=1 [2001:db8::6]:80=0" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < SL_ARRAY_LEN(rows); i++) {
+		_cleanup_(made_done) struct made m = make(SEVERAL, NULL, rows[i].down);
+
+		assert_targets(&m.routes.item[0], rows[i].want);
+	}
+}
+
+static void drained_targets_get_nothing(void **state)
+{
+	static const struct change drain[] = { { SL_SOURCE_DRAIN, "a", "10.0.0.5:80" },
+					       { 0, NULL, NULL } };
+	struct sl_conf_source item[2] = {
+		{ .name = (char *)"a.yaml", .text = (char *)SEVERAL, .len = strlen(SEVERAL) },
+		{ .name = (char *)"runtime:a",
+		  .kind = drain[0].kind,
+		  .subject = (char *)"a",
+		  .text = (char *)(uintptr_t)drain[0].text,
+		  .len = strlen(drain[0].text) },
+	};
+	struct sl_conf_sources sources = { item, 2 };
+	_cleanup_(sl_nft_routes_done) struct sl_nft_routes routes = { 0 };
+	_cleanup_(sl_str_done) struct sl_str why = { 0 };
+	_cleanup_(built_done) struct built b = { 0 };
+
+	(void)state;
+	assert_int_equal(sl_conf_build_for(&sources, true, &b.conf, &b.diags), 0);
+	assert_int_equal(sl_nft_routes_make(b.conf, NULL, NULL, NULL, &routes, &why), 0);
+	assert_targets(&routes.item[0],
+		       "10.0.0.5:80=0 10.0.0.6:80=2 [2001:db8::5]:80=1 [2001:db8::6]:80=0");
+}
+
+static void lists_and_limits(void **state)
+{
+	_cleanup_(made_done) struct made m = make(
+		HEAD
+		"routes:\n" ROUTE("a", "80", "10.0.0.5:80",
+				  ", security: { allow: [10.0.0.0/8, \"2001:db8::/32\"], deny: "
+				  "10.1.0.0/16, max_connections: 7 }"),
+		NULL, NULL);
+	const struct sl_nft_route *r = m.routes.item;
+
+	(void)state;
+	assert_has(r->allow, "10.2.0.1", true);
+	assert_has(r->allow, "2001:db8::1", true);
+	assert_has(r->allow, "11.0.0.1", false);
+	assert_has(r->deny, "10.1.2.3", true);
+	assert_has(r->deny, "10.2.0.1", false);
+	assert_int_equal(r->max_connections, 7);
+	assert_int_equal(m.routes.n_sets, 0); /* the configuration's own */
+	assert_int_equal(set_size(&m, "allow4_1"), 2);
+	assert_int_equal(set_size(&m, "deny4_1"), 2);
+}
+
+/* Of the file, of a denied set and of the routes: none is weaker for being in the kernel. */
+static void global_lists_hold(void **state)
+{
+	struct sl_ip4_range range = { 0xc0000201, 0xc0000209 }; /* 192.0.2.1-192.0.2.9 */
+	const struct sl_ip_set file = { .v4 = &range, .n4 = 1 };
+	_cleanup_(made_done) struct made m = make(
+		"version: 1\nglobal: { security: { allow: [10.0.0.0/8, 192.0.2.0/24, "
+		"\"2001:db8::/32\"], deny: 10.9.0.0/16 } }\n"
+		"defaults: { engine: nftables, security: { deny: 10.8.0.0/16 } }\nroutes:\n" ROUTE(
+			"a", "80", "10.0.0.5:80", "") ROUTE("b", "81", "10.0.0.5:80", "")
+			ROUTE("c", "82", "10.0.0.5:80",
+			      ", security: { allow: [10.2.0.0-10.3.255.255, 10.255.0.0-11.0.0.9, "
+			      "\"2001:db8:0:1::/64\"], deny: [] }")
+				ROUTE("d", "83", "10.0.0.5:80",
+				      ", security: { allow: 172.16.0.0/12, deny: 10.7.0.1 }"),
+		&file, NULL);
+	const struct sl_nft_route *r = m.routes.item;
+
+	(void)state;
+	for (size_t i = 0; i < m.routes.n; i++) {
+		assert_has(r[i].deny, "10.9.1.1", true);
+		assert_has(r[i].deny, "192.0.2.5", true);
+		assert_has(r[i].deny, "192.0.2.10", false);
+		assert_has(r[i].deny, "10.8.0.1", i < 2);
+		assert_has(r[i].deny, "10.7.0.1", i == 3);
+		assert_has(r[i].allow, "11.0.0.1", false);
+	}
+	/* without lists of their own they share one */
+	assert_ptr_equal(r[0].deny, r[1].deny);
+	assert_ptr_equal(r[0].allow, r[1].allow);
+	assert_has(r[0].allow, "10.2.0.1", true);
+	/* in both */
+	assert_has(r[2].allow, "10.2.0.0", true);
+	assert_has(r[2].allow, "10.3.255.255", true);
+	assert_has(r[2].allow, "10.4.0.0", false);
+	assert_has(r[2].allow, "10.255.255.255", true);
+	assert_has(r[2].allow, "192.0.2.1", false);
+	assert_has(r[2].allow, "2001:db8:0:1::9", true);
+	assert_has(r[2].allow, "2001:db8:0:2::9", false);
+	/* in both there is nobody, which is not the same as no list */
+	assert_non_null(r[3].allow);
+	assert_true(sl_ip_set_is_empty(r[3].allow));
+}
+
+static void a_file_with_patterns_is_refused(void **state)
+{
+	struct sl_ip4_glob glob = { 0 };
+	const struct sl_ip_set file = { .globs = &glob, .n_globs = 1 };
+	_cleanup_(sl_nft_routes_done) struct sl_nft_routes routes = { 0 };
+	_cleanup_(sl_str_done) struct sl_str why = { 0 };
+	_cleanup_(built_done) struct built b =
+		build_nft(HEAD "routes:\n" ROUTE("a", "80", "10.0.0.5:80", ""));
+	_cleanup_(built_done) struct built none =
+		build_nft("version: 1\nroutes:\n" ROUTE("a", "80", "10.0.0.5:80", ""));
+
+	(void)state;
+	assert_int_equal(sl_nft_routes_make(b.conf, &file, NULL, NULL, &routes, &why), -EINVAL);
+	assert_non_null(strstr(sl_str_text(&why), "deny_file"));
+	assert_null(routes.item);
+	assert_int_equal(sl_nft_routes_make(none.conf, &file, NULL, NULL, &routes, &why), 0);
+	assert_int_equal(routes.n, 0);
+}
+
+static void local_targets(void **state)
+{
+	_cleanup_(made_done) struct made m =
+		make(HEAD "routes:\n" ROUTE("a", "80", "127.0.0.1:8080", "")
+			     ROUTE("b", "\"[::1]:80\"", "\"[::1]:8080\"", "")
+				     ROUTE("c", "\"127.0.0.1:81\"",
+					   "{ targets: 10.0.0.5:80, preserve_source: true }", ""),
+		     NULL, NULL);
+
+	(void)state;
+	assert_targets(&m.routes.item[0], "127.0.0.1:8080=1");
+	assert_targets(&m.routes.item[1], "[::1]:8080=1");
+	assert_listeners(&m.routes.item[1], "::1|80");
+	assert_listeners(&m.routes.item[2], "127.0.0.1|81");
+	assert_int_equal(set_size(&m, "listen6"), 1);
+	assert_int_equal(set_size(&m, "hairpin4"), 1);
+}
+
+/* The number of a name survives whoever gave it; a new route gets one above the base. */
+static void numbers_are_stable(void **state)
+{
+	_cleanup_(made_done) struct made first =
+		make(HEAD "routes:\n" ROUTE("a", "80", "10.0.0.5:80", "")
+			     ROUTE("b", "81", "10.0.0.5:80", ""),
+		     NULL, NULL);
+	_cleanup_(made_done) struct made second = make(
+		HEAD "routes:\n" ROUTE("c", "82", "10.0.0.5:80", "")
+			ROUTE("b", "81", "10.0.0.6:80", "") ROUTE("d", "83", "10.0.0.5:80", ""),
+		NULL, NULL);
+
+	(void)state;
+	assert_int_equal(first.routes.item[0].mark, 1);
+	assert_int_equal(first.routes.item[1].mark, 2);
+	for (size_t i = 0; i < second.routes.n; i++)
+		second.routes.item[i].mark = 0;
+	assert_int_equal(sl_nft_routes_number(&second.routes, first.rs, 100), 0);
+	assert_int_equal(second.routes.item[0].mark, 101);
+	assert_int_equal(second.routes.item[1].mark, 2);
+	assert_int_equal(second.routes.item[2].mark, 102);
+	second.routes.item[0].mark = 0;
+	assert_int_equal(sl_nft_routes_number(&second.routes, NULL, UINT32_MAX), -ENOSPC);
+}
+
+static void memory_may_run_out(void **state)
+{
+	struct sl_ip4_range range = { 1, 2 };
+	const struct sl_ip_set file = { .v4 = &range, .n4 = 1 };
+	_cleanup_(built_done) struct built b = build_nft(
+		"version: 1\nglobal: { security: { allow: 10.0.0.0/8, deny: \"2001:db8::/32\" } }\n"
+		"defaults: { engine: nftables }\nroutes:\n" ROUTE(
+			"a", "80", "10.0.0.5:80",
+			", security: { allow: [10.1.1.1, \"2001:db8::1\"], deny: 10.1.1.1 }"));
+	bool failed = true;
+	size_t n;
+
+	(void)state;
+	assert_int_equal(b.r, 0);
+	for (n = 1; failed && n < 100; n++) {
+		_cleanup_(sl_nft_routes_done) struct sl_nft_routes routes = { 0 };
+		_cleanup_(sl_str_done) struct sl_str why = { 0 };
+		int r;
+
+		fail_at = n;
+		r = sl_nft_routes_make(b.conf, &file, NULL, NULL, &routes, &why);
+		if (r == 0)
+			r = sl_nft_routes_number(&routes, NULL, 0);
+		failed = fail_at == 0;
+		fail_at = 0;
+		assert_int_equal(r, failed ? -ENOMEM : 0);
+	}
+	assert_false(failed);
+	assert_true(n > 8);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(plain_routes),
+		cmocka_unit_test(ports_and_ranges),
+		cmocka_unit_test(balancing),
+		cmocka_unit_test(backups_wait),
+		cmocka_unit_test(drained_targets_get_nothing),
+		cmocka_unit_test(lists_and_limits),
+		cmocka_unit_test(global_lists_hold),
+		cmocka_unit_test(a_file_with_patterns_is_refused),
+		cmocka_unit_test(local_targets),
+		cmocka_unit_test(numbers_are_stable),
+		cmocka_unit_test(memory_may_run_out),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
