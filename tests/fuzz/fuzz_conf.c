@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "conf/conf.h"
+#include "conf/build.h"
 
 #define require(x)                        \
 	do {                              \
@@ -65,7 +65,8 @@ static void check_route(const struct sl_conf_route *r)
 {
 	require(r->name && strlen(r->name) >= 1 && strlen(r->name) <= 64);
 	require(r->n_ports >= 1);
-	require(r->engine <= SL_CHOICE_PACKET && r->retries <= 10);
+	require(r->engine <= SL_CHOICE_NFTABLES && r->engine != SL_CHOICE_SOCKMAP);
+	require(r->retries <= 10);
 	require(r->timeouts.connect >= 1);
 	require((r->new_per_ip_per_minute == 0) == (r->new_per_ip_burst == 0));
 	for (size_t i = 0; i < r->n_ports; i++)
@@ -125,6 +126,8 @@ static void check_listens(const struct sl_conf *conf)
 	for (size_t i = 0; i < conf->n_routes; i++) {
 		const struct sl_conf_route *r = &conf->routes[i];
 
+		if (r->engine == SL_CHOICE_NFTABLES)
+			continue;
 		for (size_t k = 0; r->enabled && k < r->n_ports; k++)
 			require(is_listened_to(conf, &r->ports[k], r->ports[k].from) &&
 				is_listened_to(conf, &r->ports[k], r->ports[k].to));
@@ -145,6 +148,65 @@ static void check_packet(const struct sl_conf *conf)
 	for (size_t i = 0; i < conf->n_routes; i++)
 		require(p->hook != SL_HOOK_CHOICE_OFF ||
 			conf->routes[i].engine != SL_CHOICE_PACKET);
+}
+
+static bool do_meet(const struct sl_port_spec *p, const struct sl_port_spec *q)
+{
+	bool is_same_family = sl_addr_family(&p->ip) == sl_addr_family(&q->ip);
+
+	if (p->to < q->from || q->to < p->from)
+		return false;
+	return sl_addr_same_ip(&p->ip, &q->ip) || sl_addr_family(&p->ip) == AF_UNSPEC ||
+	       sl_addr_family(&q->ip) == AF_UNSPEC ||
+	       (is_same_family && (sl_addr_is_any(&p->ip) || sl_addr_is_any(&q->ip)));
+}
+
+/* Nobody else waits for a connection where NAT takes it. */
+static void check_shared(const struct sl_conf *conf, const struct sl_port_spec *p)
+{
+	for (size_t i = 0; i < conf->n_routes; i++) {
+		const struct sl_conf_route *r = &conf->routes[i];
+
+		if (r->enabled && r->engine != SL_CHOICE_NFTABLES)
+			for (size_t k = 0; k < r->n_ports; k++)
+				require(!do_meet(p, &r->ports[k]));
+	}
+	for (size_t i = 0; i < conf->n_accept_proxies; i++)
+		require(!do_meet(p, &conf->accept_proxies[i].ports));
+}
+
+static void check_nat(const struct sl_conf *conf, const struct sl_conf_route *r)
+{
+	require(!r->n_domains && !r->path && !r->has_clients && !r->n_alpn && !r->tls_versions);
+	require(r->send_proxy.version == SL_PH_SEND_NONE);
+	require(!r->max_connections_per_ip && !r->new_per_ip_per_minute);
+	require(!r->access.allow.n_globs && !r->access.deny.n_globs);
+	for (size_t i = 0; i < r->n_targets; i++)
+		require(!r->targets[i].host);
+	if (!r->enabled)
+		return;
+	require(!conf->global.access.allow.n_globs && !conf->global.access.deny.n_globs);
+	for (size_t i = 0; !r->is_udp && i < r->n_ports; i++)
+		check_shared(conf, &r->ports[i]);
+}
+
+static void check_nftables(const struct sl_conf *conf, bool has_nftables)
+{
+	const struct sl_conf_nftables *n = &conf->global.nftables;
+
+	require(n->mark_base <= SL_MARK_BASE_MAX);
+	require(has_nftables || (!n->keep_on_exit && !n->mark_base && !n->n_flow_offload));
+	for (size_t i = 0; i < n->n_flow_offload; i++)
+		require(*n->flow_offload[i] && strlen(n->flow_offload[i]) < SL_INTERFACE_NAME);
+	for (size_t i = 0; i < conf->n_routes; i++) {
+		const struct sl_conf_route *r = &conf->routes[i];
+		bool is_nat = r->engine == SL_CHOICE_NFTABLES;
+
+		require(has_nftables || !is_nat);
+		require(is_nat || (!r->is_udp && !r->preserve_source));
+		if (is_nat)
+			check_nat(conf, r);
+	}
 }
 
 static char *copy_of(const void *bytes, size_t n)
@@ -184,6 +246,33 @@ static size_t split(const uint8_t *input, size_t n, struct sl_conf_source item[6
 	return kind == 1 ? 6 : 2;
 }
 
+static void check_build(const struct sl_conf_sources *sources, bool has_nftables)
+{
+	struct sl_diags diags = { 0 };
+	struct sl_conf *conf = NULL;
+	int r = sl_conf_build_for(sources, has_nftables, &conf, &diags);
+
+	require(r == 0 || r == -EINVAL);
+	require((r == 0) == (diags.n_errors == 0) && (r == 0) == (conf != NULL));
+	require((diags.n_errors + diags.n_warnings == 0) == (diags.text.len == 0));
+	for (size_t i = 0; i < diags.text.len; i++)
+		require((unsigned char)diags.text.p[i] >= ' ' || diags.text.p[i] == '\n');
+	for (size_t i = 0; conf && i < conf->n_routes; i++) {
+		check_route(&conf->routes[i]);
+		/* it has been put there, and switched on last */
+		require(sources->n < 6 || strcmp(conf->routes[i].name, "a") != 0 ||
+			conf->routes[i].enabled);
+	}
+	if (conf) {
+		check_listens(conf);
+		check_accepts(conf);
+		check_packet(conf);
+		check_nftables(conf, has_nftables);
+	}
+	sl_conf_free(conf);
+	sl_diags_done(&diags);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t n)
 {
 	struct sl_conf_source item[6] = {
@@ -199,28 +288,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t n)
 		  .len = 3 },
 	};
 	struct sl_conf_sources sources = { item, split(input, n, item) };
-	struct sl_diags diags = { 0 };
-	struct sl_conf *conf = NULL;
-	int r = sl_conf_build(&sources, &conf, &diags);
 
-	require(r == 0 || r == -EINVAL);
-	require((r == 0) == (diags.n_errors == 0) && (r == 0) == (conf != NULL));
-	require((diags.n_errors + diags.n_warnings == 0) == (diags.text.len == 0));
-	for (size_t i = 0; i < diags.text.len; i++)
-		require((unsigned char)diags.text.p[i] >= ' ' || diags.text.p[i] == '\n');
-	for (size_t i = 0; conf && i < conf->n_routes; i++) {
-		check_route(&conf->routes[i]);
-		/* it has been put there, and switched on last */
-		require(sources.n < 6 || strcmp(conf->routes[i].name, "a") != 0 ||
-			conf->routes[i].enabled);
-	}
-	if (conf) {
-		check_listens(conf);
-		check_accepts(conf);
-		check_packet(conf);
-	}
-	sl_conf_free(conf);
-	sl_diags_done(&diags);
+	check_build(&sources, false);
+	check_build(&sources, true);
 	free(item[0].text);
 	free(item[1].text);
 	return 0;

@@ -57,6 +57,15 @@ static const char good[] =
 	"  - { name: c, priority: 1, match: { ports: [81, 82] }, forward: { targets: [ { address: "
 	"h:1, "
 	"weight: 0 } ], health: { path: /i } } }\n";
+static const char nat[] =
+	"version: 1\nglobal: { nftables: { flow_offload: [a, b, a] } }\n"
+	"routes:\n  - { name: b, match: { ports: 83 }, forward: 10.0.0.1:1 }\n"
+	"  - { name: c, engine: nftables, match: { ports: [81, 82-90, \"10.0.0.1:9\"], protocol: "
+	"udp "
+	"},\n      forward: [10.0.0.5:80, \"[2001:db8::1]:80\"], security: { allow: 10.1.1.1 } }\n";
+static const char bad_nat[] =
+	"version: 1\nglobal: { security: { deny: 10.?.?.1 } }\nroutes:\n"
+	"  - { name: c, engine: nftables, match: { ports: 9, domains: x }, forward: [h:1, i:2] }\n";
 static const char bad[] =
 	"version: 1\nglobal: { usr: me, htp: none, workers: x, security: { allow: x } }\n"
 	"listeners: [ { ports: 80, accept_proxy: { from: 10.0.0.1 } }, { ports: \"10.0.0.1:80\" } "
@@ -95,7 +104,7 @@ static void check(const char *text, const char *change, int want)
 		int r;
 
 		fail_at = n;
-		r = sl_conf_build(&sources, &conf, &diags);
+		r = sl_conf_build_for(&sources, true, &conf, &diags);
 		failed = fail_at == 0;
 		fail_at = 0;
 		assert_int_equal(r, failed ? -ENOMEM : want);
@@ -119,6 +128,13 @@ static void a_bad_file(void **state)
 	check(bad, changed, -EINVAL);
 }
 
+static void routes_of_nat(void **state)
+{
+	(void)state;
+	check(nat, changed, 0);
+	check(bad_nat, changed, -EINVAL);
+}
+
 static void a_bad_change(void **state)
 {
 	(void)state;
@@ -131,6 +147,7 @@ int main(void)
 		cmocka_unit_test(a_good_file),
 		cmocka_unit_test(a_bad_file),
 		cmocka_unit_test(a_bad_change),
+		cmocka_unit_test(routes_of_nat),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

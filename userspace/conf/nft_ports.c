@@ -144,12 +144,14 @@ static void note_wide(struct wide *w, const struct claim *c, size_t n)
 	}
 }
 
-static void check_claims(struct sl_build *b, struct claims *all, struct wide *w)
+static int check_claims(struct sl_build *b, struct claims *all)
 {
+	_cleanup_free_ struct wide *w = calloc(1, sizeof(*w));
 	struct claim *c = all->item;
 
-	if (all->n)
-		qsort(c, all->n, sizeof(*c), compare_claims);
+	if (!w)
+		return -ENOMEM;
+	qsort(c, all->n, sizeof(*c), compare_claims);
 	/* the wide groups first: they stand before and between the others */
 	for (int pass = 0; pass <= 1; pass++) {
 		for (size_t i = 0, j; i < all->n; i = j) {
@@ -165,6 +167,7 @@ static void check_claims(struct sl_build *b, struct claims *all, struct wide *w)
 				note_wide(w, c + i, j - i);
 		}
 	}
+	return 0;
 }
 
 /* ---- collecting ---- */
@@ -202,6 +205,14 @@ static void add_headers(struct claims *all, const struct sl_build *b)
 	}
 }
 
+static bool has_nat(const struct claims *all)
+{
+	for (size_t i = 0; i < all->n; i++)
+		if (all->item[i].side == NAT)
+			return true;
+	return false;
+}
+
 int sl_conf_check_nft_ports(struct sl_build *b)
 {
 	_cleanup_free_ struct claim *item = NULL;
@@ -213,15 +224,16 @@ int sl_conf_check_nft_ports(struct sl_build *b)
 	if (!item)
 		return -ENOMEM;
 	for (int udp = 0; udp <= 1; udp++) {
-		_cleanup_free_ struct wide *w = calloc(1, sizeof(*w));
 		struct claims all = { .item = item };
+		int r = 0;
 
-		if (!w)
-			return -ENOMEM;
 		add_routes(&all, b->conf, udp);
 		if (!udp)
 			add_headers(&all, b);
-		check_claims(b, &all, w);
+		if (has_nat(&all))
+			r = check_claims(b, &all);
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }
