@@ -1032,6 +1032,31 @@ static void test_linger_does_not_block(void **state)
 	close_all(&c);
 }
 
+/*
+ * The same with sockets that are in the kernel already: nobody but the broker can take them out of
+ * repair mode, and a request about them under another id makes it do so.
+ */
+static void test_linger_of_the_handed_over(void **state)
+{
+	struct world *w = world(state);
+	int before = n_open();
+	struct conn c = new_conn(w);
+	struct sl_broker_msg msg = request_of(SL_BROKER_HANDOVER, &c);
+	struct linger slow = { .l_onoff = 1, .l_linger = 3 };
+	uint64_t began;
+
+	assert_int_equal(ask(w, &c).why, SL_WHY_ELIGIBLE);
+	msg.conn_id += 2;
+	expect_refused(w, &msg, c.front, c.back, SL_WHY_PORT_RANGE_FULL, true);
+	assert_int_equal(send(c.front, "x", 1, MSG_DONTWAIT | MSG_NOSIGNAL), 1);
+	assert_int_equal(setsockopt(c.front, SOL_SOCKET, SO_LINGER, &slow, sizeof(slow)), 0);
+	close_proxy_side(&c); /* the broker's are the last ones */
+	began = sl_clock_ms();
+	assert_true(await_open(w, before + 2));
+	assert_true(sl_clock_ms() - began < 1000);
+	close_all(&c);
+}
+
 static void test_flood(void **state)
 {
 	struct world *w = world(state);
@@ -2193,6 +2218,7 @@ int main(void)
 		TEST(test_refused_states),
 		TEST(test_refused_twice),
 		TEST(test_linger_does_not_block),
+		TEST(test_linger_of_the_handed_over),
 		TEST(test_flood),
 		TEST(test_nonsense_closes_the_channel),
 		TEST(test_frozen),
