@@ -457,6 +457,20 @@ static void expect_both_ways(const struct conn *c)
 	free(in);
 }
 
+/* A broker that refuses, or dies, leaves no socket that acknowledges late what is read from it. */
+static void expect_no_delay(const struct conn *c)
+{
+	for (int i = 0; i < 2; i++) {
+		socklen_t len = sizeof(int);
+		int is_quick = 0;
+
+		assert_int_equal(getsockopt(i ? c->back : c->front, IPPROTO_TCP, TCP_QUICKACK,
+					    &is_quick, &len),
+				 0);
+		assert_int_equal(is_quick, 1);
+	}
+}
+
 /* ---- asking ---- */
 
 static struct sl_broker_msg request_of(enum sl_broker_type type, const struct conn *c)
@@ -1005,6 +1019,7 @@ static void test_refused_twice(void **state)
 	expect_refused(w, &msg, c.front, c.back, SL_WHY_NO_PRIVILEGE, true);
 	msg.conn_id += 2;
 	expect_refused(w, &msg, c.front, c.back, SL_WHY_PORT_RANGE_FULL, true);
+	expect_no_delay(&c);
 	close_proxy_side(&c);
 	expect_both_ways(&c);
 	close_all(&c);
@@ -1608,12 +1623,15 @@ static void test_resolve(void **state)
 	struct sl_broker_msg msg;
 	struct sl_broker_result r;
 	int repair = 1;
+	int late = 0;
 
 	assert_int_equal(ask(w, &done).why, SL_WHY_ELIGIBLE);
 	/* as a broker leaves it that dies before the commit */
 	assert_int_equal(setsockopt(not_done.front, IPPROTO_TCP, TCP_REPAIR, &repair, sizeof(int)),
 			 0);
 	assert_int_equal(setsockopt(not_done.back, IPPROTO_TCP, TCP_REPAIR, &repair, sizeof(int)),
+			 0);
+	assert_int_equal(setsockopt(not_done.front, IPPROTO_TCP, TCP_QUICKACK, &late, sizeof(int)),
 			 0);
 	replace_broker(w, 1);
 
@@ -1630,6 +1648,7 @@ static void test_resolve(void **state)
 	r = ask_with(w, &msg, not_done.front, not_done.back);
 	assert_int_equal(r.why, SL_WHY_NOT_QUIESCENT);
 	assert_int_equal(n_entries(&not_done), 0);
+	expect_no_delay(&not_done);
 	expect_relayed(&not_done);
 	hand_over(w, &not_done);
 	expect_both_ways(&not_done);
