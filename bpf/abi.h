@@ -153,9 +153,9 @@ struct sl_packet_flow {
 	__u32 promised;
 	__u8 is_promised;  /* 0: the sender's own window has passed it */
 	__u8 window_scale; /* of the field as it is forwarded */
-	__u8 pad2[2];
-	__u64 packets; /* forwarded; of a GSO packet each segment */
-	__u64 bytes;   /* payload; an octet sent again is counted once */
+	__u16 closed_at;   /* the sender's own window is closed since: 2^30 ns, never 0; 0: open */
+	__u64 packets;     /* forwarded; of a GSO packet each segment */
+	__u64 bytes;       /* payload; an octet sent again is counted once */
 	/* CLOCK_MONOTONIC, of the tick */
 	__u64 last_ns;      /* any packet */
 	__u64 last_data_ns; /* payload, FIN */

@@ -208,6 +208,7 @@ static __always_inline void link(const struct sl_packet_request *r, const int si
 	f->max_ack = own->snd_una;
 	f->promised = other->rcv_edge - f->ack_delta;
 	f->is_promised = 1;
+	f->closed_at = 0;
 	f->tsval_delta = f->tsecr_delta = 0;
 	f->last_tsval = f->last_tsecr = 0;
 	if (!f->has_timestamps)

@@ -248,6 +248,7 @@ static inline bool same_flow(const char *what, unsigned side, const struct sl_pa
 	SHOW(restarts);
 	SHOW(promised);
 	SHOW(is_promised);
+	SHOW(closed_at);
 	SHOW(packets);
 	SHOW(bytes);
 	SHOW(last_ns);
