@@ -420,6 +420,27 @@ static __always_inline __be16 scaled_window(__be16 field, __s8 shift)
 	return bpf_htons(window > 0xffff ? 0xffff : (__u16)window);
 }
 
+/* 2^30 ns. By then a sender has tried about 9 times, and gives up after 15 (tcp_retries2). */
+#define CLOSED_MOST 30
+
+/*
+ * To whom a closed window is kept open, to that of the promise, sends into it again and again and
+ * takes the other side for dead in the end. One that is told of it asks for as long as it takes.
+ */
+static __always_inline int is_closed_for_long(__be16 field, struct sl_packet_flow *f)
+{
+	__u16 now;
+
+	if (field) {
+		f->closed_at = 0;
+		return 0;
+	}
+	now = (__u16)(bpf_ktime_get_coarse_ns() >> 30);
+	if (!f->closed_at)
+		f->closed_at = now ? now : 1;
+	return (__u16)(now - f->closed_at) >= CLOSED_MOST && now;
+}
+
 /*
  * A window is never taken back (RFC 9293 section 3.8.6). What the sender of the packet offers may
  * be less than our socket had offered in its place, and Linux does not recover when that happens
@@ -433,7 +454,7 @@ static __always_inline __be16 promised_window(__be16 field, __be32 ack, struct s
 	__u32 own = bpf_ntohs(field);
 	__u32 least = (left + (1u << scale) - 1) >> scale;
 
-	if (left - 1 >= 0x7fffffff || least <= own) {
+	if (left - 1 >= 0x7fffffff || least <= own || is_closed_for_long(field, f)) {
 		f->is_promised = 0;
 		return field;
 	}

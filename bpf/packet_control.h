@@ -210,6 +210,7 @@ static __always_inline void link(const struct sl_packet_request *r, const int si
 	f->offered = own->snd_una;
 	f->within = other->snd_nxt;
 	f->is_promised = f->may_overrun = 1;
+	f->closed_at = 0;
 	f->tsval_delta = f->tsecr_delta = 0;
 	f->last_tsval = f->last_tsecr = 0;
 	if (!f->has_timestamps)

@@ -251,6 +251,7 @@ static inline bool same_flow(const char *what, unsigned side, const struct sl_pa
 	SHOW(offered);
 	SHOW(within);
 	SHOW(may_overrun);
+	SHOW(closed_at);
 	SHOW(packets);
 	SHOW(bytes);
 	SHOW(last_ns);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "abi.h"
 
@@ -401,12 +402,30 @@ static inline uint16_t shift_window(uint16_t window, int shift)
 	return w > 65535 ? 65535 : (uint16_t)w;
 }
 
+/* The unit of closed_at; never 0. */
+static inline uint16_t closed_clock(void)
+{
+	struct timespec t;
+	uint16_t now;
+
+	(void)clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+	now = (uint16_t)(((uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec) >> 30);
+	return now ? now : 1;
+}
+
+static inline bool is_closed_for_long(const struct pkt *in, const struct sl_packet_flow *f)
+{
+	return f->closed_at && shift_window(in->window, f->window_shift) == 0 &&
+	       (uint16_t)(closed_clock() - f->closed_at) >= 30;
+}
+
 /* What of the window that the proxy had opened is still ahead of the packet; 0: nothing. */
 static inline uint32_t still_promised(const struct pkt *in, const struct sl_packet_flow *f)
 {
 	int32_t left = (int32_t)(f->promised - in->ack);
 
-	if (!f->is_promised || !(in->flags & TH_ACK_) || in->flags & (TH_SYN_ | TH_RST_))
+	if (!f->is_promised || !(in->flags & TH_ACK_) || in->flags & (TH_SYN_ | TH_RST_) ||
+	    is_closed_for_long(in, f))
 		return 0;
 	return left > 0 ? (uint32_t)left : 0;
 }
@@ -559,6 +578,12 @@ static inline void account(struct pair *p, unsigned side, const struct pkt *k, u
 		me->within = other->offered;
 	else if (is_past(k, me))
 		me->may_overrun = 0;
+	if (still_promised(k, me) > offered(k, me)) {
+		if (shift_window(k->window, me->window_shift))
+			me->closed_at = 0;
+		else if (!me->closed_at)
+			me->closed_at = closed_clock();
+	}
 	if (me->is_promised && k->flags & TH_ACK_ && !(k->flags & (TH_SYN_ | TH_RST_))) {
 		const uint32_t edge = k->ack + (uint32_t)offered(k, me);
 

@@ -103,6 +103,8 @@ static void settle_times(const struct want *w, const struct shot *s,
 		assert_int_not_equal(got->last_ns, 1);
 		assert_int_equal(got->last_data_ns != 1, w->is_data);
 	}
+	if (want->closed_at && (uint16_t)(want->closed_at - got->closed_at) == 1)
+		want->closed_at = got->closed_at; /* the unit has just passed */
 	want->last_ns = got->last_ns;
 	want->last_data_ns = got->last_data_ns;
 }
@@ -553,6 +555,41 @@ static void test_number_within(void **state)
 					 f->within + (uint32_t)cases[i].want);
 			expect_sent("number within", &p, side, &k);
 			assert_int_equal(f->may_overrun, cases[i].goes_on);
+		}
+	}
+}
+
+/* Who sends into a closed window for long takes the other side for dead: it is told of it. */
+static void test_promise_into_a_closed_window(void **state)
+{
+	static const struct {
+		uint16_t window;
+		uint16_t since; /* about seconds; 0: it was open */
+		uint16_t want;
+		bool goes_on;
+	} cases[] = {
+		{ 0, 0, 5000, true },      { 0, 20, 5000, true }, { 0, 40, 0, false },
+		{ 1, 0, 5000, true },      { 1, 40, 5000, true }, { 0, 20000, 0, false },
+		{ 6000, 40, 6000, false },
+	};
+
+	begin(state);
+	for (unsigned family = 4; family <= 6; family += 2) {
+		for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+			struct pair p = new_pair(&lab, family);
+			struct pkt k = plain_packet(&p, i & 1);
+			struct sl_packet_flow *f = &p.flow[i & 1];
+			uint16_t at = (uint16_t)(closed_clock() - cases[i].since);
+
+			f->is_promised = 1;
+			f->promised = k.ack + 5000;
+			f->window_scale = 0;
+			f->window_shift = 0;
+			f->closed_at = cases[i].since ? (at ? at : 1) : 0;
+			k.window = cases[i].window;
+			assert_int_equal(rewritten(&k, f, &p.flow[!(i & 1)]).window, cases[i].want);
+			expect_sent("closed window", &p, i & 1, &k);
+			assert_int_equal(f->is_promised, cases[i].goes_on);
 		}
 	}
 }
@@ -2265,6 +2302,7 @@ int main(void)
 		BOTH(test_window),
 		BOTH(test_promised_window),
 		BOTH(test_number_within),
+		BOTH(test_promise_into_a_closed_window),
 		BOTH(test_clear_ecn),
 		BOTH(test_ttl),
 		BOTH(test_timestamps),
