@@ -22,7 +22,7 @@ packet_baseline
 mark_rst
 client verify to=$PROXY_IP:8080 to="[$PROXY6]:8081" n="$N" c="$CONC" max="$MAX" shapes=all rest=100 \
 	timeout="$SECONDS_MAX" stall=$stall ${WRAPPED:+wrap=1} || fail "the client saw bad transfers: $(tail -n 5 "$LAB_DIR/v.out.err")"
-if on_packet; then assert_share "bad wires" "$N" "${SHARE:-30}"; fi
+if on_packet; then assert_share "bad wires" "$N" "${SHARE:-15}"; fi
 # Windows much smaller than those that the proxy had opened in their place, so that both ends are
 # past the other's when the flow becomes theirs.
 client verify to=$PROXY_IP:8082 to="[$PROXY6]:8083" n="$N" c="$CONC" max="$MAX" shapes=all rest=100 \
