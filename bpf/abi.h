@@ -151,9 +151,14 @@ struct sl_packet_flow {
 	 * ahead.
 	 */
 	__u32 promised;
+	__u32 offered;     /* while it is: what the sender of these packets itself has offered */
+	__u32 within;      /* a forwarded number that the receiver's own window reaches */
 	__u8 is_promised;  /* 0: the sender's own window has passed it */
+	__u8 may_overrun;  /* 1: the sender may be past the receiver's own window */
 	__u8 window_scale; /* of the field as it is forwarded */
-	__u8 pad2[2];
+	__u8 pad2;
+	__u16 closed_at; /* the sender's own window is closed since: 2^30 ns, never 0; 0: open */
+	__u16 pad3[3];
 	__u64 packets; /* forwarded; of a GSO packet each segment */
 	__u64 bytes;   /* payload; an octet sent again is counted once */
 	/* CLOCK_MONOTONIC, of the tick */
@@ -177,7 +182,7 @@ struct sl_packet_flow {
 	__u64 accepted_ns;   /* CLOCK_MONOTONIC */
 	__u64 relayed_bytes; /* in this direction, before the hand-over */
 };
-_Static_assert(sizeof(struct sl_packet_flow) == 232, "layout");
+_Static_assert(sizeof(struct sl_packet_flow) == 248, "layout");
 
 /* To userspace, as it happens; a full ring loses them and the sweep finds the same in `flows`. */
 enum sl_packet_event_kind {

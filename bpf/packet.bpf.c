@@ -195,7 +195,7 @@ static __noinline int forward4(struct __sk_buff *skb, struct segment *s)
 		return r;
 	s->segments = count_segments(skb, s);
 	rewrite_ip4(&p.ip, s->flow, &c);
-	rewrite_tcp(&p.tcp, s->flow, &c);
+	rewrite_tcp(&p.tcp, s, &c);
 	r = rewrite_rest(skb, s, &p.times, &c);
 	if (r < 0 || bpf_skb_store_bytes(skb, s->l3, &p, r ? sizeof(p) : heads, 0) < 0)
 		return dropped(s->flow);
@@ -235,7 +235,7 @@ static __noinline int forward6(struct __sk_buff *skb, struct segment *s)
 		return r;
 	s->segments = count_segments(skb, s);
 	rewrite_ip6(&p.ip, s->flow, &c);
-	rewrite_tcp(&p.tcp, s->flow, &c);
+	rewrite_tcp(&p.tcp, s, &c);
 	r = rewrite_rest(skb, s, &p.times, &c);
 	if (r < 0 || bpf_skb_store_bytes(skb, s->l3, &p, r ? sizeof(p) : heads, 0) < 0)
 		return dropped(s->flow);

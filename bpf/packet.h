@@ -420,6 +420,27 @@ static __always_inline __be16 scaled_window(__be16 field, __s8 shift)
 	return bpf_htons(window > 0xffff ? 0xffff : (__u16)window);
 }
 
+/* 2^30 ns. By then a sender has tried about 9 times, and gives up after 15 (tcp_retries2). */
+#define CLOSED_MOST 30
+
+/*
+ * To whom a closed window is kept open, to that of the promise, sends into it again and again and
+ * takes the other side for dead in the end. One that is told of it asks for as long as it takes.
+ */
+static __always_inline int is_closed_for_long(__be16 field, struct sl_packet_flow *f)
+{
+	__u16 now;
+
+	if (field) {
+		f->closed_at = 0;
+		return 0;
+	}
+	now = (__u16)(bpf_ktime_get_coarse_ns() >> 30);
+	if (!f->closed_at)
+		f->closed_at = now ? now : 1;
+	return (__u16)(now - f->closed_at) >= CLOSED_MOST && now;
+}
+
 /*
  * A window is never taken back (RFC 9293 section 3.8.6). What the sender of the packet offers may
  * be less than our socket had offered in its place, and Linux does not recover when that happens
@@ -430,28 +451,55 @@ static __always_inline __be16 promised_window(__be16 field, __be32 ack, struct s
 {
 	__u32 left = f->promised - bpf_ntohl(ack);
 	__u32 scale = f->window_scale & 15;
-	__u32 least;
+	__u32 own = bpf_ntohs(field);
+	__u32 least = (left + (1u << scale) - 1) >> scale;
 
-	if (left - 1 >= 0x7fffffff) {
+	if (left - 1 >= 0x7fffffff || least <= own || is_closed_for_long(field, f)) {
 		f->is_promised = 0;
 		return field;
 	}
-	least = (left + (1u << scale) - 1) >> scale;
-	if (least <= bpf_ntohs(field)) {
-		f->is_promised = 0;
-		return field;
-	}
+	if (distance(f->offered, bpf_ntohl(ack) + (own << scale)) > 0)
+		f->offered = bpf_ntohl(ack) + (own << scale);
 	return bpf_htons(least > 0xffff ? 0xffff : (__u16)least);
 }
 
-static __always_inline void rewrite_tcp(struct tcp_head *tcp, struct sl_packet_flow *f,
+/*
+ * Who has filled such a window puts the number behind it into his bare acknowledgements. The
+ * receiver, whose own window ends before, takes them for not its own, and with data on its way in
+ * both directions neither end would hear again of what the other has got. So these say the
+ * number at the end of the receiver's own window, which it takes.
+ */
+static __always_inline __be32 number_within(__be32 seq, const struct segment *s,
+					    struct sl_packet_flow *f)
+{
+	__u32 number = bpf_ntohl(seq);
+	const struct sl_packet_flow *other;
+	struct sl_packet_key key;
+
+	if (s->payload || s->flags & (TCP_SYN | TCP_FIN | TCP_RST) ||
+	    distance(f->within, number) <= 0)
+		return seq;
+	reverse_key(f, &key);
+	other = bpf_map_lookup_elem(&flows, &key);
+	if (!other || other->conn_id != f->conn_id || !other->is_promised) {
+		f->may_overrun = 0;
+		return seq;
+	}
+	f->within = other->offered;
+	return distance(f->within, number) > 0 ? bpf_htonl(f->within) : seq;
+}
+
+static __always_inline void rewrite_tcp(struct tcp_head *tcp, const struct segment *s,
 					struct change *c)
 {
+	struct sl_packet_flow *f = s->flow;
 	__be16 window = tcp->window;
 	__be16 src = bpf_htons(f->new_sport);
 	__be16 dst = bpf_htons(f->new_dport);
 	__be32 seq = shifted(tcp->seq, f->seq_delta);
 
+	if (f->may_overrun)
+		seq = number_within(seq, s, f);
 	c->segment = sum_replaced16(c->segment, tcp->src, src);
 	c->segment = sum_replaced16(c->segment, tcp->dst, dst);
 	c->segment = sum_replaced(c->segment, tcp->seq, seq);

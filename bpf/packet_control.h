@@ -207,7 +207,10 @@ static __always_inline void link(const struct sl_packet_request *r, const int si
 	f->max_seq = own->rcv_nxt;
 	f->max_ack = own->snd_una;
 	f->promised = other->rcv_edge - f->ack_delta;
-	f->is_promised = 1;
+	f->offered = own->snd_una;
+	f->within = other->snd_nxt;
+	f->is_promised = f->may_overrun = 1;
+	f->closed_at = 0;
 	f->tsval_delta = f->tsecr_delta = 0;
 	f->last_tsval = f->last_tsecr = 0;
 	if (!f->has_timestamps)
@@ -544,7 +547,7 @@ static __always_inline void mirror(const struct sl_packet_key *key, const struct
 	g->max_ack = f->max_seq + f->seq_delta;
 	g->last_tsval = f->last_tsecr + f->tsecr_delta;
 	g->last_tsecr = f->last_tsval + f->tsval_delta;
-	g->is_promised = 0;
+	g->is_promised = g->may_overrun = 0;
 	g->drops = g->restarts = 0;
 	g->packets = g->bytes = g->relayed_bytes = 0;
 }

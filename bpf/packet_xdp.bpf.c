@@ -68,7 +68,7 @@ static __always_inline int forward(struct eth_head *eth, struct tcp_head *tcp,
 	struct sl_packet_flow *f = s->flow;
 
 	note(f, s);
-	rewrite_tcp(tcp, f, c);
+	rewrite_tcp(tcp, s, c);
 	if (s->tcp_length == TCP_TIMED) {
 		note_times(f, times);
 		rewrite_times(times, f, c);

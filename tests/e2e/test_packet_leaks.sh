@@ -54,7 +54,7 @@ for i in range(60):
             if not piece:
                 sys.exit(f"round {i}: EOF after {got}")
             got += len(piece)
-        # our sockets stay for 50 ms after a hand-over and take a SYN then: it comes again after 1 s
+        # our sockets stay for 30 ms after a hand-over and take a SYN then: it comes again after 1 s
         time.sleep(0.02 if i < 4 else 0.04)
     if i % 2:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -44,15 +44,21 @@ wait_for in_status 3
 assert_match "status" "$(sl status)" '; 3 of 65536 flows'
 
 say "bytes and packets are those of the entries"
-in_ns client /usr/bin/python3 tests/lib/dialog.py to=$PROXY_IP:8081 send:hello expect:hello pump:200000 fin eof ||
-	fail "a transfer"
+transfer() {
+	in_ns client /usr/bin/python3 tests/lib/dialog.py to=$PROXY_IP:8081 send:hello expect:hello pump:200000 fin eof ||
+		fail "a transfer"
+}
 sums() { # of both directions, from bpftool and from us, in one moment of silence
 	flows_json | jq -c '[(map(.bytes) | add), (map(.packets) | add), (map(.drops) | add)]'
 }
 ours() { sl flows --json | jq -c '[.flows[] | .up, .down] | [(map(.bytes) | add), (map(.packets) | add), (map(.drops) | add)]'; }
 same() { [ "$(sums)" = "$(ours)" ]; }
+# One may be over before it is in the kernel.
+some_packets() {
+	transfer && [ "$(ours | jq '.[1]')" -ge 3 ]
+}
+wait_for some_packets
 wait_for same
-assert_between "packets" "$(ours | jq '.[1]')" 3 100000
 fwd() { sl flows --json | jq .outcomes.forwarded_tc; }
 same_outcome() { [ "$(counter forwarded_tc)" = "$(fwd)" ]; }
 wait_for same_outcome

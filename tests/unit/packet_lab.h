@@ -248,6 +248,10 @@ static inline bool same_flow(const char *what, unsigned side, const struct sl_pa
 	SHOW(restarts);
 	SHOW(promised);
 	SHOW(is_promised);
+	SHOW(offered);
+	SHOW(within);
+	SHOW(may_overrun);
+	SHOW(closed_at);
 	SHOW(packets);
 	SHOW(bytes);
 	SHOW(last_ns);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "abi.h"
 
@@ -401,12 +402,30 @@ static inline uint16_t shift_window(uint16_t window, int shift)
 	return w > 65535 ? 65535 : (uint16_t)w;
 }
 
+/* The unit of closed_at; never 0. */
+static inline uint16_t closed_clock(void)
+{
+	struct timespec t;
+	uint16_t now;
+
+	(void)clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+	now = (uint16_t)(((uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec) >> 30);
+	return now ? now : 1;
+}
+
+static inline bool is_closed_for_long(const struct pkt *in, const struct sl_packet_flow *f)
+{
+	return f->closed_at && shift_window(in->window, f->window_shift) == 0 &&
+	       (uint16_t)(closed_clock() - f->closed_at) >= 30;
+}
+
 /* What of the window that the proxy had opened is still ahead of the packet; 0: nothing. */
 static inline uint32_t still_promised(const struct pkt *in, const struct sl_packet_flow *f)
 {
 	int32_t left = (int32_t)(f->promised - in->ack);
 
-	if (!f->is_promised || !(in->flags & TH_ACK_) || in->flags & (TH_SYN_ | TH_RST_))
+	if (!f->is_promised || !(in->flags & TH_ACK_) || in->flags & (TH_SYN_ | TH_RST_) ||
+	    is_closed_for_long(in, f))
 		return 0;
 	return left > 0 ? (uint32_t)left : 0;
 }
@@ -417,7 +436,22 @@ static inline uint64_t offered(const struct pkt *in, const struct sl_packet_flow
 	return (uint64_t)shift_window(in->window, f->window_shift) << f->window_scale;
 }
 
-static inline struct pkt rewritten(const struct pkt *in, const struct sl_packet_flow *f)
+/* A bare acknowledgement whose number, as forwarded, is past what is known to be in the window. */
+static inline bool is_past(const struct pkt *in, const struct sl_packet_flow *f)
+{
+	return f->may_overrun && in->n_payload == 0 &&
+	       !(in->flags & (TH_SYN_ | TH_FIN_ | TH_RST_)) &&
+	       (int32_t)(in->seq + f->seq_delta - f->within) > 0;
+}
+
+static inline bool has_promise(const struct sl_packet_flow *other, const struct sl_packet_flow *f)
+{
+	return other->conn_id == f->conn_id && other->is_promised;
+}
+
+/* `other`: the direction back. */
+static inline struct pkt rewritten(const struct pkt *in, const struct sl_packet_flow *f,
+				   const struct sl_packet_flow *other)
 {
 	struct pkt k = *in;
 
@@ -426,6 +460,8 @@ static inline struct pkt rewritten(const struct pkt *in, const struct sl_packet_
 	k.sport = f->new_sport;
 	k.dport = f->new_dport;
 	k.seq += f->seq_delta;
+	if (is_past(in, f) && has_promise(other, f) && (int32_t)(k.seq - other->offered) > 0)
+		k.seq = other->offered;
 	if (k.flags & TH_ACK_)
 		k.ack += f->ack_delta;
 	if (!(k.flags & TH_SYN_)) /* whose window is never scaled: RFC 7323, 2.2 */
@@ -538,9 +574,24 @@ static inline void account(struct pair *p, unsigned side, const struct pkt *k, u
 	struct sl_packet_flow *me = &p->flow[side], *other = &p->flow[!side];
 
 	me->packets += segments;
-	if (k->flags & TH_ACK_ && !(k->flags & (TH_SYN_ | TH_RST_)) &&
-	    still_promised(k, me) <= offered(k, me))
-		me->is_promised = 0;
+	if (is_past(k, me) && has_promise(other, me))
+		me->within = other->offered;
+	else if (is_past(k, me))
+		me->may_overrun = 0;
+	if (still_promised(k, me) > offered(k, me)) {
+		if (shift_window(k->window, me->window_shift))
+			me->closed_at = 0;
+		else if (!me->closed_at)
+			me->closed_at = closed_clock();
+	}
+	if (me->is_promised && k->flags & TH_ACK_ && !(k->flags & (TH_SYN_ | TH_RST_))) {
+		const uint32_t edge = k->ack + (uint32_t)offered(k, me);
+
+		if (still_promised(k, me) <= offered(k, me))
+			me->is_promised = 0;
+		else if ((int32_t)(edge - me->offered) > 0)
+			me->offered = edge;
+	}
 	if (k->n_opts && !has_only_aligned_ts(k))
 		c->options_walked++;
 	(void)find_timestamps(k, &me->last_tsval, &me->last_tsecr);

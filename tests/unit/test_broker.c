@@ -457,6 +457,20 @@ static void expect_both_ways(const struct conn *c)
 	free(in);
 }
 
+/* A broker that refuses, or dies, leaves no socket that acknowledges late what is read from it. */
+static void expect_no_delay(const struct conn *c)
+{
+	for (int i = 0; i < 2; i++) {
+		socklen_t len = sizeof(int);
+		int is_quick = 0;
+
+		assert_int_equal(getsockopt(i ? c->back : c->front, IPPROTO_TCP, TCP_QUICKACK,
+					    &is_quick, &len),
+				 0);
+		assert_int_equal(is_quick, 1);
+	}
+}
+
 /* ---- asking ---- */
 
 static struct sl_broker_msg request_of(enum sl_broker_type type, const struct conn *c)
@@ -1005,6 +1019,7 @@ static void test_refused_twice(void **state)
 	expect_refused(w, &msg, c.front, c.back, SL_WHY_NO_PRIVILEGE, true);
 	msg.conn_id += 2;
 	expect_refused(w, &msg, c.front, c.back, SL_WHY_PORT_RANGE_FULL, true);
+	expect_no_delay(&c);
 	close_proxy_side(&c);
 	expect_both_ways(&c);
 	close_all(&c);
@@ -1029,6 +1044,31 @@ static void test_linger_does_not_block(void **state)
 	before = sl_clock_ms();
 	assert_int_equal(await_msg(w, SL_BROKER_RESULT, c.id).result.why, SL_WHY_NOT_QUIESCENT);
 	assert_true(sl_clock_ms() - before < 1000);
+	close_all(&c);
+}
+
+/*
+ * The same with sockets that are in the kernel already: nobody but the broker can take them out of
+ * repair mode, and a request about them under another id makes it do so.
+ */
+static void test_linger_of_the_handed_over(void **state)
+{
+	struct world *w = world(state);
+	int before = n_open();
+	struct conn c = new_conn(w);
+	struct sl_broker_msg msg = request_of(SL_BROKER_HANDOVER, &c);
+	struct linger slow = { .l_onoff = 1, .l_linger = 3 };
+	uint64_t began;
+
+	assert_int_equal(ask(w, &c).why, SL_WHY_ELIGIBLE);
+	msg.conn_id += 2;
+	expect_refused(w, &msg, c.front, c.back, SL_WHY_PORT_RANGE_FULL, true);
+	assert_int_equal(send(c.front, "x", 1, MSG_DONTWAIT | MSG_NOSIGNAL), 1);
+	assert_int_equal(setsockopt(c.front, SOL_SOCKET, SO_LINGER, &slow, sizeof(slow)), 0);
+	close_proxy_side(&c); /* the broker's are the last ones */
+	began = sl_clock_ms();
+	assert_true(await_open(w, before + 2));
+	assert_true(sl_clock_ms() - began < 1000);
 	close_all(&c);
 }
 
@@ -1583,12 +1623,15 @@ static void test_resolve(void **state)
 	struct sl_broker_msg msg;
 	struct sl_broker_result r;
 	int repair = 1;
+	int late = 0;
 
 	assert_int_equal(ask(w, &done).why, SL_WHY_ELIGIBLE);
 	/* as a broker leaves it that dies before the commit */
 	assert_int_equal(setsockopt(not_done.front, IPPROTO_TCP, TCP_REPAIR, &repair, sizeof(int)),
 			 0);
 	assert_int_equal(setsockopt(not_done.back, IPPROTO_TCP, TCP_REPAIR, &repair, sizeof(int)),
+			 0);
+	assert_int_equal(setsockopt(not_done.front, IPPROTO_TCP, TCP_QUICKACK, &late, sizeof(int)),
 			 0);
 	replace_broker(w, 1);
 
@@ -1605,6 +1648,7 @@ static void test_resolve(void **state)
 	r = ask_with(w, &msg, not_done.front, not_done.back);
 	assert_int_equal(r.why, SL_WHY_NOT_QUIESCENT);
 	assert_int_equal(n_entries(&not_done), 0);
+	expect_no_delay(&not_done);
 	expect_relayed(&not_done);
 	hand_over(w, &not_done);
 	expect_both_ways(&not_done);
@@ -2193,6 +2237,7 @@ int main(void)
 		TEST(test_refused_states),
 		TEST(test_refused_twice),
 		TEST(test_linger_does_not_block),
+		TEST(test_linger_of_the_handed_over),
 		TEST(test_flood),
 		TEST(test_nonsense_closes_the_channel),
 		TEST(test_frozen),

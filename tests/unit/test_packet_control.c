@@ -386,6 +386,9 @@ static void check_committed(const struct sl_packet_request *req, const struct fl
 	assert_int_equal(flow[1].promised - flow[1].max_ack, window_it_sees(f->client));
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(flow[i].is_promised, 1);
+		assert_int_equal(flow[i].offered, flow[i].max_ack);
+		assert_int_equal(flow[i].may_overrun, 1);
+		assert_int_equal(flow[i].within, flow[i].max_seq + flow[i].seq_delta);
 		/* The peer's clock becomes ours at this moment, at most a little ahead. */
 		assert_in_range(flow[i].tsval_delta + req->sock[i].ts_recent - req->ts_now[!i], 0,
 				100);

@@ -177,7 +177,7 @@ static void begin(void)
 /* The headers redirect_neigh writes. */
 static struct pkt on_the_wire(const struct pkt *k, const struct pair *p, unsigned side)
 {
-	struct pkt out = rewritten(k, &p->flow[side]);
+	struct pkt out = rewritten(k, &p->flow[side], &p->flow[!side]);
 
 	memcpy(out.eth_dst, side == 0 ? SERVER_MAC : CLIENT_MAC, 6);
 	memcpy(out.eth_src, side == 0 ? SRV0_MAC : CLI0_MAC, 6);
@@ -593,7 +593,7 @@ static void test_icmp(void **state)
 		struct caught c;
 
 		theirs.n_payload = 400;
-		e.inner = rewritten(&theirs, &p.flow[0]);
+		e.inner = rewritten(&theirs, &p.flow[0], &p.flow[1]);
 		memcpy(e.eth_dst, SRV0_MAC, 6);
 		memcpy(e.eth_src, SERVER_MAC, 6);
 		set_ip(e.src, family == 4 ? "198.51.100.99" : "2001:db8:2::99");
@@ -671,7 +671,7 @@ static void tun_forwards(int tun, const struct pair *p, unsigned kind)
 	k = with_options(p, 1, kind);
 	k.n_payload = 300;
 	build(&k, &f);
-	out = rewritten(&k, &p->flow[1]);
+	out = rewritten(&k, &p->flow[1], &p->flow[0]);
 	out = without_ethernet(&out);
 	build(&out, &want);
 	transmit(wire.srv1, &f, NULL);

@@ -103,6 +103,8 @@ static void settle_times(const struct want *w, const struct shot *s,
 		assert_int_not_equal(got->last_ns, 1);
 		assert_int_equal(got->last_data_ns != 1, w->is_data);
 	}
+	if (want->closed_at && (uint16_t)(want->closed_at - got->closed_at) == 1)
+		want->closed_at = got->closed_at; /* the unit has just passed */
 	want->last_ns = got->last_ns;
 	want->last_data_ns = got->last_data_ns;
 }
@@ -211,7 +213,7 @@ static void expect_sent_gso(const char *what, struct pair *p, unsigned side, con
 {
 	const unsigned segments = how.gso_segs ? how.gso_segs : 1;
 	struct want w = { .fate = SENT, .there = 2, .after = *p };
-	struct pkt out = rewritten(k, &p->flow[side]);
+	struct pkt out = rewritten(k, &p->flow[side], &p->flow[!side]);
 	struct frame in;
 
 	w.for_tc = !is_common(k, &p->flow[side]);
@@ -499,8 +501,94 @@ static void test_promised_window(void **state)
 			f->window_scale = cases[i].scale;
 			f->window_shift = cases[i].shift;
 			k.window = cases[i].window;
-			assert_int_equal(rewritten(&k, f).window, cases[i].want);
+			assert_int_equal(rewritten(&k, f, &p.flow[!(i & 1)]).window, cases[i].want);
 			expect_sent("promised window", &p, i & 1, &k);
+			assert_int_equal(f->is_promised, cases[i].goes_on);
+		}
+	}
+}
+
+/*
+ * A bare acknowledgement of one who has sent more than the other's own window says the number at
+ * its end, for as long as the other owes him a promise; nothing else is held back.
+ */
+static void test_number_within(void **state)
+{
+	static const struct {
+		int32_t ahead;   /* of what was known to be within */
+		int32_t offered; /* by the other, likewise */
+		uint32_t payload;
+		uint8_t flags;
+		bool is_promised;
+		int32_t want;
+		bool goes_on;
+	} cases[] = {
+		{ 0, 0, 0, TH_ACK_, true, 0, true },
+		{ 1, 0, 0, TH_ACK_, true, 0, true },
+		{ 50000, 1000, 0, TH_ACK_, true, 1000, true },
+		{ 50000, 50000, 0, TH_ACK_, true, 50000, true },
+		{ 50000, 60000, 0, TH_ACK_ | TH_PSH_, true, 50000, true },
+		{ 50000, 1000, 0, TH_ACK_, false, 50000, false },
+		{ -1, 1000, 0, TH_ACK_, false, -1, true },
+		{ 50000, 1000, 100, TH_ACK_, true, 50000, true },
+		{ 50000, 1000, 0, TH_ACK_ | TH_FIN_, true, 50000, true },
+		{ 50000, 1000, 0, TH_ACK_ | TH_RST_, true, 50000, true },
+	};
+
+	begin(state);
+	for (unsigned family = 4; family <= 6; family += 2) {
+		for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+			const unsigned side = i & 1;
+			struct pair p = new_pair(&lab, family);
+			struct pkt k = plain_packet(&p, side);
+			struct sl_packet_flow *f = &p.flow[side];
+			struct sl_packet_flow *other = &p.flow[!side];
+
+			k.flags = cases[i].flags;
+			k.n_payload = cases[i].payload;
+			f->may_overrun = 1;
+			f->within = k.seq + f->seq_delta - (uint32_t)cases[i].ahead;
+			other->is_promised = cases[i].is_promised;
+			other->promised = 0;
+			other->offered = f->within + (uint32_t)cases[i].offered;
+			assert_int_equal(rewritten(&k, f, other).seq,
+					 f->within + (uint32_t)cases[i].want);
+			expect_sent("number within", &p, side, &k);
+			assert_int_equal(f->may_overrun, cases[i].goes_on);
+		}
+	}
+}
+
+/* Who sends into a closed window for long takes the other side for dead: it is told of it. */
+static void test_promise_into_a_closed_window(void **state)
+{
+	static const struct {
+		uint16_t window;
+		uint16_t since; /* about seconds; 0: it was open */
+		uint16_t want;
+		bool goes_on;
+	} cases[] = {
+		{ 0, 0, 5000, true },      { 0, 20, 5000, true }, { 0, 40, 0, false },
+		{ 1, 0, 5000, true },      { 1, 40, 5000, true }, { 0, 20000, 0, false },
+		{ 6000, 40, 6000, false },
+	};
+
+	begin(state);
+	for (unsigned family = 4; family <= 6; family += 2) {
+		for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+			struct pair p = new_pair(&lab, family);
+			struct pkt k = plain_packet(&p, i & 1);
+			struct sl_packet_flow *f = &p.flow[i & 1];
+			uint16_t at = (uint16_t)(closed_clock() - cases[i].since);
+
+			f->is_promised = 1;
+			f->promised = k.ack + 5000;
+			f->window_scale = 0;
+			f->window_shift = 0;
+			f->closed_at = cases[i].since ? (at ? at : 1) : 0;
+			k.window = cases[i].window;
+			assert_int_equal(rewritten(&k, f, &p.flow[!(i & 1)]).window, cases[i].want);
+			expect_sent("closed window", &p, i & 1, &k);
 			assert_int_equal(f->is_promised, cases[i].goes_on);
 		}
 	}
@@ -988,7 +1076,7 @@ static void test_lone_entry(void **state)
 		struct frame in, got, want;
 
 		k.flags = flags[i / 2];
-		out = rewritten(&k, &p.flow[0]);
+		out = rewritten(&k, &p.flow[0], &p.flow[1]);
 		build(&k, &in);
 		build(&out, &want);
 		lab_put(&lab, &p);
@@ -1605,7 +1693,7 @@ static struct icmp error_about(const struct pair *p, unsigned side, uint8_t type
 			  .type = type,
 			  .code = code,
 			  .rest = 1300,
-			  .inner = rewritten(&theirs, &p->flow[!side]) };
+			  .inner = rewritten(&theirs, &p->flow[!side], &p->flow[side]) };
 
 	memcpy(e.eth_dst, side == 0 ? CLI0_MAC : SRV0_MAC, 6);
 	memcpy(e.eth_src, side == 0 ? CLIENT_MAC : SERVER_MAC, 6);
@@ -1930,7 +2018,7 @@ static void expect_no_way(const char *what, struct pair *p)
 {
 	struct pkt k = data_packet(p, 0, p->flow[0].max_seq, 100);
 	struct want w = { .fate = SENT, .for_tc = true, .is_data = true, .there = 2, .after = *p };
-	struct pkt out = rewritten(&k, &p->flow[0]);
+	struct pkt out = rewritten(&k, &p->flow[0], &p->flow[1]);
 	struct frame in;
 	struct shot s;
 
@@ -2031,6 +2119,7 @@ static struct pair random_pair(unsigned family)
 		p.flow[!i].peer_window_shift = f->window_shift;
 		f->clear_ecn = (uint8_t)roll(2);
 		f->is_promised = (uint8_t)roll(2);
+		f->may_overrun = (uint8_t)roll(2);
 		f->window_scale = (uint8_t)roll(15);
 		f->conn_id = roll32();
 		f->max_seq = sent[i];
@@ -2040,6 +2129,10 @@ static struct pair random_pair(unsigned family)
 	p.flow[1].max_ack = sent[0] + p.flow[0].seq_delta - roll(3000);
 	for (unsigned i = 0; i < 2; i++)
 		p.flow[i].promised = p.flow[i].max_ack + roll(200000) - 50000;
+	for (unsigned i = 0; i < 2; i++) {
+		p.flow[i].offered = p.flow[i].max_ack + roll(100000);
+		p.flow[i].within = p.flow[!i].max_ack + roll(50000);
+	}
 	return p;
 }
 
@@ -2208,6 +2301,8 @@ int main(void)
 		BOTH(test_broken_checksums_stay_broken),
 		BOTH(test_window),
 		BOTH(test_promised_window),
+		BOTH(test_number_within),
+		BOTH(test_promise_into_a_closed_window),
 		BOTH(test_clear_ecn),
 		BOTH(test_ttl),
 		BOTH(test_timestamps),

@@ -306,9 +306,21 @@ static void leave_no_room(int fd)
 	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &least, sizeof(least));
 }
 
+/*
+ * For the relay, which has it again: as long as a socket holds acknowledgements back, what is read
+ * from it is acknowledged 40 ms later, and a sender of small pieces waits for that (Nagle).
+ */
+static void acknowledge_as_usual(int fd)
+{
+	const int now = 1;
+
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &now, sizeof(now));
+}
+
 static void thaw_one(const struct attempt *a, int side)
 {
 	leave_repair(a->fd[side]);
+	acknowledge_as_usual(a->fd[side]);
 	if (!a->msg->handover.is_frozen)
 		unfreeze(a->fd[side]);
 }

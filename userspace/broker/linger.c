@@ -32,10 +32,23 @@ int sl_linger_init(struct sl_linger *l)
 	return l->ring ? 0 : -ENOMEM;
 }
 
+/*
+ * In repair mode whatever became of it meanwhile: a close is silent then, and waits for nobody. Its
+ * sender can give it SO_LINGER at any moment, but only we can take it out of that mode.
+ */
+static void close_one(int *fd)
+{
+	const int on = 1;
+
+	if (*fd >= 0)
+		(void)setsockopt(*fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on));
+	sl_closep(fd);
+}
+
 static void close_pair(struct sl_linger_pair *pair)
 {
-	sl_closep(&pair->fd[0]);
-	sl_closep(&pair->fd[1]);
+	close_one(&pair->fd[0]);
+	close_one(&pair->fd[1]);
 }
 
 static struct sl_linger_pair take_first(struct sl_linger *l)

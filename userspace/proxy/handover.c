@@ -30,7 +30,7 @@ static const uint8_t poll_ms[] = { 1, 1, 2, 4, 8, 16, 32 };
  * ms at least, RFC 6298 as Linux has it). Each time a little longer: what is queued must
  * get out meanwhile.
  */
-static const uint8_t freeze_ms[] = { 20, 30, 40, 60 };
+static const uint8_t freeze_ms[] = { 20, 30, 40, 60, 100, 150 };
 #define FREEZE_PAUSE_MS 300
 /* No answer: the broker hangs. */
 #define ANSWER_MS 10000
@@ -220,7 +220,7 @@ static void not_quiet(struct sl_handover *h, bool may_freeze)
 		give_up(h, SL_WHY_NOT_QUIESCENT);
 	} else if (h->is_frozen) {
 		thaw(h);
-		wait(h, WAITING, (uint64_t)FREEZE_PAUSE_MS << h->freezes);
+		wait(h, WAITING, (uint64_t)FREEZE_PAUSE_MS * h->freezes);
 	} else if (h->polls < SL_ARRAY_LEN(poll_ms)) {
 		wait(h, WAITING, poll_ms[h->polls++]);
 	} else if (!may_freeze) {

@@ -311,13 +311,13 @@ static void adopt_facts(struct sl_conn *c, const struct sl_flow_facts *facts,
 static void on_lost(struct sl_timer *timer)
 {
 	struct sl_packet_flows *flows = SL_CONTAINER_OF(timer, struct sl_packet_flows, lost_timer);
+	bool is_one = flows->n_lost == 1;
 
 	sl_log(SL_LOG_WARN,
 	       "packet: worker %u dropped %zu flow%s found in the kernel, both sides are reset: "
-	       "the "
-	       "configuration has no route '%s' any more",
-	       flows->worker->index, flows->n_lost, flows->n_lost == 1 ? "" : "s, the first of",
-	       flows->lost_route);
+	       "the configuration has no route '%s' any more%s",
+	       flows->worker->index, flows->n_lost, is_one ? "" : "s", flows->lost_route,
+	       is_one ? "" : " (the first one's)");
 	flows->n_lost = 0;
 }
 
