@@ -115,7 +115,7 @@ assert_match "its words" "$(cat "$LAB_DIR/flush")" 'no broker'
 
 say "what was missing is there: a reload is enough"
 mkdir -p "$(bpf_of)"
-nsenter -t "$SLUICE_PID" -m mount -t bpf bpf "$(bpf_of)" # its mounts are its own since `ip netns exec`
+nsenter -t "$SLUICE_PID" -m -r mount -t bpf bpf "$(bpf_of)" # its mounts are its own since `ip netns exec`
 sl reload >/dev/null || fail "reload"
 wait_for is_on
 sl status >/dev/null || fail "exit code $? of the status"
