@@ -35,6 +35,7 @@
 #define BACKEND_PORT 9443
 #define FIRST_PORT 41000
 #define LAST_PORT 41999
+#define NO_PORT 20000 /* of neither this range nor that of the kernel */
 #define GENERATION 5
 #define WAIT_MS 3000
 
@@ -944,7 +945,7 @@ static void test_refused_by_policy(void **state)
 {
 	struct world *w = world(state);
 	struct conn c = new_conn(w);
-	struct conn outside = new_conn_from(w, LAST_PORT + 1);
+	struct conn outside = new_conn_from(w, NO_PORT);
 	struct sl_broker_msg msg = request_of(SL_BROKER_HANDOVER, &c);
 	struct sl_addr elsewhere = w->backend;
 	int listener;
