@@ -12,8 +12,8 @@ need_split
 ROUNDS=${ROUNDS:-2} MB=${MB:-400} FLOWS=${FLOWS:-2} KILLS=${KILLS:-1} GAP=${GAP:-2000} RATE=${RATE:-120000000}
 step=$((MB / 6))
 
-server l long 8000 stall=$((5000 * SLOW))
-server e echo 8001
+server l long 8000 stall=$((5000 * SLOW)) timeout=3600
+server e echo 8001 timeout=3600
 text="routes:
 $(proute long 8080 "\"$BACKEND_IP:8000\"")
 $(proute long6 8081 "\"[$BACKEND6]:8000\"")
