@@ -12,7 +12,7 @@ bad_wire client loss="$LOSS" reorder="$REORDER" dup="$DUP" by="$BY"
 bad_wire backend loss="$LOSS" reorder="$REORDER" dup="$DUP" by="$BY"
 offloads "$OFFLOADS"
 server v verify 8000 stall=$stall
-server s verify 8001 stall=$stall rcvbuf=4096
+server s verify 8001 stall=$stall rcvbuf=30000
 start_packet "" "routes:
 $(proute main 8080 "\"$BACKEND_IP:8000\"")
 $(proute main6 8081 "\"[$BACKEND6]:8000\"")
@@ -26,7 +26,7 @@ if on_packet; then assert_share "bad wires" "$N" "${SHARE:-15}"; fi
 # Windows much smaller than those that the proxy had opened in their place, so that both ends are
 # past the other's when the flow becomes theirs.
 client verify to=$PROXY_IP:8082 to="[$PROXY6]:8083" n="$N" c="$CONC" max="$MAX" shapes=all rest=100 \
-	timeout="$SECONDS_MAX" stall=$stall rcvbuf=4096 || fail "small windows: $(tail -n 5 "$LAB_DIR/s.out.err")"
+	timeout="$SECONDS_MAX" stall=$stall rcvbuf=30000 || fail "small windows: $(tail -n 5 "$LAB_DIR/s.out.err")"
 assert_no_flow_rst "bad wires"
 for end in client backend; do
 	for f in lost reordered duplicated; do
