@@ -15,6 +15,22 @@
 
 #include "conf/build.h"
 
+/* Everything that is said of a text must be in its row, in this order. */
+struct row {
+	const char *text;
+	const char *want[6]; /* "LINE:COLUMN: error: beginning of the message" */
+};
+
+/* What a configuration calls the ways to choose a target. */
+static const struct {
+	const char *word;
+	enum sl_balance value;
+} balance_words[] = {
+	{ "round_robin", SL_BALANCE_ROUND_ROBIN }, { "least_conn", SL_BALANCE_LEAST_CONN },
+	{ "random", SL_BALANCE_RANDOM },           { "source_hash", SL_BALANCE_SOURCE_HASH },
+	{ "maglev", SL_BALANCE_MAGLEV },
+};
+
 /* The result of one configuration given as text. */
 struct built {
 	int r;
@@ -104,6 +120,40 @@ static inline void built_done(struct built *b)
 {
 	sl_conf_free(b->conf);
 	sl_diags_done(&b->diags);
+}
+
+static inline size_t count_messages(const char *text)
+{
+	size_t n = 0;
+
+	for (const char *p = text; (p = strstr(p, "a.yaml:")) != NULL; p++)
+		n += p == text || p[-1] == '\n';
+	return n;
+}
+
+/* `build`: build_text or build_nft. */
+static inline void check_rows(struct built (*build)(const char *text), const struct row *rows,
+			      size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		_cleanup_(built_done) struct built b = build(rows[i].text);
+		const char *got = sl_str_text(&b.diags.text), *p = got;
+		size_t wanted = 0;
+
+		for (; wanted < 6 && rows[i].want[wanted]; wanted++) {
+			char want[400];
+
+			(void)snprintf(want, sizeof(want), "a.yaml:%s", rows[i].want[wanted]);
+			p = strstr(p, want);
+			if (!p)
+				fail_msg("row %zu:\n%s\nwant %s\ngot:\n%s", i, rows[i].text, want,
+					 got);
+			p++;
+		}
+		if (count_messages(got) != wanted)
+			fail_msg("row %zu:\n%s\nwant %zu messages, got:\n%s", i, rows[i].text,
+				 wanted, got);
+	}
 }
 
 #define good_conf(name, content)                                           \

@@ -70,6 +70,21 @@ static inline struct sl_nft_target *test_target(struct sl_nft_route *r, const ch
 	return t;
 }
 
+/* Each has a port and a target of its own. */
+static inline void test_many_routes(struct test_routes *t, size_t n)
+{
+	test_routes_init(t, n);
+	for (size_t i = 0; i < n; i++) {
+		char name[24];
+		struct sl_nft_route *r;
+
+		snprintf(name, sizeof(name), "route-%zu", i);
+		r = test_route(t, name);
+		test_listen(r, NULL, (uint16_t)(1 + i), (uint16_t)(1 + i));
+		test_target(r, "10.0.0.1", (uint16_t)(1 + i), 1);
+	}
+}
+
 static inline struct sl_nft_ruleset *test_build(const struct test_routes *t)
 {
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };

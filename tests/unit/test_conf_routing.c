@@ -127,25 +127,14 @@ static void empty_lists_ask_for_nothing(void **state)
 
 static void balance_has_words(void **state)
 {
-	static const struct {
-		const char *word;
-		enum sl_balance value;
-	} rows[] = {
-		{ "round_robin", SL_BALANCE_ROUND_ROBIN },
-		{ "least_conn", SL_BALANCE_LEAST_CONN },
-		{ "random", SL_BALANCE_RANDOM },
-		{ "source_hash", SL_BALANCE_SOURCE_HASH },
-		{ "maglev", SL_BALANCE_MAGLEV },
-	};
-
 	(void)state;
-	for (size_t i = 0; i < SL_ARRAY_LEN(rows); i++) {
+	for (size_t i = 0; i < SL_ARRAY_LEN(balance_words); i++) {
 		char text[256];
 
 		(void)snprintf(text, sizeof(text), F("{ targets: h:1, balance: %s }"),
-			       rows[i].word);
+			       balance_words[i].word);
 		good_conf(c, text);
-		assert_int_equal(c->routes[0].balance, rows[i].value);
+		assert_int_equal(c->routes[0].balance, balance_words[i].value);
 	}
 }
 

@@ -176,19 +176,8 @@ static void ports_and_ranges(void **state)
 
 static void balancing(void **state)
 {
-	static const struct {
-		const char *name;
-		enum sl_balance how;
-	} rows[] = {
-		{ "round_robin", SL_BALANCE_ROUND_ROBIN },
-		{ "least_conn", SL_BALANCE_LEAST_CONN },
-		{ "random", SL_BALANCE_RANDOM },
-		{ "source_hash", SL_BALANCE_SOURCE_HASH },
-		{ "maglev", SL_BALANCE_MAGLEV },
-	};
-
 	(void)state;
-	for (size_t i = 0; i < SL_ARRAY_LEN(rows); i++) {
+	for (size_t i = 0; i < SL_ARRAY_LEN(balance_words); i++) {
 		char text[512];
 
 		(void)snprintf(text, sizeof(text),
@@ -196,11 +185,11 @@ static void balancing(void **state)
 				    "      balance: %s\n      targets: [ { address: 10.0.0.5:80, "
 				    "weight: 3 },\n        10.0.0.6:81, { address: 10.0.0.7:80, "
 				    "weight: 0 } ]\n",
-			       rows[i].name);
+			       balance_words[i].word);
 		_cleanup_(made_done) struct made m = make(text, NULL, NULL);
-		assert_int_equal(m.routes.item[0].balance, rows[i].how);
+		assert_int_equal(m.routes.item[0].balance, balance_words[i].value);
 		assert_targets(&m.routes.item[0], "10.0.0.5:80=3 10.0.0.6:81=1 10.0.0.7:80=0");
-		if (rows[i].how < SL_BALANCE_SOURCE_HASH)
+		if (balance_words[i].value < SL_BALANCE_SOURCE_HASH)
 			assert_int_equal(set_size(&m, "slots4_1"), 4);
 		assert_true(set_size(&m, "slots4_1") >= 4);
 	}

@@ -662,20 +662,6 @@ static void rules_around_a_change_stay(void **state)
 	test_routes_done(&t);
 }
 
-static void many_routes(struct test_routes *t, size_t n)
-{
-	test_routes_init(t, n);
-	for (size_t i = 0; i < n; i++) {
-		char name[24];
-		struct sl_nft_route *r;
-
-		snprintf(name, sizeof(name), "route-%zu", i);
-		r = test_route(t, name);
-		test_listen(r, NULL, (uint16_t)(1 + i), (uint16_t)(1 + i));
-		test_target(r, "10.0.0.1", (uint16_t)(1 + i), 1);
-	}
-}
-
 static void one_of_many_is_two_operations(void **state)
 {
 	struct sl_nft_ruleset *a, *b;
@@ -683,7 +669,7 @@ static void one_of_many_is_two_operations(void **state)
 	struct test_routes t;
 
 	(void)state;
-	many_routes(&t, 10000);
+	test_many_routes(&t, 10000);
 	a = test_build(&t);
 	sl_addr_set_port((struct sl_addr *)&t.route[5000].targets[0].addr, 9);
 	b = test_build(&t);
@@ -714,7 +700,7 @@ static void another_form_is_replaced_as_a_whole(void **state)
 	struct test_routes t;
 
 	(void)state;
-	many_routes(&t, 2);
+	test_many_routes(&t, 2);
 	a = test_build(&t);
 	b = test_build(&t);
 	assert_int_equal(sl_nft_diff(NULL, b, &ops), 0);

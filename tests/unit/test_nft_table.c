@@ -574,20 +574,6 @@ static void it_takes_the_right_to_do_so(void **state)
 	assert_int_equal(status, 0);
 }
 
-static void many_routes(struct test_routes *t, size_t n)
-{
-	test_routes_init(t, n);
-	for (size_t i = 0; i < n; i++) {
-		char name[24];
-		struct sl_nft_route *r;
-
-		snprintf(name, sizeof(name), "route-%zu", i);
-		r = test_route(t, name);
-		test_listen(r, NULL, (uint16_t)(1 + i), (uint16_t)(1 + i));
-		test_target(r, "10.0.0.1", (uint16_t)(1 + i), 1);
-	}
-}
-
 static void a_large_first_load_takes_batches(void **state)
 {
 	struct sl_nft_table *t;
@@ -596,7 +582,7 @@ static void a_large_first_load_takes_batches(void **state)
 
 	NEEDS_ROOT();
 	(void)state;
-	many_routes(&routes, 30000);
+	test_many_routes(&routes, 30000);
 	t = open_table();
 	report = apply(t, &routes);
 	assert_int_equal(report.n_batches, 3); /* the last one: what makes it take effect */
@@ -615,7 +601,7 @@ static void a_large_first_load_leaves_no_half(void **state)
 
 	NEEDS_ROOT();
 	(void)state;
-	many_routes(&routes, 52000);
+	test_many_routes(&routes, 52000);
 	routes.n -= 2;
 	for (int i = 0; i < 2; i++) {
 		struct sl_nft_route *r = test_route(&routes, i ? "upper" : "lower");
@@ -654,7 +640,7 @@ static void figures(void **state)
 
 	NEEDS_ROOT();
 	(void)state;
-	many_routes(&routes, 10000);
+	test_many_routes(&routes, 10000);
 	t = open_table();
 	start = now_us();
 	rs = test_build(&routes);
