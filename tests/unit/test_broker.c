@@ -548,6 +548,15 @@ static void expect_relayed(const struct conn *c)
 	expect(c->front, c->client, "from us");
 }
 
+/* After a refusal: the relay goes on, and the next attempt succeeds. The end of `c`. */
+static void expect_unharmed(struct world *w, struct conn *c)
+{
+	expect_relayed(c);
+	hand_over(w, c);
+	expect_both_ways(c);
+	close_all(c);
+}
+
 /* ---- the map, as anyone with bpftool may read and change it ---- */
 
 static int flows_fd(void)
@@ -782,10 +791,7 @@ static void test_not_quiet(void **state)
 	assert_false(r.has_holes);
 	receive_all(c.front, got, 6);
 	assert_string_equal(got, "unread");
-	expect_relayed(&c);
-	hand_over(w, &c);
-	expect_both_ways(&c);
-	close_all(&c);
+	expect_unharmed(w, &c);
 }
 
 static void test_refused_sockets(void **state)
@@ -808,10 +814,7 @@ static void test_refused_sockets(void **state)
 	expect_refused(w, &msg, c.back, c.front, SL_WHY_NO_PRIVILEGE,
 		       true); /* the wrong way round */
 	expect_refused(w, &msg, c.client, c.backend, SL_WHY_NO_PRIVILEGE, true);
-	expect_relayed(&c);
-	hand_over(w, &c);
-	expect_both_ways(&c);
-	close_all(&c);
+	expect_unharmed(w, &c);
 	(void)close(udp);
 	(void)close(unix_fd);
 	(void)close(fresh);
@@ -819,7 +822,6 @@ static void test_refused_sockets(void **state)
 	(void)close(pipes[1]);
 }
 
-/* Made by another user: st_uid of the socket says so. */
 /* No more descriptors until emptied; `fd` ends with -1. */
 static void fill_descriptors(int fd[256], struct rlimit *was)
 {
@@ -866,10 +868,7 @@ static void test_no_descriptors(void **state)
 		empty_descriptors(fd, &was);
 	}
 	assert_int_equal(end_log(&l, "packet: no descriptors left"), 1);
-	expect_relayed(&c);
-	hand_over(w, &c);
-	expect_both_ways(&c);
-	close_all(&c);
+	expect_unharmed(w, &c);
 }
 
 /* Asked once more what had been done: that it is in the kernel needs no sockets. */
@@ -899,6 +898,7 @@ static void test_resolve_without(void **state)
 	close_all(&unknown);
 }
 
+/* Made by another user: st_uid of the socket says so. */
 static void test_refused_owner(void **state)
 {
 	struct world *w = world(state);
