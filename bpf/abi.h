@@ -101,8 +101,7 @@ struct sl_packet_key {
 _Static_assert(sizeof(struct sl_packet_key) == 36, "layout");
 
 enum sl_packet_state {
-	/* Inserted, not yet in force: segments with data, FIN, SYN or RST are dropped, others go
-	   up. */
+	/* Inserted, not yet in force: segments with data, FIN or SYN are dropped, others go up. */
 	SL_PACKET_STARTING = 1,
 	SL_PACKET_ACTIVE,
 	/* To be ended: what arrives is answered with a RST, nothing is forwarded. */
@@ -321,10 +320,10 @@ static inline __attribute__((always_inline)) int sl_packet_is_quiet(const struct
 struct sl_packet_request {
 	enum sl_packet_op op;
 	enum sl_packet_result result; /* out */
-	__u64 conn_id;                /* 0 with KILL, PROBE, ROUTE, RESTORE: whoever's it is */
-	__u64 cookie[2];              /* SO_COOKIE */
-	__u32 ts_now[2];              /* TCP_TIMESTAMP: of our own clock towards each side */
-	__u32 ifindex[2];             /* COMMIT: 0 asks for the cached route's; out: the one used */
+	__u64 conn_id;    /* 0 with KILL, PROBE, ROUTE, RESTORE, TOLD: whoever's it is */
+	__u64 cookie[2];  /* SO_COOKIE */
+	__u32 ts_now[2];  /* TCP_TIMESTAMP: of our own clock towards each side */
+	__u32 ifindex[2]; /* COMMIT: 0 asks for the cached route's; out: the one used */
 	struct sl_packet_key key[2];
 	struct sl_packet_flow flow[2]; /* COMMIT: what neither keys nor sockets tell */
 	struct sl_packet_sock sock[2]; /* out */

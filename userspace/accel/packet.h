@@ -106,9 +106,9 @@ SL_MUST_CHECK int sl_packet_look_up(const struct sl_packet *p, const struct sl_p
 				    struct sl_packet_flow *ret);
 
 /*
- * Walks `flows` in batches: at most `n` entries after `cursor`, whose first 4 bytes are 0 at the
- * start. The number in *ret_n; 1 when the walk is over, 0 when there may be more. Entries that come
- * and go meanwhile may be missed or met twice.
+ * Walks `flows` in batches: at most `n` entries after `cursor`, which is zeros at the start.
+ * The number in *ret_n; 1 when the walk is over, 0 when there may be more. Entries that come and go
+ * meanwhile may be missed or met twice.
  */
 struct sl_packet_cursor {
 	uint8_t opaque[40];
