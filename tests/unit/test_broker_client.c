@@ -742,7 +742,6 @@ static void test_read_flow(void **state)
 	up(lab);
 	assert_int_equal(sl_broker_read_flow(lab->cl, &flow, true, &f), 0);
 	assert_int_equal(f.conn_id, 9);
-	assert_false(f.is_killed);
 	assert_int_equal(f.half[SL_CLIENT].packets, 10);
 	assert_int_equal(f.half[SL_CLIENT].bytes, 1000);
 	assert_int_equal(f.half[SL_CLIENT].relayed, 7);
@@ -767,9 +766,6 @@ static void test_read_flow(void **state)
 	entries[0].flow.route_id = 4; /* a route nobody knows any more */
 	assert_int_equal(sl_broker_read_flow(lab->cl, &flow, true, &f), 0);
 	assert_string_equal(f.route, "");
-	entries[1].flow.state = SL_PACKET_KILLED;
-	assert_int_equal(sl_broker_read_flow(lab->cl, &flow, false, &f), 0);
-	assert_true(f.is_killed);
 	hang_up(lab);
 	turn(lab);
 	assert_int_equal(sl_broker_read_flow(lab->cl, &flow, false, &f), 0);

@@ -425,7 +425,6 @@ int sl_broker_read_flow(const struct sl_broker_client *cl, const struct sl_broke
 		return -ENOENT;
 	f = (struct sl_flow_facts){
 		.conn_id = client.conn_id,
-		.is_killed = client.state == SL_PACKET_KILLED || backend.state == SL_PACKET_KILLED,
 		.half = { [SL_CLIENT] = half_of(&client, &backend),
 			  [SL_BACKEND] = half_of(&backend, &client) },
 		.last_data_ns = later(client.last_data_ns, backend.last_data_ns),

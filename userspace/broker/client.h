@@ -69,8 +69,7 @@ struct sl_flow_half {
 	uint64_t last_ns; /* its last packet; CLOCK_MONOTONIC */
 };
 struct sl_flow_facts {
-	uint64_t conn_id; /* whose it is now: a tuple may be in use again */
-	bool is_killed;
+	uint64_t conn_id;                         /* whose it is now: a tuple may be in use again */
 	struct sl_flow_half half[SL_SIDE_COUNT_]; /* by sending side */
 	uint64_t last_data_ns;                    /* of both; CLOCK_MONOTONIC */
 	uint64_t accepted_ns;

@@ -106,9 +106,4 @@ void sl_flow_disown(struct sl_kflow *f);
 /* Copies what an entry says; `round`: the sweep's. */
 void sl_flow_note(struct sl_kflow *f, const struct sl_packet_flow *entry, uint32_t round);
 
-static inline bool sl_flow_both_here(const struct sl_kflow *f)
-{
-	return f->half[SL_PACKET_CLIENT].is_here && f->half[SL_PACKET_BACKEND].is_here;
-}
-
 #endif

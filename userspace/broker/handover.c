@@ -10,12 +10,6 @@
 #include "broker/life.h"
 #include "broker/state.h"
 
-#ifndef SO_ATTACH_BPF
-#define SO_ATTACH_BPF 50 /* asm-generic/socket.h */
-#endif
-#ifndef SO_DETACH_BPF
-#define SO_DETACH_BPF SO_DETACH_FILTER
-#endif
 /* linux/tcp.h; the C library's header has only TCP_REPAIR itself */
 #define REPAIR_ON 1
 #define REPAIR_OFF_NO_WP (-1)
@@ -162,14 +156,11 @@ static struct sl_packet_request *new_request(const struct attempt *a, enum sl_pa
 
 static int run(const struct attempt *a)
 {
-	int r = sl_packet_run(a->b->packet);
+	int r = sl_broker_run(a->b);
 
-	if (r < 0) {
-		if (sl_broker_may_warn(a->b))
-			(void)sl_warn(r, "packet: the control program cannot be run");
-		return r;
-	}
-	return (int)sl_packet_request(a->b->packet)->result;
+	if (r < 0 && sl_broker_may_warn(a->b))
+		(void)sl_warn(r, "packet: the control program cannot be run");
+	return r;
 }
 
 static bool has_holes(const struct sl_packet_request *q)
@@ -415,16 +406,14 @@ static enum sl_engine_reason try(struct attempt *a, struct sl_peer *p)
 	return SL_WHY_ELIGIBLE;
 }
 
-static void reply(struct sl_peer *p, const struct attempt *a, enum sl_engine_reason why,
-		  uint64_t started_us)
+static void reply(struct sl_peer *p, const struct attempt *a, enum sl_engine_reason why)
 {
 	const struct sl_broker_msg msg = {
 		.type = SL_BROKER_RESULT,
 		.conn_id = a->msg->conn_id,
 		.result = { .why = why,
 			    .is_final = is_final(why) || a->is_translated,
-			    .has_holes = why == SL_WHY_NOT_QUIESCENT && a->has_holes,
-			    .took_us = (uint32_t)(sl_loop_now_us(p->broker->loop) - started_us) },
+			    .has_holes = why == SL_WHY_NOT_QUIESCENT && a->has_holes },
 	};
 
 	if (why == SL_WHY_NO_PRIVILEGE && sl_broker_is_on(p->broker) &&
@@ -437,10 +426,9 @@ static void reply(struct sl_peer *p, const struct attempt *a, enum sl_engine_rea
 void sl_handover(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_BROKER_MAX_FDS])
 {
 	struct attempt a = { .b = p->broker, .msg = msg, .fd = fds };
-	uint64_t started_us = sl_loop_now_us(p->broker->loop);
 	enum sl_engine_reason why = try(&a, p);
 
-	reply(p, &a, why, started_us);
+	reply(p, &a, why);
 	if (why == SL_WHY_ELIGIBLE && msg->handover.is_frozen)
 		kick(&a);
 }
@@ -530,10 +518,9 @@ void sl_handover_resolve(struct sl_peer *p, const struct sl_broker_msg *msg,
 			 int fds[SL_BROKER_MAX_FDS])
 {
 	struct attempt a = { .b = p->broker, .msg = msg, .fd = fds };
-	uint64_t started_us = sl_loop_now_us(p->broker->loop);
 	enum sl_engine_reason why = resolve(&a, p);
 
-	reply(p, &a, why, started_us);
+	reply(p, &a, why);
 }
 
 /* ---- with no room for the sockets ---- */
@@ -556,10 +543,9 @@ static bool is_resolved(struct sl_peer *p, const struct sl_broker_msg *msg)
 void sl_handover_without(struct sl_peer *p, const struct sl_broker_msg *msg)
 {
 	struct attempt a = { .b = p->broker, .msg = msg };
-	uint64_t started_us = sl_loop_now_us(p->broker->loop);
 
 	if (msg->type == SL_BROKER_HANDOVER)
-		reply(p, &a, SL_WHY_RATE_LIMITED, started_us);
+		reply(p, &a, SL_WHY_RATE_LIMITED);
 	else if (is_resolved(p, msg))
-		reply(p, &a, SL_WHY_ELIGIBLE, started_us);
+		reply(p, &a, SL_WHY_ELIGIBLE);
 }

@@ -80,13 +80,11 @@ static bool is_ahead(uint32_t a, uint32_t b)
 static int look(struct sl_broker *b, const struct sl_linger_pair *pair)
 {
 	struct sl_packet_request *q = sl_packet_request(b->packet);
-	int r;
 
 	*q = (struct sl_packet_request){ .op = SL_PACKET_OP_LOOK, .conn_id = pair->conn_id };
 	memcpy(q->cookie, pair->cookie, sizeof(q->cookie));
 	memcpy(q->key, pair->key, sizeof(q->key));
-	r = sl_packet_run(b->packet);
-	return r < 0 ? r : (int)q->result;
+	return sl_broker_run(b);
 }
 
 /*

@@ -174,7 +174,7 @@ static void correct(struct sl_broker *b, const struct sl_packet_key *key,
 					 .conn_id = entry->conn_id,
 					 .ifindex = { to_client, to_backend },
 					 .key = { *key, partner } };
-	if (sl_packet_run(b->packet) == 0 && q->result == SL_PACKET_DONE)
+	if (sl_broker_run(b) == SL_PACKET_DONE)
 		sl_log_conn(SL_LOG_DEBUG, entry->conn_id,
 			    "packet: the route has changed, leaving through %u and %u", to_backend,
 			    to_client);

@@ -33,19 +33,24 @@ bool sl_broker_is_on(const struct sl_broker *b)
 	return b->packet && sl_broker_policy(b) && !sl_broker_policy(b)->is_off;
 }
 
+int sl_broker_run(struct sl_broker *b)
+{
+	int r = sl_packet_run(b->packet);
+
+	return r < 0 ? r : (int)sl_packet_request(b->packet)->result;
+}
+
 int sl_broker_order(struct sl_broker *b, enum sl_packet_op op, uint64_t conn_id,
 		    const struct sl_packet_key key[2])
 {
 	struct sl_packet_request *q;
-	int r;
 
 	if (!b->packet)
 		return -ENODEV;
 	q = sl_packet_request(b->packet);
 	*q = (struct sl_packet_request){ .op = op, .conn_id = conn_id };
 	memcpy(q->key, key, sizeof(q->key));
-	r = sl_packet_run(b->packet);
-	return r < 0 ? r : (int)q->result;
+	return sl_broker_run(b);
 }
 
 bool sl_broker_may_warn(struct sl_broker *b)

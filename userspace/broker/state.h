@@ -27,9 +27,6 @@
  * watch.c (interfaces), routes.c, conntrack.c. One thread, one loop.
  */
 
-/* Of configurations; connections outlive theirs. */
-#define SL_BROKER_GENERATIONS 8
-
 struct sl_flush {
 	enum { SL_FLUSH_NONE = 0, SL_FLUSH_KILLING, SL_FLUSH_WAITING, SL_FLUSH_REMOVING } stage;
 	size_t bucket; /* the next one of the table */
@@ -94,9 +91,11 @@ void sl_broker_check(struct sl_broker *b);
 bool sl_broker_may_warn(struct sl_broker *b);
 
 /*
- * One order to the control program about the flow of `key`: enum sl_packet_result, or -errno of the
- * run. The answer stays in the request until the next order.
+ * Runs the control program on the request as it is filled in: enum sl_packet_result, or -errno of
+ * the run. The answer stays in the request until the next one.
  */
+int sl_broker_run(struct sl_broker *b);
+/* The same with no more than an order about the flow of `key`; -ENODEV: off. */
 int sl_broker_order(struct sl_broker *b, enum sl_packet_op op, uint64_t conn_id,
 		    const struct sl_packet_key key[2]);
 

@@ -84,6 +84,7 @@ static bool is_sane(const struct sl_packet_flow *entry)
 static void meet(struct sl_broker *b, const struct sl_packet_key *key,
 		 const struct sl_packet_flow *entry)
 {
+	const struct sl_kflow_half *other;
 	struct sl_kflow *f;
 
 	if (!is_sane(entry)) {
@@ -102,7 +103,8 @@ static void meet(struct sl_broker *b, const struct sl_packet_key *key,
 		return;
 	}
 	sl_flow_note(f, entry, b->sweep.round);
-	if (sl_flow_both_here(f) && f->half[1 - entry->from].round == b->sweep.round)
+	other = &f->half[1 - entry->from];
+	if (other->is_here && other->round == b->sweep.round)
 		sl_life_judge(f);
 }
 

@@ -38,6 +38,9 @@ enum sl_broker_type {
 	SL_BROKER_TYPE_COUNT_,
 };
 
+/* Configurations that a broker remembers, because connections outlive theirs. */
+#define SL_BROKER_GENERATIONS 8
+
 struct sl_broker_handover {
 	uint64_t generation; /* whose route it is */
 	uint32_t route;      /* index among that configuration's routes */
@@ -55,7 +58,6 @@ struct sl_broker_result {
 		       */
 	uint32_t is_final;  /* asking again for this connection is pointless */
 	uint32_t has_holes; /* not quiet, and segments are missing: do not freeze now */
-	uint32_t took_us;   /* in the broker */
 };
 
 /* The key of the client's direction, as in bpf/abi.h. */

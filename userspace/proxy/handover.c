@@ -16,10 +16,6 @@
 #include "proxy/packet.h"
 #include "proxy/worker.h"
 
-#ifndef SO_ATTACH_BPF
-#define SO_ATTACH_BPF 50
-#endif
-
 #define BUCKETS 4096
 /* Connections lately over, of which a new broker may tell. */
 #define OVER 8192
@@ -35,8 +31,6 @@ static const uint8_t freeze_ms[] = { 20, 30, 40, 60, 100, 150 };
 /* No answer: the broker hangs. */
 #define ANSWER_MS 10000
 #define BUSY_MS 2
-/* Configurations that a broker remembers (SL_BROKER_GENERATIONS). */
-#define REMEMBERED 8
 #define RETRY_MS 1000
 #define RETRY_MAX_MS 64000
 
@@ -252,7 +246,7 @@ static const struct sl_gen_route *find_route(const struct sl_handover *h,
 	const struct sl_gen_route *route;
 
 	if (!h->goes_by_newest && c->gen->number >= c->worker->handovers->known_from &&
-	    newest->number - c->gen->number < REMEMBERED) {
+	    newest->number - c->gen->number < SL_BROKER_GENERATIONS) {
 		*ret = c->gen;
 		return c->route;
 	}
