@@ -6,6 +6,8 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "io/sock.h"
+
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71 /* linux/socket.h, 5.14 */
 #endif
@@ -100,22 +102,6 @@ static int get_tcp(int fd, struct sl_tcp_facts *ret)
 	return 0;
 }
 
-/* Read here, never taken from a request. -ENOTCONN: reset in the meantime. */
-static int get_names(int fd, struct sl_addr *local, struct sl_addr *peer)
-{
-	struct sockaddr_storage ss = { 0 };
-	socklen_t len = sizeof(ss);
-
-	if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0)
-		return -errno;
-	sl_addr_set(local, (struct sockaddr *)&ss);
-	len = sizeof(ss);
-	if (getpeername(fd, (struct sockaddr *)&ss, &len) < 0)
-		return -errno;
-	sl_addr_set(peer, (struct sockaddr *)&ss);
-	return 0;
-}
-
 enum sl_engine_reason sl_validate_sock(const struct sl_validator *v, int fd,
 				       struct sl_sock_facts *ret)
 {
@@ -130,7 +116,8 @@ enum sl_engine_reason sl_validate_sock(const struct sl_validator *v, int fd,
 		return SL_WHY_NEEDS_TLS;
 	if (get_cookie(fd, SO_COOKIE, &s.cookie) < 0)
 		return SL_WHY_NO_PRIVILEGE;
-	if (get_names(fd, &s.local, &s.peer) < 0)
+	/* Read here, never taken from a request. */
+	if (sl_sock_local(fd, &s.local) < 0 || sl_sock_peer(fd, &s.peer) < 0)
 		return SL_WHY_HALF_CLOSED;
 	s.tcp.is_ipv6 = sl_addr_family(&s.local) == AF_INET6;
 	*ret = s;

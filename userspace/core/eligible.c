@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "core/eligible.h"
 
-/* What stands before the payload of a full segment whose options are counted in the MSS. */
-#define HEADERS_V4 40
-#define HEADERS_V6 60
+uint32_t sl_packet_headers(bool is_ipv6)
+{
+	return is_ipv6 ? 60 : 40;
+}
 
 /*
  * A peer sends segments of up to `advmss` octets, options included (RFC 6691), and they leave
@@ -11,7 +12,7 @@
  */
 static bool fits(const struct sl_tcp_facts *from, const struct sl_tcp_facts *to)
 {
-	uint32_t headers = from->is_ipv6 ? HEADERS_V6 : HEADERS_V4;
+	uint32_t headers = sl_packet_headers(from->is_ipv6);
 
 	return to->pmtu >= headers && from->advmss <= to->pmtu - headers;
 }

@@ -21,6 +21,9 @@ struct sl_tcp_facts {
 	uint32_t pmtu;      /* of the path to the peer */
 };
 
+/* Octets of IP and TCP before what the segment size (RFC 6691) counts: options and payload. */
+uint32_t sl_packet_headers(bool is_ipv6);
+
 /*
  * Whether the packets of the two connections can be rewritten into each other:
  * SL_WHY_ELIGIBLE, or why not. Each side must be allowed no longer segment than the path to the

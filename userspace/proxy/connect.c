@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "core/proxy_header.h"
+#include "io/sock.h"
 #include "proxy/conn.h"
 #include "proxy/handover.h"
 #include "proxy/listener.h"
@@ -145,12 +146,8 @@ static int connect_from_own_port(struct sl_worker *w, int fd, const struct sl_ad
 /* What the client connected to: the PROXY header's word, or the socket's. */
 static void find_local(struct sl_conn *c)
 {
-	struct sockaddr_storage local;
-	socklen_t len = sizeof(local);
-
-	if (sl_addr_family(&c->local) == AF_UNSPEC &&
-	    getsockname(c->side[SL_CLIENT].io.fd, (struct sockaddr *)&local, &len) == 0)
-		sl_addr_set(&c->local, (const struct sockaddr *)&local);
+	if (sl_addr_family(&c->local) == AF_UNSPEC)
+		(void)sl_sock_local(c->side[SL_CLIENT].io.fd, &c->local); /* stays unknown */
 }
 
 static size_t write_header(struct sl_conn *c, uint8_t buf[SL_PH_OUT_MAX])

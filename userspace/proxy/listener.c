@@ -8,6 +8,7 @@
 
 #include "base/count.h"
 #include "base/log.h"
+#include "io/sock.h"
 #include "proxy/conn.h"
 #include "proxy/worker.h"
 
@@ -144,17 +145,14 @@ static bool is_transient(int err)
 static uint16_t where_to(const struct sl_listener *l, int fd, struct sl_addr *ret_local)
 {
 	const struct sl_proxy_listener *conf = &l->socket->conf;
-	struct sockaddr_storage local;
-	socklen_t len = sizeof(local);
 
 	*ret_local = conf->ip;
 	if (conf->from == conf->to &&
 	    ((sl_addr_family(&conf->ip) != AF_UNSPEC && !sl_addr_is_any(&conf->ip)) ||
 	     !sl_generation_needs_ip(l->worker->gen, conf->from)))
 		return conf->from;
-	if (getsockname(fd, (struct sockaddr *)&local, &len) < 0)
+	if (sl_sock_local(fd, ret_local) < 0)
 		return 0; /* matches no route */
-	sl_addr_set(ret_local, (const struct sockaddr *)&local);
 	return sl_addr_port(ret_local);
 }
 

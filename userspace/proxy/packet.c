@@ -4,10 +4,10 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "base/count.h"
 #include "base/log.h"
+#include "io/sock.h"
 #include "proxy/conn.h"
 #include "proxy/engine.h"
 #include "proxy/handover.h"
@@ -206,29 +206,18 @@ void sl_packet_forget(struct sl_conn *c, struct sl_packet_record *p)
 
 /* ---- into the kernel ---- */
 
-static int name_of(int fd, int (*get)(int, struct sockaddr *, socklen_t *), struct sl_addr *ret)
-{
-	struct sockaddr_storage ss;
-	socklen_t len = sizeof(ss);
-
-	if (get(fd, (struct sockaddr *)&ss, &len) < 0)
-		return -errno;
-	sl_addr_set(ret, (const struct sockaddr *)&ss);
-	return 0;
-}
-
 int sl_packet_name(const struct sl_conn *c, struct sl_broker_flow *ret)
 {
 	int client = c->side[SL_CLIENT].io.fd;
 	int backend = c->side[SL_BACKEND].io.fd;
-	int r = name_of(client, getpeername, &ret->client);
+	int r = sl_sock_peer(client, &ret->client);
 
 	if (r == 0)
-		r = name_of(client, getsockname, &ret->front);
+		r = sl_sock_local(client, &ret->front);
 	if (r == 0)
-		r = name_of(backend, getsockname, &ret->back);
+		r = sl_sock_local(backend, &ret->back);
 	if (r == 0)
-		r = name_of(backend, getpeername, &ret->backend);
+		r = sl_sock_peer(backend, &ret->backend);
 	return r;
 }
 

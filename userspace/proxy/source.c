@@ -3,13 +3,14 @@
 
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/ip.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "base/siphash.h"
+#include "core/eligible.h"
+#include "io/sock.h"
 #include "proxy/conn.h"
 #include "proxy/handover.h"
 #include "proxy/listener.h"
@@ -73,27 +74,20 @@ static uint32_t mtu_of(int fd, sa_family_t family)
 static bool ask_kernel(struct source *s)
 {
 	_cleanup_fd_ int fd = socket(sl_addr_family(&s->to), SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	struct sockaddr_storage from;
-	socklen_t len = sizeof(from);
 
 	if (fd < 0 || connect(fd, &s->to.sa, sl_addr_len(&s->to)) < 0 ||
-	    getsockname(fd, (struct sockaddr *)&from, &len) < 0)
+	    sl_sock_local(fd, &s->from) < 0)
 		return false;
-	sl_addr_set(&s->from, (const struct sockaddr *)&from);
 	s->mtu = mtu_of(fd, sl_addr_family(&s->to));
 	return true;
-}
-
-static uint32_t headers(sa_family_t family)
-{
-	return (family == AF_INET ? sizeof(struct iphdr) : 40) + sizeof(struct tcphdr);
 }
 
 uint32_t sl_source_mss(const struct sl_addr *to)
 {
 	struct source s = { .to = *to };
 
-	return ask_kernel(&s) && s.mtu ? s.mtu - headers(sl_addr_family(to)) : 0;
+	return ask_kernel(&s) && s.mtu ? s.mtu - sl_packet_headers(sl_addr_family(to) == AF_INET6)
+				       : 0;
 }
 
 static struct source *find(struct sl_worker *w, const struct sl_addr *to)
@@ -174,16 +168,16 @@ static uint32_t client_mtu(const struct sl_conn *c)
  */
 static void fit_segments(struct sl_conn *c, int fd, const struct source *s)
 {
-	sa_family_t family = sl_addr_family(&s->to);
+	uint32_t headers = sl_packet_headers(sl_addr_family(&s->to) == AF_INET6);
 	uint32_t mtu = client_mtu(c);
-	int mss = (int)(mtu - headers(family));
+	int mss = (int)(mtu - headers);
 
 	if (mtu == 0 || s->mtu == 0)
 		return;
 	if (mtu < s->mtu)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &mss, sizeof(mss));
 	else if (s->mtu < mtu)
-		sl_listener_clamp(c->worker, c->port, s->mtu - headers(family));
+		sl_listener_clamp(c->worker, c->port, s->mtu - headers);
 }
 
 bool sl_source_bind(struct sl_conn *c, int fd)
