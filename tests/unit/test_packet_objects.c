@@ -1563,7 +1563,7 @@ static void test_port_lists(void **state)
 			fail_msg("%s: %d", rows[i].why, r);
 		if (r < 0)
 			continue;
-		sl_ports_format(&ports, &s);
+		sl_packet_ports_format(&ports, &s);
 		assert_string_equal(sl_str_text(&s), rows[i].want);
 	}
 }

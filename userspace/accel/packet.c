@@ -395,7 +395,7 @@ static int write_meta(struct sl_packet *p, const struct sl_packet_options *optio
 		.max_flows = max_entries(p->maps[SL_MAP_FLOWS]) / 2,
 		.port_from = options->port_from,
 		.port_to = options->port_to,
-		.ports_added = !sl_ports_is_empty(&o->added),
+		.ports_added = !sl_packet_ports_is_empty(&o->added),
 		.last_route_id = o->is_fit ? o->meta.last_route_id : 0,
 		.owner_pid = (uint32_t)getpid(),
 		.version = SL_VERSION,

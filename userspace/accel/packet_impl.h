@@ -155,9 +155,10 @@ void sl_packet_free_names(struct sl_packet_names *names);
 
 /* "1,5-7\n", as the kernel writes it. -EINVAL: something else. */
 SL_MUST_CHECK int sl_packet_ports_parse(const char *text, size_t n, struct sl_packet_ports *ret);
-void sl_ports_format(const struct sl_packet_ports *ports, struct sl_str *ret);
-void sl_ports_set(struct sl_packet_ports *ports, uint16_t from, uint16_t to, bool is_reserved);
-bool sl_ports_is_empty(const struct sl_packet_ports *ports);
+void sl_packet_ports_format(const struct sl_packet_ports *ports, struct sl_str *ret);
+void sl_packet_ports_set(struct sl_packet_ports *ports, uint16_t from, uint16_t to,
+			 bool is_reserved);
+bool sl_packet_ports_is_empty(const struct sl_packet_ports *ports);
 /* Takes those of `ports` out of the reserved ones. */
 SL_MUST_CHECK int sl_packet_free_ports(const struct sl_packet_ports *ports);
 

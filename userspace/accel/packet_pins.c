@@ -343,7 +343,7 @@ void sl_packet_read_pinned_ports(const char *dir, const struct sl_packet_meta *m
 	    info.value_size == sizeof(*ret) && bpf_map_lookup_elem(fd, &zero, ret) == 0)
 		return;
 	if (meta->ports_added)
-		sl_ports_set(ret, meta->port_from, meta->port_to, true);
+		sl_packet_ports_set(ret, meta->port_from, meta->port_to, true);
 }
 
 /* ---- the end ---- */
@@ -394,10 +394,10 @@ static int remove_ports(const char *dir, struct sl_str *report)
 
 	(void)sl_packet_read_pinned_meta(dir, &meta);
 	sl_packet_read_pinned_ports(dir, &meta, &ports);
-	if (sl_ports_is_empty(&ports))
+	if (sl_packet_ports_is_empty(&ports))
 		return 0;
 	r = sl_packet_free_ports(&ports);
-	sl_ports_format(&ports, &list);
+	sl_packet_ports_format(&ports, &list);
 	if (r == 0)
 		sl_str_addf(report, "ports %s are no longer reserved\n", sl_str_text(&list));
 	else

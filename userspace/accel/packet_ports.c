@@ -23,7 +23,8 @@ static bool has(const struct sl_packet_ports *ports, unsigned port)
 	return ports->bits[port / 64] >> (port % 64) & 1;
 }
 
-void sl_ports_set(struct sl_packet_ports *ports, uint16_t from, uint16_t to, bool is_reserved)
+void sl_packet_ports_set(struct sl_packet_ports *ports, uint16_t from, uint16_t to,
+			 bool is_reserved)
 {
 	for (unsigned port = from; port <= to; port++) {
 		uint64_t bit = UINT64_C(1) << (port % 64);
@@ -35,7 +36,7 @@ void sl_ports_set(struct sl_packet_ports *ports, uint16_t from, uint16_t to, boo
 	}
 }
 
-bool sl_ports_is_empty(const struct sl_packet_ports *ports)
+bool sl_packet_ports_is_empty(const struct sl_packet_ports *ports)
 {
 	for (size_t i = 0; i < SL_ARRAY_LEN(ports->bits); i++)
 		if (ports->bits[i])
@@ -68,7 +69,7 @@ static int parse_range(const char *text, size_t n, struct sl_packet_ports *ports
 	to = from;
 	if (dash && sl_num_parsen(dash + 1, n - n_from - 1, from, UINT16_MAX, &to) < 0)
 		return -EINVAL;
-	sl_ports_set(ports, (uint16_t)from, (uint16_t)to, true);
+	sl_packet_ports_set(ports, (uint16_t)from, (uint16_t)to, true);
 	return 0;
 }
 
@@ -95,7 +96,7 @@ int sl_packet_ports_parse(const char *text, size_t n, struct sl_packet_ports *re
 	return 0;
 }
 
-void sl_ports_format(const struct sl_packet_ports *ports, struct sl_str *ret)
+void sl_packet_ports_format(const struct sl_packet_ports *ports, struct sl_str *ret)
 {
 	const char *comma = "";
 
@@ -144,7 +145,7 @@ static int write_ports(const struct sl_packet_ports *ports)
 
 	if (fd < 0)
 		return -errno;
-	sl_ports_format(ports, &s);
+	sl_packet_ports_format(ports, &s);
 	sl_str_addc(&s, '\n');
 	if (s.oom)
 		return -ENOMEM;
@@ -191,7 +192,7 @@ static int set_added(struct sl_packet *p, const struct sl_packet_ports *added, u
 		return r;
 	if (bpf_map_update_elem(p->maps[SL_MAP_PORTS], &zero, added, BPF_ANY) < 0)
 		return -errno;
-	meta.ports_added = !sl_ports_is_empty(added);
+	meta.ports_added = !sl_packet_ports_is_empty(added);
 	meta.port_from = from;
 	meta.port_to = to;
 	return sl_packet_set_meta(p, &meta);
@@ -216,13 +217,13 @@ int sl_packet_reserve_ports(struct sl_packet *p, uint16_t from, uint16_t to)
 		r = read_ports(&now);
 	if (r < 0)
 		return r;
-	sl_ports_set(&missing, from, to, true);
+	sl_packet_ports_set(&missing, from, to, true);
 	take_out(&missing, &now);
 	added = old;
 	add(&added, &missing);
 	add(&now, &missing);
 	r = set_added(p, &added, from, to);
-	if (r < 0 || sl_ports_is_empty(&missing))
+	if (r < 0 || sl_packet_ports_is_empty(&missing))
 		return r;
 	r = write_ports(&now);
 	if (r < 0 && set_added(p, &old, from, to) < 0)
@@ -243,8 +244,8 @@ int sl_packet_release_ports(struct sl_packet *p)
 	if (r < 0)
 		return r;
 	old = added;
-	sl_ports_set(&old, meta.port_from, meta.port_to, false);
-	if (sl_ports_is_empty(&old))
+	sl_packet_ports_set(&old, meta.port_from, meta.port_to, false);
+	if (sl_packet_ports_is_empty(&old))
 		return 0;
 	r = sl_packet_free_ports(&old);
 	if (r < 0)
