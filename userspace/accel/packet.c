@@ -140,15 +140,6 @@ static int look_at_pins(const struct sl_packet *p, struct pinned *o, struct sl_p
 	return 0;
 }
 
-static bool has_partner(int flows_fd, const struct sl_packet_flow *flow)
-{
-	struct sl_packet_key key;
-	struct sl_packet_flow partner;
-
-	sl_packet_partner(flow, &key);
-	return sl_packet_read_flow(flows_fd, &key, &partner) == 0;
-}
-
 #define BATCH 512
 
 struct flow_batch {
@@ -156,14 +147,13 @@ struct flow_batch {
 	struct sl_packet_flow flows[BATCH];
 };
 
-/* The pairs, and the routes that are in use. */
-static int count_flows(struct pinned *o, struct sl_packet_found *found, size_t *ret_entries)
+/* The routes that are in use, and by how many entries. */
+static int find_routes(struct pinned *o, size_t *ret_entries)
 {
 	_cleanup_free_ struct flow_batch *b = malloc(sizeof(*b));
 	int fd = o->fds[SL_MAP_FLOWS];
 	struct sl_packet_cursor cursor = { 0 };
 	size_t n_entries = 0;
-	uint32_t n_pairs = 0;
 	int r = 0;
 
 	if (!b)
@@ -175,8 +165,6 @@ static int count_flows(struct pinned *o, struct sl_packet_found *found, size_t *
 		for (size_t i = 0; r >= 0 && i < n; i++) {
 			int r_used = sl_packet_add_used(&o->routes, b->flows[i].route_id);
 
-			n_pairs += b->flows[i].from == SL_PACKET_CLIENT &&
-				   has_partner(fd, &b->flows[i]);
 			if (r_used < 0)
 				r = r_used;
 		}
@@ -184,7 +172,6 @@ static int count_flows(struct pinned *o, struct sl_packet_found *found, size_t *
 	}
 	if (r < 0)
 		return r;
-	found->n_flows = n_pairs;
 	*ret_entries = n_entries;
 	return 0;
 }
@@ -227,7 +214,7 @@ static int adopt(struct sl_packet *p, const struct sl_packet_options *options, s
 	uint32_t n_max = max_entries(o->fds[SL_MAP_FLOWS]) / 2;
 	size_t n_strays = sl_packet_count_strays(p->dir, sl_packet_map_id(o->fds[SL_MAP_FLOWS]));
 	size_t n_entries = 0;
-	int r = count_flows(o, found, &n_entries);
+	int r = find_routes(o, &n_entries);
 
 	if (n_strays > 0)
 		say(found, "%zu attached program%s used another map", n_strays,

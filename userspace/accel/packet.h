@@ -39,7 +39,6 @@ struct sl_packet_options {
 /* What was found pinned. */
 struct sl_packet_found {
 	bool is_adopted;    /* maps of an earlier daemon are in use */
-	uint32_t n_flows;   /* pairs among them */
 	uint32_t n_dropped; /* entries given up */
 	char why[160]; /* why maps or entries were dropped, or max_flows differs; "": nothing to say
 			*/
