@@ -301,7 +301,8 @@ void sl_broker_client_connect(struct sl_broker_client *cl, int fd)
 		return;
 	r = sl_io_start(cl->loop, &cl->io, fd, SL_IO_IN, on_ready);
 	if (r < 0) {
-		(void)sl_err(r, "broker: watching the channel; connections stay with the proxy");
+		(void)sl_err(r,
+			     "broker: cannot watch its channel, connections stay with the proxy");
 		return;
 	}
 	cl->fd = SL_TAKE_FD(owned);

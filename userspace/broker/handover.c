@@ -159,7 +159,8 @@ static int run(const struct attempt *a)
 	int r = sl_broker_run(a->b);
 
 	if (r < 0 && sl_broker_may_warn(a->b))
-		(void)sl_warn(r, "packet: the control program cannot be run");
+		sl_log_conn(SL_LOG_WARN, a->msg->conn_id,
+			    "packet: the control program cannot be run: %s", strerror(-r));
 	return r;
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "broker/state.h"
@@ -82,7 +83,8 @@ void sl_life_kill(struct sl_kflow *f, enum sl_broker_end how)
 	/* Nothing is forwarded from now on: what its owner is told at the end of the turn. */
 	(void)read_entries(f);
 	if (r < 0 && sl_broker_may_warn(f->broker))
-		(void)sl_warn(r, "packet: cannot reset a flow, trying again");
+		sl_log_conn(SL_LOG_WARN, f->conn_id,
+			    "packet: cannot reset the flow, trying again: %s", strerror(-r));
 	f->kill_step = 0;
 	sl_timer_start(f->broker->loop, &f->timer,
 		       sl_loop_now_ms(f->broker->loop) + kill_again_ms[0], on_kill_timer);
@@ -120,7 +122,9 @@ void sl_life_remove(struct sl_kflow *f)
 
 	if (r < 0) {
 		if (sl_broker_may_warn(f->broker))
-			(void)sl_warn(r, "packet: cannot remove a flow that is over, trying again");
+			sl_log_conn(SL_LOG_WARN, f->conn_id,
+				    "packet: cannot remove the flow, trying again: %s",
+				    strerror(-r));
 		return;
 	}
 	sl_life_gone(f, f->how);

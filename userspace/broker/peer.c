@@ -25,7 +25,7 @@ static int send_now(struct sl_peer *p, const struct sl_broker_msg *msg, const in
 
 	p->is_blocked = r == -EAGAIN;
 	if (r < 0 && r != -EAGAIN && r != -EPIPE)
-		(void)sl_warn(r, "packet: cannot answer a proxy");
+		(void)sl_warn(r, "packet: cannot answer worker %u of a proxy", p->worker);
 	return r == -EAGAIN ? r : 0; /* one that is gone needs no answer; reading finds that out */
 }
 

@@ -235,7 +235,8 @@ static void on_change(struct sl_io *io, uint32_t events)
 	for (int i = 0; i < PER_TURN && n >= 0; i++)
 		n = recv(io->fd, buf, sizeof(buf), MSG_DONTWAIT | MSG_TRUNC);
 	if (n < 0 && errno != EAGAIN && errno != ENOBUFS && errno != EINTR) {
-		(void)sl_warn(-errno, "packet: cannot follow changes of routes any more");
+		(void)sl_warn(-errno, "packet: cannot follow changes of routes any more, flows "
+				      "stay on the devices they have");
 		sl_io_stop(io);
 	}
 	settle_later(b);

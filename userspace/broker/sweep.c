@@ -276,5 +276,6 @@ void sl_sweep_events(struct sl_broker *b)
 	int n = sl_packet_events(b->packet, EVENTS, on_event, b);
 
 	if (n < 0)
-		(void)sl_warn(n, "packet: cannot read the events");
+		(void)sl_warn(n,
+			      "packet: cannot read `events`, ends of flows are found by the walk");
 }
