@@ -487,7 +487,7 @@ static int try(struct sl_nft_table *t, struct sl_nft_ruleset **wanted, struct sl
 {
 	struct apply a = { .t = t, .wanted = *wanted, .report = report };
 	unsigned n_batches = report->n_batches;
-	bool is_replaced, is_changed, is_disturbed, had_none;
+	bool is_replaced, is_changed, is_disturbed = false, had_none;
 	int r = refresh(t);
 
 	if (r == 0)

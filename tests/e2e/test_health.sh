@@ -42,6 +42,8 @@ wait_for listening backend 8101
 wait_for listening backend 8102
 wait_for listening backend 8103
 
+# Resets that meet a socket: one whose end both sides have acknowledged draws a reset, too, when the
+# last acknowledgement comes twice, and only TIME_WAIT sees it.
 in_ns backend nft -f - <<-RULES
 	table inet watch {
 		counter syns { }
@@ -49,7 +51,7 @@ in_ns backend nft -f - <<-RULES
 		chain in {
 			type filter hook prerouting priority -300;
 			tcp dport 8009 tcp flags & (syn | ack) == syn counter name syns
-			ip saddr $PROXY_BACK_IP tcp flags & rst == rst counter name resets
+			ip saddr $PROXY_BACK_IP tcp flags & rst == rst socket mark 0 counter name resets
 		}
 	}
 RULES
@@ -206,6 +208,13 @@ assert_match "why" "$(detail tls 8101 .last_error)" '^TLS handshake: '
 # Before servers are killed with bytes of theirs on the way.
 say "no backend has seen a reset of ours, neither of checks nor of connections"
 assert_eq "resets" "$(counted resets)" 0
+in_ns proxy /usr/bin/python3 - "$T" 8001 <<-'RESET'
+	import socket, struct, sys
+	with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as s:
+	    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+RESET
+is_counted() { [ "$(counted resets)" = 1 ]; }
+wait_for is_counted # so the count can tell
 
 say "a flapping target costs one connect per check"
 began=$(now_ms)

@@ -16,16 +16,11 @@
 #include "base/str.h"
 #include "core/health.h"
 #include "core/proxy_header.h"
+#include "io/parting.h"
 #include "tls/client.h"
 
 /* Checks at the same time; others wait their turn. Each has one socket. */
 #define MAX_BUSY 256
-/*
- * A socket is closed after the other side has closed its own, so that bytes we do not read are
- * not answered with RST: at most for so long, and for so many bytes.
- */
-#define LINGER_MS 1000
-#define LINGER_BYTES (256u << 10)
 
 /* In the order they are passed; what a check does not need is skipped. */
 enum stage {
@@ -35,7 +30,7 @@ enum stage {
 	STAGE_HANDSHAKING,
 	STAGE_SENDING,
 	STAGE_READING,
-	STAGE_LINGERING, /* the result is known */
+	STAGE_DONE, /* the result is known */
 };
 
 static const char *const stage_names[] = {
@@ -56,7 +51,7 @@ struct sl_check {
 	const struct sl_conf_target *conf;
 	bool is_stale; /* mark of sl_checks_use() */
 	enum stage stage;
-	struct sl_timer timer; /* next check, deadline of this one, end of lingering */
+	struct sl_timer timer; /* next check, deadline of this one */
 	uint64_t next_ms;      /* when the next check is due */
 	struct sl_task end;
 
@@ -71,7 +66,6 @@ struct sl_check {
 	size_t sent;
 	char answer[16]; /* more than the decision needs */
 	size_t n_answer;
-	size_t n_drained;
 	char why[64]; /* it failed, beside the stage; "": nothing more than an errno */
 };
 
@@ -82,7 +76,8 @@ struct sl_checks {
 	struct sl_list waiting;
 	size_t n_busy;
 	struct sl_task admit;
-	struct sl_tls_client *tls; /* made when first needed */
+	struct sl_parting *parting; /* owned: the sockets of checks that are done */
+	struct sl_tls_client *tls;  /* made when first needed */
 	struct sl_rand rand;
 	struct sl_log_limit log;
 };
@@ -143,47 +138,17 @@ static void rest_until_next(struct sl_check *k)
 
 /* ---- the end of a check ---- */
 
-/* True when there is nothing more to wait for. */
-static bool drain(struct sl_check *k)
+/* The target may have more to say; the next check does not wait for that. */
+static void part(struct sl_check *k)
 {
-	char buf[4096];
-	ssize_t n;
-
-	while (k->n_drained < LINGER_BYTES) {
-		n = recv(k->io.fd, buf, sizeof(buf), MSG_DONTWAIT);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n == 0 || errno != EAGAIN;
-		k->n_drained += (size_t)n;
-	}
-	return true;
-}
-
-static void on_linger_end(struct sl_timer *timer)
-{
-	rest_until_next(SL_CONTAINER_OF(timer, struct sl_check, timer));
-}
-
-static void say_end(struct sl_check *k)
-{
+	if (k->io.fd < 0)
+		return;
 	if (k->tls)
 		sl_tls_say_end(k->tls);
 	sl_tls_conn_free(SL_TAKE_PTR(k->tls));
-	(void)shutdown(k->io.fd, SHUT_WR); /* fails where there is no connection */
-}
-
-static void linger(struct sl_check *k)
-{
-	uint64_t end_ms = now(k) + LINGER_MS;
-
-	say_end(k);
-	k->stage = STAGE_LINGERING;
-	if (drain(k) || sl_io_change(&k->io, SL_IO_IN) < 0)
-		rest_until_next(k);
-	else
-		sl_timer_start(k->owner->loop, &k->timer, end_ms < k->next_ms ? end_ms : k->next_ms,
-			       on_linger_end);
+	sl_io_stop(&k->io);
+	sl_parting_take(k->owner->parting, k->io.fd);
+	k->io.fd = -1;
 }
 
 static void log_change(const struct sl_check *k, enum sl_health_change change)
@@ -223,16 +188,16 @@ static void record(struct sl_check *k, bool ok)
 static void succeed(struct sl_check *k)
 {
 	record(k, true);
-	linger(k);
+	part(k);
+	rest_until_next(k);
 }
 
 static void fail(struct sl_check *k)
 {
 	record(k, false);
-	if (k->stage == STAGE_CONNECTING)
-		rest_until_next(k);
-	else
-		linger(k);
+	if (k->stage != STAGE_CONNECTING)
+		part(k);
+	rest_until_next(k);
 }
 
 /* Our own trouble says nothing about the target. */
@@ -411,7 +376,7 @@ static int step(struct sl_check *k)
 		return read_answer(k);
 	case STAGE_IDLE:
 	case STAGE_WAITING:
-	case STAGE_LINGERING:
+	case STAGE_DONE:
 		break;
 	}
 	return -EINVAL;
@@ -422,8 +387,8 @@ static enum stage stage_after(const struct sl_check *k)
 	if (k->stage == STAGE_CONNECTING && k->wants_tls)
 		return STAGE_HANDSHAKING;
 	if (k->stage < STAGE_SENDING)
-		return k->request.len ? STAGE_SENDING : STAGE_LINGERING;
-	return k->stage == STAGE_SENDING ? STAGE_READING : STAGE_LINGERING;
+		return k->request.len ? STAGE_SENDING : STAGE_DONE;
+	return k->stage == STAGE_SENDING ? STAGE_READING : STAGE_DONE;
 }
 
 static void advance(struct sl_check *k)
@@ -433,7 +398,7 @@ static void advance(struct sl_check *k)
 	while (r == SL_TLS_DONE) {
 		enum stage next = stage_after(k);
 
-		if (next == STAGE_LINGERING) {
+		if (next == STAGE_DONE) {
 			succeed(k);
 			return;
 		}
@@ -451,10 +416,7 @@ static void on_socket(struct sl_io *io, uint32_t events)
 	struct sl_check *k = SL_CONTAINER_OF(io, struct sl_check, io);
 
 	(void)events;
-	if (k->stage != STAGE_LINGERING)
-		advance(k);
-	else if (drain(k))
-		rest_until_next(k);
+	advance(k);
 }
 
 /* ---- its begin ---- */
@@ -487,7 +449,6 @@ static int prepare(struct sl_check *k)
 	k->timeout_ms = conf->timeout;
 	k->sent = 0;
 	k->n_answer = 0;
-	k->n_drained = 0;
 	k->why[0] = '\0';
 	build_request(k);
 	if (k->request.oom)
@@ -577,10 +538,7 @@ static void retire(struct sl_check *k)
 {
 	struct sl_target *t = k->target;
 
-	if (k->io.fd >= 0) {
-		say_end(k);
-		(void)drain(k);
-	}
+	part(k);
 	rest(k);
 	sl_list_remove(&k->node);
 	t->check = NULL;
@@ -696,8 +654,10 @@ int sl_checks_new(struct sl_loop *control, struct sl_checks **ret)
 	struct sl_checks *c = calloc(1, sizeof(*c));
 	uint64_t seed = 0;
 
-	if (!c)
+	if (!c || sl_parting_new(control, &c->parting) < 0) {
+		free(c);
 		return -ENOMEM;
+	}
 	c->loop = control;
 	sl_list_init(&c->all);
 	sl_list_init(&c->waiting);
@@ -714,6 +674,7 @@ void sl_checks_free(struct sl_checks *c)
 		return;
 	use(c, NULL);
 	sl_task_cancel(&c->admit);
+	sl_parting_free(c->parting);
 	sl_tls_client_free(c->tls);
 	free(c);
 }
