@@ -6,7 +6,7 @@
  *
  * sl_packet_tc	     ingress of every device a packet of a flow may come through
  * sl_packet_control run by the daemon: makes, ends and changes entries
- * sl_packet_freeze  on a socket: acknowledgements are heard, nothing else
+ * sl_packet_freeze  on a socket: acknowledgements and RSTs are heard, nothing else
  */
 #include "packet.h"
 #include "packet_close.h"

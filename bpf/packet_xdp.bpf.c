@@ -3,7 +3,8 @@
  * The short way for what there is most of: data and acknowledgements of established pairs,
  * before the kernel makes an skb of them. Whatever is not plain, and whatever is in doubt, goes
  * on to the TC program, which is always there as well and knows all the cases. For devices that
- * fill in checksums only (not CHECKSUM_PARTIAL from a local sender): the daemon sees to that.
+ * fill in checksums only (not CHECKSUM_PARTIAL from a local sender): XDP is not told which do, so
+ * it is attached only where it is asked for.
  * For whom a frame is, XDP is not told: a device in promiscuous mode that is flooded with frames
  * for another host of the same IP address would forward them, too.
  */
