@@ -110,13 +110,14 @@ SL_MUST_CHECK int sl_packet_look_up(const struct sl_packet *p, const struct sl_p
  * meanwhile may be missed or met twice.
  */
 struct sl_packet_cursor {
-	uint8_t opaque[40];
+	uint32_t bucket; /* of the hash table, as the kernel counts them */
+	uint32_t skip;   /* entries of it that were handed out already */
 };
 SL_MUST_CHECK int sl_packet_batch(int flows_fd, struct sl_packet_cursor *cursor, size_t n,
 				  struct sl_packet_key *keys, struct sl_packet_flow *flows,
 				  size_t *ret_n);
 
-/* A socket filter that stops payload and ends of connections from reaching a socket; borrowed. */
+/* A socket filter that stops payload, FIN and SYN from reaching a socket; borrowed. */
 int sl_packet_freeze_fd(const struct sl_packet *p);
 /*
  * For other processes: `flows`, `counters`, `routes` for reading alone; owned by the caller. Opened

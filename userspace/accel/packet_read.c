@@ -62,13 +62,6 @@ int sl_packet_route_name(int routes_fd, uint32_t id, char ret[72])
 
 /* ---- walking ---- */
 
-/* The kernel's own cursor is a number of a bucket; 0 is the start. */
-struct cursor {
-	uint32_t bucket;
-	uint32_t skip; /* entries of this bucket that were handed out already */
-};
-_Static_assert(sizeof(struct cursor) <= sizeof(struct sl_packet_cursor), "fits");
-
 #define MAX_BUCKET 65536
 
 struct batch {
@@ -115,7 +108,7 @@ static int read_whole(int fd, uint32_t bucket, struct batch *ret)
 	return r;
 }
 
-static int hand_out(int fd, struct cursor *c, size_t n, struct sl_packet_key *keys,
+static int hand_out(int fd, struct sl_packet_cursor *c, size_t n, struct sl_packet_key *keys,
 		    struct sl_packet_flow *flows, size_t *ret_n)
 {
 	struct batch b = { 0 };
@@ -136,7 +129,7 @@ static int hand_out(int fd, struct cursor *c, size_t n, struct sl_packet_key *ke
 		c->skip += (uint32_t)n;
 		return 0;
 	}
-	*c = (struct cursor){ .bucket = b.next };
+	*c = (struct sl_packet_cursor){ .bucket = b.next };
 	return b.is_last;
 }
 
@@ -144,23 +137,19 @@ int sl_packet_batch(int flows_fd, struct sl_packet_cursor *cursor, size_t n,
 		    struct sl_packet_key *keys, struct sl_packet_flow *flows, size_t *ret_n)
 {
 	struct batch b = { keys, flows, (uint32_t)n, 0, false };
-	struct cursor c;
 	int r = -ENOSPC;
 
 	if (n == 0 || n > UINT32_MAX)
 		return -EINVAL;
-	memcpy(&c, cursor->opaque, sizeof(c));
-	if (c.skip == 0)
-		r = look_up(flows_fd, c.bucket, &b);
+	if (cursor->skip == 0)
+		r = look_up(flows_fd, cursor->bucket, &b);
 	if (r == -ENOSPC) {
-		r = hand_out(flows_fd, &c, n, keys, flows, ret_n);
+		r = hand_out(flows_fd, cursor, n, keys, flows, ret_n);
 	} else if (r == 0) {
 		*ret_n = b.n;
-		c.bucket = b.next;
+		cursor->bucket = b.next;
 		r = b.is_last;
 	}
-	if (r >= 0)
-		memcpy(cursor->opaque, &c, sizeof(c));
 	return r;
 }
 

@@ -34,10 +34,10 @@ struct sl_flow_row {
 
 /* A walk over the table in slices; zeros but for `max` at its start. */
 struct sl_flows_walk {
-	size_t max; /* rows at most */
-	size_t n;   /* rows so far */
-	bool more;  /* there are others */
-	uint8_t cursor[40];
+	size_t max;         /* rows at most */
+	size_t n;           /* rows so far */
+	bool more;          /* there are others */
+	uint32_t cursor[2]; /* struct sl_packet_cursor */
 };
 
 /*
