@@ -15,7 +15,7 @@
  * has. A message of another size, type, number of descriptors, or cut short
  * by the kernel is -EBADMSG, and whoever sent it is not talked to any more.
  */
-#define SL_PROTOCOL 3
+#define SL_PROTOCOL 4
 
 /* The processes of the daemon, with --single its threads. */
 enum sl_role {
@@ -56,6 +56,8 @@ enum sl_msg_type {
 	/* to the broker, the first after OPTIONS and then any time; id: generation; fd: what
 	 * broker/policy.h packs */
 	SL_MSG_POLICY,
+	/* to the broker, right before each POLICY; fd: what broker/nat_plan.h packs */
+	SL_MSG_NAT,
 	/* to the broker; id: the proxy's serial; flag: SL_MSG_WORKER_FLAG(); fd: the other end of
 	 * BROKER */
 	SL_MSG_WORKER,

@@ -592,6 +592,7 @@ static void dispatch(struct role *role, const struct sl_msg *msg, int *fd)
 			sl_proxy_no_broker(role->proxy);
 		break;
 	case SL_MSG_POLICY:
+	case SL_MSG_NAT:
 	case SL_MSG_WORKER:
 	case SL_MSG_OPTIONS:
 	case SL_MSG_READY:
