@@ -216,7 +216,7 @@ struct sl_conf_nftables {
 /* Whether this build carries routes of `engine: nftables`; nothing else decides it. */
 static inline bool sl_conf_has_nftables(void)
 {
-	return false;
+	return true;
 }
 
 struct sl_conf_global {

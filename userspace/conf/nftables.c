@@ -121,7 +121,6 @@ static const struct unfit forbidden[] = {
 static const struct unfit ineffective[] = {
 	{ { "priority" }, "0", "its ports belong to it alone" },
 	{ { "half_open" }, "false", "the kernel's connection tracking has times of its own" },
-	{ { "keep_alive" }, "standard", "the kernel's connection tracking has times of its own" },
 	{ { "forward", "retries" }, "0", "the kernel's NAT does not try again" },
 	{ { "forward", "health", "slow_start" },
 	  "0s",
@@ -199,6 +198,13 @@ static void warn(struct sl_build *b, const struct subject *s, const struct sl_no
 			  sl_report_place(&b->report, s->engine->at, place), why);
 }
 
+/* The daemon sees how old and how silent a flow is, and can end it; the rest is the kernel's. */
+static bool is_watched(const char *timeout)
+{
+	return strcmp(timeout, "idle") == 0 || strcmp(timeout, "max_lifetime") == 0 ||
+	       strcmp(timeout, "drain") == 0;
+}
+
 /* Only of what the route says itself: `defaults` are for all engines. */
 static void warn_of_ineffective(struct sl_build *b, const struct subject *s)
 {
@@ -219,7 +225,7 @@ static void warn_of_ineffective(struct sl_build *b, const struct subject *s)
 	for (const struct sl_node *n = times && times->kind == SL_NODE_MAPPING ? times->first
 									       : NULL;
 	     n; n = n->next) {
-		if (n->key_bad || n->bad || strcmp(n->key, "drain") == 0)
+		if (n->key_bad || n->bad || is_watched(n->key))
 			continue;
 		(void)snprintf(name, sizeof(name), "timeouts.%.40s", n->key);
 		warn(b, s, n, name, "the kernel's connection tracking has times of its own");

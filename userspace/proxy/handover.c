@@ -250,7 +250,7 @@ static const struct sl_gen_route *find_route(const struct sl_handover *h,
 		*ret = c->gen;
 		return c->route;
 	}
-	route = sl_packet_find_route(newest, c->route->conf->name);
+	route = sl_generation_find_route(newest, c->route->conf->name);
 	if (!route || !sl_conf_may_packet(&newest->conf->global, route->conf) ||
 	    !has_target(route, c->target))
 		return NULL;
