@@ -350,7 +350,6 @@ static void from_begin_to_end(void **state)
 	assert_string_equal(sl_addr_format(&row->client, text), "192.0.2.1:1000");
 	assert_string_equal(sl_addr_format(&row->backend, text), "10.0.0.6:80");
 	assert_in_range(row->age_ms, 5000, 9000);
-	assert_false(row->is_udp);
 
 	f.bytes[SL_CLIENT] = 100;
 	f.bytes[SL_BACKEND] = 4000;
@@ -438,7 +437,6 @@ static void targets_are_recognized(void **state)
 	assert_int_equal(n_of_target(lab, "10.0.0.6:80"), 1);
 	assert_int_equal(n_of_target(lab, "10.0.0.5:80"), 0);
 	assert_int_equal(n_of_target(lab, "10.0.0.8"), 1);
-	assert_true(lab->row.is_udp);
 }
 
 /* Bytes that another process has counted are shown, and not counted again. */

@@ -124,7 +124,6 @@ struct sl_conn {
 	bool let_go;                  /* the next process has the flow: nothing has ended */
 
 	struct sl_nat_record *nat; /* a flow of the kernel's NAT: proxy/nat.c; else NULL */
-	bool is_udp;               /* of those alone */
 
 	uint64_t accepted_us;
 	uint64_t ended_us;   /* where the end is told of later; 0: now */

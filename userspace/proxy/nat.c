@@ -246,7 +246,6 @@ static struct sl_conn *new_conn(struct sl_nat_flows *n, const struct sl_broker_n
 	c->local = f->front;
 	c->port = sl_addr_port(&f->front);
 	c->backend = f->backend;
-	c->is_udp = f->is_udp;
 	c->accepted_us = loop_us(n, f->start_ns);
 	c->entered_us = sl_loop_now_us(n->worker->loop);
 	c->active_ms = now_ms(n);

@@ -112,7 +112,6 @@ struct sl_conn_row {
 	enum sl_conn_state state;
 	enum sl_engine_id engine;
 	enum sl_engine_reason engine_reason;
-	bool is_udp;
 	struct sl_addr client;
 	struct sl_addr client_via; /* AF_UNSPEC: the client connected itself */
 	struct sl_addr backend;    /* AF_UNSPEC: none chosen yet */
