@@ -367,6 +367,9 @@ static int serve(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_
 		return 0;
 	case SL_BROKER_FLUSH:
 		return on_flush_request(p);
+	case SL_BROKER_NAT_KILL:
+	case SL_BROKER_NAT_TARGET:
+		return 0;
 	case SL_BROKER_HELLO:
 	case SL_BROKER_RESULT:
 	case SL_BROKER_CHANGED:
@@ -374,6 +377,8 @@ static int serve(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_
 	case SL_BROKER_ADOPT:
 	case SL_BROKER_FLUSHED:
 	case SL_BROKER_STATUS:
+	case SL_BROKER_NAT_FLOW:
+	case SL_BROKER_NAT_STATUS:
 	case SL_BROKER_TYPE_COUNT_:
 		break;
 	}
