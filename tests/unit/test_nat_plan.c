@@ -278,7 +278,7 @@ static void check_sound(struct sl_nat_plan *p)
 	assert_true(strnlen(p->table, sizeof(p->table)) < sizeof(p->table));
 	for (size_t i = 0; i < p->n_routes; i++) {
 		p->routes[i].mark = (uint32_t)i + 1;
-		sl_nft_settle_targets(&p->routes[i], p->is_backup + at, NULL, NULL, settled + at);
+		sl_nft_settle_targets(&p->routes[i], p->is_backup + at, NULL, settled + at);
 		p->routes[i].targets = settled + at;
 		at += p->routes[i].n_targets;
 	}

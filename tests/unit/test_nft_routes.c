@@ -27,12 +27,13 @@ struct made {
 	struct sl_nft_ruleset *rs;     /* what the lower half makes of them */
 };
 
-static bool is_in_list(void *arg, const char *route, const char *target)
+/* `down`: " ROUTE/TARGET  ROUTE/TARGET "; NULL: none. */
+static bool is_in_list(const char *down, const char *route, const char *target)
 {
 	char both[80];
 
 	(void)snprintf(both, sizeof(both), " %s/%s ", route, target);
-	return strstr(arg, both);
+	return down && strstr(down, both);
 }
 
 static int number(struct sl_nft_routes *r, const struct sl_nft_ruleset *installed, uint32_t base)
@@ -58,9 +59,12 @@ static void settle(struct made *m, const char *down)
 	for (size_t i = 0; i < m->routes.n; i++) {
 		struct sl_nft_route *r = &m->routes.item[i];
 
+		bool is_down[8] = { 0 };
+
 		assert_ptr_equal(r->targets, m->routes.targets + at);
-		sl_nft_settle_targets(r, m->routes.is_backup + at, down ? is_in_list : NULL,
-				      (char *)(uintptr_t)down, m->settled + at);
+		for (size_t k = 0; k < r->n_targets; k++)
+			is_down[k] = is_in_list(down, r->name, r->targets[k].name);
+		sl_nft_settle_targets(r, m->routes.is_backup + at, is_down, m->settled + at);
 		r->targets = m->settled + at;
 		at += r->n_targets;
 	}
@@ -285,7 +289,7 @@ static void drained_targets_get_nothing(void **state)
 	assert_int_equal(sl_conf_build_for(&sources, true, &b.conf, &b.diags), 0);
 	assert_int_equal(sl_nft_routes_make(b.conf, NULL, &routes, &why), 0);
 	assert_int_equal(routes.n_targets, SL_ARRAY_LEN(settled));
-	sl_nft_settle_targets(&routes.item[0], routes.is_backup, NULL, NULL, settled);
+	sl_nft_settle_targets(&routes.item[0], routes.is_backup, NULL, settled);
 	routes.item[0].targets = settled;
 	assert_targets(&routes.item[0],
 		       "10.0.0.5:80=0 10.0.0.6:80=2 [2001:db8::5]:80=1 [2001:db8::6]:80=0");

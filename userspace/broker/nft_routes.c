@@ -105,13 +105,13 @@ static bool is_backup_time(const struct sl_nft_target *t, const bool *is_backup,
 }
 
 void sl_nft_settle_targets(const struct sl_nft_route *route, const bool *is_backup,
-			   sl_nft_is_down_fn is_down, void *arg, struct sl_nft_target *ret)
+			   const bool *is_down, struct sl_nft_target *ret)
 {
 	bool is_time4, is_time6;
 
 	for (size_t i = 0; i < route->n_targets; i++) {
 		ret[i] = route->targets[i];
-		ret[i].is_down = is_down && is_down(arg, route->name, ret[i].name);
+		ret[i].is_down = is_down && is_down[i];
 	}
 	is_time4 = is_backup_time(ret, is_backup, route->n_targets, AF_INET);
 	is_time6 = is_backup_time(ret, is_backup, route->n_targets, AF_INET6);

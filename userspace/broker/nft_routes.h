@@ -36,14 +36,12 @@ void sl_nft_routes_done(struct sl_nft_routes *r);
 SL_MUST_CHECK int sl_nft_routes_make(const struct sl_conf *conf, const struct sl_ip_set *deny_file,
 				     struct sl_nft_routes *ret, struct sl_str *why);
 
-/* Whether health checks have taken a target out; both texts as in the configuration. */
-typedef bool (*sl_nft_is_down_fn)(void *arg, const char *route, const char *target);
-
 /*
- * A copy of a route's targets as they count now: `is_down` NULL: none is. Backups have no
- * weight while, in their family, another target is left. `ret` has room for them.
+ * A copy of a route's targets as they count now. `is_backup` and `is_down` are of these targets;
+ * is_down NULL: none is. Backups have no weight while, in their family, another target is left.
+ * `ret` has room for them.
  */
 void sl_nft_settle_targets(const struct sl_nft_route *route, const bool *is_backup,
-			   sl_nft_is_down_fn is_down, void *arg, struct sl_nft_target *ret);
+			   const bool *is_down, struct sl_nft_target *ret);
 
 #endif
