@@ -103,9 +103,10 @@ say "what others do to their own is no business of ours"
 foreign
 was=$(repairs)
 before=$(theirs)
-sleep_until=$(($(now_ms) + 500))
 in_ns proxy nft 'add element inet theirs s { 192.0.2.99 }; delete element inet theirs s { 192.0.2.99 }'
-wait_until 3000 eval '[ "$(now_ms)" -ge "$sleep_until" ]'
+# whoever had heard of it would have repaired what came after it, too
+spoil 'delete element inet sluice to4 { 3 }'
+was=$((was + 1))
 assert_eq "repairs" "$(repairs)" "$was"
 assert_eq "their tables" "$(theirs)" "$before"
 stop_peer held || true

@@ -41,7 +41,7 @@ say "a table that another process owns"
 mkfifo "$LAB_DIR/nft.in"
 ip netns exec "$LAB-p" nft -i <"$LAB_DIR/nft.in" >/dev/null 2>&1 &
 owner=$!
-lab_pids+=($owner)
+lab_pids+=("$owner")
 exec 7>"$LAB_DIR/nft.in"
 echo 'add table inet sluice { flags owner; comment "sluice ruleset 1"; }' >&7
 if wait_until 3000 in_table 'flags owner'; then

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-3.0-or-later
+# shellcheck disable=SC2034
 # The way of a connection through the kernel's NAT: both families, masqueraded or with the client's own
 # address, ports one to one or to one, from the host itself, to the host itself, and back to the target.
 . "$(dirname "$0")/../lib/netlab.sh"
