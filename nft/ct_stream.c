@@ -496,6 +496,7 @@ int sl_ct_stream_start(const struct sl_ct_stream_conf *conf, struct sl_ct_stream
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_mutex_init(&s->request_lock, NULL);
 	r = sl_ct_table_init(&s->table, conf->max_records, &conf->timeouts);
+	s->table.last_serial = conf->first_serial;
 	if (r == 0)
 		r = open_sockets(s, ret_what);
 	if (r < 0)
@@ -567,6 +568,31 @@ void sl_ct_stream_get_counts(struct sl_ct_stream *s, struct sl_ct_stream_counts 
 	c.live = s->table.n_live;
 	(void)pthread_mutex_unlock(&s->lock);
 	*ret = c;
+}
+
+void sl_ct_stream_retell(struct sl_ct_stream *s)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	sl_ct_table_retell(&s->table);
+	signal_owner(s);
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+bool sl_ct_stream_find(struct sl_ct_stream *s, uint64_t serial, struct sl_ct_flow *ret)
+{
+	bool found;
+
+	(void)pthread_mutex_lock(&s->lock);
+	found = sl_ct_table_find(&s->table, serial, ret);
+	(void)pthread_mutex_unlock(&s->lock);
+	return found;
+}
+
+void sl_ct_stream_each(struct sl_ct_stream *s, sl_ct_flow_fn fn, void *arg)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	sl_ct_table_each(&s->table, fn, arg);
+	(void)pthread_mutex_unlock(&s->lock);
 }
 
 void sl_ct_stream_dump_soon(struct sl_ct_stream *s)

@@ -24,6 +24,7 @@ struct sl_ct_stream_conf {
 	unsigned dump_ms;   /* ends of TCP connections are told at most this and a dump late */
 	size_t rcvbuf;      /* bytes for events not yet read; 32 MiB held 44,000 flows a second */
 	struct sl_ct_timeouts timeouts;
+	uint64_t first_serial; /* of records; greater than any of an earlier stream */
 };
 
 struct sl_ct_stream_counts {
@@ -64,6 +65,12 @@ void sl_ct_stream_get_counts(struct sl_ct_stream *s, struct sl_ct_stream_counts 
 
 /* Asks for a dump now, say after a change of the rules. */
 void sl_ct_stream_dump_soon(struct sl_ct_stream *s);
+
+/* Of the table, for the owner: what is live is to be taken again; what is live. */
+void sl_ct_stream_retell(struct sl_ct_stream *s);
+bool sl_ct_stream_find(struct sl_ct_stream *s, uint64_t serial, struct sl_ct_flow *ret);
+/* `fn` must not call this stream. */
+void sl_ct_stream_each(struct sl_ct_stream *s, sl_ct_flow_fn fn, void *arg);
 
 /*
  * Delete entries; their records end as `nftables_closed` when the DESTROY comes. Waits for the

@@ -15,7 +15,8 @@ enum stage {
 };
 
 struct sl_ct_record {
-	struct sl_ct_record *next; /* in its bucket */
+	struct sl_ct_record *next;      /* in its bucket */
+	struct sl_ct_record *next_live; /* in that of its serial, while LIVE */
 	struct sl_list all;
 	struct sl_list todo;
 	struct sl_ct_flow flow;
@@ -155,6 +156,30 @@ static struct sl_ct_record *find(const struct sl_ct_table *t, const struct sl_ct
 	return r;
 }
 
+static struct sl_ct_record **live_bucket(const struct sl_ct_table *t, uint64_t serial)
+{
+	return &t->by_serial[serial & (t->n_buckets - 1)];
+}
+
+static void add_live(struct sl_ct_table *t, struct sl_ct_record *r)
+{
+	struct sl_ct_record **at = live_bucket(t, r->serial);
+
+	r->next_live = *at;
+	*at = r;
+	t->n_live++;
+}
+
+static void remove_live(struct sl_ct_table *t, struct sl_ct_record *r)
+{
+	struct sl_ct_record **at = live_bucket(t, r->serial);
+
+	while (*at != r)
+		at = &(*at)->next_live;
+	*at = r->next_live;
+	t->n_live--;
+}
+
 static void tell(struct sl_ct_table *t, struct sl_ct_record *r, unsigned what)
 {
 	if (r->tell == 0)
@@ -186,7 +211,7 @@ static struct sl_ct_record *add(struct sl_ct_table *t, const struct sl_ct_flow *
 	tell(t, r, SL_CT_TELL_NEW);
 	t->n++;
 	t->n_filed++;
-	t->n_live++;
+	add_live(t, r);
 	t->counts.opened++;
 	t->counts.adopted += r->is_adopted;
 	return r;
@@ -241,7 +266,7 @@ static void end(struct sl_ct_table *t, struct sl_ct_record *r, enum sl_reason re
 	r->reason = reason;
 	r->end_ns = end_of(t, r, now_ns);
 	tell(t, r, SL_CT_TELL_ENDED);
-	t->n_live--;
+	remove_live(t, r);
 	t->counts.ended++;
 }
 
@@ -425,11 +450,47 @@ size_t sl_ct_table_take(struct sl_ct_table *t, struct sl_ct_change *ret, size_t 
 	return i;
 }
 
+void sl_ct_table_retell(struct sl_ct_table *t)
+{
+	struct sl_list *node;
+
+	sl_list_for_each (node, &t->all) {
+		struct sl_ct_record *r = SL_CONTAINER_OF(node, struct sl_ct_record, all);
+
+		if (r->stage == LIVE)
+			tell(t, r, SL_CT_TELL_AGAIN);
+	}
+}
+
+bool sl_ct_table_find(const struct sl_ct_table *t, uint64_t serial, struct sl_ct_flow *ret)
+{
+	const struct sl_ct_record *r = *live_bucket(t, serial);
+
+	while (r && r->serial != serial)
+		r = r->next_live;
+	if (r)
+		*ret = r->flow;
+	return r;
+}
+
+void sl_ct_table_each(const struct sl_ct_table *t, sl_ct_flow_fn fn, void *arg)
+{
+	struct sl_list *node;
+
+	sl_list_for_each (node, &t->all) {
+		const struct sl_ct_record *r = SL_CONTAINER_OF(node, struct sl_ct_record, all);
+
+		if (r->stage == LIVE)
+			fn(arg, &r->flow);
+	}
+}
+
 /* ---- table ---- */
 
 int sl_ct_table_init(struct sl_ct_table *t, size_t max, const struct sl_ct_timeouts *timeouts)
 {
 	struct sl_ct_record **bucket;
+	struct sl_ct_record **by_serial;
 	size_t n = 64;
 
 	if (max == 0 || max > UINT32_MAX)
@@ -437,11 +498,17 @@ int sl_ct_table_init(struct sl_ct_table *t, size_t max, const struct sl_ct_timeo
 	while (n < max)
 		n <<= 1;
 	bucket = calloc(n, sizeof(*bucket));
-	if (!bucket)
+	by_serial = calloc(n, sizeof(*by_serial));
+	if (!bucket || !by_serial) {
+		free(bucket);
+		free(by_serial);
 		return -ENOMEM;
-	*t = (struct sl_ct_table){
-		.bucket = bucket, .n_buckets = n, .max = max, .timeouts = *timeouts
-	};
+	}
+	*t = (struct sl_ct_table){ .bucket = bucket,
+				   .by_serial = by_serial,
+				   .n_buckets = n,
+				   .max = max,
+				   .timeouts = *timeouts };
 	sl_list_init(&t->all);
 	sl_list_init(&t->todo);
 	return 0;
@@ -459,5 +526,6 @@ void sl_ct_table_done(struct sl_ct_table *t)
 	sl_list_for_each_safe (node, tmp, &t->todo)
 		free(SL_CONTAINER_OF(node, struct sl_ct_record, todo));
 	free(t->bucket);
+	free(t->by_serial);
 	*t = (struct sl_ct_table){ 0 };
 }

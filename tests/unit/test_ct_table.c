@@ -555,6 +555,7 @@ static void check_end(const struct model *m, bool was_lossy)
 	unsigned n_live = 0;
 	unsigned n_kept = 0;
 	bool is_there[MAX_FLOWS] = { 0 };
+	size_t n_found;
 
 	for (size_t i = 0; i < N_SLOTS; i++) {
 		const struct sl_ct_flow *f = &m->slot[i];
@@ -569,6 +570,17 @@ static void check_end(const struct model *m, bool was_lossy)
 		assert_int_equal(m->ended[f->mark], is_over);
 		assert_int_equal(m->told_packets[f->mark], m->packets[f->mark]);
 	}
+	/* each live one is found by its number, and no other */
+	n_found = 0;
+	for (uint64_t serial = 1; serial <= m->table.last_serial; serial++) {
+		struct sl_ct_flow f;
+
+		if (!sl_ct_table_find(&m->table, serial, &f))
+			continue;
+		n_found++;
+		assert_true(is_there[f.mark]);
+	}
+	assert_int_equal(n_found, n_live);
 	/* no ghost: nothing is open that the kernel does not have */
 	assert_int_equal(m->table.n_live, n_live);
 	assert_int_equal(m->table.n, n_kept);
@@ -615,6 +627,49 @@ static unsigned walk(uint64_t seed, bool loses)
 	return resynced;
 }
 
+static void count_flow(void *arg, const struct sl_ct_flow *f)
+{
+	*(size_t *)arg += f->mark;
+}
+
+static void what_is_live_is_told_again(void **state)
+{
+	struct sl_ct_table t;
+	struct sl_ct_change c[4];
+	struct sl_ct_flow f;
+	uint64_t serial;
+	size_t marks = 0;
+
+	(void)state;
+	new_table(&t, 8);
+	t.last_serial = 1000;
+	note(&t, tcp_flow(1, SL_CT_NEW, SL_CT_TCP_NONE), 5);
+	note(&t, tcp_flow(2, SL_CT_NEW, SL_CT_TCP_NONE), 5);
+	note(&t, tcp_flow(3, SL_CT_NEW, SL_CT_TCP_NONE), 5);
+	assert_int_equal(sl_ct_table_take(&t, c, 2), 2);
+	assert_int_equal(c[0].serial, 1001);
+	serial = c[1].serial;
+	assert_true(sl_ct_table_find(&t, serial, &f));
+	assert_int_equal(f.mark, 2);
+	note(&t, tcp_flow(1, SL_CT_DESTROY, SL_CT_TCP_TIME_WAIT), 6);
+	assert_false(sl_ct_table_find(&t, 1001, &f));
+	sl_ct_table_each(&t, count_flow, &marks);
+	assert_int_equal(marks, 2 + 3);
+	sl_ct_table_retell(&t);
+	/* nobody heard of the third yet; the first is over, which is told as ever */
+	assert_int_equal(sl_ct_table_take(&t, c, 4), 3);
+	assert_int_equal(c[0].flow.mark, 3);
+	assert_int_equal(c[0].what, SL_CT_TELL_NEW | SL_CT_TELL_AGAIN);
+	assert_int_equal(c[1].flow.mark, 1);
+	assert_int_equal(c[1].what, SL_CT_TELL_ENDED);
+	assert_int_equal(c[2].serial, serial);
+	assert_int_equal(c[2].what, SL_CT_TELL_AGAIN);
+	nothing_told(&t);
+	note(&t, tcp_flow(2, SL_CT_DESTROY, SL_CT_TCP_TIME_WAIT), 7);
+	assert_int_equal(take_one(&t).what, SL_CT_TELL_ENDED);
+	sl_ct_table_done(&t);
+}
+
 static void every_flow_has_its_record_when_nothing_is_lost(void **state)
 {
 	(void)state;
@@ -648,6 +703,7 @@ int main(void)
 		cmocka_unit_test(what_is_said_of_its_predecessor_is_not_believed),
 		cmocka_unit_test(counts_once_known_stay),
 		cmocka_unit_test(a_full_table_catches_up),
+		cmocka_unit_test(what_is_live_is_told_again),
 		cmocka_unit_test(every_flow_has_its_record_when_nothing_is_lost),
 		cmocka_unit_test(no_ghost_stays_when_events_are_lost),
 	};

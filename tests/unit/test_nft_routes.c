@@ -4,6 +4,7 @@
 
 #include "broker/nft_routes.h"
 #include "conf/ip_list.h"
+#include "nft/numbers.h"
 
 /* The n-th allocation from now on fails, once; 0: none does. */
 static size_t fail_at;
@@ -22,15 +23,52 @@ void *__wrap_calloc(size_t n, size_t size)
 struct made {
 	struct built b;
 	struct sl_nft_routes routes;
-	struct sl_nft_ruleset *rs; /* what the lower half makes of them */
+	struct sl_nft_target *settled; /* in place of the routes' own */
+	struct sl_nft_ruleset *rs;     /* what the lower half makes of them */
 };
 
-static bool is_in_list(void *arg, const char *route, const char *target)
+/* `down`: " ROUTE/TARGET  ROUTE/TARGET "; NULL: none. */
+static bool is_in_list(const char *down, const char *route, const char *target)
 {
 	char both[80];
 
 	(void)snprintf(both, sizeof(both), " %s/%s ", route, target);
-	return strstr(arg, both);
+	return down && strstr(down, both);
+}
+
+static int number(struct sl_nft_routes *r, const struct sl_nft_ruleset *installed, uint32_t base)
+{
+	_cleanup_free_ struct sl_nft_number *numbers = calloc(r->n + 1, sizeof(*numbers));
+	int res;
+
+	if (!numbers)
+		return -ENOMEM;
+	for (size_t i = 0; i < r->n; i++)
+		numbers[i] = (struct sl_nft_number){ r->item[i].name, r->item[i].mark };
+	res = sl_nft_numbers_give(installed, base, numbers, r->n);
+	for (size_t i = 0; res == 0 && i < r->n; i++)
+		r->item[i].mark = numbers[i].mark;
+	return res;
+}
+
+static void settle(struct made *m, const char *down)
+{
+	size_t at = 0;
+
+	m->settled = calloc(m->routes.n_targets + 1, sizeof(*m->settled));
+	for (size_t i = 0; i < m->routes.n; i++) {
+		struct sl_nft_route *r = &m->routes.item[i];
+
+		bool is_down[8] = { 0 };
+
+		assert_ptr_equal(r->targets, m->routes.targets + at);
+		for (size_t k = 0; k < r->n_targets; k++)
+			is_down[k] = is_in_list(down, r->name, r->targets[k].name);
+		sl_nft_settle_targets(r, m->routes.is_backup + at, is_down, m->settled + at);
+		r->targets = m->settled + at;
+		at += r->n_targets;
+	}
+	assert_int_equal(at, m->routes.n_targets);
 }
 
 static struct made make(const char *text, const struct sl_ip_set *deny_file, const char *down)
@@ -40,10 +78,9 @@ static struct made make(const char *text, const struct sl_ip_set *deny_file, con
 
 	if (m.b.r < 0)
 		fail_msg("%s", sl_str_text(&m.b.diags.text));
-	assert_int_equal(sl_nft_routes_make(m.b.conf, deny_file, down ? is_in_list : NULL,
-					    (char *)(uintptr_t)down, &m.routes, &why),
-			 0);
-	assert_int_equal(sl_nft_routes_number(&m.routes, NULL, 0), 0);
+	assert_int_equal(sl_nft_routes_make(m.b.conf, deny_file, &m.routes, &why), 0);
+	assert_int_equal(number(&m.routes, NULL, 0), 0);
+	settle(&m, down);
 	if (sl_nft_build(m.routes.item, m.routes.n, &m.rs, &why) < 0)
 		fail_msg("%s", sl_str_text(&why));
 	return m;
@@ -53,6 +90,7 @@ static void made_done(struct made *m)
 {
 	sl_nft_ruleset_free(m->rs);
 	sl_nft_routes_done(&m->routes);
+	free(m->settled);
 	built_done(&m->b);
 }
 
@@ -245,10 +283,14 @@ static void drained_targets_get_nothing(void **state)
 	_cleanup_(sl_nft_routes_done) struct sl_nft_routes routes = { 0 };
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
 	_cleanup_(built_done) struct built b = { 0 };
+	struct sl_nft_target settled[4];
 
 	(void)state;
 	assert_int_equal(sl_conf_build_for(&sources, true, &b.conf, &b.diags), 0);
-	assert_int_equal(sl_nft_routes_make(b.conf, NULL, NULL, NULL, &routes, &why), 0);
+	assert_int_equal(sl_nft_routes_make(b.conf, NULL, &routes, &why), 0);
+	assert_int_equal(routes.n_targets, SL_ARRAY_LEN(settled));
+	sl_nft_settle_targets(&routes.item[0], routes.is_backup, NULL, settled);
+	routes.item[0].targets = settled;
 	assert_targets(&routes.item[0],
 		       "10.0.0.5:80=0 10.0.0.6:80=2 [2001:db8::5]:80=1 [2001:db8::6]:80=0");
 }
@@ -331,10 +373,10 @@ static void a_file_with_patterns_is_refused(void **state)
 		build_nft("version: 1\nroutes:\n" ROUTE("a", "80", "10.0.0.5:80", ""));
 
 	(void)state;
-	assert_int_equal(sl_nft_routes_make(b.conf, &file, NULL, NULL, &routes, &why), -EINVAL);
+	assert_int_equal(sl_nft_routes_make(b.conf, &file, &routes, &why), -EINVAL);
 	assert_non_null(strstr(sl_str_text(&why), "deny_file"));
 	assert_null(routes.item);
-	assert_int_equal(sl_nft_routes_make(none.conf, &file, NULL, NULL, &routes, &why), 0);
+	assert_int_equal(sl_nft_routes_make(none.conf, &file, &routes, &why), 0);
 	assert_int_equal(routes.n, 0);
 }
 
@@ -373,12 +415,12 @@ static void numbers_are_stable(void **state)
 	assert_int_equal(first.routes.item[1].mark, 2);
 	for (size_t i = 0; i < second.routes.n; i++)
 		second.routes.item[i].mark = 0;
-	assert_int_equal(sl_nft_routes_number(&second.routes, first.rs, 100), 0);
+	assert_int_equal(number(&second.routes, first.rs, 100), 0);
 	assert_int_equal(second.routes.item[0].mark, 101);
 	assert_int_equal(second.routes.item[1].mark, 2);
 	assert_int_equal(second.routes.item[2].mark, 102);
 	second.routes.item[0].mark = 0;
-	assert_int_equal(sl_nft_routes_number(&second.routes, NULL, UINT32_MAX), -ENOSPC);
+	assert_int_equal(number(&second.routes, NULL, UINT32_MAX), -ENOSPC);
 }
 
 static void memory_may_run_out(void **state)
@@ -401,9 +443,9 @@ static void memory_may_run_out(void **state)
 		int r;
 
 		fail_at = n;
-		r = sl_nft_routes_make(b.conf, &file, NULL, NULL, &routes, &why);
+		r = sl_nft_routes_make(b.conf, &file, &routes, &why);
 		if (r == 0)
-			r = sl_nft_routes_number(&routes, NULL, 0);
+			r = number(&routes, NULL, 0);
 		failed = fail_at == 0;
 		fail_at = 0;
 		assert_int_equal(r, failed ? -ENOMEM : 0);

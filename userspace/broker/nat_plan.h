@@ -14,8 +14,10 @@
  * What the kernel's NAT is to do by one configuration, as flat memory that the supervisor makes of
  * it: the broker parses no file. Marks and which targets are down are the broker's to add.
  */
+#define SL_NAT_TABLE 68 /* 64 bytes and the NUL */
+
 struct sl_nat_plan {
-	char table[64];
+	char table[SL_NAT_TABLE];
 	uint32_t mark_base;
 	bool keep_on_exit;
 	struct sl_nft_route *routes; /* marks are 0; all they point to is the plan's */
@@ -34,6 +36,10 @@ struct sl_nat_plan {
  */
 SL_MUST_CHECK int sl_nat_plan_pack(const struct sl_conf *conf, const struct sl_ip_set *deny_file,
 				   int *ret_fd, struct sl_str *why);
+/* The plan that nothing is asked for by: no new flows, those there are go on. */
+SL_MUST_CHECK int sl_nat_plan_pack_nothing(const struct sl_conf *conf, int *ret_fd);
+/* Whether it would have any routes. */
+bool sl_nat_plan_has_routes(const struct sl_conf *conf);
 /* Checks every number, name and address in it before it is used: -EBADMSG. */
 SL_MUST_CHECK int sl_nat_plan_unpack(int fd, struct sl_nat_plan **ret);
 void sl_nat_plan_free(struct sl_nat_plan *p); /* NULL is fine */

@@ -392,6 +392,65 @@ void sl_broker_set_policy(struct sl_broker *b, struct sl_policy *policy)
 	sl_broker_touch(b);
 }
 
+/* ---- the kernel's NAT ---- */
+
+static bool on_nat_flow(void *arg, uint64_t serial, const struct sl_broker_nat_flow *flow)
+{
+	return sl_peers_tell_nat(arg, serial, flow);
+}
+
+static void on_nat_status(void *arg, const struct sl_broker_nat_status *status)
+{
+	struct sl_broker *b = arg;
+	struct sl_list *i;
+
+	b->nat_status = *status;
+	sl_list_for_each (i, &b->peers) {
+		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
+
+		p->wants_nat_status = p->worker == p->n_workers;
+		if (p->wants_nat_status)
+			sl_peer_flush_later(p);
+	}
+}
+
+int sl_broker_open_nat(struct sl_broker *b, const struct sl_nat_plan *plan)
+{
+	const struct sl_nat_options options = {
+		.loop = b->loop, .tell = on_nat_flow, .changed = on_nat_status, .arg = b
+	};
+	int r = sl_nat_new(&options, plan, &b->nat);
+
+	if (r == 0)
+		sl_nat_get_status(b->nat, &b->nat_status);
+	return r;
+}
+
+bool sl_broker_can_take_nat(const struct sl_broker *b, const struct sl_nat_plan *plan)
+{
+	return b->nat && sl_nat_can_take(b->nat, plan);
+}
+
+void sl_broker_set_nat_plan(struct sl_broker *b, struct sl_nat_plan *plan)
+{
+	if (b->nat)
+		sl_nat_set_plan(b->nat, plan);
+	else
+		sl_nat_plan_free(plan);
+}
+
+void sl_broker_stop_nat(struct sl_broker *b)
+{
+	if (b->nat)
+		sl_nat_stop(b->nat);
+}
+
+void sl_broker_leave_nat(struct sl_broker *b, const char *table)
+{
+	if (b->nat && strcmp(sl_nat_table(b->nat), table) != 0)
+		sl_nat_stop(b->nat);
+}
+
 /* ---- flush ---- */
 
 static void on_flush_task(struct sl_task *task);
@@ -526,10 +585,12 @@ void sl_broker_free(struct sl_broker *b)
 	if (!b)
 		return;
 	turn_off(b);
+	sl_nat_free(SL_TAKE_PTR(b->nat));
 	sl_linger_done(&b->linger);
 	sl_flow_table_done(&b->table);
 	while (!sl_list_is_empty(&b->peers))
 		sl_peer_close(SL_CONTAINER_OF(b->peers.next, struct sl_peer, node));
+	sl_task_cancel(&b->nat_task);
 	sl_sweep_done(b);
 	sl_conntrack_done(&b->conntrack);
 	sl_timer_stop(&b->status_timer);

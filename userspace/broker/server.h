@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "broker/nat_plan.h"
 #include "broker/policy.h"
 #include "broker/wire.h"
 #include "io/loop.h"
@@ -52,9 +53,23 @@ void sl_broker_free(struct sl_broker *b);
 void sl_broker_set_policy(struct sl_broker *b, struct sl_policy *policy);
 
 /*
+ * The kernel's NAT (broker/nat.h). Opened once, before the sandbox and the first plan; then each
+ * plan is taken over. A plan that this process cannot take is for the next one.
+ */
+SL_MUST_CHECK int sl_broker_open_nat(struct sl_broker *b, const struct sl_nat_plan *plan);
+bool sl_broker_can_take_nat(const struct sl_broker *b, const struct sl_nat_plan *plan);
+void sl_broker_set_nat_plan(struct sl_broker *b, struct sl_nat_plan *plan);
+/* Its share of the end: unless it is to stay, flows, table and settings go. */
+void sl_broker_stop_nat(struct sl_broker *b);
+/* The same when the next one is to have `table`, and this one has another. */
+void sl_broker_leave_nat(struct sl_broker *b, const char *table);
+
+/*
  * A channel of a proxy (ownership passes). `proxy` tells processes apart; `worker` is its index of
  * `n_workers`, equal to n_workers for the control thread. Flows without a record are
- * announced (ADOPT) to worker conn_id % n_workers of the newest proxy.
+ * announced (ADOPT) to worker conn_id % n_workers of the newest proxy, those of the kernel's NAT
+ * told (NAT_FLOW) to worker serial % n_workers of the newest one that is there with its control
+ * thread, which comes last.
  */
 SL_MUST_CHECK int sl_broker_add_channel(struct sl_broker *b, uint64_t proxy, unsigned worker,
 					unsigned n_workers, int fd);

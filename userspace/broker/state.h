@@ -12,6 +12,7 @@
 #include "broker/conntrack.h"
 #include "broker/flow.h"
 #include "broker/linger.h"
+#include "broker/nat.h"
 #include "broker/peer.h"
 #include "broker/policy.h"
 #include "broker/routes.h"
@@ -59,6 +60,12 @@ struct sl_broker {
 	struct sl_routes routes;
 	struct sl_conntrack conntrack;
 	struct sl_flush flush;
+
+	struct sl_nat *nat;                     /* NULL before it is opened */
+	struct sl_broker_nat_status nat_status; /* as last told */
+	uint64_t nat_proxy;                     /* which one is told of its flows */
+	bool has_nat_proxy;
+	struct sl_task nat_task; /* whether that is still so */
 
 	struct sl_broker_status status; /* as last told */
 	uint64_t status_at_ms;

@@ -8,6 +8,7 @@
 
 #include "accel/packet.h"
 #include "base/log.h"
+#include "broker/nat_plan.h"
 #include "broker/policy.h"
 #include "broker/server.h"
 #include "daemon/channel.h"
@@ -27,7 +28,8 @@ struct role {
 	struct sl_msg_options options;
 	struct sl_broker *broker; /* NULL before the first policy */
 	struct fixed fixed;
-	struct sl_policy *next; /* came before this one is ready */
+	struct sl_policy *next;  /* came before this one is ready */
+	struct sl_nat_plan *nat; /* came before there was a policy */
 	bool is_ready;
 	bool is_loaded; /* programs are there: policies make a difference */
 	int exit_code;
@@ -108,6 +110,38 @@ static void change_policy(struct role *role, struct sl_policy *policy)
 	sl_broker_set_policy(role->broker, policy);
 }
 
+/* ---- the kernel's NAT ---- */
+
+/*
+ * Takes over the plan. What goes with the old one goes at once when the table is another:
+ * nobody looks at that any more.
+ */
+static void change_nat(struct role *role, struct sl_nat_plan *plan)
+{
+	if (sl_broker_can_take_nat(role->broker, plan)) {
+		sl_broker_set_nat_plan(role->broker, plan);
+		return;
+	}
+	sl_broker_leave_nat(role->broker, plan->table);
+	sl_nat_plan_free(plan);
+	make_room(role, "routes for the kernel's NAT have come, or its table changes");
+}
+
+static void set_nat(struct role *role, int fd)
+{
+	struct sl_nat_plan *plan = NULL;
+	int r = sl_nat_plan_unpack(fd, &plan);
+
+	if (r < 0) {
+		say_failed(role, r, "cannot read what the kernel's NAT is to do");
+	} else if (role->broker) {
+		change_nat(role, plan);
+	} else {
+		sl_nat_plan_free(role->nat);
+		role->nat = plan;
+	}
+}
+
 /* By a policy that came later, or by that of the start while there were flows. */
 static void on_outgrown(void *arg)
 {
@@ -139,13 +173,19 @@ static int begin(struct role *role, struct sl_policy *policy)
 						   .arg = role };
 	int r = sl_broker_new(&options, &role->broker);
 
+	if (r == 0 && role->nat)
+		r = sl_broker_open_nat(role->broker, role->nat);
 	if (r < 0) {
 		sl_policy_free(policy);
 		return r;
 	}
 	role->fixed = fixed_of(policy);
 	sl_broker_set_policy(role->broker, policy);
-	return restrict_self(role);
+	r = restrict_self(role);
+	/* its thread is to be restricted, too */
+	if (r == 0 && role->nat)
+		sl_broker_set_nat_plan(role->broker, SL_TAKE_PTR(role->nat));
+	return r;
 }
 
 static void set_policy(struct role *role, int fd)
@@ -185,8 +225,10 @@ static void add_channel(struct role *role, const struct sl_msg *msg, int fd)
 
 static void stop(struct role *role)
 {
-	if (role->broker)
+	if (role->broker) {
+		sl_broker_stop_nat(role->broker);
 		sl_broker_stop(role->broker);
+	}
 	sl_loop_quit(role->loop);
 }
 
@@ -199,7 +241,9 @@ static void on_channel(void *arg, int err, const struct sl_msg *msg, int fd)
 		sl_loop_quit(role->loop);
 		return;
 	}
-	if (msg->type == SL_MSG_POLICY)
+	if (msg->type == SL_MSG_NAT)
+		set_nat(role, fd);
+	else if (msg->type == SL_MSG_POLICY)
 		set_policy(role, fd);
 	else if (msg->type == SL_MSG_WORKER)
 		add_channel(role, msg, SL_TAKE_FD(fd));
@@ -256,6 +300,7 @@ int sl_broker_role_run(int channel_fd)
 		role.exit_code = 1;
 	sl_broker_free(role.broker);
 	sl_policy_free(role.next);
+	sl_nat_plan_free(role.nat);
 	sl_channel_free(role.channel);
 	sl_loop_free(role.loop);
 	return role.exit_code;

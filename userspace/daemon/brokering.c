@@ -7,7 +7,10 @@
 
 #include "accel/packet.h"
 #include "base/log.h"
+#include "broker/nat.h"
+#include "broker/nat_plan.h"
 #include "broker/policy.h"
+#include "daemon/deny_set.h"
 #include "daemon/state.h"
 #include "proxy/handover.h"
 
@@ -102,6 +105,48 @@ static void kill_broker(struct sl_brokering *b, int err, const char *what)
 	sl_child_kill(b->child);
 }
 
+static int pack_nat(const struct sl_conf *conf, const struct sl_deny_list *deny, int *ret_fd,
+		    struct sl_str *why)
+{
+	_cleanup_(sl_ip_list_done) struct sl_ip_set denied = { 0 };
+	int r = 0;
+
+	if (deny && sl_nat_plan_has_routes(conf))
+		r = sl_deny_set_unpack(deny->fd, &denied);
+	return r < 0 ? r : sl_nat_plan_pack(conf, &denied, ret_fd, why);
+}
+
+int sl_brokering_check(const struct sl_supervisor *s, const struct sl_conf *conf,
+		       struct sl_str *report)
+{
+	_cleanup_(sl_str_done) struct sl_str why = { 0 };
+	_cleanup_fd_ int fd = -1;
+	int r;
+
+	if (!sl_nat_plan_has_routes(conf))
+		return 0;
+	r = pack_nat(conf, s->next_deny ? s->next_deny : s->deny, &fd, &why);
+	if (r < 0)
+		sl_str_addf(report, "error: %s\n", why.len ? sl_str_text(&why) : strerror(-r));
+	return r;
+}
+
+/* At the end of the daemon no new flows, unless the kernel is to go on without it. */
+static void send_nat(struct sl_supervisor *s)
+{
+	bool is_end = s->stopping && !s->now.conf->global.nftables.keep_on_exit;
+	const struct sl_msg msg = { .type = SL_MSG_NAT };
+	_cleanup_(sl_str_done) struct sl_str why = { 0 };
+	int fd = -1;
+	int r = is_end ? sl_nat_plan_pack_nothing(s->now.conf, &fd)
+		       : pack_nat(s->now.conf, s->deny, &fd, &why);
+
+	if (r < 0)
+		(void)sl_err(r, "cannot pack what the kernel's NAT is to do, it stays as it is");
+	else
+		sl_child_send_owned(s->brokering.child, &msg, fd);
+}
+
 static void send_policy(struct sl_supervisor *s)
 {
 	const struct sl_msg msg = { .type = SL_MSG_POLICY, .id = s->now.generation };
@@ -164,6 +209,7 @@ static void start(struct sl_supervisor *s)
 		       on_start_deadline);
 	sl_supervisor_send_facts(s);
 	sl_supervisor_send_options(s, b->child);
+	send_nat(s);
 	send_policy(s);
 	/* The current one last, which is then the one that is told of flows. */
 	sl_list_for_each (pos, &s->children)
@@ -174,16 +220,19 @@ static void start(struct sl_supervisor *s)
 }
 
 /* Also when it is off now: flows of an earlier configuration go on, and somebody must end them. */
-static bool is_needed(const struct sl_conf_global *g)
+static bool is_needed(const struct sl_conf *conf)
 {
-	return g->packet.hook != SL_HOOK_CHOICE_OFF || sl_packet_is_pinned(g->bpf_dir);
+	const struct sl_conf_global *g = &conf->global;
+
+	return g->packet.hook != SL_HOOK_CHOICE_OFF || sl_packet_is_pinned(g->bpf_dir) ||
+	       sl_nat_plan_has_routes(conf) || sl_nat_is_there(g->nft_table);
 }
 
 void sl_brokering_start(struct sl_supervisor *s)
 {
 	if (geteuid() != 0)
 		set_why_not(s, "off: not started as root");
-	else if (!is_needed(&s->now.conf->global))
+	else if (!is_needed(s->now.conf))
 		set_why_not(s, "off: packet.hook is off");
 	else
 		start(s);
@@ -232,10 +281,23 @@ void sl_brokering_update(struct sl_supervisor *s, bool retry)
 
 	if (is_there(b) && retry && b->is_off && !is_off && !s->options->is_single)
 		end_broker(s);
-	else if (is_there(b))
+	else if (is_there(b)) {
+		send_nat(s);
 		send_policy(s);
-	else if (!b->child && !sl_timer_is_armed(&b->restart))
+	} else if (!b->child && !sl_timer_is_armed(&b->restart))
 		sl_brokering_start(s);
+}
+
+void sl_brokering_deny(struct sl_supervisor *s)
+{
+	if (is_there(&s->brokering) && sl_nat_plan_has_routes(s->now.conf))
+		send_nat(s);
+}
+
+void sl_brokering_drain(struct sl_supervisor *s)
+{
+	if (is_there(&s->brokering))
+		send_nat(s);
 }
 
 void sl_brokering_adopt(struct sl_supervisor *s, struct sl_child *broker, bool is_replaced)
@@ -268,7 +330,9 @@ static void purge(struct sl_supervisor *s)
 	_cleanup_(sl_str_done) struct sl_str report = { 0 };
 	int r = 0;
 
-	if (s->brokering.was_started)
+	if (s->brokering.was_started && !s->now.conf->global.nftables.keep_on_exit)
+		r = sl_nat_purge(s->now.conf->global.nft_table, &report);
+	if (r == 0 && s->brokering.was_started)
 		r = sl_packet_purge(s->now.conf->global.bpf_dir, &report);
 	s->brokering.was_started = false;
 	if (r < 0)

@@ -56,7 +56,8 @@ enum sl_msg_type {
 	/* to the broker, the first after OPTIONS and then any time; id: generation; fd: what
 	 * broker/policy.h packs */
 	SL_MSG_POLICY,
-	/* to the broker, right before each POLICY; fd: what broker/nat_plan.h packs */
+	/* to the broker, once before the first POLICY and then any time; fd: what
+	 * broker/nat_plan.h packs */
 	SL_MSG_NAT,
 	/* to the broker; id: the proxy's serial; flag: SL_MSG_WORKER_FLAG(); fd: the other end of
 	 * BROKER */

@@ -233,6 +233,8 @@ void sl_reload_switch(struct sl_supervisor *s, const struct sl_bundle *bundle, i
 	if (r == 0 && s->job_what == SL_CTL_RELOAD)
 		r = sl_denied_read(s, s->next.conf);
 	if (r == 0)
+		r = sl_brokering_check(s, s->next.conf, &s->report);
+	if (r == 0)
 		r = sl_setup_bind(s, &s->now, &bundle->sources, &s->next, &s->report);
 	if (r == 0)
 		r = sl_bundle_pack(bundle, &s->next.bundle_fd);

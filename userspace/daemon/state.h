@@ -237,6 +237,13 @@ void sl_brokering_start(struct sl_supervisor *s);
 void sl_brokering_connect(struct sl_supervisor *s, struct sl_child *proxy);
 /* s->now has another generation. `retry`: a broker that is off is replaced. */
 void sl_brokering_update(struct sl_supervisor *s, bool retry);
+/* Whether the broker can be told of `conf` with s->next_deny (else s->deny); why not: `report`. */
+SL_MUST_CHECK int sl_brokering_check(const struct sl_supervisor *s, const struct sl_conf *conf,
+				     struct sl_str *report);
+/* s->deny is another: the kernel's NAT comes before who else would ask it. */
+void sl_brokering_deny(struct sl_supervisor *s);
+/* s->stopping is set: the kernel's NAT takes no new flows, unless it is to go on. */
+void sl_brokering_drain(struct sl_supervisor *s);
 /* Ends the broker, leaves the kernel as it is, and starts `exe` (borrowed) as the next one. */
 void sl_brokering_replace(struct sl_supervisor *s, const char *exe);
 /* Everything is taken out of the kernel. False: it has ended, or there was none. */
