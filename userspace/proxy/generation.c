@@ -332,6 +332,36 @@ const struct sl_conf_accept_proxy *sl_generation_accept_proxy(const struct sl_ge
 	return NULL;
 }
 
+static bool is_nat(const struct sl_conf_route *r, bool is_udp)
+{
+	return r->enabled && r->engine == SL_CHOICE_NFTABLES && r->is_udp == is_udp;
+}
+
+const struct sl_gen_route *sl_generation_find_nat(const struct sl_generation *g,
+						  const struct sl_addr *local, uint16_t port,
+						  bool is_udp)
+{
+	const struct sl_gen_route *found = NULL;
+
+	for (size_t i = 0; i < g->conf->n_routes; i++) {
+		const struct sl_conf_route *r = &g->conf->routes[i];
+
+		for (size_t p = 0; is_nat(r, is_udp) && p < r->n_ports; p++) {
+			const struct sl_port_spec *ports = &r->ports[p];
+			bool is_one = sl_addr_family(&ports->ip) && !sl_addr_is_any(&ports->ip);
+
+			if (!sl_addr_family(local) ? port < ports->from || port > ports->to
+						   : !is_at(ports, local, port))
+				continue;
+			if (is_one)
+				return &g->routes[i];
+			if (!found)
+				found = &g->routes[i];
+		}
+	}
+	return found;
+}
+
 bool sl_generation_needs_ip(const struct sl_generation *g, uint16_t port)
 {
 	bool accepts_proxy = sl_generation_segment(g, port)->accepts_proxy;

@@ -59,6 +59,14 @@ const struct sl_gen_route *sl_generation_find_route(const struct sl_generation *
 /* The daemon accepts for it; else the kernel's NAT forwards, and no socket of ours is met. */
 bool sl_generation_accepts(const struct sl_conf_route *route);
 
+/*
+ * The route that the kernel's NAT takes for what comes to that address (AF_UNSPEC: any): those of
+ * one address before those of every. NULL: none.
+ */
+const struct sl_gen_route *sl_generation_find_nat(const struct sl_generation *g,
+						  const struct sl_addr *local, uint16_t port,
+						  bool is_udp);
+
 /* The listener's demand for a PROXY header; NULL: connections begin with the client's bytes. */
 const struct sl_conf_accept_proxy *sl_generation_accept_proxy(const struct sl_generation *g,
 							      const struct sl_addr *local,

@@ -579,6 +579,29 @@ static void on_adopt(void *arg, uint64_t conn_id, const struct sl_broker_flow *f
 	}
 }
 
+/* ---- the kernel's NAT ---- */
+
+static void on_nat_flow(void *arg, uint64_t serial, const struct sl_broker_nat_flow *flow)
+{
+	struct sl_handovers *hs = arg;
+
+	sl_nat_flows_told(hs->worker->nat_flows, serial, flow);
+}
+
+static void on_linked(void *arg)
+{
+	struct sl_handovers *hs = arg;
+
+	sl_nat_flows_linked(hs->worker->nat_flows);
+}
+
+static void on_unlinked(void *arg)
+{
+	struct sl_handovers *hs = arg;
+
+	sl_nat_flows_unlinked(hs->worker->nat_flows);
+}
+
 /* ---- becoming due ---- */
 
 enum sl_engine_reason sl_handover_reason(const struct sl_conn *c)
@@ -685,7 +708,10 @@ int sl_handovers_new(struct sl_worker *w, struct sl_handovers **ret)
 							 .result = on_result,
 							 .changed = on_changed,
 							 .ended = on_ended,
-							 .adopt = on_adopt };
+							 .adopt = on_adopt,
+							 .linked = on_linked,
+							 .unlinked = on_unlinked,
+							 .nat_flow = on_nat_flow };
 	struct sl_handovers *hs = calloc(1, sizeof(*hs));
 	int r;
 

@@ -447,6 +447,7 @@ static void stop(struct sl_conn *c)
 
 const struct sl_engine sl_engine_packet = {
 	.id = SL_ENGINE_PACKET,
+	.is_in_kernel = true,
 	.start = start,
 	.on_socket = on_socket,
 	.refresh = refresh,

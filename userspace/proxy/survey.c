@@ -72,6 +72,7 @@ static void fill_row(struct sl_conn_row *row, const struct sl_conn *c, uint64_t 
 		.state = c->state,
 		.engine = c->engine_id,
 		.engine_reason = c->engine_reason,
+		.is_udp = c->is_udp,
 		.client = c->client,
 		.client_via = c->via,
 		.backend = c->backend,
