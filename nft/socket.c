@@ -123,7 +123,9 @@ int sl_nft_socket_ask(struct sl_nft_socket *s, const struct sl_nft_request *q, s
 	nlh->nlmsg_flags = (uint16_t)(NLM_F_REQUEST | (q->is_dump ? NLM_F_DUMP : NLM_F_ACK));
 	nlh->nlmsg_seq = sl_nft_socket_seq(s);
 	nfg = mnl_nlmsg_put_extra_header(nlh, sizeof(*nfg));
-	nfg->nfgen_family = q->type == NFT_MSG_GETGEN ? NFPROTO_UNSPEC : NFPROTO_INET;
+	nfg->nfgen_family = q->family ? q->family : NFPROTO_INET;
+	if (q->type == NFT_MSG_GETGEN)
+		nfg->nfgen_family = NFPROTO_UNSPEC;
 	nfg->version = NFNETLINK_V0;
 	if (q->table)
 		mnl_attr_put_strz(nlh, NFTA_TABLE_NAME, q->table); /* 1 in every kind of message */
