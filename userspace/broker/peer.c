@@ -300,14 +300,15 @@ static void choose_nat_proxy(struct sl_broker *b)
 	sl_loop_defer(b->loop, &b->nat_task, on_nat_task);
 }
 
-static struct sl_peer *nat_peer(const struct sl_broker *b, uint64_t serial)
+static struct sl_peer *nat_peer(const struct sl_broker *b, const struct sl_broker_nat_flow *flow)
 {
 	struct sl_list *i;
 
 	sl_list_for_each (i, &b->peers) {
 		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
 
-		if (p->proxy == b->nat_proxy && p->worker == serial % p->n_workers)
+		if (p->proxy == b->nat_proxy &&
+		    p->worker == sl_broker_nat_worker(flow, p->n_workers))
 			return p;
 	}
 	return NULL;
@@ -319,7 +320,7 @@ bool sl_peers_tell_nat(struct sl_broker *b, uint64_t serial, const struct sl_bro
 	const struct sl_broker_msg msg = { .type = SL_BROKER_NAT_FLOW,
 					   .conn_id = serial,
 					   .nat_flow = *flow };
-	struct sl_peer *p = b->has_nat_proxy ? nat_peer(b, serial) : NULL;
+	struct sl_peer *p = b->has_nat_proxy ? nat_peer(b, flow) : NULL;
 	int r;
 
 	if (!p)
