@@ -60,7 +60,7 @@ struct sl_nat {
 
 	bool is_installed; /* the kernel has, or may have, something of ours */
 	bool is_applied;   /* and it is what the plan wants */
-	char why_off[160];
+	char why_off[190];
 	uint64_t retry_ms;
 	uint64_t repaired_ms;
 	uint64_t udp_until; /* so many dumps: entries of targets that are gone may come to light */
@@ -162,7 +162,7 @@ static void say_off(struct sl_nat *n, const char *text)
 {
 	if (strncmp(n->why_off, text, sizeof(n->why_off) - 1) == 0)
 		return;
-	(void)snprintf(n->why_off, sizeof(n->why_off), "%s", text);
+	(void)snprintf(n->why_off, sizeof(n->why_off), "%.*s", (int)sizeof(n->why_off) - 1, text);
 	sl_log(SL_LOG_WARN, "nftables: %s", text);
 }
 
