@@ -158,7 +158,7 @@ SL_MUST_CHECK int sl_packet_ports_parse(const char *text, size_t n, struct sl_pa
 void sl_ports_format(const struct sl_packet_ports *ports, struct sl_str *ret);
 void sl_ports_set(struct sl_packet_ports *ports, uint16_t from, uint16_t to, bool is_reserved);
 bool sl_ports_is_empty(const struct sl_packet_ports *ports);
-/* Takes those of `ports` out of the reserved ones. */
+/* Takes those of `ports` out of the reserved ones of this network namespace; 0: none was in. */
 SL_MUST_CHECK int sl_packet_free_ports(const struct sl_packet_ports *ports);
 
 #endif
