@@ -269,6 +269,15 @@ static void status_is_degraded_only_where_the_engine_was_asked_for(void **state)
 	       "");
 	RUN(lab, "engines");
 	expect(lab, 0, "packet    yes             3      0  tcx on 3 interfaces\n", "");
+	/* What is there goes on, and has to be seen. */
+	lab->proxy.route[1].engine = SL_CHOICE_AUTO;
+	lab->proxy.conf->global.packet.hook = SL_HOOK_CHOICE_OFF;
+	RUN(lab, "status");
+	expect(lab, 0,
+	       "packet           off: packet.hook is off, 3 still in the kernel, "
+	       "2 just over, 4 adopted\n",
+	       "");
+	lab->proxy.conf->global.packet.hook = SL_HOOK_CHOICE_AUTO;
 }
 
 /* What is to be done stands in it, however long the path is. */
@@ -330,7 +339,7 @@ static void flows_are_a_table(void **state)
 	expect(lab, 0, "active (half)", "");
 	expect(lab, 0, "2 flows in the kernel\n", "");
 	RUN(lab, "flows", "--limit", "1");
-	expect(lab, 0, "1 flow in the kernel and more; --limit N shows them\n", "");
+	expect(lab, 0, "only 1 of the flows in the kernel; --limit N shows N of them, 0 all\n", "");
 	f[0].conn_id = f[1].conn_id = 72;
 	f[0].state = f[1].state = SL_PACKET_KILLED;
 	fake_flow(&maps, &tuple, FAKE_UP, f);
