@@ -188,7 +188,8 @@ enum sl_packet_event_kind {
 	SL_PACKET_EV_FIN = 1,   /* seen for the first time */
 	SL_PACKET_EV_FIN_ACKED, /* by the side in `from` */
 	SL_PACKET_EV_RST,
-	SL_PACKET_EV_REUSED, /* a new SYN on a finished tuple: both entries are gone */
+	SL_PACKET_EV_REUSED,    /* a new SYN on a finished tuple: both entries are gone */
+	SL_PACKET_EV_RST_AHEAD, /* behind octets that were not seen: perhaps the sender's */
 };
 struct sl_packet_event {
 	__u64 conn_id;

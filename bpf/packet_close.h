@@ -60,14 +60,18 @@ static __always_inline void note_fin(struct sl_packet_flow *f, struct sl_packet_
 /*
  * Anybody can send a RST. One within what the receiver may take for the next octet is a mark;
  * whether the receiver took it is not known (RFC 5961 section 3 asks for the exact number), so
- * the mark is taken back when its sender goes on.
+ * the mark is taken back when its sender goes on. One ahead of all that was seen may be that of
+ * a sender whose last octets were lost; it is for userspace to ask him.
  */
 static __always_inline void note_rst(struct sl_packet_flow *f, const struct sl_packet_flow *other,
 				     const struct segment *s)
 {
-	if (!other || distance(acknowledged(other), s->seq) < 0 ||
-	    distance(f->max_seq, s->seq) > 0) {
+	__u32 ahead = s->seq - f->max_seq;
+
+	if (!other || distance(acknowledged(other), s->seq) < 0 || distance(0, ahead) > 0) {
 		COUNT(rst_ignored);
+		if (other && ahead - 1 < MAX_HOLE)
+			emit(f, SL_PACKET_EV_RST_AHEAD);
 		return;
 	}
 	if (f->rst)

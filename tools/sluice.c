@@ -90,30 +90,37 @@ static void complain(const char *fmt, ...)
 
 /* ---- the daemon's socket ---- */
 
-/* The runtime directory the configuration names; false when it cannot be told. */
-static bool runtime_dir_of(const char *path, struct sl_str *ret)
+/*
+ * Through the configuration, whether it is good or not: a daemon may run on an older one. A file
+ * that was named and does not tell is refused, since another daemon may be at the usual place.
+ */
+static int find_socket(const struct cli *cli, struct sl_str *ret)
 {
 	_cleanup_(sl_conf_sources_done) struct sl_conf_sources sources = { 0 };
 	_cleanup_(sl_diags_done) struct sl_diags diags = { 0 };
 	_cleanup_(sl_conf_freep) struct sl_conf *conf = NULL;
+	int r;
 
-	if (sl_conf_sources_load(path, &sources, &diags) < 0 ||
-	    sl_conf_build(&sources, &conf, &diags) < 0)
-		return false;
-	sl_str_adds(ret, conf->global.runtime_dir);
-	return true;
-}
-
-static void find_socket(const struct cli *cli, struct sl_str *ret)
-{
 	if (cli->socket) {
 		sl_str_adds(ret, cli->socket);
-		return;
+		return EXIT_GOOD;
 	}
-	/* Whether the file is good is not the question here: a daemon may run on an older one. */
-	if (!runtime_dir_of(cli->config, ret))
+	r = sl_conf_sources_load(cli->config, &sources, &diags);
+	if (r == 0)
+		r = sl_conf_runtime_dir(&sources, ret);
+	if (r == -EINVAL && sl_conf_build(&sources, &conf, &diags) == 0)
+		r = -EIO; /* a good one always tells */
+	if (r < 0 && strcmp(cli->config, DEFAULT_CONFIG) != 0) {
+		(void)fputs(sl_str_text(&diags.text), stderr);
+		complain("%s does not tell where the daemon's socket is; mend it, or name the "
+			 "socket with --socket PATH",
+			 cli->config);
+		return EXIT_BAD_CONFIG;
+	}
+	if (r < 0)
 		sl_str_adds(ret, DEFAULT_RUNTIME_DIR);
 	sl_str_adds(ret, "/" SOCKET_NAME);
+	return EXIT_GOOD;
 }
 
 static int unreachable(const struct cli *cli, const char *path, int err)
@@ -136,9 +143,10 @@ static int ask_with(const struct cli *cli, const char *method, const char *targe
 		    const struct sl_str *body, unsigned timeout_s, struct sl_client_reply *ret)
 {
 	_cleanup_(sl_str_done) struct sl_str path = { 0 };
-	int r;
+	int r = find_socket(cli, &path);
 
-	find_socket(cli, &path);
+	if (r != EXIT_GOOD)
+		return r;
 	r = sl_client_send(sl_str_text(&path), method, target, body, timeout_s, ret);
 	return r < 0 ? unreachable(cli, sl_str_text(&path), r) : EXIT_GOOD;
 }

@@ -4,7 +4,7 @@
 #   LOSS= REORDER= DUP= per mille, BY= ms late, N= transfers, OFFLOADS=on|off
 . "$(dirname "$0")/../lib/netlab.sh"
 . "$(dirname "$0")/../lib/packetlab.sh"
-N=${N:-120} CONC=${CONC:-32} MAX=${MAX:-300000} SECONDS_MAX=${SECONDS_MAX:-120} OFFLOADS=${OFFLOADS:-on}
+N=${N:-240} CONC=${CONC:-32} MAX=${MAX:-300000} SECONDS_MAX=${SECONDS_MAX:-120} OFFLOADS=${OFFLOADS:-on}
 LOSS=${LOSS:-10} REORDER=${REORDER:-20} DUP=${DUP:-5} BY=${BY:-3}
 stall=$((15000 * SLOW)) # lost SYNs and retransmissions take seconds
 
@@ -22,7 +22,7 @@ packet_baseline
 mark_rst
 client verify to=$PROXY_IP:8080 to="[$PROXY6]:8081" n="$N" c="$CONC" max="$MAX" shapes=all rest=100 \
 	timeout="$SECONDS_MAX" stall=$stall ${WRAPPED:+wrap=1} || fail "the client saw bad transfers: $(tail -n 5 "$LAB_DIR/v.out.err")"
-if on_packet; then assert_share "bad wires" "$N" "${SHARE:-15}"; fi
+if on_packet; then assert_share "bad wires" "$N" "${SHARE:-20}"; fi
 # Windows much smaller than those that the proxy had opened in their place, so that both ends are
 # past the other's when the flow becomes theirs.
 client verify to=$PROXY_IP:8082 to="[$PROXY6]:8083" n="$N" c="$CONC" max="$MAX" shapes=all rest=100 \

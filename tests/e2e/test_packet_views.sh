@@ -69,6 +69,9 @@ say "two families cannot be joined, which is said as it is"
 client_bg mixed hold to="[$PROXY6]:8082" n=1 ping=1 timeout=60
 wait_for has_output mixed
 assert_eq "engine and reason" "$(engine_of mixed) $(engine_reason_of mixed)" "relay not_linux_supported"
+assert_eq "explain knows before" "$(sl explain 8082 --client 2001:db8::1 --json | jq -r '"\(.engine) \(.engine_reason)"')" \
+	"relay not_linux_supported"
+assert_eq "explain of the other family" "$(sl explain 8082 --client 192.0.2.1 --json | jq -r .engine)" packet
 stop_peer mixed
 wait_for eval '[ "$(n_on relay)" = 0 ]'
 

@@ -7,6 +7,7 @@
  *   wire a=LINK b=LINK timeout=SECONDS [loss=PER_MILLE] [reorder=PER_MILLE] [dup=PER_MILLE]
  *        [by=MS] how late a reordered frame comes (default 2) [delay=MS] of every frame [seed=]
  *        [cut=MS] from SIGUSR2 on nothing passes for so long
+ *        [from=PORT over=BYTES] IPv4 packets of that TCP source port that are longer are lost
  */
 #include "peer.h"
 
@@ -28,7 +29,7 @@ struct late {
 static struct {
 	int fd[2];
 	uint64_t rng;
-	uint64_t loss, reorder, dup, by_us, delay_us, cut_us, cut_until;
+	uint64_t loss, reorder, dup, by_us, delay_us, cut_us, cut_until, from, over;
 	uint64_t passed, lost, reordered, duplicated, unsent;
 	struct late late[LATE_MAX]; /* a heap by due */
 	int n_late;
@@ -110,11 +111,21 @@ static bool happens(uint64_t per_mille)
 	return per_mille && rng_below(&wire.rng, 1000) < per_mille;
 }
 
+/* `frame` begins with the header of PACKET_VNET_HDR. */
+static bool is_too_long(const uint8_t *frame, size_t len)
+{
+	const uint8_t *ip = frame + sizeof(struct virtio_net_hdr) + ETHER_HDR_LEN;
+	const uint8_t *tcp = ip + 20;
+
+	return wire.from && tcp + 2 <= frame + len && ip[0] == 0x45 && ip[9] == IPPROTO_TCP &&
+	       (tcp[0] << 8 | tcp[1]) == (int)wire.from && (ip[2] << 8 | ip[3]) > (int)wire.over;
+}
+
 static void frame_from(int side, const uint8_t *frame, size_t len, uint64_t now)
 {
 	uint64_t due = wire.delay_us;
 
-	if (now < wire.cut_until || happens(wire.loss)) {
+	if (now < wire.cut_until || is_too_long(frame, len) || happens(wire.loss)) {
 		wire.lost++;
 		return;
 	}
@@ -191,8 +202,9 @@ static void run(uint64_t until)
 
 int main(int argc, char **argv)
 {
-	static const char *const known[] = { "a",  "b",     "timeout", "loss", "reorder", "dup",
-					     "by", "delay", "seed",    "cut",  NULL };
+	static const char *const known[] = { "a",    "b",    "timeout", "loss", "reorder",
+					     "dup",  "by",   "delay",   "seed", "cut",
+					     "from", "over", NULL };
 	struct args args = { argc - 1, argv + 1 };
 	uint64_t timeout;
 
@@ -206,6 +218,8 @@ int main(int argc, char **argv)
 	wire.dup = arg_u64(&args, "dup", 0);
 	wire.by_us = arg_u64(&args, "by", 2) * 1000;
 	wire.delay_us = arg_u64(&args, "delay", 0) * 1000;
+	wire.from = arg_u64(&args, "from", 0);
+	wire.over = arg_u64(&args, "over", 0);
 	wire.cut_us = arg_u64(&args, "cut", 0) * 1000;
 	wire.rng = arg_u64(&args, "seed", now_us());
 	wire.fd[0] = open_link(arg_str(&args, "a", "a"));

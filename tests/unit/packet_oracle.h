@@ -535,6 +535,12 @@ static inline bool is_reset_in_range(const struct sl_packet_flow *me,
 	return !is_after(other->max_ack + other->ack_delta, seq) && !is_after(seq, me->max_seq);
 }
 
+/* Perhaps behind octets that were lost, of which not more than 16 MiB can be open. */
+static inline bool is_reset_ahead(const struct sl_packet_flow *me, uint32_t seq)
+{
+	return is_after(seq, me->max_seq) && seq - me->max_seq <= 16777216;
+}
+
 static inline void account_ack(struct sl_packet_flow *me, uint32_t ack, struct noted *e)
 {
 	if (is_after(ack, me->max_ack))
@@ -600,6 +606,8 @@ static inline void account(struct pair *p, unsigned side, const struct pkt *k, u
 	if (k->flags & TH_RST_) {
 		if (!is_reset_in_range(me, other, k->seq)) {
 			c->rst_ignored++;
+			if (is_reset_ahead(me, k->seq))
+				note(e, me, SL_PACKET_EV_RST_AHEAD);
 		} else if (!me->rst) {
 			me->rst = 1;
 			note(e, me, SL_PACKET_EV_RST);

@@ -269,6 +269,15 @@ static void status_is_degraded_only_where_the_engine_was_asked_for(void **state)
 	       "");
 	RUN(lab, "engines");
 	expect(lab, 0, "packet    yes             3      0  tcx on 3 interfaces\n", "");
+	/* What is there goes on, and has to be seen. */
+	lab->proxy.route[1].engine = SL_CHOICE_AUTO;
+	lab->proxy.conf->global.packet.hook = SL_HOOK_CHOICE_OFF;
+	RUN(lab, "status");
+	expect(lab, 0,
+	       "packet           off: packet.hook is off, 3 still in the kernel, "
+	       "2 just over, 4 adopted\n",
+	       "");
+	lab->proxy.conf->global.packet.hook = SL_HOOK_CHOICE_AUTO;
 }
 
 static void routes_of_nat_are_seen_to(void **state)
@@ -368,7 +377,7 @@ static void flows_are_a_table(void **state)
 	expect(lab, 0, "active (half)", "");
 	expect(lab, 0, "2 flows in the kernel\n", "");
 	RUN(lab, "flows", "--limit", "1");
-	expect(lab, 0, "1 flow in the kernel and more; --limit N shows them\n", "");
+	expect(lab, 0, "only 1 of the flows in the kernel; --limit N shows N of them, 0 all\n", "");
 	f[0].conn_id = f[1].conn_id = 72;
 	f[0].state = f[1].state = SL_PACKET_KILLED;
 	fake_flow(&maps, &tuple, FAKE_UP, f);
@@ -795,6 +804,53 @@ static void the_socket_is_found_through_the_configuration(void **state)
 	expect(lab, 0, "pid 4711", "");
 }
 
+/* The text before and after the runtime directory. */
+struct around {
+	const char *before;
+	const char *after;
+};
+
+static void run_with(struct lab *lab, const struct around *text, char *verb, char *option)
+{
+	FILE *f = fopen(lab->config, "w");
+
+	assert_non_null(f);
+	(void)fprintf(f, "version: 1\n%s%s%s\n", text->before, lab->dir, text->after);
+	assert_int_equal(fclose(f), 0);
+	run_args(lab,
+		 (char *[]){ (char *)"sluice", (char *)"-c", lab->config, verb, option, NULL });
+}
+
+/* Another daemon than the one that is meant must never be asked: it might be told to kill. */
+static void a_wrong_file_tells_the_socket_or_is_refused(void **state)
+{
+	static const struct around telling[] = {
+		{ "global: { runtime_dir: ", ", nonsense: 1 }" },
+		{ "global: { packet: { hook: off }, runtime_dir: ",
+		  " }\ndefaults: { engine: packet }" },
+		{ "global: { runtime_dir: ", " }\nroutes: [{" },
+	};
+	static const struct around silent[] = {
+		{ "global: { runtimedir: ", " }" },    { "global: { runtime_dir: .", " }" },
+		{ "globol: { runtime_dir: ", " }" },   { "routes: [{ name: ", "" },
+		{ "global: { runtime_dir: [", "] }" },
+	};
+	struct lab *lab = *state;
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(telling); i++) {
+		run_with(lab, &telling[i], (char *)"status", NULL);
+		expect(lab, 0, "pid 4711", "");
+	}
+	for (size_t i = 0; i < SL_ARRAY_LEN(silent); i++) {
+		run_with(lab, &silent[i], (char *)"kill", (char *)"--all");
+		expect(lab, EXIT_BAD_CONFIG, "", "does not tell where the daemon's socket is");
+		assert_non_null(strstr(lab->err, ": error: "));
+	}
+	run_args(lab, (char *[]){ (char *)"sluice", (char *)"-c", (char *)"/nonexistent.yaml",
+				  (char *)"status", NULL });
+	expect(lab, EXIT_BAD_CONFIG, "", "/nonexistent.yaml: error: there is no such file");
+}
+
 static void an_absent_daemon_is_explained(void **state)
 {
 	struct lab *lab = *state;
@@ -933,6 +989,7 @@ int main(void)
 		T(verbs_of_later_builds_say_so),
 		T(help_and_version_need_no_daemon),
 		T(the_socket_is_found_through_the_configuration),
+		T(a_wrong_file_tells_the_socket_or_is_refused),
 		T(an_absent_daemon_is_explained),
 		T(an_answer_that_is_not_http_is_explained),
 		T(check_tells_good_from_bad),

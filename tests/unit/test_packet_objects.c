@@ -1465,6 +1465,16 @@ static void test_ports_of_others(void **state)
 	assert_string_equal(reserved(), "80,40999-41005");
 	assert_non_null(strstr(sl_str_text(&report), "ports 40990-40998 are no longer reserved\n"));
 	sl_str_done(&report);
+	/* Somebody has taken them out, or this is not the namespace of the daemon. */
+	p = open_usual(&found);
+	assert_int_equal(sl_packet_reserve_ports(p, 40990, 40998), 0);
+	sl_packet_close(p);
+	write_reserved("80,40999-41005\n");
+	report = (struct sl_str){ 0 };
+	assert_int_equal(purge(&report), 0);
+	assert_string_equal(reserved(), "80,40999-41005");
+	assert_non_null(strstr(sl_str_text(&report), "ports 40990-40998 were not reserved here; "));
+	sl_str_done(&report);
 	/* All of it: nothing to give back. */
 	p = open_usual(&found);
 	assert_int_equal(sl_packet_reserve_ports(p, 40999, 41005), 0);

@@ -1315,6 +1315,8 @@ static void expect_killed_reset(const char *what, struct pair *p, unsigned side,
 	f->drops++;
 	if (!is_reset_in_range(f, &w.after.flow[!side], k->seq)) {
 		w.counts.rst_ignored = 1;
+		if (is_reset_ahead(f, k->seq))
+			note(&w.events, f, SL_PACKET_EV_RST_AHEAD);
 	} else if (!f->rst) {
 		f->rst = 1;
 		note(&w.events, f, SL_PACKET_EV_RST);

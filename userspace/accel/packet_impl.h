@@ -159,7 +159,7 @@ void sl_packet_ports_format(const struct sl_packet_ports *ports, struct sl_str *
 void sl_packet_ports_set(struct sl_packet_ports *ports, uint16_t from, uint16_t to,
 			 bool is_reserved);
 bool sl_packet_ports_is_empty(const struct sl_packet_ports *ports);
-/* Takes those of `ports` out of the reserved ones. */
+/* Takes those of `ports` out of the reserved ones of this network namespace; 0: none was in. */
 SL_MUST_CHECK int sl_packet_free_ports(const struct sl_packet_ports *ports);
 
 #endif

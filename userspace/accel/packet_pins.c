@@ -398,12 +398,17 @@ static int remove_ports(const char *dir, struct sl_str *report)
 		return 0;
 	r = sl_packet_free_ports(&ports);
 	sl_packet_ports_format(&ports, &list);
-	if (r == 0)
+	if (r > 0)
 		sl_str_addf(report, "ports %s are no longer reserved\n", sl_str_text(&list));
+	else if (r == 0)
+		sl_str_addf(report,
+			    "ports %s were not reserved here; if the daemon ran in another network "
+			    "namespace, take them out of net.ipv4.ip_local_reserved_ports there\n",
+			    sl_str_text(&list));
 	else
 		sl_str_addf(report, "ports %s stay reserved: %s\n", sl_str_text(&list),
 			    strerror(-r));
-	return r;
+	return r < 0 ? r : 0;
 }
 
 int sl_packet_purge(const char *dir, struct sl_str *report)

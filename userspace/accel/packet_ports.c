@@ -169,7 +169,10 @@ int sl_packet_free_ports(const struct sl_packet_ports *ports)
 		return r;
 	before = now;
 	take_out(&now, ports);
-	return memcmp(&now, &before, sizeof(now)) == 0 ? 0 : write_ports(&now);
+	if (memcmp(&now, &before, sizeof(now)) == 0)
+		return 0;
+	r = write_ports(&now);
+	return r < 0 ? r : 1;
 }
 
 /* ---- ours ---- */

@@ -55,13 +55,15 @@ struct sl_kflow {
 	enum sl_broker_end how;       /* with OVER */
 	enum sl_packet_side rst_from; /* with RESETTING */
 	uint64_t killed_ns;
-	uint8_t kill_step;      /* repeats so far */
-	uint8_t told_marks;     /* FIN marks its owner was told of */
-	uint8_t tell;           /* SL_TELL_ bits */
-	bool is_gone;           /* both entries are */
-	bool is_elsewhere;      /* its port is of an earlier range */
-	bool is_lingering;      /* our sockets of it are still there */
-	bool is_orphan;         /* nobody is known to have a record of it */
+	uint64_t asked_ms;             /* when a RST last made us ask; 0: never */
+	enum sl_packet_side asked_for; /* who had sent it */
+	uint8_t kill_step;             /* repeats so far */
+	uint8_t told_marks;            /* FIN marks its owner was told of */
+	uint8_t tell;                  /* SL_TELL_ bits */
+	bool is_gone;                  /* both entries are */
+	bool is_elsewhere;             /* its port is of an earlier range */
+	bool is_lingering;             /* our sockets of it are still there */
+	bool is_orphan;                /* nobody is known to have a record of it */
 	struct sl_peer *owner;  /* with is_orphan: it was told of the flow, and has not answered */
 	struct sl_list own;     /* in the owner's list or the one of orphans without, or alone */
 	struct sl_list todo;    /* in the owner's list of what is to be told, or alone */

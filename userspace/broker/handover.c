@@ -407,6 +407,15 @@ static enum sl_engine_reason try(struct attempt *a, struct sl_peer *p)
 	return SL_WHY_ELIGIBLE;
 }
 
+static void say_full(struct sl_broker *b)
+{
+	if (sl_log_allowed(&b->full_limit, sl_loop_now_ms(b->loop), 1, 60000))
+		sl_log(SL_LOG_WARN,
+		       "packet: all %zu flows of packet.max_flows are in use, further connections "
+		       "stay with the proxy (map_full); raise it where that lasts",
+		       b->table.max);
+}
+
 static void reply(struct sl_peer *p, const struct attempt *a, enum sl_engine_reason why)
 {
 	const struct sl_broker_msg msg = {
@@ -421,6 +430,8 @@ static void reply(struct sl_peer *p, const struct attempt *a, enum sl_engine_rea
 	    sl_broker_may_warn(p->broker))
 		sl_log_conn(SL_LOG_WARN, a->msg->conn_id,
 			    "packet: refused a hand-over that the configuration does not allow");
+	if (why == SL_WHY_MAP_FULL && p->broker->table.n >= p->broker->table.max)
+		say_full(p->broker);
 	sl_peer_reply(p, &msg);
 }
 

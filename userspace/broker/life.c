@@ -183,6 +183,25 @@ static void on_rst_timer(struct sl_timer *timer)
 	end(f, is_closed(f) ? SL_BROKER_END_CLOSED : rst_end(f));
 }
 
+#define ASK_AGAIN_MS 200 /* blind RSTs draw no more than that */
+#define ANSWER_MS 1000
+
+void sl_life_ask(struct sl_kflow *f, enum sl_packet_side from)
+{
+	uint64_t now_ms = sl_loop_now_ms(f->broker->loop);
+
+	if (f->stage != SL_KFLOW_LIVE || (f->asked_ms && now_ms - f->asked_ms < ASK_AGAIN_MS))
+		return;
+	f->asked_ms = now_ms;
+	f->asked_for = from;
+	(void)order(f, SL_PACKET_OP_PROBE);
+}
+
+static bool was_asked(const struct sl_kflow *f)
+{
+	return f->asked_ms && sl_loop_now_ms(f->broker->loop) - f->asked_ms < ANSWER_MS;
+}
+
 /*
  * A blind RST is taken back by the data that follows. A true one may not have been taken: its
  * number must be the next one its receiver expects (RFC 5961 section 3), which it is not when
@@ -196,8 +215,11 @@ static void await_revival(struct sl_kflow *f)
 	const struct sl_kflow_half *b = &f->half[SL_PACKET_BACKEND];
 
 	/* One RST may draw another; the one that came first is the reason. */
-	f->rst_from = c->rst && (!b->rst || c->last_ns <= b->last_ns) ? SL_PACKET_CLIENT
-								      : SL_PACKET_BACKEND;
+	if (was_asked(f))
+		f->rst_from = f->asked_for;
+	else
+		f->rst_from = c->rst && (!b->rst || c->last_ns <= b->last_ns) ? SL_PACKET_CLIENT
+									      : SL_PACKET_BACKEND;
 	f->stage = SL_KFLOW_RESETTING;
 	(void)order(f, SL_PACKET_OP_PROBE);
 	sl_timer_start(f->broker->loop, &f->timer,

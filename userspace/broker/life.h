@@ -10,6 +10,11 @@
 void sl_life_look(struct sl_kflow *f);
 /* By what is noted of both directions. */
 void sl_life_judge(struct sl_kflow *f);
+/*
+ * A RST of `from` came that proves nothing: asks both sides, of which one that is no more answers
+ * with another that does. Not the end of `f`.
+ */
+void sl_life_ask(struct sl_kflow *f, enum sl_packet_side from);
 /* The entries have been deleted: `how` unless the flow was over before. */
 void sl_life_gone(struct sl_kflow *f, enum sl_broker_end how);
 /* A new connection has the tuple; the entries made room. */

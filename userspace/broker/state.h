@@ -77,6 +77,7 @@ struct sl_broker {
 	struct sl_timer status_timer;
 	struct sl_log_limit log_limit;  /* for lines a proxy can provoke */
 	struct sl_log_limit room_limit; /* that there are no descriptors left */
+	struct sl_log_limit full_limit; /* that max_flows is reached */
 };
 
 static inline const struct sl_policy *sl_broker_policy(const struct sl_broker *b)

@@ -268,6 +268,9 @@ static void on_event(void *arg, const struct sl_packet_event *e)
 	case SL_PACKET_EV_REUSED:
 		sl_life_reused(f);
 		break;
+	case SL_PACKET_EV_RST_AHEAD:
+		sl_life_ask(f, e->from);
+		break;
 	}
 }
 

@@ -188,8 +188,7 @@ static void check_pins(struct sl_broker *b)
 	b->watch.had_no_dir = r < 0;
 	if (repaired) {
 		b->n_repaired += repaired;
-		sl_log(SL_LOG_WARN, "packet: %u pins in %s were missing, they are made again",
-		       repaired, dir);
+		sl_log(SL_LOG_WARN, "packet: missing pins in %s, made again: %u", dir, repaired);
 		sl_broker_touch(b);
 	}
 }

@@ -103,7 +103,7 @@ struct sl_broker_status {
 	uint32_t repaired;     /* links, pins, entries put back since then */
 	uint32_t orphans;      /* entries without a record now */
 	uint32_t n_interfaces; /* attached */
-	uint32_t n_failed;     /* interfaces that could not be attached to */
+	uint32_t n_failed;     /* interfaces that could not be attached to, or are not there */
 	uint16_t port_from;
 	uint16_t port_to;
 	char text[120]; /* "tcx on 3 interfaces"; or "off: " and why */

@@ -226,6 +226,56 @@ static int build(struct sl_build *b, const struct sl_conf_sources *sources)
 	return r;
 }
 
+static bool has_bad_key(const struct sl_node *mapping)
+{
+	for (const struct sl_node *n = mapping ? mapping->first : NULL; n; n = n->next)
+		if (n->key_bad)
+			return true;
+	return false;
+}
+
+/* No `runtime_dir` is written, and none was meant by what could not be read. */
+static bool has_default_runtime_dir(struct sl_node *const *roots, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		const struct sl_node *root = roots[i];
+		const struct sl_node *global = root ? sl_node_find_raw(root, "global") : NULL;
+
+		if (!root) {
+			if (i == 0)
+				return false;
+			continue;
+		}
+		if (root->bad || root->partial || has_bad_key(root))
+			return false;
+		if (global && (global->bad || global->partial || has_bad_key(global) ||
+			       (sl_node_find_raw(global, "runtime_dir") &&
+				!sl_node_is_null(sl_node_find_raw(global, "runtime_dir")))))
+			return false;
+	}
+	return true;
+}
+
+int sl_conf_runtime_dir(const struct sl_conf_sources *sources, struct sl_str *ret)
+{
+	struct sl_build b = { .report.sources = sources };
+	struct sl_node **roots = sl_arena_alloc(&b.arena, sources->n * sizeof(struct sl_node *));
+	const struct sl_node *dir = NULL;
+	int r = roots ? parse_all(&b, sources, roots) : -ENOMEM;
+
+	for (size_t i = 0; r == 0 && !dir && i < sources->n; i++)
+		dir = sl_node_find(sl_node_find(roots[i], "global"), "runtime_dir");
+	if (dir && dir->text && dir->text[0] == '/')
+		sl_str_adds(ret, dir->text);
+	else if (r == 0 && has_default_runtime_dir(roots, sources->n))
+		sl_str_adds(ret, sl_key_at("global", "runtime_dir", NULL)->def);
+	else if (r == 0)
+		r = -EINVAL;
+	sl_report_done(&b.report);
+	sl_arena_done(&b.arena);
+	return r;
+}
+
 int sl_conf_build_for(const struct sl_conf_sources *sources, bool has_nftables,
 		      struct sl_conf **ret, struct sl_diags *diags)
 {

@@ -273,6 +273,11 @@ struct sl_conf {
  */
 SL_MUST_CHECK int sl_conf_build(const struct sl_conf_sources *sources, struct sl_conf **ret,
 				struct sl_diags *diags);
+/*
+ * The runtime directory that sources name, whatever else is wrong with them: a daemon may run on an
+ * older version of them. -EINVAL when it cannot be told; sl_conf_build() reports why.
+ */
+SL_MUST_CHECK int sl_conf_runtime_dir(const struct sl_conf_sources *sources, struct sl_str *ret);
 void sl_conf_free(struct sl_conf *conf);
 SL_DEFINE_CLEANUP(struct sl_conf, sl_conf_free);
 

@@ -86,7 +86,8 @@ const char *sl_engine_name(enum sl_engine_id engine); /* "-" for NONE */
 	X(ELIGIBLE, "eligible", "auto: the best engine for it here")                       \
 	X(NEEDS_TLS, "needs_tls", "the daemon terminates or originates TLS")               \
 	X(NEEDS_HTTP, "needs_http", "the daemon reads HTTP")                               \
-	X(NOT_LINUX_SUPPORTED, "not_linux_supported", "this kernel lacks what is needed")  \
+	X(NOT_LINUX_SUPPORTED, "not_linux_supported",                                      \
+	  "this kernel lacks what is needed, or only one of client and target has IPv6")   \
 	X(NO_PRIVILEGE, "no_privilege", "the daemon may not use the kernel's engine")      \
 	X(TIMESTAMPS_ONE_SIDED, "timestamps_one_sided", "TCP timestamps on one side only") \
 	X(SACK_ONE_SIDED, "sack_one_sided", "SACK on one side only")                       \

@@ -104,8 +104,8 @@ static void get_route(struct sl_ctl *ctl, struct sl_call *call)
 	if (sl_view_route(&body, ctl->options.proxy, name))
 		reply_json(call, &body);
 	else
-		sl_call_fail(call, 404, "GET /v1/routes lists them", "there is no route '%s'",
-			     name);
+		sl_call_fail(call, 404, "'sluice routes' or GET /v1/routes lists them",
+			     "there is no route '%s'", name);
 }
 
 static void get_changes(struct sl_ctl *ctl, struct sl_call *call)

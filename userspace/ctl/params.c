@@ -35,8 +35,8 @@ bool sl_param_number(struct sl_call *call, const char *name, uint64_t min, uint6
 		return false;
 	if (text[0] && sl_num_parse(text, min, max, &v) < 0) {
 		sl_call_fail(call, 400, NULL,
-			     "the parameter '%s' is not a number from %llu to %llu", name,
-			     (unsigned long long)min, (unsigned long long)max);
+			     "the parameter '%s' is not a number from %llu to %llu: '%s'", name,
+			     (unsigned long long)min, (unsigned long long)max, text);
 		return false;
 	}
 	*ret = v;
@@ -52,7 +52,7 @@ bool sl_param_addr(struct sl_call *call, const char *name, struct sl_addr *ret)
 		return false;
 	if (text[0] && sl_addr_parse_ip(text, &a) < 0 && sl_addr_parse(text, &a) < 0) {
 		sl_call_fail(call, 400, "give an IPv4 or IPv6 address, with or without a port",
-			     "the parameter '%s' is not an address", name);
+			     "the parameter '%s' is not an address: '%s'", name, text);
 		return false;
 	}
 	*ret = a;
@@ -69,7 +69,8 @@ bool sl_param_client(struct sl_call *call, const char *name, struct sl_ip_patter
 		return false;
 	if (text[0] && sl_ip_pattern_parse(sl_slice_of(text), &pattern, &why) < 0) {
 		sl_call_fail(call, 400, "for example 10.0.0.1, 10.0.0.0/8, 10.0.0.1-10.0.0.9, 10.*",
-			     "the parameter '%s' is no pattern of addresses: %s", name, why);
+			     "the parameter '%s' is no pattern of addresses, '%s': %s", name, text,
+			     why);
 		return false;
 	}
 	*given = text[0] != '\0';

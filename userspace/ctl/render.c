@@ -222,8 +222,10 @@ static void print_packet(const struct sl_render *r, const json_t *doc)
 			    count_at(p, "flows"), count_at(p, "max_flows"));
 	else
 		sl_str_adds(&text, text_at(p, "reason"));
+	if (!is_true_at(p, "available"))
+		add_count(&text, p, "flows", "still in the kernel");
 	add_count(&text, p, "held", "just over");
-	add_count(&text, p, "interfaces_failed", "interfaces refused");
+	add_count(&text, p, "interfaces_failed", "interfaces not attached");
 	add_count(&text, k, "orphans", "without a record");
 	add_count(&text, k, "adopted", "adopted");
 	add_count(&text, k, "dropped", "dropped");
@@ -512,7 +514,8 @@ void sl_render_conns(const struct sl_render *r, const json_t *doc)
 		add_conn(&t, json_array_get(doc, i));
 	sl_table_print(&t, r->to, r->colour);
 	if (n > r->max_rows)
-		(void)fprintf(r->to, "only the first %zu; --limit N shows more\n", r->max_rows);
+		(void)fprintf(r->to, "only the first %zu; --limit N shows N of them, 0 all\n",
+			      r->max_rows);
 }
 
 static void add_flow(struct sl_table *t, const json_t *f)
@@ -603,11 +606,14 @@ void sl_render_flows(const struct sl_render *r, const json_t *doc)
 	add_flows(&t, flows, n);
 	if (n)
 		sl_table_print(&t, r->to, r->colour);
-	(void)fprintf(r->to, "%zu flow%s in the kernel", n, n == 1 ? "" : "s");
+	if (is_true_at(doc, "more"))
+		(void)fprintf(r->to, "only %zu of the flows in the kernel", n);
+	else
+		(void)fprintf(r->to, "%zu flow%s in the kernel", n, n == 1 ? "" : "s");
 	if (n_over(flows))
 		(void)fprintf(r->to, ", %zu of them just over", n_over(flows));
 	if (is_true_at(doc, "more"))
-		(void)fputs(" and more; --limit N shows them", r->to);
+		(void)fputs("; --limit N shows N of them, 0 all", r->to);
 	if (json_is_string(json_object_get(doc, "reason")))
 		(void)fprintf(r->to, "; %s", text_at(doc, "reason"));
 	(void)fputc('\n', r->to);

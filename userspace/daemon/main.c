@@ -85,7 +85,12 @@ static int parse(int argc, char **argv, struct sl_daemon_options *ret, enum acti
 		else
 			return -EINVAL;
 	}
-	return optind == argc ? 0 : -EINVAL;
+	if (optind == argc)
+		return 0;
+	(void)fprintf(stderr,
+		      "sluiced: unexpected argument '%s' (a configuration is named with -c)\n",
+		      argv[optind]);
+	return -EINVAL;
 }
 
 static int read_config(const char *path, bool with_deny_file, struct sl_conf **ret)

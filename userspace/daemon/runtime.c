@@ -159,7 +159,8 @@ int sl_runtime_lock(const char *dir, int *ret_fd)
 	if (!path)
 		return -ENOMEM;
 	if (fd < 0 && errno != ENOENT && errno != ENOTDIR)
-		return sl_err(-errno, "cannot open %s", path);
+		return sl_err(-errno, "cannot open %s%s", path,
+			      errno == EACCES ? ", which only root may: start this as root" : "");
 	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0)
 		return errno == EWOULDBLOCK
 			       ? report_busy(dir, fd, "end its flows with 'sluice flows --flush'")

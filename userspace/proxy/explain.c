@@ -105,7 +105,11 @@ static int choose_target(const struct sl_gen_route *gr, const struct sl_question
 			x->verdict = SL_REASON_BACKEND_DOWN;
 		x->target_why = "no target has an address, weight and good health";
 	} else {
+		int family = sl_addr_family(&gr->conf->targets[i].addr); /* of a name: unknown */
+		int client = sl_addr_family(&q->client);
+
 		x->target = gr->targets[i]->address;
+		x->mixes_families = family && client && family != client;
 	}
 	return 0;
 }

@@ -873,6 +873,11 @@ static void choose_engine(const struct sl_proxy *p, struct sl_explanation *x)
 	if (!x->route || !sl_conf_may_packet(&p->gen->conf->global, x->route))
 		return;
 	sl_proxy_kernel(p, &kernel);
+	/* With a PROXY header it is the sender's address that counts, which was not asked about. */
+	if (kernel.off == SL_WHY_ELIGIBLE && x->mixes_families && !x->wants_proxy) {
+		x->engine_reason = SL_WHY_NOT_LINUX_SUPPORTED;
+		return;
+	}
 	if (kernel.off == SL_WHY_ELIGIBLE)
 		x->engine = SL_ENGINE_PACKET;
 	x->engine_reason = kernel.off == SL_WHY_ELIGIBLE ? sl_packet_reason(x->route) : kernel.off;

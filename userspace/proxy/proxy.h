@@ -255,6 +255,7 @@ struct sl_explanation {
 	bool is_listening;      /* a listener for that port is open, or the kernel has the rules */
 	bool needs_hello;       /* the decision waits for a ClientHello */
 	bool wants_proxy;       /* the port has accept_proxy */
+	bool mixes_families;    /* of client and target one is IPv4, the other IPv6 */
 	/* routes that listen on the port, the winner first, then in order of precedence;
 	 * sl_explanation_done() frees it */
 	struct sl_explained_route *candidates;
