@@ -20,6 +20,7 @@
 #define WAIT_MS 5000
 /* A kill that nobody followed is said again. */
 #define KILL_AGAIN_MS 5000
+#define START_SLACK_NS UINT64_C(2000000000)
 /* Of those in doubt, ended in one turn. */
 #define DOUBT_SLICE 512
 
@@ -143,15 +144,27 @@ static void grow(struct sl_nat_flows *n)
 	free(before);
 }
 
+/*
+ * The kernel tells when a flow began only after its first message, which has the time it was read
+ * at; so what has the same serial is the same, and what another broker tells begins about then.
+ */
+static bool is_same(const struct sl_nat_record *r, const struct name *name, uint64_t serial)
+{
+	uint64_t a = r->name.start_ns, b = name->start_ns;
+
+	return memcmp(&r->name, name, offsetof(struct name, start_ns)) == 0 &&
+	       (r->serial == serial || (a > b ? a - b : b - a) < START_SLACK_NS);
+}
+
 static struct sl_nat_record *find(const struct sl_nat_flows *n, const struct name *name,
-				  uint64_t hash)
+				  uint64_t hash, uint64_t serial)
 {
 	struct sl_list *pos;
 
 	sl_list_for_each (pos, bucket_of(n, hash)) {
 		struct sl_nat_record *r = SL_CONTAINER_OF(pos, struct sl_nat_record, in_bucket);
 
-		if (r->hash == hash && memcmp(&r->name, name, sizeof(*name)) == 0)
+		if (r->hash == hash && is_same(r, name, serial))
 			return r;
 	}
 	return NULL;
@@ -442,8 +455,8 @@ void sl_nat_flows_told(struct sl_nat_flows *n, uint64_t serial, const struct sl_
 	if (n->go_on)
 		return;
 	name_of(f, &name);
-	hash = sl_siphash(&name, sizeof(name), n->key);
-	r = find(n, &name, hash);
+	hash = sl_siphash(&name, offsetof(struct name, start_ns), n->key);
+	r = find(n, &name, hash, serial);
 	is_new = !r;
 	if (is_new)
 		r = add(n, &name, hash);
@@ -453,6 +466,7 @@ void sl_nat_flows_told(struct sl_nat_flows *n, uint64_t serial, const struct sl_
 	}
 	is_other = r->serial != serial;
 	r->serial = serial;
+	r->name.start_ns = name.start_ns;
 	r->is_in_doubt = false;
 	sl_list_remove(&r->node);
 	sl_list_add(&n->told, &r->node);
