@@ -91,6 +91,17 @@ wait_until 2000 is_whole || fail "not repaired"
 wait_until 3000 eval "[ \$(repairs) -gt $was ]" || fail "not counted"
 assert_between "repairs, each for one or several changes" "$(($(repairs) - was))" 1 60
 
+say "what others do to their own is no business of ours"
+foreign
+was=$(repairs)
+before=$(theirs)
+in_ns proxy nft 'add element inet theirs s { 192.0.2.99 }; delete element inet theirs s { 192.0.2.99 }'
+# whoever had heard of it would have repaired what came after it, too
+spoil 'delete element inet sluice to4 { 3 }'
+was=$((was + 1))
+assert_eq "repairs" "$(repairs)" "$was"
+assert_eq "their tables" "$(theirs)" "$before"
+
 # wipe COMMAND: nothing of ours is left for a moment; where the kernel knows owners, the new table has one.
 wipe() {
 	local was
@@ -110,17 +121,8 @@ wipe 'delete table inet sluice'
 has_log 'nftables: somebody has changed table inet sluice' || fail "not in the log"
 assert_match "metrics" "$(http_get /metrics)" $'\nsluice_nftables_repairs_total [1-9]'
 assert_match "status" "$(sl status)" 'nftables'
-
-say "what others do to their own is no business of ours"
 foreign
-was=$(repairs)
 before=$(theirs)
-in_ns proxy nft 'add element inet theirs s { 192.0.2.99 }; delete element inet theirs s { 192.0.2.99 }'
-# whoever had heard of it would have repaired what came after it, too
-spoil 'delete element inet sluice to4 { 3 }'
-was=$((was + 1))
-assert_eq "repairs" "$(repairs)" "$was"
-assert_eq "their tables" "$(theirs)" "$before"
 stop_sluice
 no_table || fail "a table is left"
 assert_eq "their tables at the end" "$(theirs)" "$before"

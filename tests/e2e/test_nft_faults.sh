@@ -45,7 +45,7 @@ lab_pids+=("$owner")
 exec 7>"$LAB_DIR/nft.in"
 echo 'add table inet sluice { flags owner; comment "sluice ruleset 1"; }' >&7
 if wait_until 3000 in_table 'flags owner'; then
-	start_sluice "$text"
+	start_sluice "$text" 7>&-
 	assert_off 'own|busy|another'
 	exec 7>&-
 	wait_until 5000 gone_or_zombie $owner || fail "nft does not end"

@@ -49,6 +49,7 @@ assert_match "the engine" "$(sl explain 8080 --client $CLIENT_IP)" 'nftables'
 assert_match "who is denied" "$(sl explain 8080 --client 192.0.2.7)" 'deny|denied'
 
 say "metrics"
+wait_until 15000 in_status 5 || fail "records: $(n_nat_active)"
 http_get /metrics >"$LAB_DIR/metrics"
 if command -v promtool >/dev/null; then
 	promtool check metrics <"$LAB_DIR/metrics" >"$LAB_DIR/promtool" 2>&1 || fail "promtool: $(cat "$LAB_DIR/promtool")"
