@@ -399,6 +399,47 @@ static void begin_and_end_at_once(void **state)
 	assert_int_equal(route_of(lab, "dns")->bytes_down, 300);
 }
 
+/* When it began the kernel says later than that it began. */
+static void the_begin_is_told_better(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_broker_nat_flow f = flow_n();
+
+	tell(lab, 7, &f);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	f.start_ns -= 2 * SECOND;
+	f.bytes[SL_CLIENT] = 1;
+	tell(lab, 7, &f);
+	UNTIL(lab, WAIT_MS, bytes_up(lab) == 1);
+	assert_in_range(lab->row.age_ms, 2000, 6000);
+	assert_int_equal(n_total(lab), 1);
+	f.is_over = 1;
+	f.end_ns = f.start_ns + SECOND / 2;
+	f.reason = SL_REASON_NORMAL;
+	tell(lab, 7, &f);
+	UNTIL(lab, WAIT_MS, n_lines(lab, " duration=0.500s ") == 1);
+	assert_int_equal(n_active(lab), 0);
+
+	/* nor has it, when the broker dies */
+	f = flow_n();
+	tell(lab, 8, &f);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	kill_broker(lab);
+	start_broker(lab);
+	f.start_ns -= SECOND / 100;
+	f.is_adopted = 1;
+	f.bytes[SL_CLIENT] = 2;
+	tell(lab, 1008, &f);
+	UNTIL(lab, WAIT_MS, bytes_up(lab) == 2);
+	/* but now it has: what is told next of these names is another one */
+	kill_broker(lab);
+	start_broker(lab);
+	f.start_ns += SECOND / 100;
+	f.bytes[SL_CLIENT] = 3;
+	tell(lab, 2008, &f);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 2);
+}
+
 /* The one that ended is told of late; both count, although the kernel allows only two at a time. */
 static void limits_count_and_do_not_refuse(void **state)
 {
@@ -848,6 +889,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		EACH(from_begin_to_end),
 		EACH(begin_and_end_at_once),
+		EACH(the_begin_is_told_better),
 		EACH(limits_count_and_do_not_refuse),
 		EACH(targets_are_recognized),
 		EACH(found_by_a_later_process),

@@ -20,9 +20,14 @@
 #define WAIT_MS 5000
 /* A kill that nobody followed is said again. */
 #define KILL_AGAIN_MS 5000
-#define START_SLACK_NS UINT64_C(2000000000)
 /* Of those in doubt, ended in one turn. */
 #define DOUBT_SLICE 512
+
+/*
+ * The kernel says when a flow began only with its second message or in a dump; until then it is
+ * when a broker heard of it.
+ */
+#define ROUGH_NS UINT64_C(1000000000)
 
 /* What stays the same as long as the flow lives, whatever broker tells of it. */
 struct name {
@@ -30,9 +35,8 @@ struct name {
 	uint16_t port[3];
 	uint8_t is_udp;
 	uint8_t is_v6;
-	uint64_t start_ns;
 };
-_Static_assert(sizeof(struct name) == 64, "without holes: it is hashed and compared as bytes");
+_Static_assert(sizeof(struct name) == 56, "without holes: it is hashed and compared as bytes");
 
 struct sl_nat_record {
 	struct sl_list in_bucket;
@@ -42,10 +46,12 @@ struct sl_nat_record {
 	struct name name;
 	uint64_t hash;
 	uint64_t serial;
+	uint64_t start_ns;
 	struct sl_conn *conn;              /* NULL: killed, or waiting */
 	struct sl_broker_nat_flow *latest; /* owned; while it waits */
 	uint64_t since_ms;                 /* it waits, or was killed */
 	bool is_in_doubt;                  /* the broker that told of it is no more */
+	bool is_rough;                     /* start_ns */
 	bool is_over;
 	bool is_stray; /* its route has not come */
 };
@@ -105,7 +111,6 @@ static void name_of(const struct sl_broker_nat_flow *f, struct name *ret)
 	}
 	ret->is_udp = f->is_udp;
 	ret->is_v6 = sl_addr_family(&f->client) == AF_INET6;
-	ret->start_ns = f->start_ns;
 }
 
 static struct sl_list *bucket_of(const struct sl_nat_flows *n, uint64_t hash)
@@ -144,27 +149,25 @@ static void grow(struct sl_nat_flows *n)
 	free(before);
 }
 
-/*
- * The kernel tells when a flow began only after its first message, which has the time it was read
- * at; so what has the same serial is the same, and what another broker tells begins about then.
- */
-static bool is_same(const struct sl_nat_record *r, const struct name *name, uint64_t serial)
+/* The same names may be in use again, so they alone say little. */
+static bool is_of(const struct sl_nat_record *r, uint64_t serial, uint64_t start_ns)
 {
-	uint64_t a = r->name.start_ns, b = name->start_ns;
+	uint64_t apart = r->start_ns > start_ns ? r->start_ns - start_ns : start_ns - r->start_ns;
 
-	return memcmp(&r->name, name, offsetof(struct name, start_ns)) == 0 &&
-	       (r->serial == serial || (a > b ? a - b : b - a) < START_SLACK_NS);
+	return r->serial == serial ||
+	       (r->is_in_doubt && (apart == 0 || (r->is_rough && apart < ROUGH_NS)));
 }
 
 static struct sl_nat_record *find(const struct sl_nat_flows *n, const struct name *name,
-				  uint64_t hash, uint64_t serial)
+				  uint64_t hash, uint64_t serial, uint64_t start_ns)
 {
 	struct sl_list *pos;
 
 	sl_list_for_each (pos, bucket_of(n, hash)) {
 		struct sl_nat_record *r = SL_CONTAINER_OF(pos, struct sl_nat_record, in_bucket);
 
-		if (r->hash == hash && is_same(r, name, serial))
+		if (r->hash == hash && memcmp(&r->name, name, sizeof(*name)) == 0 &&
+		    is_of(r, serial, start_ns))
 			return r;
 	}
 	return NULL;
@@ -455,8 +458,8 @@ void sl_nat_flows_told(struct sl_nat_flows *n, uint64_t serial, const struct sl_
 	if (n->go_on)
 		return;
 	name_of(f, &name);
-	hash = sl_siphash(&name, offsetof(struct name, start_ns), n->key);
-	r = find(n, &name, hash, serial);
+	hash = sl_siphash(&name, sizeof(name), n->key);
+	r = find(n, &name, hash, serial, f->start_ns);
 	is_new = !r;
 	if (is_new)
 		r = add(n, &name, hash);
@@ -466,8 +469,11 @@ void sl_nat_flows_told(struct sl_nat_flows *n, uint64_t serial, const struct sl_
 	}
 	is_other = r->serial != serial;
 	r->serial = serial;
-	r->name.start_ns = name.start_ns;
 	r->is_in_doubt = false;
+	r->is_rough = is_new && !f->is_adopted;
+	if (r->conn && r->start_ns != f->start_ns)
+		r->conn->accepted_us = loop_us(n, f->start_ns);
+	r->start_ns = f->start_ns;
 	sl_list_remove(&r->node);
 	sl_list_add(&n->told, &r->node);
 	if (r->conn)
