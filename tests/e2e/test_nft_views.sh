@@ -55,7 +55,7 @@ if command -v promtool >/dev/null; then
 	promtool check metrics <"$LAB_DIR/metrics" >"$LAB_DIR/promtool" 2>&1 || fail "promtool: $(cat "$LAB_DIR/promtool")"
 	assert_eq "promtool's words" "$(cat "$LAB_DIR/promtool")" ""
 fi
-sample() { grep -F "$1 " "$LAB_DIR/metrics" | awk '{ print $NF }'; }
+sample() { grep -v '^#' "$LAB_DIR/metrics" | grep -F "$1 " | awk '{ print $NF }'; }
 assert_eq "available" "$(sample 'sluice_engine_available{engine="nftables"}')" 1
 assert_eq "flows" "$(sample 'sluice_kernel_flows{engine="nftables"}')" 5
 assert_eq "repairs" "$(sample sluice_nftables_repairs_total)" 0

@@ -54,7 +54,7 @@ nat_table() { in_ns proxy nft list table inet "$NAT_TABLE" 2>/dev/null; }
 has_table() { nat_table >/dev/null; }
 no_table() { ! has_table; }
 nat_map() { in_ns proxy nft -j list map inet "$NAT_TABLE" "$1" | jq -c '.nftables[1].map.elem // []'; }
-in_table() { nat_table | grep -qE -- "$1"; } # REGEX
+in_table() { nat_table | grep -E -- "$1" >/dev/null; } # REGEX
 not_in_table() { ! in_table "$1"; }
 # mark_of ROUTE: the number of a route, as the table has it.
 mark_of() { in_ns proxy nft list map inet "$NAT_TABLE" route_counter | grep -oE "0x[0-9a-f]+ comment \"$1\"" | sed 's/ .*//'; }
@@ -84,7 +84,7 @@ generation() { # of all tables: each transaction of anybody makes it one more
 # n_entries [ARGUMENT...]: of conntrack, as `conntrack -L` selects them.
 n_entries() { in_ns proxy conntrack -L "$@" 2>/dev/null | grep -c . || true; }
 # Those of routes: with a mark, which those of a port that is nobody's do not have.
-no_entries() { ! in_ns proxy conntrack -L "$@" 2>/dev/null | grep -q ' mark=[1-9]'; }
+no_entries() { ! in_ns proxy conntrack -L "$@" 2>/dev/null | grep ' mark=[1-9]' >/dev/null; }
 ct_setting() { in_ns proxy sysctl -n "net.netfilter.nf_conntrack_$1"; }
 
 # ---- datagrams ----
