@@ -193,7 +193,7 @@ static uint64_t now_us(void)
 }
 
 /* One that we may change: of this program, and of nobody else. */
-static int check_owner(const struct sl_nft_table *t, struct sl_nft_report *report)
+static int look_at_owner(const struct sl_nft_table *t, struct sl_nft_report *report)
 {
 	const struct sl_nft_ruleset *rs = t->installed;
 	const char *stem = SL_NFT_TABLE_COMMENT_STEM;
@@ -212,6 +212,16 @@ static int check_owner(const struct sl_nft_table *t, struct sl_nft_report *repor
 		return -EBUSY;
 	}
 	return 0;
+}
+
+/* An owner that ends makes no new generation: who it is is read anew the next time. */
+static int check_owner(struct sl_nft_table *t, struct sl_nft_report *report)
+{
+	int r = look_at_owner(t, report);
+
+	if (r < 0)
+		forget(t);
+	return r;
 }
 
 static const char *describe_chain(const struct sl_nft_ruleset *rs, const struct sl_nft_op *op,

@@ -568,8 +568,9 @@ static int install(struct sl_nat *n, enum sl_nft_state state, struct sl_nft_repo
 			       why.len ? sl_str_text(&why) : strerror(-r));
 		return r;
 	}
-	n->is_installed = true;
-	return sl_nft_table_apply(n->table, &rs, report);
+	r = sl_nft_table_apply(n->table, &rs, report);
+	n->is_installed |= r == 0;
+	return r;
 }
 
 /* No route is left, nor a flow of one. */
@@ -664,7 +665,7 @@ static void say_applied(const struct sl_nat *n, const struct sl_nft_report *repo
 {
 	if (report->n_added + report->n_removed == 0 && !report->is_adopted)
 		return;
-	sl_info("nftables: %zu route%s in table inet %s%s, %zu things added, %zu removed, "
+	sl_info("nftables: %zu route%s in table inet %s%s, %zu added, %zu removed, "
 		"%" PRIu64 " us in the kernel",
 		n->routes.n, n->routes.n == 1 ? "" : "s", n->name,
 		report->is_replaced  ? " (replaced)"
@@ -751,8 +752,8 @@ static void on_repair(struct sl_timer *timer)
 	n->n_repairs++;
 	n->repaired_ms = sl_loop_now_ms(n->loop);
 	sl_log(SL_LOG_WARN,
-	       "nftables: somebody has changed table inet %s: put back %zu things, took out %zu",
-	       n->name, report.n_added, report.n_removed);
+	       "nftables: somebody has changed table inet %s: %zu put back, %zu taken out", n->name,
+	       report.n_added, report.n_removed);
 	refresh(n);
 }
 
