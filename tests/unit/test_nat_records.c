@@ -596,6 +596,40 @@ static void another_broker_goes_on(void **state)
 	UNTIL(lab, WAIT_MS, n_lines(lab, " access: ") == 1);
 }
 
+/* Its entry stays for minutes, and the next broker finds it. */
+static void what_was_over_is_not_news(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_broker_nat_flow f = flow_n();
+	struct sl_broker_nat_flow open = flow_n();
+	struct sl_broker_nat_flow fresh = flow_n();
+
+	sl_addr_set_port(&open.client, 2);
+	sl_addr_set_port(&fresh.client, 3);
+	f.start_ns -= 20 * SECOND;
+	f.is_over = 1;
+	f.end_ns = f.start_ns + SECOND;
+	f.reason = SL_REASON_NORMAL;
+	tell(lab, 1, &f);
+	tell(lab, 2, &open);
+	UNTIL(lab, WAIT_MS, n_total(lab) == 2);
+	kill_broker(lab);
+	turn(lab);
+	(void)usleep(20000);
+	fresh.start_ns = real_ns();
+	start_broker(lab);
+	f.is_adopted = open.is_adopted = fresh.is_adopted = 1;
+	tell(lab, real_ns(), &f);                               /* a line of it has been written */
+	tell_end(lab, real_ns() + 1, &open, SL_REASON_NORMAL);  /* the record waits for this */
+	tell_end(lab, real_ns() + 2, &fresh, SL_REASON_NORMAL); /* while nobody was there */
+	UNTIL(lab, WAIT_MS, n_total(lab) == 3);
+	assert_int_equal(n_active(lab), 0);
+	UNTIL(lab, WAIT_MS, n_lines(lab, " access: ") == 3);
+	assert_int_equal(n_lines(lab, "client=192.0.2.1:1000 "), 1);
+	assert_int_equal(n_lines(lab, "client=192.0.2.1:2 "), 1);
+	assert_int_equal(n_lines(lab, "client=192.0.2.1:3 "), 1);
+}
+
 /* 35 seconds, of real time. */
 static void in_doubt_for_long(void **state)
 {
@@ -896,6 +930,7 @@ int main(void)
 		EACH(a_kill_is_said_once),
 		EACH(a_kill_nobody_read),
 		EACH(another_broker_goes_on),
+		EACH(what_was_over_is_not_news),
 		EACH(a_route_that_comes_later),
 		EACH(a_route_that_never_comes),
 		EACH(a_route_that_goes),

@@ -18,6 +18,8 @@
 #define FIRST_BUCKETS 256
 /* A broker takes up a configuration a moment before the workers do, which wait for names, too. */
 #define WAIT_MS 5000
+/* When a flow ended is told by a timeout in whole seconds. */
+#define END_NS UINT64_C(1500000000)
 /* A kill that nobody followed is said again. */
 #define KILL_AGAIN_MS 5000
 /* Of those in doubt, ended in one turn. */
@@ -69,6 +71,7 @@ struct sl_nat_flows {
 	struct sl_timer doubt_timer;
 	struct sl_timer wait_timer;
 	uint64_t since_ns;  /* realtime: flows begun later have been in no other process */
+	uint64_t left_ns;   /* realtime: the broker before went; 0: there was none */
 	uint64_t linked_ms; /* since when all there is to know has come */
 	uint64_t drain_ms;  /* 0: not draining */
 	bool go_on;
@@ -447,6 +450,19 @@ static void on_unknown(struct sl_nat_record *r, const struct sl_broker_nat_flow 
 		update(r, f);
 }
 
+/*
+ * Connection tracking keeps TCP's entries for minutes after the end, and a new broker tells of
+ * them all. What began while the one before was there has had a record, and if that is no more it
+ * is over since then. Serials count from the nanosecond in which their broker began.
+ */
+static bool is_old_news(const struct sl_nat_flows *n, uint64_t serial,
+			const struct sl_broker_nat_flow *f)
+{
+	uint64_t known_ns = n->left_ns ? n->left_ns : serial;
+
+	return f->is_adopted && f->is_over && f->start_ns < known_ns && f->end_ns < serial + END_NS;
+}
+
 void sl_nat_flows_told(struct sl_nat_flows *n, uint64_t serial, const struct sl_broker_nat_flow *f)
 {
 	struct sl_nat_record *r;
@@ -461,6 +477,8 @@ void sl_nat_flows_told(struct sl_nat_flows *n, uint64_t serial, const struct sl_
 	hash = sl_siphash(&name, sizeof(name), n->key);
 	r = find(n, &name, hash, serial, f->start_ns);
 	is_new = !r;
+	if (is_new && is_old_news(n, serial, f))
+		return;
 	if (is_new)
 		r = add(n, &name, hash);
 	if (!r) {
@@ -534,6 +552,7 @@ void sl_nat_flows_unlinked(struct sl_nat_flows *n)
 {
 	struct sl_list *pos;
 
+	n->left_ns = real_ns();
 	sl_list_for_each (pos, &n->told)
 		SL_CONTAINER_OF(pos, struct sl_nat_record, node)->is_in_doubt = true;
 	sl_list_splice(&n->doubted, &n->told);
