@@ -114,7 +114,7 @@ stop_peer long
 echo "$RESULT"
 assert_eq "the transfers: $(cat "$LAB_DIR/long.out.err")" "$RC" 0
 assert_between "longest gap, ms" "$(jq .max_gap_ms <<<"$RESULT")" 0 $((1000 * SLOW))
-wait_until 15000 nat_active_is 0 || fail "records left: $(n_nat_active)"
+wait_until 15000 nat_active_is 0 || fail "records left: $(sl conns --json | jq -c .)"
 assert_between "access lines of the held ones" "$(n_access held)" 20 20
 kill -TERM "$(jqs .pid)"
 wait_until 10000 eval '[ -z "$(ip netns pids "$LAB-p")" ]' || fail "left: $(ip netns pids "$LAB-p" | xargs ps -o pid,args -p)"
