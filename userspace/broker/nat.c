@@ -181,6 +181,8 @@ static bool has_both_spoken(const struct sl_ct_flow *f)
 static void fill_flow(const struct sl_ct_change *c, const struct sl_nat_route *route,
 		      struct sl_broker_nat_flow *ret)
 {
+	bool is_told_again = (c->what & SL_CT_TELL_AGAIN) && !(c->what & SL_CT_TELL_NEW);
+
 	*ret = (struct sl_broker_nat_flow){
 		.client = c->flow.tuple[SL_CT_ORIG].src,
 		.front = c->flow.tuple[SL_CT_ORIG].dst,
@@ -188,7 +190,7 @@ static void fill_flow(const struct sl_ct_change *c, const struct sl_nat_route *r
 		.start_ns = c->start_ns,
 		.is_udp = c->flow.protocol == IPPROTO_UDP,
 		.is_over = !!(c->what & SL_CT_TELL_ENDED),
-		.is_adopted = c->is_adopted || (c->what & SL_CT_TELL_AGAIN),
+		.is_adopted = c->is_adopted || is_told_again,
 		.is_established = has_both_spoken(&c->flow),
 	};
 	if (ret->is_over) {
