@@ -721,6 +721,11 @@ static void a_route_that_goes(void **state)
 	tell_end(lab, 1, &f, SL_REASON_NORMAL);
 	UNTIL(lab, WAIT_MS, n_lines(lab, "route=late ") == 1);
 	assert_int_equal(n_lines(lab, " up=9 "), 1);
+	/* one that came in before the kernel's rules went */
+	f = flow("late", "192.0.2.1:2", "10.0.0.1:83", "10.0.0.9:83");
+	tell(lab, 2, &f);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	assert_string_equal(only_row(lab)->route, "late");
 }
 
 /* A port of NAT is none of the daemon's. */

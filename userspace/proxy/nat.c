@@ -60,6 +60,7 @@ struct sl_nat_record {
 
 struct sl_nat_flows {
 	struct sl_worker *worker;
+	struct sl_generation *before; /* reference to the one before the worker's; or NULL */
 	struct sl_list *bucket;
 	size_t n_buckets; /* a power of two */
 	size_t n;
@@ -254,13 +255,14 @@ static void find_target(struct sl_conn *c, const struct sl_broker_nat_flow *f)
 	}
 }
 
-static struct sl_conn *new_conn(struct sl_nat_flows *n, const struct sl_broker_nat_flow *f)
+static struct sl_conn *new_conn(struct sl_nat_flows *n, struct sl_generation *gen,
+				const struct sl_broker_nat_flow *f)
 {
 	struct sl_conn *c = sl_worker_new_conn(n->worker);
 
 	if (!c)
 		return NULL;
-	c->gen = sl_generation_ref(n->worker->gen);
+	c->gen = sl_generation_ref(gen);
 	c->client = f->client;
 	c->local = f->front;
 	c->port = sl_addr_port(&f->front);
@@ -327,7 +329,7 @@ static void update(struct sl_nat_record *r, const struct sl_broker_nat_flow *f)
 /* Over, and never had a route: neither limits nor targets nor timeouts of it are known. */
 static void lose(struct sl_nat_flows *n, const struct sl_broker_nat_flow *f)
 {
-	struct sl_conn *c = new_conn(n, f);
+	struct sl_conn *c = new_conn(n, n->worker->gen, f);
 	uint64_t end_us = loop_us(n, f->end_ns);
 
 	if (!c)
@@ -365,11 +367,11 @@ static void on_waited(struct sl_timer *timer)
 			sl_timer_start(n->worker->loop, timer, r->since_ms + WAIT_MS, on_waited);
 			return;
 		}
-		say_unknown(n, r->latest);
 		if (r->is_over) {
 			lose(n, r->latest);
 			forget(r);
 		} else {
+			say_unknown(n, r->latest);
 			r->is_stray = true; /* until it is over, or its route comes */
 			sl_list_remove(&r->waiting);
 			sl_list_add(&n->strays, &r->waiting);
@@ -427,14 +429,20 @@ static void on_killed(struct sl_nat_record *r, bool is_other, const struct sl_br
 static void on_unknown(struct sl_nat_record *r, const struct sl_broker_nat_flow *f)
 {
 	struct sl_nat_flows *n = r->owner;
-	const struct sl_gen_route *route = sl_generation_find_route(n->worker->gen, f->route);
+	struct sl_generation *gen = n->worker->gen;
+	const struct sl_gen_route *route = sl_generation_find_route(gen, f->route);
 	struct sl_conn *c;
 
+	/* The kernel may let flows in for a moment after the workers have lost the route. */
+	if (!route && n->before) {
+		gen = n->before;
+		route = sl_generation_find_route(gen, f->route);
+	}
 	if (!route) {
 		wait_for_route(r, f);
 		return;
 	}
-	c = new_conn(n, f);
+	c = new_conn(n, gen, f);
 	if (!c) {
 		out_of_memory(n);
 		forget(r);
@@ -488,7 +496,7 @@ void sl_nat_flows_told(struct sl_nat_flows *n, uint64_t serial, const struct sl_
 	is_other = r->serial != serial;
 	r->serial = serial;
 	r->is_in_doubt = false;
-	r->is_rough = is_new && !f->is_adopted;
+	r->is_rough = !f->is_adopted && (is_new || (r->is_rough && r->start_ns == f->start_ns));
 	if (r->conn && r->start_ns != f->start_ns)
 		r->conn->accepted_us = loop_us(n, f->start_ns);
 	r->start_ns = f->start_ns;
@@ -515,8 +523,10 @@ static void try_again(struct sl_list *list)
 	}
 }
 
-void sl_nat_flows_use_generation(struct sl_nat_flows *n)
+void sl_nat_flows_use_generation(struct sl_nat_flows *n, struct sl_generation *before)
 {
+	sl_generation_unref(n->before);
+	n->before = sl_generation_ref(before);
 	try_again(&n->waiting);
 	try_again(&n->strays);
 }
@@ -610,6 +620,7 @@ void sl_nat_flows_free(struct sl_nat_flows *n)
 	sl_timer_stop(&n->doubt_timer);
 	sl_timer_stop(&n->wait_timer);
 	forget_unused(n);
+	sl_generation_unref(n->before);
 	free(n->bucket);
 	free(n);
 }

@@ -9,6 +9,7 @@
 #include "broker/wire.h"
 
 struct sl_worker;
+struct sl_generation;
 
 /*
  * Flows of the kernel's NAT as records: the packets never meet a socket of ours, and what a record
@@ -36,7 +37,8 @@ void sl_nat_flows_told(struct sl_nat_flows *n, uint64_t serial, const struct sl_
 void sl_nat_flows_linked(struct sl_nat_flows *n);
 void sl_nat_flows_unlinked(struct sl_nat_flows *n);
 
-void sl_nat_flows_use_generation(struct sl_nat_flows *n); /* the worker has another one */
+/* The worker has another one than `before`, of which a reference is kept until the next. */
+void sl_nat_flows_use_generation(struct sl_nat_flows *n, struct sl_generation *before);
 
 /*
  * The worker drains. Where the flows go on, because another process takes them over or the rules

@@ -242,11 +242,11 @@ int sl_worker_use_generation(struct sl_worker *w, struct sl_generation *gen)
 	if (r < 0)
 		return r;
 	w->gen = sl_generation_ref(gen);
-	sl_generation_unref(before);
 	if (!before)
 		sl_handovers_start(w->handovers);
 	else
-		sl_nat_flows_use_generation(w->nat_flows);
+		sl_nat_flows_use_generation(w->nat_flows, before);
+	sl_generation_unref(before);
 	return 0;
 }
 
