@@ -181,7 +181,7 @@ static void note_flow(struct proxy *p, unsigned worker, const struct sl_broker_m
 {
 	size_t i = 0;
 
-	assert_int_equal(msg->conn_id % N_WORKERS, worker);
+	assert_int_equal(sl_broker_nat_worker(&msg->nat_flow, N_WORKERS), worker);
 	while (i < p->n_seen && p->seen[i].serial != msg->conn_id)
 		i++;
 	assert_true(i < MAX_SEEN);

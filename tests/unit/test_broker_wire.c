@@ -156,6 +156,28 @@ static struct sl_broker_msg sample(uint32_t type)
 	return (struct sl_broker_msg){ .type = type };
 }
 
+/* The same flow of any broker, and each worker its share. */
+static void test_nat_worker(void **state)
+{
+	struct sl_broker_nat_flow f = nat_flow().nat_flow;
+	struct sl_broker_nat_flow again;
+	unsigned n[4] = { 0 };
+
+	(void)state;
+	for (uint16_t port = 1; port <= 4000; port++) {
+		sl_addr_set_port(&f.client, port);
+		again = f;
+		again.start_ns++;
+		again.bytes[SL_CLIENT] = 7;
+		again.is_over = again.is_adopted = 1;
+		assert_int_equal(sl_broker_nat_worker(&f, 4), sl_broker_nat_worker(&again, 4));
+		n[sl_broker_nat_worker(&f, 4)]++;
+	}
+	for (int i = 0; i < 4; i++)
+		assert_in_range(n[i], 900, 1100);
+	assert_int_equal(sl_broker_nat_worker(&f, 1), 0);
+}
+
 /* Each type goes one way, in one size, with one number of descriptors. */
 static void test_types(void **state)
 {
@@ -583,12 +605,19 @@ static void test_reset_stays(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_types),         cmocka_unit_test(test_requests),
-		cmocka_unit_test(test_replies),       cmocka_unit_test(test_nat_replies),
-		cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_sender_checks),
-		cmocka_unit_test(test_bad_datagrams), cmocka_unit_test(test_no_room_for_descriptor),
-		cmocka_unit_test(test_closed),        cmocka_unit_test(test_last_words),
-		cmocka_unit_test(test_flood),         cmocka_unit_test(test_linger),
+		cmocka_unit_test(test_types),
+		cmocka_unit_test(test_nat_worker),
+		cmocka_unit_test(test_requests),
+		cmocka_unit_test(test_replies),
+		cmocka_unit_test(test_nat_replies),
+		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_sender_checks),
+		cmocka_unit_test(test_bad_datagrams),
+		cmocka_unit_test(test_no_room_for_descriptor),
+		cmocka_unit_test(test_closed),
+		cmocka_unit_test(test_last_words),
+		cmocka_unit_test(test_flood),
+		cmocka_unit_test(test_linger),
 		cmocka_unit_test(test_reset_stays),
 	};
 

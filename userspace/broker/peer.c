@@ -300,32 +300,15 @@ static void choose_nat_proxy(struct sl_broker *b)
 	sl_loop_defer(b->loop, &b->nat_task, on_nat_task);
 }
 
-/* By what stays the same: a broker that comes later has other serials, but the same workers. */
-static uint32_t hash_of(const struct sl_broker_nat_flow *flow)
-{
-	const struct sl_addr *const addrs[] = { &flow->client, &flow->front };
-	uint32_t hash = 2166136261u; /* FNV-1a, 32 bits */
-
-	for (size_t i = 0; i < SL_ARRAY_LEN(addrs); i++) {
-		uint8_t bytes[18] = { 0 };
-		uint16_t port = sl_addr_port(addrs[i]);
-
-		(void)sl_addr_ip_bytes(addrs[i], bytes);
-		memcpy(bytes + 16, &port, sizeof(port));
-		for (size_t k = 0; k < sizeof(bytes); k++)
-			hash = (hash ^ bytes[k]) * 16777619u;
-	}
-	return hash ^ hash >> 16;
-}
-
-static struct sl_peer *nat_peer(const struct sl_broker *b, uint32_t hash)
+static struct sl_peer *nat_peer(const struct sl_broker *b, const struct sl_broker_nat_flow *flow)
 {
 	struct sl_list *i;
 
 	sl_list_for_each (i, &b->peers) {
 		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
 
-		if (p->proxy == b->nat_proxy && p->worker == hash % p->n_workers)
+		if (p->proxy == b->nat_proxy &&
+		    p->worker == sl_broker_nat_worker(flow, p->n_workers))
 			return p;
 	}
 	return NULL;
@@ -337,7 +320,7 @@ bool sl_peers_tell_nat(struct sl_broker *b, uint64_t serial, const struct sl_bro
 	const struct sl_broker_msg msg = { .type = SL_BROKER_NAT_FLOW,
 					   .conn_id = serial,
 					   .nat_flow = *flow };
-	struct sl_peer *p = b->has_nat_proxy ? nat_peer(b, hash_of(flow)) : NULL;
+	struct sl_peer *p = b->has_nat_proxy ? nat_peer(b, flow) : NULL;
 	int r;
 
 	if (!p)

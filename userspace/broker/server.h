@@ -68,7 +68,7 @@ void sl_broker_leave_nat(struct sl_broker *b, const char *table);
  * A channel of a proxy (ownership passes). `proxy` tells processes apart; `worker` is its index of
  * `n_workers`, equal to n_workers for the control thread. Flows without a record are
  * announced (ADOPT) to worker conn_id % n_workers of the newest proxy, those of the kernel's NAT
- * told (NAT_FLOW) to worker serial % n_workers of the newest one that is there with its control
+ * told (NAT_FLOW) to worker sl_broker_nat_worker() of the newest one that is there with its control
  * thread, which comes last.
  */
 SL_MUST_CHECK int sl_broker_add_channel(struct sl_broker *b, uint64_t proxy, unsigned worker,

@@ -144,6 +144,33 @@ int sl_broker_check_reply(const void *bytes, size_t n, size_t n_fds)
 	return good ? 0 : -EBADMSG;
 }
 
+/* ---- which worker ---- */
+
+/* FNV-1a (Fowler, Noll, Vo); nobody gains by aiming at a worker. */
+static uint32_t mix(uint32_t hash, const void *bytes, size_t n)
+{
+	const uint8_t *p = bytes;
+
+	for (size_t i = 0; i < n; i++)
+		hash = (hash ^ p[i]) * UINT32_C(16777619);
+	return hash;
+}
+
+unsigned sl_broker_nat_worker(const struct sl_broker_nat_flow *f, unsigned n_workers)
+{
+	const struct sl_addr *const addrs[] = { &f->client, &f->front, &f->backend };
+	uint32_t hash = mix(UINT32_C(2166136261), &f->is_udp, sizeof(f->is_udp));
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(addrs); i++) {
+		uint16_t port = sl_addr_port(addrs[i]);
+		uint8_t ip[16];
+
+		hash = mix(hash, ip, sl_addr_ip_bytes(addrs[i], ip));
+		hash = mix(hash, &port, sizeof(port));
+	}
+	return (hash ^ hash >> 16) % n_workers;
+}
+
 /* ---- sending and receiving ---- */
 
 int sl_broker_send(int sock, const struct sl_broker_msg *msg, const int *fds, size_t n_fds)

@@ -136,6 +136,12 @@ struct sl_broker_nat_flow {
 	uint8_t pad[3];
 };
 
+/*
+ * Which worker has its record: always the same, whatever broker tells of it, because serials are
+ * each broker's own.
+ */
+unsigned sl_broker_nat_worker(const struct sl_broker_nat_flow *f, unsigned n_workers);
+
 struct sl_broker_nat_status {
 	uint32_t is_on;    /* the table is in the kernel and as wanted */
 	uint32_t n_routes; /* in it */
