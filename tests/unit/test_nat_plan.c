@@ -160,21 +160,30 @@ static void test_patterns_are_refused(void **state)
 
 static void test_nothing_in_it(void **state)
 {
-	_cleanup_(built_done) struct built b = build_nft(SAMPLE);
 	struct sl_nat_plan *p = plan_of("version: 1\n", NULL);
-	int fd = -1;
 
 	(void)state;
 	assert_int_equal(p->n_routes + p->n_targets, 0);
 	assert_string_equal(p->table, "sluice");
 	assert_false(p->keep_on_exit);
+	assert_false(p->is_draining);
 	sl_nat_plan_free(p);
+}
 
-	assert_int_equal(sl_nat_plan_pack_nothing(b.conf, &fd), 0);
+static void test_draining(void **state)
+{
+	_cleanup_(built_done) struct built b = build_nft(SAMPLE);
+	_cleanup_(sl_str_done) struct sl_str why = { 0 };
+	struct sl_nat_plan *p = NULL;
+	int fd = -1;
+
+	(void)state;
+	assert_int_equal(sl_nat_plan_pack_drain(b.conf, NULL, &fd, &why), 0);
 	assert_int_equal(sl_nat_plan_unpack(fd, &p), 0);
-	assert_int_equal(p->n_routes, 0);
+	assert_true(p->is_draining);
 	assert_string_equal(p->table, "mine");
-	assert_true(p->keep_on_exit);
+	assert_int_equal(p->n_routes, 3);
+	test_first_route(p);
 	sl_nat_plan_free(p);
 	assert_int_equal(close(fd), 0);
 }
@@ -344,6 +353,7 @@ int main(void)
 		cmocka_unit_test(test_denied_addresses_are_in_it),
 		cmocka_unit_test(test_patterns_are_refused),
 		cmocka_unit_test(test_nothing_in_it),
+		cmocka_unit_test(test_draining),
 		cmocka_unit_test(test_has_routes),
 		cmocka_unit_test(test_long_names),
 		cmocka_unit_test(test_sizes),

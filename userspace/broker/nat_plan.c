@@ -22,6 +22,7 @@ struct packed {
 	uint64_t magic;
 	uint32_t mark_base;
 	uint32_t keep_on_exit;
+	uint32_t is_draining;
 	uint32_t n_routes;
 	uint32_t n_listeners;
 	uint32_t n_targets;
@@ -273,21 +274,25 @@ static int pack(struct packer *p, int *ret_fd)
 	return sl_memfd_new("sluice-nat", bytes, size_of(&p->head), ret_fd);
 }
 
-static int pack_routes(const struct sl_conf *conf, const struct sl_nft_routes *routes, int *ret_fd)
+static int pack_routes(const struct sl_conf *conf, const struct sl_ip_set *deny_file,
+		       bool is_draining, int *ret_fd, struct sl_str *why)
 {
-	struct packer p = {
-		.routes = routes,
-		.head = {
-			.magic = MAGIC,
-			.mark_base = conf->global.nftables.mark_base,
-			.keep_on_exit = conf->global.nftables.keep_on_exit,
-			.n_routes = (uint32_t)routes->n,
-			.n_listeners = (uint32_t)routes->n_listeners,
-			.n_targets = (uint32_t)routes->n_targets,
-		},
-	};
-	int r = copy_text(conf->global.nft_table, p.head.table, sizeof(p.head.table));
+	_cleanup_(sl_nft_routes_done) struct sl_nft_routes routes = { 0 };
+	struct packer p = { .routes = &routes };
+	int r = sl_nft_routes_make(conf, deny_file, &routes, why);
 
+	if (r < 0)
+		return r;
+	p.head = (struct packed){
+		.magic = MAGIC,
+		.mark_base = conf->global.nftables.mark_base,
+		.keep_on_exit = conf->global.nftables.keep_on_exit,
+		.is_draining = is_draining,
+		.n_routes = (uint32_t)routes.n,
+		.n_listeners = (uint32_t)routes.n_listeners,
+		.n_targets = (uint32_t)routes.n_targets,
+	};
+	r = copy_text(conf->global.nft_table, p.head.table, sizeof(p.head.table));
 	if (r == 0)
 		r = pack(&p, ret_fd);
 	free(p.sets);
@@ -297,17 +302,13 @@ static int pack_routes(const struct sl_conf *conf, const struct sl_nft_routes *r
 int sl_nat_plan_pack(const struct sl_conf *conf, const struct sl_ip_set *deny_file, int *ret_fd,
 		     struct sl_str *why)
 {
-	_cleanup_(sl_nft_routes_done) struct sl_nft_routes routes = { 0 };
-	int r = sl_nft_routes_make(conf, deny_file, &routes, why);
-
-	return r < 0 ? r : pack_routes(conf, &routes, ret_fd);
+	return pack_routes(conf, deny_file, false, ret_fd, why);
 }
 
-int sl_nat_plan_pack_nothing(const struct sl_conf *conf, int *ret_fd)
+int sl_nat_plan_pack_drain(const struct sl_conf *conf, const struct sl_ip_set *deny_file,
+			   int *ret_fd, struct sl_str *why)
 {
-	static const struct sl_nft_routes none;
-
-	return pack_routes(conf, &none, ret_fd);
+	return pack_routes(conf, deny_file, true, ret_fd, why);
 }
 
 bool sl_nat_plan_has_routes(const struct sl_conf *conf)
@@ -327,8 +328,9 @@ static bool is_text(const char *text, size_t size)
 
 static bool is_head(const struct packed *h)
 {
-	return h->magic == MAGIC && h->keep_on_exit <= 1 && h->mark_base <= SL_MARK_BASE_MAX &&
-	       is_text(h->table, sizeof(h->table)) && !strchr(h->table, '/');
+	return h->magic == MAGIC && h->keep_on_exit <= 1 && h->is_draining <= 1 &&
+	       h->mark_base <= SL_MARK_BASE_MAX && is_text(h->table, sizeof(h->table)) &&
+	       !strchr(h->table, '/');
 }
 
 static bool is_rate(const struct sl_nft_rate *r)
@@ -501,6 +503,7 @@ static int unpack(const struct packed *h, struct sl_nat_plan *p)
 	memcpy(p->table, h->table, sizeof(p->table));
 	p->mark_base = h->mark_base;
 	p->keep_on_exit = h->keep_on_exit;
+	p->is_draining = h->is_draining;
 	if (!take_sets(h, &a, store->sets) || !take_targets(h, &a, p, store->targets) ||
 	    !take_routes(h, &a, p))
 		return -EBADMSG;
