@@ -21,8 +21,9 @@
 	"}, \"[2001:db8::1]:3\"] } }\n"                                                            \
 	"  - { name: b, match: { ports: 90-99, protocol: udp }, forward: { targets: 192.0.2.3, "   \
 	"port: preserve, preserve_source: true }, security: { allow: 192.0.2.0/24, deny: [], "     \
-	"max_connections: 5 } }\n"                                                                 \
-	"  - { name: c, match: { ports: 100 }, forward: \"192.0.2.3:9\" }\n"                       \
+	"max_connections: 5, max_connections_per_ip: 2, new_connections_per_ip: 30/s } }\n"        \
+	"  - { name: c, match: { ports: 100 }, forward: \"192.0.2.3:9\", security: { "             \
+	"new_connections_per_ip: 60/m } }\n"                                                       \
 	"  - { name: off, match: { ports: 101 }, forward: \"192.0.2.3:9\", enabled: false }\n"     \
 	"  - { name: other, match: { ports: 102 }, forward: \"h:9\", engine: relay }\n"
 
@@ -117,6 +118,12 @@ static void test_round_trip(void **state)
 	assert_has(r->allow, "192.0.2.7", true);
 	assert_has(r->allow, "192.0.3.7", false);
 	assert_int_equal(r->max_connections, 5);
+	assert_int_equal(r->max_per_client, 2);
+	assert_int_equal(r->per_client.rate, 30);
+	assert_int_equal(r->per_client.seconds, 1);
+	assert_int_equal(p->routes[0].max_per_client + p->routes[0].per_client.rate, 0);
+	assert_int_equal(p->routes[2].per_client.rate, 60);
+	assert_int_equal(p->routes[2].per_client.seconds, 60);
 	assert_int_equal(r->listeners[0].from, 90);
 	assert_int_equal(r->listeners[0].to, 99);
 	assert_addr(&r->targets[0].addr, "192.0.2.3:0");

@@ -42,7 +42,9 @@ struct packed_route {
 	uint32_t allow; /* index of the set plus 1; 0: none */
 	uint32_t deny;
 	uint32_t max_connections;
+	uint32_t max_per_client;
 	struct sl_nft_rate connections;
+	struct sl_nft_rate per_client;
 	struct sl_nft_rate packets;
 	uint32_t refusal;
 };
@@ -206,7 +208,9 @@ static int put_route(struct packer *p, const struct sl_nft_route *r, struct pack
 		.allow = index_of(p, r->allow),
 		.deny = index_of(p, r->deny),
 		.max_connections = r->max_connections,
+		.max_per_client = r->max_per_client,
 		.connections = r->connections,
+		.per_client = r->per_client,
 		.packets = r->packets,
 		.refusal = r->refusal,
 	};
@@ -343,8 +347,9 @@ static bool is_route(const struct packed_route *r, uint32_t n_sets)
 	return is_text(r->name, sizeof(r->name)) && strlen(r->name) <= NAME_MAX_BYTES &&
 	       r->protocols >= 1 && r->protocols <= (SL_NFT_TCP | SL_NFT_UDP) &&
 	       r->balance <= SL_BALANCE_MAGLEV && r->masquerade <= 1 && r->allow <= n_sets &&
-	       r->deny <= n_sets && is_rate(&r->connections) && is_rate(&r->packets) &&
-	       r->refusal <= SL_NFT_REFUSE_DROP && r->n_targets <= SL_TARGETS_MAX;
+	       r->deny <= n_sets && is_rate(&r->connections) && is_rate(&r->per_client) &&
+	       is_rate(&r->packets) && r->refusal <= SL_NFT_REFUSE_DROP &&
+	       r->n_targets <= SL_TARGETS_MAX;
 }
 
 static bool is_listener(const struct sl_nft_listener *l)
@@ -427,7 +432,9 @@ static void take_route(const struct packed_route *r, const struct store *store,
 		.allow = r->allow ? &store->sets[r->allow - 1] : NULL,
 		.deny = r->deny ? &store->sets[r->deny - 1] : NULL,
 		.max_connections = r->max_connections,
+		.max_per_client = r->max_per_client,
 		.connections = r->connections,
+		.per_client = r->per_client,
 		.packets = r->packets,
 		.refusal = (enum sl_nft_refusal)r->refusal,
 	};
