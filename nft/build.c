@@ -287,6 +287,17 @@ static void put_prefixes6(struct builder *b, enum sl_nft_form form, const struct
 	}
 }
 
+/* For both families, as the rules are. */
+static void put_client_sets(struct builder *b, int form)
+{
+	for (int ip6 = 0; ip6 <= 1; ip6++) {
+		struct sl_nft_set *set = put_own_set(b, (enum sl_nft_form)(form + ip6));
+
+		if (set)
+			sl_nft_client_set_name(b->route, (enum sl_nft_form)(form + ip6), set->name);
+	}
+}
+
 static void put_policy(struct builder *b)
 {
 	const struct sl_nft_route *r = b->route;
@@ -300,7 +311,12 @@ static void put_policy(struct builder *b)
 		put_prefixes4(b, SL_NFT_ALLOW4, r->allow);
 		put_prefixes6(b, SL_NFT_ALLOW6, r->allow);
 	}
-	if (r->deny || r->allow || r->max_connections || r->connections.rate) {
+	if (r->max_per_client)
+		put_client_sets(b, SL_NFT_CLIENTS4);
+	if (r->per_client.rate)
+		put_client_sets(b, SL_NFT_NEW4);
+	if (r->deny || r->allow || r->max_connections || r->connections.rate || r->max_per_client ||
+	    r->per_client.rate) {
 		snprintf(name, sizeof(name), "policy_%u", r->mark);
 		sl_nft_put_policy_chain(b->rs, r, name, b->name);
 		put_jump(b, SL_NFT_ROUTE_POLICY, NFT_JUMP, name);
@@ -370,7 +386,8 @@ static const char *fault_of(const struct sl_nft_route *r)
 	if ((r->allow && r->allow->n_globs) || (r->deny && r->deny->n_globs))
 		return "its lists have patterns that are not ranges of addresses";
 	if ((r->connections.rate && !r->connections.seconds) ||
-	    (r->packets.rate && !r->packets.seconds))
+	    (r->packets.rate && !r->packets.seconds) ||
+	    (r->per_client.rate && !r->per_client.seconds))
 		return "a rate has no period";
 	if (r->mark == 0)
 		return "its mark is 0";

@@ -74,6 +74,9 @@ struct sl_nft_route {
 	const struct sl_ip_set *deny;  /* likewise; NULL: nobody. Wins over `allow` */
 	uint32_t max_connections;      /* 0: no limit */
 	struct sl_nft_rate connections;
+	/* likewise of each client address; as many at once as the rate says, whatever its burst */
+	uint32_t max_per_client;
+	struct sl_nft_rate per_client;
 	struct sl_nft_rate packets; /* of clients, not counting the first of each flow */
 	enum sl_nft_refusal refusal;
 };

@@ -86,6 +86,11 @@ static void read_layout(struct sl_nft_set *set, const uint8_t *udata, size_t n)
 	}
 }
 
+static uint32_t timeout_of(uint64_t ms)
+{
+	return ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX; /* longer than any of ours */
+}
+
 static void read_set(struct reader *rd, struct nftnl_set *s)
 {
 	struct sl_nft_set set = { .flags = nftnl_set_get_u32(s, NFTNL_SET_FLAGS) };
@@ -101,6 +106,10 @@ static void read_set(struct reader *rd, struct nftnl_set *s)
 		set.data_len = nftnl_set_get_u32(s, NFTNL_SET_DATA_LEN);
 	if (nftnl_set_is_set(s, NFTNL_SET_OBJ_TYPE))
 		set.object_type = nftnl_set_get_u32(s, NFTNL_SET_OBJ_TYPE);
+	if (nftnl_set_is_set(s, NFTNL_SET_DESC_SIZE))
+		set.size = nftnl_set_get_u32(s, NFTNL_SET_DESC_SIZE);
+	if (nftnl_set_is_set(s, NFTNL_SET_TIMEOUT))
+		set.timeout_ms = timeout_of(nftnl_set_get_u64(s, NFTNL_SET_TIMEOUT));
 	p = nftnl_set_get_data(s, NFTNL_SET_DESC_CONCAT, &n);
 	if (p && nftnl_set_is_set(s, NFTNL_SET_DESC_CONCAT) && n <= sizeof(set.field)) {
 		memcpy(set.field, p, n);
@@ -378,6 +387,8 @@ static int read_all(struct sl_nft_socket *s, struct reader *rd)
 						      .attr = NFTA_SET_ELEM_LIST_SET,
 						      .name = rd->rs->sets[i].name };
 
+		if (rd->rs->sets[i].flags & NFT_SET_EVAL)
+			continue;
 		rd->set = &rd->rs->sets[i];
 		r = sl_nft_socket_ask(s, &elems, on_elems, rd);
 	}

@@ -171,6 +171,10 @@ static void describe_set(struct nftnl_set *s, const struct sl_nft_set *set, cons
 	}
 	if (set->object_type)
 		nftnl_set_set_u32(s, NFTNL_SET_OBJ_TYPE, set->object_type);
+	if (set->size)
+		nftnl_set_set_u32(s, NFTNL_SET_DESC_SIZE, set->size);
+	if (set->timeout_ms)
+		nftnl_set_set_u64(s, NFTNL_SET_TIMEOUT, set->timeout_ms);
 	/* on a concatenation without intervals the kernel refuses it */
 	if (set->n_fields)
 		(void)nftnl_set_set_data(s, NFTNL_SET_DESC_CONCAT, set->field, set->n_fields);

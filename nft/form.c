@@ -22,12 +22,22 @@ enum {
 
 #define VERDICT NFT_DATA_VERDICT
 
+/*
+ * Clients a route knows at one time: spoofed addresses must not eat the kernel's memory. Whoever
+ * finds no room is not limited, or others could be locked out.
+ */
+#define CLIENTS 65536
+/* After that the bucket of a client is full again, however it was: rates are per minute at most. */
+#define FORGET_MS 60000
+
 static const struct form {
 	const char *name;
 	const char *comment;
 	uint32_t flags; /* beside those that follow from the fields */
 	uint8_t key[3];
 	uint8_t data[2];
+	uint32_t size;
+	uint32_t timeout_ms;
 	bool has_verdicts;
 	bool has_counters;
 } forms[] = {
@@ -147,6 +157,24 @@ static const struct form {
 				    .flags = NFT_SET_MAP,
 				    .key = { INTEGER },
 				    .data = { ADDR6 } },
+	[SL_NFT_CLIENTS4] = { .name = "clients4",
+			      .flags = NFT_SET_EVAL,
+			      .key = { ADDR4 },
+			      .size = CLIENTS },
+	[SL_NFT_CLIENTS6] = { .name = "clients6",
+			      .flags = NFT_SET_EVAL,
+			      .key = { ADDR6 },
+			      .size = CLIENTS },
+	[SL_NFT_NEW4] = { .name = "new4",
+			  .flags = NFT_SET_EVAL | NFT_SET_TIMEOUT,
+			  .key = { ADDR4 },
+			  .size = CLIENTS,
+			  .timeout_ms = FORGET_MS },
+	[SL_NFT_NEW6] = { .name = "new6",
+			  .flags = NFT_SET_EVAL | NFT_SET_TIMEOUT,
+			  .key = { ADDR6 },
+			  .size = CLIENTS,
+			  .timeout_ms = FORGET_MS },
 };
 _Static_assert(SL_ARRAY_LEN(forms) == SL_NFT_FORM_COUNT_, "a form has no description");
 
@@ -239,7 +267,7 @@ static void add_typeof(struct sl_nft_set *set, bool is_ip6, bool has_port)
 void sl_nft_form_set(enum sl_nft_form form, uint32_t mark, struct sl_nft_set *ret)
 {
 	const struct form *f = &forms[form];
-	struct sl_nft_set set = { .flags = f->flags };
+	struct sl_nft_set set = { .flags = f->flags, .size = f->size, .timeout_ms = f->timeout_ms };
 	size_t n_key, n_data;
 	uint8_t order;
 

@@ -427,6 +427,49 @@ static void over_rate(struct rule *r, const struct sl_nft_rate *rate)
 	    NFT_LIMIT_F_INV);
 }
 
+/*
+ * The limit is part of it: each element has a copy of the one it was made with, so another
+ * limit takes another set.
+ */
+void sl_nft_client_set_name(const struct sl_nft_route *route, enum sl_nft_form form,
+			    char ret[SL_NFT_NAME])
+{
+	char stem[SL_NFT_NAME];
+
+	sl_nft_form_name(form, route->mark, stem);
+	if (form == SL_NFT_CLIENTS4 || form == SL_NFT_CLIENTS6)
+		snprintf(ret, SL_NFT_NAME, "%.25s_%u", stem, route->max_per_client);
+	else
+		snprintf(ret, SL_NFT_NAME, "%.20s_%u_%us", stem, route->per_client.rate,
+			 route->per_client.seconds);
+}
+
+/* add, or update, @set { ip saddr limit } goto refuse */
+static void refuse_client(struct rule *r, const struct sl_nft_route *route, int form4, bool is_ip6)
+{
+	const struct sl_nft_rate *rate = &route->per_client;
+	enum sl_nft_form form = (enum sl_nft_form)(form4 + is_ip6);
+	char name[SL_NFT_NAME];
+
+	sl_nft_client_set_name(route, form, name);
+	is_family(r, is_ip6);
+	load_address(r, is_ip6, true, R(0));
+	/* whoever comes again is not forgotten; the others stay as long as they are connected */
+	if (form == SL_NFT_NEW4 || form == SL_NFT_NEW6)
+		PUT(r, SL_NFT_DYNSET, name, R(0), NFT_DYNSET_OP_UPDATE, SL_NFT_LIMIT, rate->rate,
+		    rate->seconds, rate->rate, NFT_LIMIT_PKTS, NFT_LIMIT_F_INV);
+	else
+		PUT(r, SL_NFT_DYNSET, name, R(0), NFT_DYNSET_OP_ADD, SL_NFT_CONNLIMIT,
+		    route->max_per_client, NFT_CONNLIMIT_F_INV);
+	go_to(r, sl_nft_refuse_chain(route->refusal));
+}
+
+static void refuse_clients(struct rule *r, const struct sl_nft_route *route, int form)
+{
+	refuse_client(r, route, form, false);
+	refuse_client(r, route, form, true);
+}
+
 void sl_nft_put_policy_chain(struct sl_nft_ruleset *rs, const struct sl_nft_route *route,
 			     const char *name, uint32_t comment)
 {
@@ -441,12 +484,16 @@ void sl_nft_put_policy_chain(struct sl_nft_ruleset *rs, const struct sl_nft_rout
 		refuse_listed(&r, route, SL_NFT_ALLOW4, false, NFT_LOOKUP_F_INV);
 		refuse_listed(&r, route, SL_NFT_ALLOW6, true, NFT_LOOKUP_F_INV);
 	}
+	if (route->per_client.rate)
+		refuse_clients(&r, route, SL_NFT_NEW4);
 	/* NAT chains see the first packet of a flow only: packets are connections */
 	if (route->connections.rate) {
 		over_rate(&r, &route->connections);
 		go_to(&r, sl_nft_refuse_chain(route->refusal));
 	}
-	/* last, because it counts whom it lets pass */
+	/* last, because they count whom they let pass */
+	if (route->max_per_client)
+		refuse_clients(&r, route, SL_NFT_CLIENTS4);
 	if (route->max_connections) {
 		PUT(&r, SL_NFT_CONNLIMIT, "", route->max_connections, NFT_CONNLIMIT_F_INV);
 		go_to(&r, sl_nft_refuse_chain(route->refusal));

@@ -208,7 +208,8 @@ bool sl_nft_set_has_same_form(const struct sl_nft_set *a, const struct sl_nft_se
 	       a->data_type == b->data_type && a->data_len == b->data_len &&
 	       a->object_type == b->object_type && a->n_fields == b->n_fields &&
 	       memcmp(a->field, b->field, sizeof(a->field)) == 0 && a->n_layout == b->n_layout &&
-	       memcmp(a->layout, b->layout, sizeof(a->layout)) == 0;
+	       memcmp(a->layout, b->layout, sizeof(a->layout)) == 0 && a->size == b->size &&
+	       a->timeout_ms == b->timeout_ms;
 }
 
 bool sl_nft_chain_has_same_form(const struct sl_nft_chain *a, const struct sl_nft_chain *b)

@@ -49,9 +49,13 @@ struct sl_nft_set {
 	uint8_t field[4];     /* bytes of each field of an interval of concatenations */
 	uint8_t n_fields;
 	uint8_t n_layout;
+	uint32_t size;       /* elements at most; 0: no bound */
+	uint32_t timeout_ms; /* of elements; 0: they stay */
 	uint8_t layout[112]; /* what nft needs to print it: user data without the comment */
 	uint32_t comment;
-	struct sl_nft_elem *elems; /* sorted by key and flags once sl_nft_ruleset_sort()ed */
+	/* sorted by key and flags once sl_nft_ruleset_sort()ed; of sets that packets fill
+	 * (NFT_SET_EVAL) none is here, whatever the kernel holds */
+	struct sl_nft_elem *elems;
 	size_t n;
 	size_t cap;
 };

@@ -117,7 +117,10 @@ static void on_status(void *arg, const struct sl_broker_nat_status *status)
 	l->n_status++;
 }
 
-static struct sl_nat_plan *plan_of(const char *text)
+static struct sl_nat_plan *plan_with(const char *text,
+				     int (*pack)(const struct sl_conf *conf,
+						 const struct sl_ip_set *deny_file, int *ret_fd,
+						 struct sl_str *why))
 {
 	_cleanup_(built_done) struct built b = build_nft(text);
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
@@ -126,9 +129,14 @@ static struct sl_nat_plan *plan_of(const char *text)
 
 	if (b.r < 0)
 		fail_msg("%s", sl_str_text(&b.diags.text));
-	assert_int_equal(sl_nat_plan_pack(b.conf, NULL, &fd, &why), 0);
+	assert_int_equal(pack(b.conf, NULL, &fd, &why), 0);
 	assert_int_equal(sl_nat_plan_unpack(fd, &plan), 0);
 	return plan;
+}
+
+static struct sl_nat_plan *plan_of(const char *text)
+{
+	return plan_with(text, sl_nat_plan_pack);
 }
 
 static void open_nat(struct lab *l, const char *text)
@@ -788,6 +796,70 @@ static void the_end_cuts_flows(void **state)
 	finish(l);
 }
 
+/* The daemon ends: whoever is there goes on, UDP too, until it has ended. */
+static void the_end_drains_first(void **state)
+{
+	static const char text[] = WEB UDP("dns", "8053", "\"127.0.0.1:9053\"");
+	struct sl_nat_plan *plan;
+	int listener, client, server, udp, udp_server;
+	struct lab *l;
+
+	(void)state;
+	NEEDS_ROOT();
+	listener = bound(SOCK_STREAM, 9001);
+	udp_server = bound(SOCK_DGRAM, 9053);
+	l = start(text);
+	client = connected(SOCK_STREAM, 8001);
+	server = accepted(listener);
+	udp = connected(SOCK_DGRAM, 8053);
+	assert_passes(udp, udp_server);
+	WAIT_FOR(l, l->status.n_flows == 2);
+	plan = plan_with(text, sl_nat_plan_pack_drain);
+	assert_true(sl_nat_can_take(l->nat, plan));
+	sl_nat_set_plan(l->nat, plan);
+	assert_non_null(strstr(l->status.text, "2 routes in table inet sluice, no new flows"));
+	assert_int_equal(connected(SOCK_STREAM, 8001), -ECONNREFUSED);
+	for (int i = 0; i < 3; i++) { /* over dumps, which clean up what is stale */
+		uint64_t until_ms = sl_clock_ms() + 1500;
+
+		WAIT_FOR(l, sl_clock_ms() > until_ms);
+		assert_passes(client, server);
+		assert_passes(udp, udp_server);
+	}
+	assert_int_equal(l->status.n_flows, 2);
+	sl_nat_stop(l->nat);
+	assert_reset(client);
+	assert_reset(server);
+	assert_false(sl_nat_is_there("sluice"));
+	(void)close(client);
+	(void)close(server);
+	(void)close(listener);
+	(void)close(udp);
+	(void)close(udp_server);
+	finish(l);
+}
+
+/* Nothing can be drained that could not be opened: no other broker has to come for it. */
+static void what_is_closed_is_drained(void **state)
+{
+	struct sl_nat_plan *none = plan_of("version: 1\n"), *routes = plan_of(WEB),
+			   *drain = plan_with(WEB, sl_nat_plan_pack_drain);
+	struct lab *l = start(NULL);
+	const struct sl_nat_options options = { .loop = l->loop };
+
+	(void)state;
+	NEEDS_ROOT();
+	assert_int_equal(sl_nat_new(&options, none, &l->nat), 0);
+	assert_true(sl_nat_can_take(l->nat, none));
+	assert_false(sl_nat_can_take(l->nat, routes));
+	assert_true(sl_nat_can_take(l->nat, drain));
+	sl_nat_plan_free(none);
+	sl_nat_plan_free(routes);
+	sl_nat_set_plan(l->nat, drain);
+	assert_false(sl_nat_is_there("sluice"));
+	finish(l);
+}
+
 /* A mark is not given to another route while flows have it. */
 static void marks_of_flows_are_not_reused(void **state)
 {
@@ -833,6 +905,8 @@ int main(void)
 		cmocka_unit_test_setup(nothing_to_do, set_up),
 		cmocka_unit_test_setup(it_may_stay, set_up),
 		cmocka_unit_test_setup(the_end_cuts_flows, set_up),
+		cmocka_unit_test_setup(the_end_drains_first, set_up),
+		cmocka_unit_test_setup(what_is_closed_is_drained, set_up),
 		cmocka_unit_test_setup(marks_of_flows_are_not_reused, set_up),
 	};
 

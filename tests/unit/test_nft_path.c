@@ -525,6 +525,108 @@ static void lists_and_limits(void **state)
 	close(server);
 }
 
+/* One that is let in, over UDP; else -errno of the answer. */
+static int sent(const char *own, const char *ip, uint16_t port, int server)
+{
+	int fd = connection(CLIENT, own, ip, port, SOCK_DGRAM, 0), r;
+	char c;
+
+	assert_true(fd >= 0);
+	assert_int_equal(send(fd, "a", 1, 0), 1);
+	/* by the server, or as an error of the socket */
+	while (!is_ready(server, POLLIN, 10) && !is_ready(fd, POLLIN, 10))
+		;
+	r = recv(server, &c, 1, 0) == 1 ? 0 : -error_of(fd);
+	close(fd);
+	return r;
+}
+
+static void each_client_has_a_limit(void **state)
+{
+	struct sl_nft_route *r;
+	int server, server6, ends[2][2], other[2], fd;
+
+	NEEDS_ROOT();
+	(void)state;
+	r = test_route(&routes, "each");
+	r->max_per_client = 2;
+	test_listen(r, NULL, 80, 80);
+	test_target(r, "10.92.0.2", 8080, 1);
+	test_target(r, "fd92::2", 8080, 1);
+	apply();
+	server = bound(BACKEND, "10.92.0.2", 8080, SOCK_STREAM);
+	server6 = bound(BACKEND, "fd92::2", 8080, SOCK_STREAM);
+	for (int i = 0; i < 2; i++)
+		exchange_tcp(CLIENT, "10.91.0.2", "10.91.0.1", 80, server, "10.91.0.2", ends[i]);
+	assert_int_equal(refused("10.91.0.2", 80), -ECONNREFUSED);
+	/* others have theirs, in each family */
+	exchange_tcp(CLIENT, "10.91.0.3", "10.91.0.1", 80, server, "10.91.0.3", other);
+	for (int i = 0; i < 3; i++) {
+		fd = connection(CLIENT, "fd91::2", "fd91::1", 80, SOCK_STREAM, 2000);
+		assert_int_equal(fd < 0 ? fd : 0, i < 2 ? 0 : -ECONNREFUSED);
+	}
+	/* what the clients have put in is no difference, and is read by nft as it shows it */
+	enter(PROXY);
+	assert_int_equal(run("nft list set inet sluice clients4_1_2 | grep -q '10.91.0.3 ct count "
+			     "over 2'"),
+			 0);
+	assert_int_equal(run("nft list set inet sluice clients4_1_2 | sed 's/inet sluice/inet "
+			     "again/' | nft -f - && nft delete table inet again"),
+			 0);
+	apply();
+	assert_int_equal(refused("10.91.0.2", 80), -ECONNREFUSED);
+	/* who leaves may come again */
+	close(ends[0][0]);
+	close(ends[0][1]);
+	for (int i = 0; (fd = refused("10.91.0.2", 80)) == -ECONNREFUSED && i < 200; i++)
+		usleep(20000);
+	assert_true(fd >= 0);
+	assert_true(is_ready(server, POLLIN, 2000));
+	close(accept(server, NULL, NULL));
+	/* another limit holds for those who come from now on */
+	routes.route[0].max_per_client = 1;
+	apply();
+	exchange_tcp(CLIENT, "10.91.0.4", "10.91.0.1", 80, server, "10.91.0.4", ends[0]);
+	assert_int_equal(refused("10.91.0.4", 80), -ECONNREFUSED);
+	for (int i = 0; i < 2; i++) {
+		close(ends[i][0]);
+		close(ends[i][1]);
+	}
+	close(other[0]);
+	close(other[1]);
+	close(server6);
+	close(server);
+}
+
+static void each_client_has_a_rate(void **state)
+{
+	struct sl_nft_route *r;
+	int server, server6;
+
+	NEEDS_ROOT();
+	(void)state;
+	r = test_route(&routes, "udp");
+	r->protocols = SL_NFT_UDP;
+	r->per_client = (struct sl_nft_rate){ 2, 60, 2 };
+	test_listen(r, NULL, 80, 80);
+	test_target(r, "10.92.0.2", 8080, 1);
+	test_target(r, "fd92::2", 8080, 1);
+	apply();
+	server = bound(BACKEND, "10.92.0.2", 8080, SOCK_DGRAM);
+	server6 = bound(BACKEND, "fd92::2", 8080, SOCK_DGRAM);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(sent("10.91.0.2", "10.91.0.1", 80, server), 0);
+	assert_int_equal(sent("10.91.0.2", "10.91.0.1", 80, server), -ECONNREFUSED);
+	assert_int_equal(sent("10.91.0.3", "10.91.0.1", 80, server), 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(sent("fd91::2", "fd91::1", 80, server6), 0);
+	assert_int_equal(sent("fd91::2", "fd91::1", 80, server6), -ECONNREFUSED);
+	apply();
+	assert_int_equal(sent("10.91.0.2", "10.91.0.1", 80, server), -ECONNREFUSED);
+	close(server6);
+	close(server);
+}
+
 static void packets_have_a_limit(void **state)
 {
 	struct sl_nft_route *r;
@@ -664,6 +766,8 @@ int main(void)
 		TEST(sources),
 		TEST(refusals),
 		TEST(lists_and_limits),
+		TEST(each_client_has_a_limit),
+		TEST(each_client_has_a_rate),
 		TEST(packets_have_a_limit),
 		TEST(drained_flows_go_on_killed_ones_do_not),
 		TEST(segments_of_lost_flows_are_answered),

@@ -120,8 +120,9 @@ static void describe(const struct sl_nat *n, size_t n_routes, size_t n_gone, cha
 		(void)snprintf(more, sizeof(more), ", %zu that %s gone still with flows", n_gone,
 			       n_gone == 1 ? "is" : "are");
 	if (n->is_applied && n->routes.n)
-		(void)snprintf(ret, size, "%zu route%s in table inet %s%s", n_routes,
-			       n_routes == 1 ? "" : "s", n->name, more);
+		(void)snprintf(ret, size, "%zu route%s in table inet %s%s%s", n_routes,
+			       n_routes == 1 ? "" : "s", n->name,
+			       n->plan->is_draining ? ", no new flows" : "", more);
 	else
 		(void)snprintf(ret, size, "off: %s",
 			       n->why_off[0] ? n->why_off : "no route has this engine");
@@ -532,7 +533,9 @@ static void fill_route(const struct sl_nat *n, const struct sl_nat_route *from,
 	}
 	to->name = from->name;
 	to->mark = from->mark;
-	to->state = state == SL_NFT_ON && !from->plan ? SL_NFT_DRAINING : state;
+	to->state = state;
+	if (state == SL_NFT_ON && (!from->plan || n->plan->is_draining))
+		to->state = SL_NFT_DRAINING;
 }
 
 static void settle(struct sl_nat *n)
@@ -885,7 +888,7 @@ void sl_nat_set_plan(struct sl_nat *n, struct sl_nat_plan *plan)
 bool sl_nat_can_take(const struct sl_nat *n, const struct sl_nat_plan *plan)
 {
 	if (!n->table)
-		return plan->n_routes == 0;
+		return plan->n_routes == 0 || plan->is_draining; /* which needs nothing of it */
 	return strcmp(n->name, plan->table) == 0 && n->mark_base == plan->mark_base;
 }
 

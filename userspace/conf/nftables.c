@@ -109,12 +109,6 @@ static const struct unfit forbidden[] = {
 	{ { "forward", "tls" }, NULL, "the kernel's NAT changes nothing of what clients send" },
 	{ { "forward", "health", "path" }, NULL, "its targets are checked by connecting only" },
 	{ { "forward", "health", "tls" }, "false", "its targets are checked by connecting only" },
-	{ { "security", "max_connections_per_ip" },
-	  "0",
-	  "the kernel counts the connections of a route, not of each client" },
-	{ { "security", "new_connections_per_ip" },
-	  "0",
-	  "the kernel counts the connections of a route, not of each client" },
 	{ { "security", "basic_auth" }, NULL, UNREAD },
 };
 
