@@ -161,13 +161,19 @@ int sl_nft_table_read(struct sl_nft_table *t, struct sl_nft_ruleset **ret)
 	return 0;
 }
 
+/* The death of an owner, who lets go of the table or takes it along, is no new generation. */
+static bool may_lose_owner(const struct sl_nft_table *t)
+{
+	return t->installed && t->installed->owner && t->installed->owner != t->socket.port;
+}
+
 /* `installed` is what the kernel holds now. */
 static int refresh(struct sl_nft_table *t)
 {
 	uint32_t now;
 	int r;
 
-	if (t->is_known) {
+	if (t->is_known && !may_lose_owner(t)) {
 		r = sl_nft_socket_generation(&t->socket, &now);
 		if (r < 0 || now == t->generation)
 			return r;

@@ -34,8 +34,16 @@ PROXY_CPU = (".proxy", "proxy_s_gb", "CPU s/GB of the proxy", 3)
 
 MAIN = Table(
     "Everything at its defaults",
-    ["direct", "packet", "dnat", "relay", "haproxy", "nginx"],
-    [("packet", "direct"), ("packet", "relay"), ("packet", "haproxy"), ("relay", "haproxy")],
+    ["direct", "packet", "dnat", "nft", "nft10k", "relay", "haproxy", "nginx"],
+    [
+        ("packet", "direct"),
+        ("packet", "relay"),
+        ("packet", "haproxy"),
+        ("nft", "direct"),
+        ("nft", "haproxy"),
+        ("nft10k", "nft"),
+        ("relay", "haproxy"),
+    ],
     stream_rows("", [GBIT, MACHINE_CPU, PROXY_CPU])
     + [
         Row("ping50", "ping1", "p50_us", "ping-pong p50, us", 1),
@@ -81,6 +89,11 @@ EXPECTED = (
     + [
         Expectation(f"{t}.cpu", "packet", "haproxy", "<=", 0.4, f"CPU per GB, {n}: at most 0.4x HAProxy")
         for t, n in STREAMS
+    ]
+    + [Expectation(t, "nft", "direct", ">=", 0.97, f"{n}: at least 0.97x direct") for t, n in STREAMS]
+    + [
+        Expectation(t, "nft10k", "nft", ">=", 0.95, f"short connections, {n}: 10 000 routes at least 0.95x 10")
+        for t, n in (("conn1", "1 client"), ("conn8", "8 clients"), ("conn64", "64 clients"))
     ]
     + [
         Expectation("ping50", "packet", "direct", "<=", 1.05, "ping-pong p50: at most 1.05x direct"),
@@ -261,6 +274,8 @@ of one do not touch another.
 - packet: Sluice, `engine: packet`, `hook: tc`, else defaults (`after_bytes: 64KiB`, `after_age: 1s`)
 - xdp: the same with `hook: xdp`
 - dnat: one nftables rule (`dnat to`), conntrack
+- nft, nft10k: Sluice, `engine: nftables`, with 10 and with 10 000 routes, `preserve_source: true`; as
+  conntrack counts each connection, its record and metrics are part of it
 - relay: Sluice, `engine: relay`
 - haproxy: `mode tcp`, `option splice-auto`, `nbthread 2`
 - nginx: `stream`, `worker_processes 2`

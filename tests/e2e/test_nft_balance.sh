@@ -91,18 +91,16 @@ say "a backup is for when nobody else is left"
 names_of 8085 6 >"$LAB_DIR/backup"
 assert_eq "not asked" "$(counts "$LAB_DIR/backup")" "s1=6"
 
-if ! command -v replica >/dev/null; then
-	say "sluice drain takes its slots, undrain gives them back"
-	sl drain drained "$T:8001" >/dev/null || fail drain
-	names_of 8086 6 >"$LAB_DIR/drained"
-	assert_eq "drained" "$(counts "$LAB_DIR/drained")" "s2=6"
-	sl drain backup "$T:8001" >/dev/null || fail drain
-	wait_reaches $PROXY_IP:8085 s3
-	sl undrain drained "$T:8001" >/dev/null || fail undrain
-	sl undrain backup "$T:8001" >/dev/null || fail undrain
-	names_of 8086 6 >"$LAB_DIR/drained"
-	assert_eq "undrained" "$(counts "$LAB_DIR/drained")" "s1=3 s2=3"
-	wait_reaches $PROXY_IP:8085 s1
-	assert_nat_baseline
-	assert_eq "every connection of rr has an access line" "$(n_access rr)" 40
-fi
+say "sluice drain takes its slots, undrain gives them back"
+sl drain drained "$T:8001" >/dev/null || fail drain
+names_of 8086 6 >"$LAB_DIR/drained"
+assert_eq "drained" "$(counts "$LAB_DIR/drained")" "s2=6"
+sl drain backup "$T:8001" >/dev/null || fail drain
+wait_reaches $PROXY_IP:8085 s3
+sl undrain drained "$T:8001" >/dev/null || fail undrain
+sl undrain backup "$T:8001" >/dev/null || fail undrain
+names_of 8086 6 >"$LAB_DIR/drained"
+assert_eq "undrained" "$(counts "$LAB_DIR/drained")" "s1=3 s2=3"
+wait_reaches $PROXY_IP:8085 s1
+assert_nat_baseline
+assert_eq "every connection of rr has an access line" "$(n_access rr)" 40

@@ -20,7 +20,7 @@ purge() { ip netns exec "$LAB-p" "$SLUICED" -c "$LAB_DIR/main/sluice.yaml" --pur
 settings() { echo "$(ct_setting acct) $(ct_setting timestamp) $(ct_setting events)"; }
 lost() {
 	kill -USR1 "${PEER_PIDS[$1]}" 2>/dev/null || true
-	[ "$(tail -n 1 "$LAB_DIR/$1.out" | jq -r .lost)" = "$2" ]
+	[ "$(tail -n 1 "$LAB_DIR/$1.out" | jq -r .breaks)" = "$2" ]
 }
 # a connection of others through this host, tracked by their rules
 in_ns proxy nft -f - <<-'RULES'
@@ -65,6 +65,7 @@ assert_eq "new flows without a daemon" "$(of end)" eof
 kill -0 "${PEER_PIDS[kept]}" || fail "the old ones have ended"
 start_nat "$(conf 2s)"
 wait_records held 10
+wait_for eval '[ "$(nat_field adopted)" -ge 10 ]'
 assert_between adopted "$(nat_field adopted)" 10 12
 
 say "purge while it runs is refused"

@@ -45,7 +45,7 @@ lab_pids+=("$owner")
 exec 7>"$LAB_DIR/nft.in"
 echo 'add table inet sluice { flags owner; comment "sluice ruleset 1"; }' >&7
 if wait_until 3000 in_table 'flags owner'; then
-	start_sluice "$text"
+	start_sluice "$text" 7>&-
 	assert_off 'own|busy|another'
 	exec 7>&-
 	wait_until 5000 gone_or_zombie $owner || fail "nft does not end"
@@ -66,12 +66,12 @@ say "rules of others that drop: said with the rule that helps"
 in_ns proxy nft -f - <<-'RULES'
 	table inet fw {
 		chain forward { type filter hook forward priority 0; policy drop; ct state vmap { established : accept, related : accept, invalid : drop }; }
-		chain mark { type filter hook postrouting priority 0; ct mark set 0x100; }
+		chain marks { type filter hook postrouting priority 0; ct mark set 0x100; }
 	}
 RULES
 start_nat "$text"
 trouble() { sl status || [ $? = 4 ]; }
-says() { trouble | grep -qF "$1"; }
+says() { trouble | grep -F "$1" >/dev/null; }
 wait_until 5000 says 'nft insert rule inet fw forward ct status dnat accept' || fail "status: $(trouble)"
 says 'sets the conntrack mark' || fail "status: $(trouble)"
 wait_log 'nft insert rule inet fw forward ct status dnat accept'
@@ -79,7 +79,7 @@ SHOT=$(client shot timeout=1 to=$PROXY_IP:8080 || true)
 assert_eq "it is true" "$(of connect)" timeout
 in_ns proxy nft insert rule inet fw forward ct status dnat accept
 reaches $PROXY_IP:8080 one || fail "it does not help: $SHOT"
-in_ns proxy nft insert rule inet fw mark ct status dnat return
+in_ns proxy nft insert rule inet fw marks ct status dnat return
 silent() { ! says 'inet fw'; }
 wait_until 70000 silent || fail "still said: $(trouble)"
 in_ns proxy nft delete table inet fw

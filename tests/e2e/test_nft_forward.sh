@@ -123,20 +123,18 @@ assert_eq "the server's verdict: $(tail -n 3 "$LAB_DIR/v.out.err")" "$RC" 0
 shot to=$PROXY_IP:8087 up=3000000 fin=1
 assert_eq "3 MB and back" "$(of end) $(of got)" "eof 3000000"
 
-if ! command -v replica >/dev/null; then
-	say "each has a record and an access line"
-	wait_until 15000 has_access echo 1 || fail "no access line of echo"
-	assert_eq engine "$(access echo engine)" nftables/configured
-	assert_eq reasons "$(access echo client_reason) $(access echo backend_reason)" "normal normal"
-	assert_match client "$(access echo client)" "^$CLIENT_IP:"
-	assert_eq backend "$(access echo backend)" $BACKEND_IP:8003
-	# conntrack counts the headers, too: 40 to 60 bytes of every packet, of which offload makes few
-	assert_between "bytes up" "$(access echo up)" 3000000 3300000
-	assert_between "bytes down" "$(access echo down)" 3000000 3300000
-	wait_until 15000 eval '[ "$(n_access verify)" -ge 60 ]' || fail "access lines of verify: $(n_access verify)"
-	assert_eq "and no more" "$(n_access verify)" 60
-	assert_nat_baseline
-fi
+say "each has a record and an access line"
+wait_until 15000 has_access echo 1 || fail "no access line of echo"
+assert_eq engine "$(access echo engine)" nftables/configured
+assert_eq reasons "$(access echo client_reason) $(access echo backend_reason)" "normal normal"
+assert_match client "$(access echo client)" "^$CLIENT_IP:"
+assert_eq backend "$(access echo backend)" $BACKEND_IP:8003
+# conntrack counts the headers, too: 40 to 60 bytes of every packet, of which offload makes few
+assert_between "bytes up" "$(access echo up)" 3000000 3300000
+assert_between "bytes down" "$(access echo down)" 3000000 3300000
+wait_until 15000 eval '[ "$(n_access verify)" -ge 60 ]' || fail "access lines of verify: $(n_access verify)"
+assert_eq "and no more" "$(n_access verify)" 60
+assert_nat_baseline
 assert_eq "flows of echo, as the kernel counted" "$(n_counted echo)" 1
 assert_eq "flows of verify" "$(n_counted verify)" 60
 assert_eq "flows of loop, from here and from outside" "$(n_counted loop)" 2

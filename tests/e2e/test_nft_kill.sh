@@ -32,7 +32,7 @@ wait_records bystander 5
 # lost NAME N: of the connections a busy client holds so many have been reset.
 lost() {
 	kill -USR1 "${PEER_PIDS[$1]}" 2>/dev/null || true
-	[ "$(tail -n 1 "$LAB_DIR/$1.out" | jq -r .lost)" = "$2" ]
+	[ "$(tail -n 1 "$LAB_DIR/$1.out" | jq -r .breaks)" = "$2" ]
 }
 reasons() { access_lines "$1" | grep -o 'client_reason=.*' | sort | uniq -c | xargs; }
 errors_are() { [ "$(server_field "$1" errors)" -ge "$2" ]; }
@@ -75,7 +75,8 @@ client_bg two trickle to=$PROXY_IP:8086 c=20 ms=20 timeout=60
 wait_records two 20
 sl kill --route two --target "$BACKEND_IP:8002" >/dev/null || fail "kill --target"
 wait_records two 10 3000
-wait_until 5000 lost two 10 || fail "lost: $(tail -n 1 "$LAB_DIR/two.out")"
+wait_until 5000 errors_are e2 10 || fail "resets its backend saw: $(server_field e2 errors)"
+kill -0 "${PEER_PIDS[two]}" || fail "the others have ended, too"
 assert_eq "those left" "$(records two backend | tr ' ' '\n' | sort -u | xargs)" "$BACKEND_IP:8001"
 
 say "a target that is drained keeps its flows, and gets no more"

@@ -6,6 +6,7 @@
 . "$(dirname "$0")/../lib/natlab.sh"
 
 nat_up
+in_ns proxy sysctl -qw net.netfilter.nf_conntrack_udp_timeout=3 net.netfilter.nf_conntrack_udp_timeout_stream=3
 ip -n "$LAB-c" addr add 10.91.0.3/16 dev eth0
 ip -n "$LAB-c" addr add fd91::3/64 dev eth0 nodad
 server one identify 8001
@@ -79,17 +80,13 @@ GLOBAL=$all reload "$(conf 'priority: 0')"
 turned_away to=$PROXY_IP:8085 src=10.91.0.3 || fail "denied everywhere: $SHOT"
 turned_away to=$PROXY_IP:8085 src=10.91.130.1 || fail "in the file: $SHOT"
 served to=$PROXY_IP:8085 src=10.91.130.200 || fail "not in the file: $SHOT"
-if ! command -v replica >/dev/null; then
-	echo "10.91.130.128/25" >"$LAB_DIR/deny.txt"
-	sl reload --deny-file >/dev/null || fail "reload --deny-file"
-	turned_away to=$PROXY_IP:8085 src=10.91.130.200 || fail "in the file by now: $SHOT"
-	served to=$PROXY_IP:8085 src=10.91.130.1 || fail "not any more: $SHOT"
-	say "a pattern that is no range refuses the file, and the old one stays"
-	echo "10.?.?.1" >"$LAB_DIR/deny.txt"
-	rc=0
-	sl reload --deny-file >"$LAB_DIR/reload.out" 2>&1 || rc=$?
-	assert_eq "exit code" $rc 78
-	assert_match "words" "$(cat "$LAB_DIR/reload.out")" '10\.\?\.\?\.1'
-	turned_away to=$PROXY_IP:8085 src=10.91.130.200 || fail "the list before is not in force: $SHOT"
-	assert_nat_baseline
-fi
+echo "10.91.130.128/25" >"$LAB_DIR/deny.txt"
+sl reload --deny-file >/dev/null || fail "reload --deny-file"
+turned_away to=$PROXY_IP:8085 src=10.91.130.200 || fail "in the file by now: $SHOT"
+served to=$PROXY_IP:8085 src=10.91.130.1 || fail "not any more: $SHOT"
+say "a pattern that is no range is as many as it takes"
+echo '10.9?.130.20?' >"$LAB_DIR/deny.txt"
+sl reload --deny-file >/dev/null || fail "reload --deny-file"
+turned_away to=$PROXY_IP:8085 src=10.91.130.200 || fail "meant by the pattern: $SHOT"
+served to=$PROXY_IP:8085 src=10.91.130.210 || fail "not meant: $SHOT"
+assert_nat_baseline

@@ -61,19 +61,17 @@ assert_eq "one socket stays where it is" "$(udp_ask $PROXY_IP:8084 n=8 keep=1 | 
 assert_eq "the target's refusal comes back" "$(udp_ask $PROXY_IP:8085)" refused
 assert_eq "no route there" "$(udp_ask $PROXY_IP:8099)" refused
 
-if ! command -v replica >/dev/null; then
-	say "records"
-	udp_flow busy $PROXY_IP:8082 ms=50
-	wait_records moves 1
-	row=$(sl conns --route moves --json | jq -c '.[0] | [.engine, .backend, .route]')
-	assert_eq "of one that goes on" "$row" "[\"nftables\",\"$BACKEND_IP:8001\",\"moves\"]"
-	assert_match "its client" "$(records moves client)" "^$CLIENT_IP:"
-	wait_until 20000 has_access same 1 || fail "no end of the silent one"
-	assert_eq "its reasons" "$(access same client_reason) $(access same backend_reason)" "inactivity inactivity"
-	assert_eq "its engine" "$(access same engine)" nftables/configured
-	assert_between "its bytes" "$(access same up)" 30 31 # 20 + 8 of headers, 2 of text
-	stop_peer busy || true
-fi
+say "records"
+udp_flow busy $PROXY_IP:8082 ms=50
+wait_records moves 1
+row=$(sl conns --route moves --json | jq -c '.[0] | [.engine, .backend, .route]')
+assert_eq "of one that goes on" "$row" "[\"nftables\",\"$BACKEND_IP:8001\",\"moves\"]"
+assert_match "its client" "$(records moves client)" "^$CLIENT_IP:"
+wait_until 20000 has_access same 1 || fail "no end of the silent one"
+assert_eq "its reasons" "$(access same client_reason) $(access same backend_reason)" "inactivity inactivity"
+assert_eq "its engine" "$(access same engine)" nftables/configured
+assert_between "its bytes" "$(access same up)" 30 31 # 20 + 8 of headers, 2 of text
+stop_peer busy || true
 
 say "a sender that never pauses, and its target goes"
 udp_flow still $PROXY_IP:8082 ms=20

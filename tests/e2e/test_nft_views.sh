@@ -49,12 +49,13 @@ assert_match "the engine" "$(sl explain 8080 --client $CLIENT_IP)" 'nftables'
 assert_match "who is denied" "$(sl explain 8080 --client 192.0.2.7)" 'deny|denied'
 
 say "metrics"
+wait_until 15000 in_status 5 || fail "records: $(n_nat_active)"
 http_get /metrics >"$LAB_DIR/metrics"
 if command -v promtool >/dev/null; then
 	promtool check metrics <"$LAB_DIR/metrics" >"$LAB_DIR/promtool" 2>&1 || fail "promtool: $(cat "$LAB_DIR/promtool")"
 	assert_eq "promtool's words" "$(cat "$LAB_DIR/promtool")" ""
 fi
-sample() { grep -F "$1 " "$LAB_DIR/metrics" | awk '{ print $NF }'; }
+sample() { grep -v '^#' "$LAB_DIR/metrics" | grep -F "$1 " | awk '{ print $NF }'; }
 assert_eq "available" "$(sample 'sluice_engine_available{engine="nftables"}')" 1
 assert_eq "flows" "$(sample 'sluice_kernel_flows{engine="nftables"}')" 5
 assert_eq "repairs" "$(sample sluice_nftables_repairs_total)" 0
