@@ -19,12 +19,15 @@
 
 #define NAT_PRIORITY (-105) /* of our chains that translate */
 #define TRIES 5
+/* That connection tracking is full is said from here on, until there is some room again. */
 #define FULL_PERCENT 90
+#define ROOM_PERCENT 80
 
 struct sl_nft_trouble {
 	struct sl_nft_socket nft;
 	struct mnl_socket *routes;
 	uint32_t seq;
+	bool is_full;
 };
 
 /* A flow that is tried, and where its target is. */
@@ -88,6 +91,11 @@ void sl_nft_trouble_close(struct sl_nft_trouble *t)
 	if (t->routes)
 		(void)mnl_socket_close(t->routes);
 	free(t);
+}
+
+int sl_nft_trouble_generation(struct sl_nft_trouble *t, uint32_t *ret)
+{
+	return sl_nft_socket_generation(&t->nft, ret);
 }
 
 /* ---- where targets are ---- */
@@ -457,18 +465,22 @@ static void look_at_settings(struct report *rep)
 	}
 }
 
-static void look_at_conntrack(struct report *rep)
+static void look_at_conntrack(struct sl_nft_trouble *t, struct report *rep)
 {
 	uint32_t count, max;
 
-	if (sl_ct_fill(&count, &max) < 0 || max == 0 ||
-	    (uint64_t)count * 100 < (uint64_t)max * FULL_PERCENT)
+	if (sl_ct_fill(&count, &max) < 0 || max == 0) {
+		t->is_full = false;
 		return;
-	sl_str_addf(
-		rep->lines,
-		"connection tracking is nearly full, %u of %u entries, and new flows of anybody "
-		"will be dropped: sysctl -w net.netfilter.nf_conntrack_max=%u\n",
-		count, max, max < UINT32_MAX / 2 ? max * 2 : max);
+	}
+	t->is_full =
+		(uint64_t)count * 100 >= (uint64_t)max * (t->is_full ? ROOM_PERCENT : FULL_PERCENT);
+	if (t->is_full)
+		sl_str_addf(rep->lines,
+			    "connection tracking is nearly full, of at most %u entries, and new "
+			    "flows of anybody will be dropped: sysctl -w "
+			    "net.netfilter.nf_conntrack_max=%u\n",
+			    max, max < UINT32_MAX / 2 ? max * 2 : max);
 }
 
 int sl_nft_trouble_look(struct sl_nft_trouble *t, const char *ours,
@@ -481,9 +493,14 @@ int sl_nft_trouble_look(struct sl_nft_trouble *t, const char *ours,
 	for (size_t i = 0; i < rep.n; i++)
 		set_probe(t, &flows[i * n / rep.n], &rep.probes[i]);
 	r = look_at_others(t, ours, &rep);
-	if (r < 0)
+	if (r == -E2BIG)
+		sl_str_addf(lines,
+			    "other tables have more than %d rules, which are not looked at: "
+			    "nft list ruleset\n",
+			    SL_NFT_OTHERS_RULES);
+	else if (r < 0)
 		return r;
 	look_at_settings(&rep);
-	look_at_conntrack(&rep);
+	look_at_conntrack(t, &rep);
 	return lines->oom ? -ENOMEM : 0;
 }

@@ -31,10 +31,13 @@ SL_MUST_CHECK int sl_nft_trouble_open(struct sl_nft_trouble **ret);
 void sl_nft_trouble_close(struct sl_nft_trouble *t); /* NULL is fine */
 SL_DEFINE_CLEANUP(struct sl_nft_trouble, sl_nft_trouble_close);
 
+/* Of the kernel's rules: another number when somebody has changed them. Costs microseconds. */
+SL_MUST_CHECK int sl_nft_trouble_generation(struct sl_nft_trouble *t, uint32_t *ret);
+
 /*
  * Appends one line for each trouble, with what to do about it behind the last ": "; nothing when
  * all is well. `ours` is the name of our table. Takes about 1 ms for 1000 rules of others. -EAGAIN:
- * others change them faster than they can be read; -E2BIG: they are too many to be looked at.
+ * others change them faster than they can be read. What does not change leads to the same lines.
  */
 SL_MUST_CHECK int sl_nft_trouble_look(struct sl_nft_trouble *t, const char *ours,
 				      const struct sl_nft_trouble_flow *flows, size_t n,

@@ -129,6 +129,11 @@ static void on_nat_status(void *arg, const struct sl_broker_nat_status *status)
 	see(arg, SL_BROKER_NAT_STATUS, 0, status->n_flows);
 }
 
+static void on_nat_worries(void *arg, const char *lines)
+{
+	see(arg, SL_BROKER_NAT_WORRIES, (uint8_t)lines[0], (uint32_t)strlen(lines));
+}
+
 static const struct sl_broker_client_fns fns = {
 	.up = on_up,
 	.down = on_down,
@@ -142,6 +147,7 @@ static const struct sl_broker_client_fns fns = {
 	.unlinked = on_unlinked,
 	.nat_flow = on_nat_flow,
 	.nat_status = on_nat_status,
+	.nat_worries = on_nat_worries,
 };
 
 static void saw(const struct lab *lab, size_t i, uint32_t type, uint64_t conn_id, uint32_t n)
@@ -882,6 +888,46 @@ static void test_nat_without_hello(void **state)
 	saw(lab, 3, UNLINKED, 0, 0);
 }
 
+/* `size` times `c`, the parts from `from` on to before `to`. */
+static void say_worries(struct lab *lab, char c, uint32_t size, uint32_t from, uint32_t to)
+{
+	for (uint32_t at = from; at < to; at += 232) {
+		struct sl_broker_msg msg = { .type = SL_BROKER_NAT_WORRIES,
+					     .flag = size,
+					     .nat_worries.at = at };
+
+		memset(msg.nat_worries.text, c, size - at < 232 ? size - at : 232);
+		say(lab, &msg);
+	}
+}
+
+/* Whole texts only: one that breaks off for another, or with its broker, was none. */
+static void test_worries(void **state)
+{
+	struct lab *lab = *state;
+	const struct sl_broker_msg none = { .type = SL_BROKER_NAT_WORRIES };
+
+	connect_broker(lab);
+	say_worries(lab, 'a', 700, 0, 700);
+	say_worries(lab, 'b', 700, 0, 464);
+	say_worries(lab, 'c', 464, 0, 464);
+	say_worries(lab, 'd', 700, 232, 700);
+	say(lab, &none);
+	say_worries(lab, 'e', 464, 0, 232);
+	turn(lab);
+	hang_up(lab);
+	turn(lab);
+	connect_broker(lab);
+	say_worries(lab, 'e', 464, 232, 464);
+	say_worries(lab, 'f', 1, 0, 1);
+	turn(lab);
+	assert_int_equal(lab->n, 4);
+	saw(lab, 0, SL_BROKER_NAT_WORRIES, 'a', 700);
+	saw(lab, 1, SL_BROKER_NAT_WORRIES, 'c', 464);
+	saw(lab, 2, SL_BROKER_NAT_WORRIES, 0, 0);
+	saw(lab, 3, SL_BROKER_NAT_WORRIES, 'f', 1);
+}
+
 static void test_nat_and_packet(void **state)
 {
 	struct lab *lab = *state;
@@ -938,6 +984,7 @@ int main(void)
 		T(test_bad_broker),
 		T(test_many_replies),
 		T(test_nat_without_hello),
+		T(test_worries),
 		T(test_nat_and_packet),
 		T(test_nat_without_room),
 		T(test_free_in_up),

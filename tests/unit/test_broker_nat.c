@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "broker/server.h"
+#include "broker/worries.h"
 #include "netns.h"
 
 #define WAIT_MS 20000
@@ -31,6 +32,8 @@ struct proxy {
 	size_t n_seen;
 	struct sl_broker_nat_status status;
 	unsigned n_status;
+	struct sl_str worries; /* as told, part by part */
+	unsigned n_worries;    /* whole ones */
 	bool is_closed[N_WORKERS + 1];
 };
 
@@ -156,6 +159,7 @@ static void close_proxy(struct lab *l, size_t which)
 	for (unsigned i = 0; l->proxy[which].seen && i <= N_WORKERS; i++)
 		(void)close(l->proxy[which].fd[i]);
 	free(l->proxy[which].seen);
+	sl_str_done(&l->proxy[which].worries);
 	l->proxy[which] = (struct proxy){ 0 };
 }
 
@@ -189,6 +193,17 @@ static void note_flow(struct proxy *p, unsigned worker, const struct sl_broker_m
 	p->seen[i] = (struct seen){ msg->conn_id, msg->nat_flow };
 }
 
+static void note_worries(struct proxy *p, const struct sl_broker_msg *msg)
+{
+	const struct sl_broker_nat_worries *w = &msg->nat_worries;
+
+	if (w->at == 0)
+		sl_str_clear(&p->worries);
+	assert_int_equal(w->at, p->worries.len);
+	sl_str_add(&p->worries, w->text, strnlen(w->text, sizeof(w->text)));
+	p->n_worries += p->worries.len == msg->flag;
+}
+
 static void read_channel(struct proxy *p, unsigned worker)
 {
 	struct sl_broker_msg msg;
@@ -202,6 +217,9 @@ static void read_channel(struct proxy *p, unsigned worker)
 			assert_int_equal(worker, N_WORKERS);
 			p->status = msg.nat_status;
 			p->n_status++;
+		} else if (msg.type == SL_BROKER_NAT_WORRIES) {
+			assert_int_equal(worker, N_WORKERS);
+			note_worries(p, &msg);
 		} else {
 			assert_int_equal(msg.type, SL_BROKER_STATUS);
 		}
@@ -392,6 +410,71 @@ static void targets_are_for_the_control_thread(void **state)
 	finish(l);
 }
 
+static bool worries(const struct proxy *p, const char *what)
+{
+	return strstr(sl_str_text(&p->worries), what);
+}
+
+/* Who is there, and who comes, is told what others' rules do; and that they do it no more. */
+static void what_is_in_the_way_is_told(void **state)
+{
+	struct lab *l;
+	struct proxy *p, *late;
+
+	(void)state;
+	NEEDS_ROOT();
+	l = start();
+	p = &l->proxy[0];
+	late = &l->proxy[1];
+	open_proxy(l, 0);
+	WAIT_FOR(l, p->n_status > 0);
+	assert_int_equal(p->n_worries, 0);
+	/* long enough for several messages */
+	assert_int_equal(
+		run("for i in 1 2 3 4 5; do nft \"add table inet fw$i; add chain inet "
+		    "fw$i in { type filter hook input priority $i; policy drop; }\"; done"),
+		0);
+	WAIT_FOR(l, worries(p, "table inet fw5, chain in: "));
+	assert_true(p->worries.len > sizeof(((struct sl_broker_nat_worries *)NULL)->text));
+	assert_true(worries(p, ": nft insert rule inet fw1 in ct status dnat accept\n"));
+	open_proxy(l, 1);
+	WAIT_FOR(l, late->n_worries > 0);
+	assert_string_equal(sl_str_text(&late->worries), sl_str_text(&p->worries));
+	assert_int_equal(run("for i in 1 2 3 4; do nft delete table inet fw$i; done; "
+			     "nft insert rule inet fw5 in ct status dnat accept"),
+			 0);
+	WAIT_FOR(l, p->worries.len == 0 && late->worries.len == 0);
+	/* without a route there is nothing to worry about */
+	assert_int_equal(run("nft flush table inet fw5"), 0);
+	WAIT_FOR(l, worries(p, "fw5"));
+	sl_broker_set_nat_plan(l->broker, plan_of("version: 1\nroutes: []\n"));
+	WAIT_FOR(l, p->worries.len == 0);
+	finish(l);
+}
+
+static void their_text_is_bounded(void **state)
+{
+	_cleanup_(sl_str_done) struct sl_str from = { 0 }, to = { 0 };
+	char line[2000];
+
+	(void)state;
+	sl_worries_bound("", &to);
+	assert_int_equal(to.len, 0);
+	sl_worries_bound("a\tb\x1b[1mc\x7f\nsecond: do it\n", &to);
+	assert_string_equal(sl_str_text(&to), "a?b?[1mc?\nsecond: do it\n");
+	sl_str_clear(&to);
+	memset(line, 'x', sizeof(line));
+	strcpy(line + sizeof(line) - 8, ": do it");
+	for (int i = 0; i < 100; i++)
+		sl_str_addf(&from, "%s\n", line);
+	sl_worries_bound(sl_str_text(&from), &to);
+	assert_true(to.len > 10000 && to.len <= SL_BROKER_WORRIES_MAX);
+	assert_memory_equal(sl_str_text(&to), "xxxx", 4);
+	assert_non_null(strstr(sl_str_text(&to), "x ... x"));
+	assert_non_null(strstr(sl_str_text(&to), "x: do it\n"));
+	assert_non_null(strstr(sl_str_text(&to), "\n85 more of the kind"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -399,6 +482,8 @@ int main(void)
 		cmocka_unit_test_setup(the_newest_is_told_of_all, set_up),
 		cmocka_unit_test_setup(a_deaf_worker_loses_nothing, set_up),
 		cmocka_unit_test_setup(targets_are_for_the_control_thread, set_up),
+		cmocka_unit_test_setup(what_is_in_the_way_is_told, set_up),
+		cmocka_unit_test(their_text_is_bounded),
 	};
 
 	return cmocka_run_group_tests_name("broker_nat", tests, NULL, NULL);

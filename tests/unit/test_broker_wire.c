@@ -130,15 +130,16 @@ static const struct {
 	size_t n_fds;
 	bool is_request;
 } types[] = {
-	{ SL_BROKER_HANDOVER, 2, true },  { SL_BROKER_RESOLVE, 2, true },
-	{ SL_BROKER_KILL, 0, true },      { SL_BROKER_PROBE, 0, true },
-	{ SL_BROKER_RELEASE, 0, true },   { SL_BROKER_ADOPTED, 0, true },
-	{ SL_BROKER_FLUSH, 0, true },     { SL_BROKER_HELLO, 4, false },
-	{ SL_BROKER_RESULT, 0, false },   { SL_BROKER_CHANGED, 0, false },
-	{ SL_BROKER_ENDED, 0, false },    { SL_BROKER_ADOPT, 0, false },
-	{ SL_BROKER_FLUSHED, 0, false },  { SL_BROKER_STATUS, 0, false },
-	{ SL_BROKER_NAT_KILL, 0, true },  { SL_BROKER_NAT_TARGET, 0, true },
-	{ SL_BROKER_NAT_FLOW, 0, false }, { SL_BROKER_NAT_STATUS, 0, false },
+	{ SL_BROKER_HANDOVER, 2, true },     { SL_BROKER_RESOLVE, 2, true },
+	{ SL_BROKER_KILL, 0, true },         { SL_BROKER_PROBE, 0, true },
+	{ SL_BROKER_RELEASE, 0, true },      { SL_BROKER_ADOPTED, 0, true },
+	{ SL_BROKER_FLUSH, 0, true },        { SL_BROKER_HELLO, 4, false },
+	{ SL_BROKER_RESULT, 0, false },      { SL_BROKER_CHANGED, 0, false },
+	{ SL_BROKER_ENDED, 0, false },       { SL_BROKER_ADOPT, 0, false },
+	{ SL_BROKER_FLUSHED, 0, false },     { SL_BROKER_STATUS, 0, false },
+	{ SL_BROKER_NAT_KILL, 0, true },     { SL_BROKER_NAT_TARGET, 0, true },
+	{ SL_BROKER_NAT_FLOW, 0, false },    { SL_BROKER_NAT_STATUS, 0, false },
+	{ SL_BROKER_NAT_WORRIES, 0, false },
 };
 
 static struct sl_broker_msg sample(uint32_t type)
@@ -316,6 +317,41 @@ static void test_nat_replies(void **state)
 	refuses(nat_flow(), nat_flow.backend.sa.sa_family, AF_INET6);
 	memset(flow.nat_flow.route, 'x', sizeof(flow.nat_flow.route));
 	assert_int_equal(check(&flow), -EBADMSG);
+}
+
+static struct sl_broker_msg worries(void)
+{
+	return (struct sl_broker_msg){ .type = SL_BROKER_NAT_WORRIES,
+				       .flag = 300,
+				       .nat_worries = { .at = 232, .text = "line\nline\n" } };
+}
+
+/* Only what fills its part of the text exactly, and may be shown to people. */
+static void test_worries(void **state)
+{
+	struct sl_broker_msg msg = worries();
+
+	(void)state;
+	assert_int_equal(check(&msg), -EBADMSG); /* shorter than it says */
+	memset(msg.nat_worries.text, 'x', 68);
+	assert_int_equal(check(&msg), 0);
+	refuses(msg, nat_worries.text[68], 'x');
+	refuses(msg, nat_worries.text[231], 'x');
+	refuses(msg, nat_worries.text[67], '\0');
+	refuses(msg, nat_worries.text[3], '\x1b');
+	refuses(msg, nat_worries.text[3], '\x7f');
+	takes(msg, nat_worries.text[3], '\n');
+	takes(msg, nat_worries.text[3], '\xc3');
+	refuses(msg, nat_worries.at, 231);
+	refuses(msg, nat_worries.at, 464);
+	refuses(msg, flag, 299);
+	refuses(msg, flag, SL_BROKER_WORRIES_MAX + 1);
+	memset(msg.nat_worries.text, 'x', sizeof(msg.nat_worries.text));
+	takes(msg, flag, SL_BROKER_WORRIES_MAX);
+	takes(msg, nat_worries.at, 0);
+	msg = (struct sl_broker_msg){ .type = SL_BROKER_NAT_WORRIES };
+	assert_int_equal(check(&msg), 0); /* none */
+	refuses(msg, nat_worries.at, 232);
 }
 
 /* ---- the socket ---- */
@@ -605,19 +641,13 @@ static void test_reset_stays(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_types),
-		cmocka_unit_test(test_nat_worker),
-		cmocka_unit_test(test_requests),
-		cmocka_unit_test(test_replies),
-		cmocka_unit_test(test_nat_replies),
-		cmocka_unit_test(test_round_trip),
-		cmocka_unit_test(test_sender_checks),
-		cmocka_unit_test(test_bad_datagrams),
-		cmocka_unit_test(test_no_room_for_descriptor),
-		cmocka_unit_test(test_closed),
-		cmocka_unit_test(test_last_words),
-		cmocka_unit_test(test_flood),
-		cmocka_unit_test(test_linger),
+		cmocka_unit_test(test_types),         cmocka_unit_test(test_nat_worker),
+		cmocka_unit_test(test_requests),      cmocka_unit_test(test_replies),
+		cmocka_unit_test(test_nat_replies),   cmocka_unit_test(test_worries),
+		cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_sender_checks),
+		cmocka_unit_test(test_bad_datagrams), cmocka_unit_test(test_no_room_for_descriptor),
+		cmocka_unit_test(test_closed),        cmocka_unit_test(test_last_words),
+		cmocka_unit_test(test_flood),         cmocka_unit_test(test_linger),
 		cmocka_unit_test(test_reset_stays),
 	};
 

@@ -309,6 +309,13 @@ static void routes_of_nat_are_seen_to(void **state)
 	       "nftables         1 route in table inet sluice; 12 flows, 2 adopted, 3 times "
 	       "repaired, 4 times resynced; conntrack 500 of 65536\n",
 	       "");
+	lab->proxy.kernel.nat_worries = "chain a drops it: do this\nanother: do that\n";
+	RUN(lab, "status");
+	expect(lab, 0,
+	       "conntrack 500 of 65536\n"
+	       "                 in the way: chain a drops it: do this\n"
+	       "                 in the way: another: do that\n",
+	       "");
 	RUN(lab, "engines");
 	expect(lab, 0, "nftables  yes            11      0  1 route in table inet sluice\n", "");
 	RUN(lab, "explain", "53", "--protocol", "udp");

@@ -517,6 +517,15 @@ static void status_says_what_nat_does(void **state)
 	assert_int_equal(number_at(nat, "resyncs"), 4);
 	assert_int_equal(number_at(nat, "conntrack_entries"), 500);
 	assert_int_equal(number_at(nat, "conntrack_limit"), 65536);
+	assert_int_equal(json_array_size(json_object_get(nat, "worries")), 0);
+	json_decref(j);
+	lab->proxy.kernel.nat_worries = "chain a drops \"it\": do this\nanother: do that\n";
+	j = ask_json(lab, "GET", "/v1/status", 200);
+	nat = json_object_get(json_object_get(j, "nftables"), "worries");
+	assert_int_equal(json_array_size(nat), 2);
+	assert_string_equal(json_string_value(json_array_get(nat, 0)),
+			    "chain a drops \"it\": do this");
+	assert_string_equal(json_string_value(json_array_get(nat, 1)), "another: do that");
 	json_decref(j);
 	j = ask_json(lab, "GET", "/v1/routes", 200);
 	assert_string_equal(text_at(json_array_get(j, 0), "protocol"), "udp");

@@ -418,6 +418,31 @@ static void many_rules_of_others(void **state)
 	assert_string_equal(look_at("10.92.0.2", 12999, IPPROTO_TCP), "");
 }
 
+/* Some block lists have far more members than are read; what is asked next is answered all the
+ * same. */
+static void large_sets_of_others(void **state)
+{
+	FILE *f;
+
+	(void)state;
+	NEEDS_ROOT();
+	f = popen("nft -f -", "w");
+	assert_non_null(f);
+	for (int table = 0; table < 2; table++) {
+		fprintf(f, "table inet big%d {\nset bad {\ntype ipv4_addr\nelements = {\n", table);
+		for (int i = 0; i < 20000; i++)
+			fprintf(f, "10.7.%d.%d,\n", i / 250, i % 250);
+		fputs("}\n}\nchain pass {\ntype filter hook forward priority 0\nip saddr @bad "
+		      "drop\n}\n}\n",
+		      f);
+	}
+	fputs("table inet last {\nchain pass {\ntype filter hook forward priority 0; policy "
+	      "drop\n}\n}\n",
+	      f);
+	assert_int_equal(pclose(f), 0);
+	assert_says(look(), "table inet last, chain pass");
+}
+
 static void without_the_right(void **state)
 {
 	struct sl_nft_trouble *t = NULL;
@@ -441,6 +466,7 @@ int main(void)
 		cmocka_unit_test_setup(a_target_without_a_port, set_up),
 		cmocka_unit_test_setup(extensions_of_iptables, set_up),
 		cmocka_unit_test_setup(many_rules_of_others, set_up),
+		cmocka_unit_test_setup(large_sets_of_others, set_up),
 		cmocka_unit_test(without_the_right),
 	};
 

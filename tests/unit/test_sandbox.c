@@ -518,6 +518,14 @@ static int reach_files(const char *root)
 	fd = open("/proc/sys/net/ipv4/conf/all/route_localnet", O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || read(fd, path, 1) != 1)
 		return 9;
+	fd = open("/proc/sys/net/ipv6/conf/all/forwarding", O_RDONLY | O_CLOEXEC);
+	if (fd < 0 && errno != ENOENT)
+		return 10;
+	fd = open("/proc/sys/net/ipv4/conf", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || openat(fd, "lo/route_localnet", O_RDONLY | O_CLOEXEC) < 0)
+		return 11;
+	if (openat(fd, "lo/route_localnet", O_WRONLY | O_CLOEXEC) >= 0 || errno != EACCES)
+		return 12;
 	return open("/proc/sys/net/ipv4/ip_local_port_range", O_RDONLY) < 0 && errno == EACCES ? 0
 											       : 7;
 }

@@ -9,6 +9,7 @@
 #include "accel/packet.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "base/str.h"
 
 #define MAX_PER_TURN 64
 
@@ -53,8 +54,9 @@ struct sl_broker_client {
 	bool is_freed;   /* by a callback, perhaps; the memory stays until the turn ends */
 	int maps[SL_BROKER_MAX_FDS];
 	struct queue queue;
-	struct queue unread; /* in the channel: for the next broker, if this one dies */
-	struct sl_list nat;  /* of struct kept_nat */
+	struct queue unread;   /* in the channel: for the next broker, if this one dies */
+	struct sl_list nat;    /* of struct kept_nat */
+	struct sl_str worries; /* as far as they have come */
 	struct sl_task free_task;
 };
 
@@ -223,6 +225,7 @@ static void disconnect(struct sl_broker_client *cl)
 	cl->is_waiting = false;
 	keep_unread(cl);
 	forget_nat(cl);
+	sl_str_done(&cl->worries);
 	if (cl->fns.unlinked)
 		cl->fns.unlinked(cl->arg);
 	if (was_up && cl->fns.down)
@@ -246,6 +249,26 @@ static void take_hello(struct sl_broker_client *cl, int fds[SL_BROKER_MAX_FDS])
 		cl->fns.up(cl->arg);
 }
 
+/* Parts that do not follow on each other are of a text that another one has replaced. */
+static void take_worries(struct sl_broker_client *cl, const struct sl_broker_msg *msg)
+{
+	const struct sl_broker_nat_worries *w = &msg->nat_worries;
+	struct sl_str whole;
+
+	if (w->at == 0)
+		sl_str_clear(&cl->worries);
+	if (w->at != cl->worries.len)
+		return;
+	sl_str_add(&cl->worries, w->text, strnlen(w->text, sizeof(w->text)));
+	if (cl->worries.len < msg->flag && !cl->worries.oom)
+		return;
+	whole = cl->worries;
+	cl->worries = (struct sl_str){ 0 };
+	if (!whole.oom && cl->fns.nat_worries)
+		cl->fns.nat_worries(cl->arg, sl_str_text(&whole));
+	sl_str_done(&whole);
+}
+
 static void take_reply(struct sl_broker_client *cl, const struct sl_broker_msg *msg)
 {
 	const struct sl_broker_client_fns *fns = &cl->fns;
@@ -266,6 +289,8 @@ static void take_reply(struct sl_broker_client *cl, const struct sl_broker_msg *
 		fns->nat_flow(cl->arg, msg->conn_id, &msg->nat_flow);
 	else if (msg->type == SL_BROKER_NAT_STATUS && fns->nat_status)
 		fns->nat_status(cl->arg, &msg->nat_status);
+	else if (msg->type == SL_BROKER_NAT_WORRIES)
+		take_worries(cl, msg);
 }
 
 static void receive(struct sl_broker_client *cl)

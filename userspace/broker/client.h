@@ -36,6 +36,8 @@ struct sl_broker_client_fns {
 	void (*status)(void *arg, const struct sl_broker_status *status);
 	void (*flushed)(void *arg);
 	void (*nat_status)(void *arg, const struct sl_broker_nat_status *status);
+	/* Why flows may not arrive: lines, the whole text each time; "": all is well. */
+	void (*nat_worries)(void *arg, const char *lines);
 };
 
 int sl_broker_client_new(struct sl_loop *loop, const struct sl_broker_client_fns *fns, void *arg,

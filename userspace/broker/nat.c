@@ -892,6 +892,21 @@ bool sl_nat_can_take(const struct sl_nat *n, const struct sl_nat_plan *plan)
 	return strcmp(n->name, plan->table) == 0 && n->mark_base == plan->mark_base;
 }
 
+void sl_nat_each_route(const struct sl_nat *n,
+		       void (*fn)(void *arg, const struct sl_nft_route *route), void *arg)
+{
+	for (size_t i = 0; i < n->routes.n; i++) {
+		const struct sl_nat_route *r = &n->routes.item[i];
+		struct sl_nft_route route;
+
+		if (!r->plan)
+			continue;
+		route = *r->plan;
+		route.mark = r->mark;
+		fn(arg, &route);
+	}
+}
+
 const char *sl_nat_table(const struct sl_nat *n)
 {
 	return n->name;

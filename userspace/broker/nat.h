@@ -58,6 +58,10 @@ void sl_nat_tell_all(struct sl_nat *n); /* of every flow there is, as adopted: a
 
 void sl_nat_get_status(const struct sl_nat *n, struct sl_broker_nat_status *ret);
 
+/* Of the plan, with their marks; nothing as long as the table is not open. */
+void sl_nat_each_route(const struct sl_nat *n,
+		       void (*fn)(void *arg, const struct sl_nft_route *route), void *arg);
+
 const char *sl_nat_table(const struct sl_nat *n); /* its name */
 
 /* The end of the daemon: unless the plan keeps it, no new flows, then flows and table go, and the

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "broker/flows.h"
@@ -121,6 +122,39 @@ static int send_nat_status(struct sl_peer *p)
 	return r;
 }
 
+/* The text stays the same until it is sent, or begins anew. */
+static int send_worries(struct sl_peer *p)
+{
+	const char *text = sl_worries_text(p->broker->worries);
+	size_t size = strlen(text);
+	int r;
+
+	do {
+		struct sl_broker_msg msg = { .type = SL_BROKER_NAT_WORRIES,
+					     .flag = (uint32_t)size,
+					     .nat_worries.at = p->worries_at };
+		size_t n = size - p->worries_at;
+
+		if (n > sizeof(msg.nat_worries.text))
+			n = sizeof(msg.nat_worries.text);
+		memcpy(msg.nat_worries.text, text + p->worries_at, n);
+		r = send_now(p, &msg, NULL, 0);
+		if (r < 0)
+			return r;
+		p->worries_at += (uint32_t)n;
+	} while (p->worries_at < size);
+	p->wants_worries = false;
+	return 0;
+}
+
+void sl_peer_tell_worries(struct sl_peer *p)
+{
+	p->wants_worries = p->worker == p->n_workers;
+	p->worries_at = 0;
+	if (p->wants_worries)
+		sl_peer_flush_later(p);
+}
+
 static int send_flushed(struct sl_peer *p)
 {
 	const struct sl_broker_msg msg = { .type = SL_BROKER_FLUSHED };
@@ -156,6 +190,8 @@ static void flush(struct sl_peer *p)
 		r = send_status(p);
 	if (r == 0 && p->wants_nat_status)
 		r = send_nat_status(p);
+	if (r == 0 && p->wants_worries)
+		r = send_worries(p);
 	if (r == 0 && p->broker->nat && p->worker < p->n_workers)
 		sl_nat_resume(p->broker->nat);
 	watch_what_matters(p);
@@ -475,6 +511,7 @@ static int serve(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_
 	case SL_BROKER_STATUS:
 	case SL_BROKER_NAT_FLOW:
 	case SL_BROKER_NAT_STATUS:
+	case SL_BROKER_NAT_WORRIES:
 	case SL_BROKER_TYPE_COUNT_:
 		break;
 	}
@@ -531,6 +568,12 @@ static void on_ready(struct sl_io *io, uint32_t events)
 	sl_peer_close(p);
 }
 
+/* Who has never heard of any needs not hear that there are none. */
+static bool has_worries(const struct sl_broker *b)
+{
+	return b->worries && *sl_worries_text(b->worries);
+}
+
 int sl_peer_new(struct sl_broker *b, uint64_t proxy, unsigned worker, unsigned n_workers, int fd)
 {
 	struct sl_peer *p = calloc(1, sizeof(*p));
@@ -546,7 +589,8 @@ int sl_peer_new(struct sl_broker *b, uint64_t proxy, unsigned worker, unsigned n
 			       .tokens = (uint64_t)SL_PEER_BURST * TOKEN,
 			       .tokens_at_us = sl_loop_now_us(b->loop),
 			       .wants_status = worker == n_workers,
-			       .wants_nat_status = worker == n_workers };
+			       .wants_nat_status = worker == n_workers,
+			       .wants_worries = worker == n_workers && has_worries(b) };
 	sl_list_init(&p->flows);
 	sl_list_init(&p->todo);
 	r = sl_io_start(b->loop, &p->io, fd, SL_IO_IN, on_ready);

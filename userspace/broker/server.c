@@ -400,11 +400,28 @@ static bool on_nat_flow(void *arg, uint64_t serial, const struct sl_broker_nat_f
 	return sl_peers_tell_nat(arg, serial, flow);
 }
 
+/* Somebody who has it looked at knows the limits better. */
+static bool is_nearly_full(const struct sl_broker_nat_status *s)
+{
+	return s->ct_count / 9 >= s->ct_max / 10 && s->ct_max > 0;
+}
+
+static void on_worries(void *arg)
+{
+	struct sl_broker *b = arg;
+	struct sl_list *i;
+
+	sl_list_for_each (i, &b->peers)
+		sl_peer_tell_worries(SL_CONTAINER_OF(i, struct sl_peer, node));
+}
+
 static void on_nat_status(void *arg, const struct sl_broker_nat_status *status)
 {
 	struct sl_broker *b = arg;
 	struct sl_list *i;
 
+	if (is_nearly_full(status) && !is_nearly_full(&b->nat_status))
+		sl_worries_look(b->worries);
 	b->nat_status = *status;
 	sl_list_for_each (i, &b->peers) {
 		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
@@ -420,8 +437,12 @@ int sl_broker_open_nat(struct sl_broker *b, const struct sl_nat_plan *plan)
 	const struct sl_nat_options options = {
 		.loop = b->loop, .tell = on_nat_flow, .changed = on_nat_status, .arg = b
 	};
+	struct sl_worries_options worries = { .loop = b->loop, .changed = on_worries, .arg = b };
 	int r = sl_nat_new(&options, plan, &b->nat);
 
+	worries.nat = b->nat;
+	if (r == 0)
+		r = sl_worries_new(&worries, &b->worries);
 	if (r == 0)
 		sl_nat_get_status(b->nat, &b->nat_status);
 	return r;
@@ -434,10 +455,12 @@ bool sl_broker_can_take_nat(const struct sl_broker *b, const struct sl_nat_plan 
 
 void sl_broker_set_nat_plan(struct sl_broker *b, struct sl_nat_plan *plan)
 {
-	if (b->nat)
-		sl_nat_set_plan(b->nat, plan);
-	else
+	if (!b->nat) {
 		sl_nat_plan_free(plan);
+		return;
+	}
+	sl_nat_set_plan(b->nat, plan);
+	sl_worries_look(b->worries);
 }
 
 void sl_broker_stop_nat(struct sl_broker *b)
@@ -586,6 +609,7 @@ void sl_broker_free(struct sl_broker *b)
 	if (!b)
 		return;
 	turn_off(b);
+	sl_worries_free(SL_TAKE_PTR(b->worries));
 	sl_nat_free(SL_TAKE_PTR(b->nat));
 	sl_linger_done(&b->linger);
 	sl_flow_table_done(&b->table);

@@ -20,6 +20,7 @@
 #include "broker/sweep.h"
 #include "broker/validate.h"
 #include "broker/watch.h"
+#include "broker/worries.h"
 #include "io/loop.h"
 
 /*
@@ -62,6 +63,7 @@ struct sl_broker {
 	struct sl_flush flush;
 
 	struct sl_nat *nat;                     /* NULL before it is opened */
+	struct sl_worries *worries;             /* NULL before it is opened */
 	struct sl_broker_nat_status nat_status; /* as last told */
 	uint64_t nat_proxy;                     /* which one is told of its flows */
 	bool has_nat_proxy;

@@ -13,12 +13,13 @@
 #define MOST_FDS 253
 
 static const int8_t n_fds_of[] = {
-	[SL_BROKER_HANDOVER] = 2,   [SL_BROKER_RESOLVE] = 2,  [SL_BROKER_KILL] = 0,
-	[SL_BROKER_PROBE] = 0,      [SL_BROKER_RELEASE] = 0,  [SL_BROKER_ADOPTED] = 0,
-	[SL_BROKER_FLUSH] = 0,      [SL_BROKER_HELLO] = 4,    [SL_BROKER_RESULT] = 0,
-	[SL_BROKER_CHANGED] = 0,    [SL_BROKER_ENDED] = 0,    [SL_BROKER_ADOPT] = 0,
-	[SL_BROKER_FLUSHED] = 0,    [SL_BROKER_STATUS] = 0,   [SL_BROKER_NAT_KILL] = 0,
-	[SL_BROKER_NAT_TARGET] = 0, [SL_BROKER_NAT_FLOW] = 0, [SL_BROKER_NAT_STATUS] = 0,
+	[SL_BROKER_HANDOVER] = 2,    [SL_BROKER_RESOLVE] = 2,  [SL_BROKER_KILL] = 0,
+	[SL_BROKER_PROBE] = 0,       [SL_BROKER_RELEASE] = 0,  [SL_BROKER_ADOPTED] = 0,
+	[SL_BROKER_FLUSH] = 0,       [SL_BROKER_HELLO] = 4,    [SL_BROKER_RESULT] = 0,
+	[SL_BROKER_CHANGED] = 0,     [SL_BROKER_ENDED] = 0,    [SL_BROKER_ADOPT] = 0,
+	[SL_BROKER_FLUSHED] = 0,     [SL_BROKER_STATUS] = 0,   [SL_BROKER_NAT_KILL] = 0,
+	[SL_BROKER_NAT_TARGET] = 0,  [SL_BROKER_NAT_FLOW] = 0, [SL_BROKER_NAT_STATUS] = 0,
+	[SL_BROKER_NAT_WORRIES] = 0,
 };
 _Static_assert(SL_ARRAY_LEN(n_fds_of) == SL_BROKER_TYPE_COUNT_, "a number per type");
 
@@ -88,6 +89,23 @@ static bool is_nat_flow(const struct sl_broker_nat_flow *f)
 	       f->reason < SL_REASON_COUNT_;
 }
 
+static bool is_nat_worries(const struct sl_broker_nat_worries *w, uint32_t size)
+{
+	size_t n;
+
+	if (size > SL_BROKER_WORRIES_MAX || w->at % sizeof(w->text) != 0 ||
+	    (w->at > 0 && w->at >= size))
+		return false;
+	n = size - w->at < sizeof(w->text) ? size - w->at : sizeof(w->text);
+	for (size_t i = 0; i < sizeof(w->text); i++) {
+		uint8_t c = (uint8_t)w->text[i];
+
+		if (i < n ? (c < ' ' && c != '\n') || c == 0x7f : c != 0)
+			return false;
+	}
+	return true;
+}
+
 /* What every datagram has: one size, a known type, the descriptors of the type. */
 static int read_head(const void *bytes, size_t n, size_t n_fds, struct sl_broker_msg *ret)
 {
@@ -139,6 +157,8 @@ int sl_broker_check_reply(const void *bytes, size_t n, size_t n_fds)
 	else if (msg.type == SL_BROKER_NAT_STATUS)
 		good = msg.nat_status.is_on <= 1 &&
 		       memchr(msg.nat_status.text, '\0', sizeof(msg.nat_status.text));
+	else if (msg.type == SL_BROKER_NAT_WORRIES)
+		good = is_nat_worries(&msg.nat_worries, msg.flag);
 	else
 		good = true; /* HELLO, CHANGED, FLUSHED */
 	return good ? 0 : -EBADMSG;

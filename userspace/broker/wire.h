@@ -36,10 +36,11 @@ enum sl_broker_type {
 	SL_BROKER_FLUSHED,
 	SL_BROKER_STATUS, /* to the control thread, when it has changed */
 	/* flows of the kernel's NAT; conn_id is a serial of the broker's: SL_BROKER_NAT_FLOW */
-	SL_BROKER_NAT_KILL,   /* from a worker: delete its entry and reset both sides */
-	SL_BROKER_NAT_TARGET, /* from the control thread; flag 1: down by health checks, 0: up */
-	SL_BROKER_NAT_FLOW,   /* from the broker to a worker: begun, changed, ended */
-	SL_BROKER_NAT_STATUS, /* from the broker to the control thread, when it has changed */
+	SL_BROKER_NAT_KILL,    /* from a worker: delete its entry and reset both sides */
+	SL_BROKER_NAT_TARGET,  /* from the control thread; flag 1: down by health checks, 0: up */
+	SL_BROKER_NAT_FLOW,    /* from the broker to a worker: begun, changed, ended */
+	SL_BROKER_NAT_STATUS,  /* from the broker to the control thread, when it has changed */
+	SL_BROKER_NAT_WORRIES, /* likewise: a part of a text; flag: how long that is */
 	SL_BROKER_TYPE_COUNT_,
 };
 
@@ -154,6 +155,19 @@ struct sl_broker_nat_status {
 	char text[200];    /* "12 routes in table inet sluice"; or "off: " and why */
 };
 
+/*
+ * Why flows of the kernel's NAT may not arrive, and what to do about it: a line each, in as many
+ * messages as it takes, in order. The first one of a text is `at` 0; a text of no bytes is one
+ * message, too. No control characters but the newlines; behind the end of the text zeros.
+ */
+#define SL_BROKER_WORRIES 16                                                  /* lines */
+#define SL_BROKER_WORRY_MAX 800                                               /* bytes of one */
+#define SL_BROKER_WORRIES_MAX (SL_BROKER_WORRIES * (SL_BROKER_WORRY_MAX + 1)) /* of all */
+struct sl_broker_nat_worries {
+	uint32_t at; /* of the first byte of `text` in the whole */
+	char text[232];
+};
+
 struct sl_broker_msg {
 	uint32_t type; /* enum sl_broker_type */
 	uint32_t flag;
@@ -167,6 +181,7 @@ struct sl_broker_msg {
 		struct sl_broker_nat_target nat_target;
 		struct sl_broker_nat_flow nat_flow;
 		struct sl_broker_nat_status nat_status;
+		struct sl_broker_nat_worries nat_worries;
 		char room[240];
 	};
 };

@@ -236,6 +236,22 @@ static void print_packet(const struct sl_render *r, const json_t *doc)
 		     coloured(r, RED, "relayed instead", word), n, n == 1 ? " has" : "s have");
 }
 
+/* Why flows may not arrive, each with what to do about it. */
+static void print_worries(const struct sl_render *r, const json_t *worries)
+{
+	const json_t *w;
+	size_t i;
+
+	json_array_foreach(worries, i, w)
+	{
+		char word[64];
+
+		if (json_is_string(w))
+			line(r, "", "%s: %s", coloured(r, RED, "in the way", word),
+			     json_string_value(w));
+	}
+}
+
 /* Nothing where no route is of this engine and no rule is in the kernel. */
 static void print_nftables(const struct sl_render *r, const json_t *doc)
 {
@@ -260,6 +276,7 @@ static void print_nftables(const struct sl_render *r, const json_t *doc)
 	if (n_off)
 		line(r, "", "%s: %zu route%s this engine", coloured(r, RED, "not forwarded", word),
 		     n_off, n_off == 1 ? " needs" : "s need");
+	print_worries(r, json_object_get(n, "worries"));
 }
 
 static void print_protection(const struct sl_render *r, const json_t *doc)

@@ -141,6 +141,18 @@ static const char *nat_hint(const struct sl_proxy *proxy, const struct sl_ctl_fa
 	return "ask again in a second; the log says why if it stays so";
 }
 
+static void add_worries(struct sl_json *j, const char *lines)
+{
+	sl_json_arr(j, "worries");
+	while (lines && *lines) {
+		size_t n = strcspn(lines, "\n");
+
+		sl_json_strn(j, NULL, lines, n);
+		lines += lines[n] ? n + 1 : n;
+	}
+	sl_json_arr_end(j);
+}
+
 void sl_view_nft_engine(struct sl_json *j, const struct sl_proxy *proxy,
 			const struct sl_ctl_facts *facts)
 {
@@ -159,6 +171,7 @@ void sl_view_nft_engine(struct sl_json *j, const struct sl_proxy *proxy,
 	sl_json_u64(j, "resyncs", k.nat.resyncs);
 	sl_json_u64(j, "conntrack_entries", k.nat.ct_count);
 	sl_json_u64(j, "conntrack_limit", k.nat.ct_max);
+	add_worries(j, k.nat_worries);
 }
 
 void sl_view_kernel(struct sl_json *j, const struct sl_proxy *proxy,

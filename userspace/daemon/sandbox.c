@@ -591,6 +591,7 @@ static int allow_settings(int ruleset, uint64_t handled)
 	} settings[] = {
 		{ "ipv4/ip_local_reserved_ports", true },
 		{ "ipv4/ip_forward", false },
+		{ "ipv6/conf/all/forwarding", false },
 		{ "ipv4/conf/all/route_localnet", true },
 		{ "netfilter/nf_conntrack_acct", true },
 		{ "netfilter/nf_conntrack_timestamp", true },
@@ -611,6 +612,9 @@ static int allow_settings(int ruleset, uint64_t handled)
 					  (settings[i].is_written ? writing : 0),
 				  true);
 	}
+	if (r == 0) /* of each interface there is, or will be */
+		r = allow_beneath(ruleset, "/proc/sys/net/ipv4/conf",
+				  LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR, true);
 	return r;
 }
 

@@ -41,6 +41,7 @@ struct sl_proxy {
 	bool broker_expected; /* whether there is one is not known yet */
 	struct sl_broker_status status;
 	struct sl_broker_nat_status nat_status; /* of this channel; zeros: not told */
+	char *nat_worries;                      /* likewise; NULL: none */
 	sl_proxy_fn flushed;
 	void *flushed_arg;
 };
@@ -270,6 +271,15 @@ static void on_unlinked(void *arg)
 	struct sl_proxy *p = arg;
 
 	p->nat_status = (struct sl_broker_nat_status){ 0 };
+	free(SL_TAKE_PTR(p->nat_worries));
+}
+
+static void on_nat_worries(void *arg, const char *lines)
+{
+	struct sl_proxy *p = arg;
+
+	free(p->nat_worries);
+	p->nat_worries = *lines ? strdup(lines) : NULL;
 }
 
 static void on_nat_status(void *arg, const struct sl_broker_nat_status *status)
@@ -289,7 +299,8 @@ static int start_broker_client(struct sl_proxy *p)
 							 .flushed = on_flushed,
 							 .linked = on_linked,
 							 .unlinked = on_unlinked,
-							 .nat_status = on_nat_status };
+							 .nat_status = on_nat_status,
+							 .nat_worries = on_nat_worries };
 
 	return sl_broker_client_new(p->control, &fns, p, &p->broker);
 }
@@ -334,6 +345,7 @@ void sl_proxy_free(struct sl_proxy *p)
 		sl_worker_free(p->workers[i]);
 	free(p->workers);
 	sl_broker_client_free(p->broker);
+	free(p->nat_worries);
 	for (size_t i = 0; i < p->n_sockets; i++)
 		sl_listen_socket_unref(p->sockets[i]);
 	free(p->sockets);
@@ -608,6 +620,7 @@ void sl_proxy_kernel(const struct sl_proxy *p, struct sl_kernel_view *ret)
 					.status = p->status,
 					.is_linked = sl_broker_client_is_linked(p->broker),
 					.nat = p->nat_status,
+					.nat_worries = p->nat_worries,
 					.off = p->n_workers ? sl_worker_packet_reason(p->workers[0])
 							    : SL_WHY_NO_PRIVILEGE,
 					.flows_fd = sl_broker_client_flows_fd(p->broker),

@@ -98,6 +98,7 @@ struct sl_kernel_view {
 	struct sl_broker_status status;  /* the last one; zeros before the first */
 	bool is_linked;                  /* there is a channel */
 	struct sl_broker_nat_status nat; /* the last one of this channel; zeros before the first */
+	const char *nat_worries;         /* lines, borrowed; NULL: none */
 	enum sl_engine_reason off;       /* SL_WHY_ELIGIBLE: hand-overs are possible */
 	/* read-only descriptors of the maps, borrowed; -1: there are none */
 	int flows_fd;
