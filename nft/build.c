@@ -13,6 +13,9 @@
 #include "nft/slots.h"
 
 #define NAME_MAX_BYTES 64
+/* NFT_FLOWTABLE_COUNTER (Linux 5.7): what passes counts in conntrack. An enum, not in all headers.
+ */
+#define FLOWTABLE_COUNTER 0x2
 #define TARGETS_MAX 4096
 
 struct builder {
@@ -479,6 +482,31 @@ int sl_nft_build(const struct sl_nft_route *routes, size_t n, struct sl_nft_rule
 		return r;
 	*ret = SL_TAKE_PTR(rs);
 	return 0;
+}
+
+int sl_nft_put_offload(struct sl_nft_ruleset *rs, const struct sl_nft_route *routes, size_t n,
+		       char (*devices)[SL_NFT_DEVICE], size_t n_devices)
+{
+	struct sl_nft_set form, *set;
+
+	sl_nft_form_set(SL_NFT_OFFLOADS, 0, &form);
+	sl_nft_form_name(SL_NFT_OFFLOADS, 0, form.name);
+	form.comment = sl_nft_put_text(rs, sl_nft_form_comment(SL_NFT_OFFLOADS));
+	set = sl_nft_put_set(rs, &form);
+	for (size_t i = 0; i < n; i++) {
+		struct sl_nft_elem e = { .comment = sl_nft_put_text(rs, routes[i].name) };
+
+		if (routes[i].state == SL_NFT_KILLED)
+			continue; /* its packets are to be seen */
+		set_mark(e.key, routes[i].mark);
+		sl_nft_put_elem(rs, set, &e);
+	}
+	sl_nft_put_offer_chain(rs);
+	rs->flowtable.is_there = true;
+	rs->flowtable.flags = FLOWTABLE_COUNTER;
+	for (size_t i = 0; i < n_devices; i++)
+		(void)sl_nft_put_device(rs, devices[i]);
+	return sl_nft_ruleset_sort(rs);
 }
 
 int sl_nft_each_route(const struct sl_nft_ruleset *rs, sl_nft_route_fn fn, void *arg)

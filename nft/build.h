@@ -90,6 +90,14 @@ SL_MUST_CHECK int sl_nft_build(const struct sl_nft_route *routes, size_t n,
 			       struct sl_nft_ruleset **ret, struct sl_str *why);
 
 /*
+ * Adds a flow table over these interfaces to a ruleset of sl_nft_build(), and what offers it the
+ * established flows of the routes. They are there, or the kernel refuses the whole. -ENOMEM.
+ */
+#define SL_NFT_OFFER "offer" /* the chain that does */
+SL_MUST_CHECK int sl_nft_put_offload(struct sl_nft_ruleset *rs, const struct sl_nft_route *routes,
+				     size_t n, char (*devices)[SL_NFT_DEVICE], size_t n_devices);
+
+/*
  * Calls `fn` for each route that a ruleset has, also one read from the kernel: so the numbers of
  * routes survive the process that gave them. Ends early with what `fn` returned, if not 0.
  */

@@ -117,6 +117,7 @@ static const struct shape {
 				 { { NFTNL_EXPR_OBJREF_SET_SREG, REG } },
 				 NFTNL_EXPR_OBJREF_SET_NAME,
 				 { 0 } },
+	[SL_NFT_FLOW] = { "flow_offload", { { 0, NO_VALUE } }, NFTNL_EXPR_FLOW_TABLE_NAME, { 0 } },
 	/* and what is behind in its own functions */
 	[SL_NFT_DYNSET] = { "dynset",
 			    { { NFTNL_EXPR_DYNSET_SREG_KEY, REG }, { NFTNL_EXPR_DYNSET_OP, U32 } },

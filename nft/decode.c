@@ -8,6 +8,7 @@
 
 #include <libnftnl/chain.h>
 #include <libnftnl/expr.h>
+#include <libnftnl/flowtable.h>
 #include <libnftnl/object.h>
 #include <libnftnl/rule.h>
 #include <libnftnl/set.h>
@@ -266,16 +267,32 @@ static int on_object(const struct nlmsghdr *nlh, void *arg)
 	return 0;
 }
 
+static void read_flowtable(struct sl_nft_ruleset *rs, const struct nftnl_flowtable *f)
+{
+	const char *const *devices = NULL;
+
+	if (nftnl_flowtable_is_set(f, NFTNL_FLOWTABLE_DEVICES))
+		devices = nftnl_flowtable_get_array(f, NFTNL_FLOWTABLE_DEVICES);
+	if (strcmp(nftnl_flowtable_get_str(f, NFTNL_FLOWTABLE_NAME), SL_NFT_FLOWTABLE) != 0 ||
+	    nftnl_flowtable_get_u32(f, NFTNL_FLOWTABLE_PRIO) != 0)
+		rs->has_others = true;
+	rs->flowtable.is_there = true;
+	rs->flowtable.flags = nftnl_flowtable_get_u32(f, NFTNL_FLOWTABLE_FLAGS);
+	for (size_t i = 0; devices && devices[i]; i++)
+		if (!sl_nft_put_device(rs, devices[i]))
+			rs->has_others = true;
+}
+
 static int on_flowtable(const struct nlmsghdr *nlh, void *arg)
 {
 	struct reader *rd = arg;
-	struct sl_attrs attrs = sl_attrs_of(nlh, sizeof(struct nfgenmsg));
-	const struct nlattr *a;
+	struct nftnl_flowtable *f = nftnl_flowtable_alloc();
 
-	while ((a = sl_attrs_next(&attrs)))
-		if (mnl_attr_get_type(a) == NFTA_FLOWTABLE_TABLE &&
-		    strcmp(mnl_attr_get_str(a), rd->table) == 0)
-			rd->rs->has_others = true;
+	if (!f || nftnl_flowtable_nlmsg_parse(nlh, f) < 0)
+		rd->rs->oom = true;
+	else if (strcmp(nftnl_flowtable_get_str(f, NFTNL_FLOWTABLE_TABLE), rd->table) == 0)
+		read_flowtable(rd->rs, f);
+	nftnl_flowtable_free(f);
 	return 0;
 }
 

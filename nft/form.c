@@ -175,12 +175,15 @@ static const struct form {
 			  .key = { ADDR6 },
 			  .size = CLIENTS,
 			  .timeout_ms = FORGET_MS },
+	[SL_NFT_OFFLOADS] = { .name = "offloads",
+			      .comment = "routes whose flows may pass by the flow table",
+			      .key = { MARK } },
 };
 _Static_assert(SL_ARRAY_LEN(forms) == SL_NFT_FORM_COUNT_, "a form has no description");
 
 void sl_nft_form_name(enum sl_nft_form form, uint32_t mark, char ret[SL_NFT_NAME])
 {
-	if (form < SL_NFT_FIXED_COUNT_)
+	if (form < SL_NFT_FIXED_COUNT_ || form == SL_NFT_OFFLOADS)
 		snprintf(ret, SL_NFT_NAME, "%s", forms[form].name);
 	else
 		snprintf(ret, SL_NFT_NAME, "%s_%u", forms[form].name, mark);

@@ -46,6 +46,7 @@ enum sl_nft_form {
 	SL_NFT_CLIENTS6,
 	SL_NFT_NEW4, /* of how fast they come */
 	SL_NFT_NEW6,
+	SL_NFT_OFFLOADS, /* one of the table, where there is a flow table */
 	SL_NFT_FORM_COUNT_,
 };
 

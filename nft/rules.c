@@ -18,6 +18,8 @@
 
 /* IPCT_NEW and IPCT_DESTROY (net/netfilter/nf_conntrack_common.h, not exported) as bits. */
 #define EVENTS_NEW_DESTROY 0x5
+/* NF_CT_STATE_BIT(IP_CT_ESTABLISHED) of the same header */
+#define STATE_ESTABLISHED 0x2
 
 /* A rule being written: expressions are appended, then it goes into its chain. */
 struct rule {
@@ -149,18 +151,24 @@ static void is_not_lo(struct rule *r, uint32_t key)
 	compare(r, NFT_CMP_NEQ, lo, sizeof(lo));
 }
 
-/* ct status dnat */
-static void is_dnat(struct rule *r)
+/* ct `key` with one of `mask` set */
+static void ct_has(struct rule *r, uint32_t key, uint32_t mask)
 {
 	struct sl_nft_expr e = {
 		.kind = SL_NFT_BITWISE, .n_values = 3, .value = { R(0), R(0), 4 }, .n_data = 8
 	};
-	const uint32_t mask = IPS_DST_NAT, none = 0;
+	const uint32_t none = 0;
 
-	PUT(r, SL_NFT_CT, "", NFT_CT_STATUS, R(0), SL_NFT_NO_REG);
+	PUT(r, SL_NFT_CT, "", key, R(0), SL_NFT_NO_REG);
 	memcpy(e.data, &mask, sizeof(mask));
 	put(r, &e);
 	compare(r, NFT_CMP_NEQ, &none, sizeof(none));
+}
+
+/* ct status dnat */
+static void is_dnat(struct rule *r)
+{
+	ct_has(r, NFT_CT_STATUS, IPS_DST_NAT);
 }
 
 /* `op` NFT_CMP_EQ: for local destinations; NFT_CMP_NEQ: for others */
@@ -388,6 +396,19 @@ void sl_nft_put_fixed_chains(struct sl_nft_ruleset *rs)
 	put_stray_chain(&r);
 	put_routed_chain(&r);
 	put_refuse_chains(&r);
+	sl_str_done(&r.code);
+}
+
+void sl_nft_put_offer_chain(struct sl_nft_ruleset *rs)
+{
+	struct rule r = { .rs = rs };
+
+	begin_chain(&r, SL_NFT_OFFER, "established flows, to the flow table", "filter",
+		    NF_INET_FORWARD, 0);
+	ct_has(&r, NFT_CT_STATE, STATE_ESTABLISHED);
+	has_mark_in(&r, SL_NFT_OFFLOADS);
+	put(&r, &(struct sl_nft_expr){ .kind = SL_NFT_FLOW, .name = SL_NFT_FLOWTABLE });
+	end_rule(&r);
 	sl_str_done(&r.code);
 }
 

@@ -9,6 +9,9 @@
 /* The chains every table has, whatever its routes: ARCHITECTURE.md says what each is for. */
 void sl_nft_put_fixed_chains(struct sl_nft_ruleset *rs);
 
+/* The chain that offers flows to the flow table. */
+void sl_nft_put_offer_chain(struct sl_nft_ruleset *rs);
+
 /* The chain that a route refuses by. */
 const char *sl_nft_refuse_chain(enum sl_nft_refusal refusal);
 

@@ -860,6 +860,51 @@ static void what_is_closed_is_drained(void **state)
 	finish(l);
 }
 
+/* Without flow tables, or without those interfaces, the routes are served all the same. */
+static void the_short_way_is_no_condition(void **state)
+{
+	static const char text[] =
+		"version: 1\nglobal: { nftables: { flow_offload: [lo, later0] } }\n"
+		"defaults: { engine: nftables }\nroutes:\n" ROUTE("web", "8001",
+								  "\"127.0.0.1:9001\"");
+	int listener, client, server;
+	struct lab *l;
+
+	(void)state;
+	NEEDS_ROOT();
+	listener = bound(SOCK_STREAM, 9001);
+	l = start(text);
+	assert_on(l, 1);
+	client = connected(SOCK_STREAM, 8001);
+	server = accepted(listener);
+	assert_passes(client, server);
+	if (strstr(l->status.text, "no flow tables")) {
+		assert_false(nft_says("flowtable"));
+	} else {
+		assert_non_null(strstr(l->status.text, "later0 not there yet"));
+		assert_true(nft_says("devices = { lo }"));
+		assert_int_equal(run("ip link add later0 type dummy"), 0);
+		WAIT_FOR(l, !strstr(l->status.text, "later0"));
+		assert_true(nft_says("devices = { later0, lo }"));
+		/* made anew it is another one */
+		assert_int_equal(run("ip link del dev later0 && ip link add later0 type dummy"), 0);
+		WAIT_FOR(l, nft_says("devices = { later0, lo }"));
+		assert_int_equal(run("ip link del dev later0"), 0);
+		WAIT_FOR(l, strstr(l->status.text, "later0"));
+		assert_true(nft_says("devices = { lo }"));
+		/* not asked for any more */
+		set_plan(l, WEB);
+		assert_false(nft_says("flowtable"));
+	}
+	assert_passes(client, server);
+	set_plan(l, WEB);
+	assert_null(strstr(l->status.text, "flow"));
+	(void)close(client);
+	(void)close(server);
+	(void)close(listener);
+	finish(l);
+}
+
 /* A mark is not given to another route while flows have it. */
 static void marks_of_flows_are_not_reused(void **state)
 {
@@ -907,6 +952,7 @@ int main(void)
 		cmocka_unit_test_setup(the_end_cuts_flows, set_up),
 		cmocka_unit_test_setup(the_end_drains_first, set_up),
 		cmocka_unit_test_setup(what_is_closed_is_drained, set_up),
+		cmocka_unit_test_setup(the_short_way_is_no_condition, set_up),
 		cmocka_unit_test_setup(marks_of_flows_are_not_reused, set_up),
 	};
 

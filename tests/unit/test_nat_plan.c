@@ -13,7 +13,7 @@
 
 #define SAMPLE                                                                                     \
 	"version: 1\nglobal:\n  nft_table: mine\n  nftables: { keep_on_exit: true, mark_base: "    \
-	"77 }\n"                                                                                   \
+	"77, flow_offload: [eth0, wan] }\n"                                                        \
 	"defaults: { engine: nftables, security: { deny: [10.8.0.0/16, \"2001:db8:8::/48\"] } }\n" \
 	"routes:\n"                                                                                \
 	"  - { name: a, match: { ports: [443, \"10.0.0.1:8000-8010\"] }, forward: { balance: "     \
@@ -109,6 +109,9 @@ static void test_round_trip(void **state)
 	assert_true(p->keep_on_exit);
 	assert_int_equal(p->n_routes, 3);
 	assert_int_equal(p->n_targets, 5);
+	assert_int_equal(p->n_devices, 2);
+	assert_string_equal(p->devices[0], "eth0");
+	assert_string_equal(p->devices[1], "wan");
 	test_first_route(p);
 	r = &p->routes[1];
 	assert_string_equal(r->name, "b");

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "broker/nat_offload.h"
 #include "broker/nat_probe.h"
 #include "broker/nat_routes.h"
 #include "broker/nft_routes.h"
@@ -53,6 +54,7 @@ struct sl_nat {
 	struct sl_ct_stream *stream; /* NULL: no route, no flow */
 	struct sl_nat_probe probe;
 	struct sl_nat_routes routes;
+	struct sl_nat_offload offload;
 	struct sl_nat_plan *plan; /* NULL: none yet */
 	bool *is_down;            /* by target of the plan */
 	struct sl_nft_target *settled;
@@ -120,9 +122,10 @@ static void describe(const struct sl_nat *n, size_t n_routes, size_t n_gone, cha
 		(void)snprintf(more, sizeof(more), ", %zu that %s gone still with flows", n_gone,
 			       n_gone == 1 ? "is" : "are");
 	if (n->is_applied && n->routes.n)
-		(void)snprintf(ret, size, "%zu route%s in table inet %s%s%s", n_routes,
+		(void)snprintf(ret, size, "%zu route%s in table inet %s%s%s%s%.60s", n_routes,
 			       n_routes == 1 ? "" : "s", n->name,
-			       n->plan->is_draining ? ", no new flows" : "", more);
+			       n->plan->is_draining ? ", no new flows" : "", more,
+			       *n->offload.text ? "; " : "", n->offload.text);
 	else
 		(void)snprintf(ret, size, "off: %s",
 			       n->why_off[0] ? n->why_off : "no route has this engine");
@@ -564,6 +567,8 @@ static int build(struct sl_nat *n, enum sl_nft_state state, struct sl_nft_rulese
 	for (size_t i = 0; i < n->routes.n; i++)
 		fill_route(n, &n->routes.item[i], state, &routes[i]);
 	r = sl_nft_build(routes, n->routes.n, &rs, why);
+	if (r == 0 && n->offload.n)
+		r = sl_nft_put_offload(rs, routes, n->routes.n, n->offload.device, n->offload.n);
 	if (r == 0)
 		r = put_kept(n, rs);
 	if (r < 0)
@@ -572,7 +577,7 @@ static int build(struct sl_nat *n, enum sl_nft_state state, struct sl_nft_rulese
 	return 0;
 }
 
-static int install(struct sl_nat *n, enum sl_nft_state state, struct sl_nft_report *report)
+static int try_install(struct sl_nat *n, enum sl_nft_state state, struct sl_nft_report *report)
 {
 	_cleanup_(sl_nft_ruleset_freep) struct sl_nft_ruleset *rs = NULL;
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
@@ -587,6 +592,18 @@ static int install(struct sl_nat *n, enum sl_nft_state state, struct sl_nft_repo
 	r = sl_nft_table_apply(n->table, &rs, report);
 	n->is_installed |= r == 0;
 	return r;
+}
+
+static int install(struct sl_nat *n, enum sl_nft_state state, struct sl_nft_report *report)
+{
+	int r;
+
+	sl_nat_offload_look(&n->offload, n->table);
+	r = try_install(n, state, report);
+	if (r == 0 || !report->is_offload)
+		return r;
+	sl_nat_offload_refused(&n->offload, report->text);
+	return try_install(n, state, report);
 }
 
 /* No route is left, nor a flow of one. */
@@ -773,6 +790,18 @@ static void on_repair(struct sl_timer *timer)
 	refresh(n);
 }
 
+/* Which of them the kernel's table has still, only it knows. */
+static void on_interfaces(void *arg)
+{
+	struct sl_nat *n = arg;
+	struct sl_nft_report report;
+
+	if (!n->table || !n->is_applied)
+		return;
+	sl_nft_table_forget(n->table);
+	(void)attempt(n, &report);
+}
+
 static void on_watch(struct sl_io *io, uint32_t events)
 {
 	struct sl_nat *n = SL_CONTAINER_OF(io, struct sl_nat, watch_io);
@@ -859,6 +888,7 @@ static int take_plan(struct sl_nat *n, struct sl_nat_plan *plan)
 	n->settled = SL_TAKE_PTR(settled);
 	sl_nat_plan_free(n->plan);
 	n->plan = plan;
+	sl_nat_offload_plan(&n->offload, plan);
 	return 0;
 }
 
@@ -1010,6 +1040,7 @@ int sl_nat_new(const struct sl_nat_options *options, const struct sl_nat_plan *p
 	n->mark_base = plan->mark_base;
 	n->started_ns = real_ns();
 	n->was = untouched;
+	n->offload = (struct sl_nat_offload){ .loop = n->loop, .changed = on_interfaces, .arg = n };
 	sl_ct_timeouts_default(&n->timeouts);
 	sl_nat_probe_open(&n->probe);
 	memcpy(n->name, plan->table, sizeof(n->name));
@@ -1024,6 +1055,7 @@ int sl_nat_new(const struct sl_nat_options *options, const struct sl_nat_plan *p
 
 static void close_all(struct sl_nat *n)
 {
+	sl_nat_offload_done(&n->offload);
 	stop_stream(n);
 	sl_task_cancel(&n->apply_task);
 	sl_timer_stop(&n->retry);

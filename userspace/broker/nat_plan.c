@@ -29,6 +29,7 @@ struct packed {
 	uint32_t n_sets;
 	uint32_t n4; /* ranges of all sets */
 	uint32_t n6;
+	uint32_t n_devices;
 	char table[SL_NAT_TABLE];
 };
 
@@ -77,6 +78,7 @@ struct arrays {
 	struct packed_set *sets;
 	struct sl_ip4_range *v4;
 	struct sl_ip6_range *v6;
+	char (*devices)[SL_NFT_DEVICE];
 };
 
 /* sl_nat_plan.memory */
@@ -93,7 +95,8 @@ static uint64_t size_of(const struct packed *h)
 	       h->n_targets * (uint64_t)sizeof(struct packed_target) +
 	       h->n_sets * (uint64_t)sizeof(struct packed_set) +
 	       h->n4 * (uint64_t)sizeof(struct sl_ip4_range) +
-	       h->n6 * (uint64_t)sizeof(struct sl_ip6_range);
+	       h->n6 * (uint64_t)sizeof(struct sl_ip6_range) +
+	       h->n_devices * (uint64_t)SL_NFT_DEVICE;
 }
 
 static struct arrays find_arrays(const struct packed *h, char *bytes)
@@ -106,6 +109,7 @@ static struct arrays find_arrays(const struct packed *h, char *bytes)
 	a.sets = (void *)(a.targets + h->n_targets);
 	a.v4 = (void *)(a.sets + h->n_sets);
 	a.v6 = (void *)(a.v4 + h->n4);
+	a.devices = (void *)(a.v6 + h->n6);
 	return a;
 }
 
@@ -130,6 +134,7 @@ void sl_nat_plan_free(struct sl_nat_plan *p)
 /* ---- packing ---- */
 
 struct packer {
+	const struct sl_conf_nftables *conf;
 	const struct sl_nft_routes *routes;
 	const struct sl_ip_set **sets; /* each once, however many routes share it */
 	struct packed head;
@@ -275,6 +280,10 @@ static int pack(struct packer *p, int *ret_fd)
 	if (r < 0)
 		return r;
 	put_sets(p, &a);
+	for (size_t i = 0; r == 0 && i < p->head.n_devices; i++)
+		r = copy_text(p->conf->flow_offload[i], a.devices[i], SL_NFT_DEVICE);
+	if (r < 0)
+		return r;
 	return sl_memfd_new("sluice-nat", bytes, size_of(&p->head), ret_fd);
 }
 
@@ -282,7 +291,7 @@ static int pack_routes(const struct sl_conf *conf, const struct sl_ip_set *deny_
 		       bool is_draining, int *ret_fd, struct sl_str *why)
 {
 	_cleanup_(sl_nft_routes_done) struct sl_nft_routes routes = { 0 };
-	struct packer p = { .routes = &routes };
+	struct packer p = { .conf = &conf->global.nftables, .routes = &routes };
 	int r = sl_nft_routes_make(conf, deny_file, &routes, why);
 
 	if (r < 0)
@@ -295,6 +304,7 @@ static int pack_routes(const struct sl_conf *conf, const struct sl_ip_set *deny_
 		.n_routes = (uint32_t)routes.n,
 		.n_listeners = (uint32_t)routes.n_listeners,
 		.n_targets = (uint32_t)routes.n_targets,
+		.n_devices = (uint32_t)conf->global.nftables.n_flow_offload,
 	};
 	r = copy_text(conf->global.nft_table, p.head.table, sizeof(p.head.table));
 	if (r == 0)
@@ -501,6 +511,14 @@ static int allocate(const struct packed *h, struct sl_nat_plan *p)
 	return store->targets && store->sets ? 0 : -ENOMEM;
 }
 
+static bool take_devices(const struct packed *h, const struct arrays *a)
+{
+	for (uint32_t i = 0; i < h->n_devices; i++)
+		if (!is_text(a->devices[i], SL_NFT_DEVICE))
+			return false;
+	return h->n_devices <= SL_NFT_DEVICES;
+}
+
 /* `store->bytes` are as long as the head says. */
 static int unpack(const struct packed *h, struct sl_nat_plan *p)
 {
@@ -514,6 +532,10 @@ static int unpack(const struct packed *h, struct sl_nat_plan *p)
 	if (!take_sets(h, &a, store->sets) || !take_targets(h, &a, p, store->targets) ||
 	    !take_routes(h, &a, p))
 		return -EBADMSG;
+	if (!take_devices(h, &a))
+		return -EBADMSG;
+	p->devices = a.devices;
+	p->n_devices = h->n_devices;
 	return check_names(p);
 }
 

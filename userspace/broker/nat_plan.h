@@ -27,6 +27,8 @@ struct sl_nat_plan {
 	 */
 	bool *is_backup;
 	size_t n_targets;
+	char (*devices)[SL_NFT_DEVICE]; /* between which flows may take the short way */
+	size_t n_devices;
 	void *memory; /* of everything above */
 };
 

@@ -55,6 +55,19 @@ static void refuse_settings(struct sl_build *b, const struct sl_node *node)
 	}
 }
 
+/* As many as the kernel has been asked for at once; hosts have some. */
+#define OFFLOAD_MAX 64
+
+static int refuse_interface(struct sl_build *b, const struct sl_node *node)
+{
+	struct sl_path global = { .up = &root_path, .name = "global" };
+	struct sl_path nftables = { .up = &global, .name = "nftables" };
+	struct sl_path path = { .up = &nftables, .name = "flow_offload" };
+
+	sl_report_error(&b->report, node->at, &path, "more than %d interfaces", OFFLOAD_MAX);
+	return 0;
+}
+
 int sl_build_nftables(struct sl_build *b, const struct sl_node *node)
 {
 	struct sl_conf_nftables *n = &b->conf->global.nftables;
@@ -68,6 +81,8 @@ int sl_build_nftables(struct sl_build *b, const struct sl_node *node)
 		for (const struct sl_node *i = sl_node_items(list); i; i = sl_node_next(list, i)) {
 			if (!is_usable(i) || has_interface(n, i->text))
 				continue;
+			if (n->n_flow_offload == OFFLOAD_MAX)
+				return refuse_interface(b, i);
 			n->flow_offload[n->n_flow_offload] = strdup(i->text);
 			if (!n->flow_offload[n->n_flow_offload])
 				return -ENOMEM;
