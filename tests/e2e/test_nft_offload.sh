@@ -14,6 +14,7 @@ routes:
 $(nroute tcp 8080 "{ targets: \"$BACKEND_IP:8001\", preserve_source: true }")
 $(uroute udp 8081 "{ targets: \"$BACKEND_IP:8002\", preserve_source: true }")"
 }
+# shellcheck disable=SC2120 # by eval, below
 short() { in_ns proxy conntrack -L "$@" 2>/dev/null | grep -c OFFLOAD || true; }
 
 GLOBAL='  nftables: { flow_offload: [cli, srv, later] }' start_nat "$(conf)"
