@@ -20,7 +20,7 @@
 #define DUMP_MS 2000
 /* What others do to the table comes in many messages; and they may do it again and again. */
 #define REPAIR_MS 50
-#define REPAIR_AGAIN_MS 1000
+#define REPAIR_AGAIN_MS 500
 #define RETRY_MIN_MS 100
 #define RETRY_MAX_MS 5000
 /* Marks of routes: above every base there can be (SL_MARK_BASE_MAX) there is room for so many. */
@@ -60,6 +60,7 @@ struct sl_nat {
 
 	bool is_installed; /* the kernel has, or may have, something of ours */
 	bool is_applied;   /* and it is what the plan wants */
+	bool is_repairing; /* it was, until somebody else changed it */
 	char why_off[190];
 	uint64_t retry_ms;
 	uint64_t repaired_ms;
@@ -710,12 +711,14 @@ static int attempt(struct sl_nat *n, struct sl_nft_report *report)
 		n->is_applied = false;
 		if (report->text[0])
 			say_off(n, report->text);
-		n->retry_ms = n->retry_ms ? n->retry_ms * 2 : RETRY_MIN_MS;
+		/* -EAGAIN: others change tables all the time, and must not hold up a repair */
+		n->retry_ms = n->retry_ms && r != -EAGAIN ? n->retry_ms * 2 : RETRY_MIN_MS;
 		if (n->retry_ms > RETRY_MAX_MS)
 			n->retry_ms = RETRY_MAX_MS;
 		sl_timer_start(n->loop, &n->retry, sl_loop_now_ms(n->loop) + n->retry_ms, on_retry);
 	} else {
 		n->is_applied = true;
+		n->is_repairing = false;
 		n->why_off[0] = '\0';
 		n->retry_ms = 0;
 		sl_timer_stop(&n->retry);
@@ -724,14 +727,6 @@ static int attempt(struct sl_nat *n, struct sl_nft_report *report)
 	}
 	refresh(n);
 	return r;
-}
-
-static void on_retry(struct sl_timer *timer)
-{
-	struct sl_nat *n = SL_CONTAINER_OF(timer, struct sl_nat, retry);
-	struct sl_nft_report report;
-
-	(void)attempt(n, &report);
 }
 
 static void on_apply(struct sl_task *task)
@@ -744,13 +739,13 @@ static void on_apply(struct sl_task *task)
 
 /* ---- what others do ---- */
 
-static void on_repair(struct sl_timer *timer)
+/* It is one as soon as it works. */
+static void try_repair(struct sl_nat *n)
 {
-	struct sl_nat *n = SL_CONTAINER_OF(timer, struct sl_nat, repair);
-	bool was_applied = n->is_applied && !n->apply_task.is_queued;
+	bool is_repair = n->is_repairing;
 	struct sl_nft_report report;
 
-	if (attempt(n, &report) < 0 || !was_applied || report.n_added + report.n_removed == 0)
+	if (attempt(n, &report) < 0 || !is_repair || report.n_added + report.n_removed == 0)
 		return;
 	n->n_repairs++;
 	n->repaired_ms = sl_loop_now_ms(n->loop);
@@ -758,6 +753,19 @@ static void on_repair(struct sl_timer *timer)
 	       "nftables: somebody has changed table inet %s: %zu put back, %zu taken out", n->name,
 	       report.n_added, report.n_removed);
 	refresh(n);
+}
+
+static void on_retry(struct sl_timer *timer)
+{
+	try_repair(SL_CONTAINER_OF(timer, struct sl_nat, retry));
+}
+
+static void on_repair(struct sl_timer *timer)
+{
+	struct sl_nat *n = SL_CONTAINER_OF(timer, struct sl_nat, repair);
+
+	n->is_repairing |= n->is_applied && !n->apply_task.is_queued;
+	try_repair(n);
 }
 
 static void on_watch(struct sl_io *io, uint32_t events)
