@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "broker/nat_probe.h"
 #include "broker/nat_routes.h"
 #include "broker/nft_routes.h"
 #include "nft/ct_stream.h"
@@ -50,6 +51,7 @@ struct sl_nat {
 
 	struct sl_nft_table *table;  /* NULL: not open, nothing is done */
 	struct sl_ct_stream *stream; /* NULL: no route, no flow */
+	struct sl_nat_probe probe;
 	struct sl_nat_routes routes;
 	struct sl_nat_plan *plan; /* NULL: none yet */
 	bool *is_down;            /* by target of the plan */
@@ -275,6 +277,15 @@ void sl_nat_tell_all(struct sl_nat *n)
 		sl_ct_stream_retell(n->stream);
 }
 
+static int cut(struct sl_nat *n, const struct sl_ct_flow *flow)
+{
+	int r = sl_ct_stream_delete_flow(n->stream, flow);
+
+	if (r == 0)
+		sl_nat_probe_flow(&n->probe, flow);
+	return r;
+}
+
 /*
  * Without its entry a packet of the flow is none of a connection: the client's meets `stray` and
  * the stack, the target's the stack or the client, all of which answer by RST.
@@ -287,7 +298,7 @@ void sl_nat_kill(struct sl_nat *n, uint64_t serial)
 	if (!n->stream || !sl_ct_stream_find(n->stream, serial, &flow) ||
 	    !sl_nat_routes_find(&n->routes, flow.mark))
 		return;
-	r = sl_ct_stream_delete_flow(n->stream, &flow);
+	r = cut(n, &flow);
 	if (r < 0 && r != -ENOENT)
 		(void)sl_warn(r, "nftables: cannot end a flow");
 }
@@ -329,7 +340,7 @@ static size_t delete_flows(struct sl_nat *n,
 
 	sl_ct_stream_each(n->stream, list_flow, &l);
 	for (size_t i = 0; i < l.n; i++)
-		deleted += sl_ct_stream_delete_flow(n->stream, &l.item[i]) == 0;
+		deleted += cut(n, &l.item[i]) == 0;
 	free(l.item);
 	return deleted;
 }
@@ -991,6 +1002,7 @@ int sl_nat_new(const struct sl_nat_options *options, const struct sl_nat_plan *p
 	n->started_ns = real_ns();
 	n->was = untouched;
 	sl_ct_timeouts_default(&n->timeouts);
+	sl_nat_probe_open(&n->probe);
 	memcpy(n->name, plan->table, sizeof(n->name));
 	r = open_table(n, plan->n_routes > 0);
 	if (r < 0) {
@@ -1010,6 +1022,7 @@ static void close_all(struct sl_nat *n)
 	sl_timer_stop(&n->tick);
 	sl_io_stop(&n->watch_io);
 	sl_nft_table_close(SL_TAKE_PTR(n->table));
+	sl_nat_probe_close(&n->probe);
 }
 
 void sl_nat_free(struct sl_nat *n)
@@ -1107,8 +1120,9 @@ int sl_nat_purge(const char *table, struct sl_str *report)
 	struct sl_nat n = { .was = untouched };
 	int r = sl_nft_table_open(table, &n.table);
 
+	sl_nat_probe_open(&n.probe);
 	if (r == -EOPNOTSUPP)
-		return 0;
+		r = -ENOENT;
 	if (r == 0)
 		r = sl_nft_table_read(n.table, &rs);
 	if (r == 0 && !is_of_this_program(rs)) {
@@ -1124,6 +1138,7 @@ int sl_nat_purge(const char *table, struct sl_str *report)
 		r = 0;
 	}
 	sl_nft_table_close(n.table);
+	sl_nat_probe_close(&n.probe);
 	sl_nat_routes_done(&n.routes);
 	return r;
 }
