@@ -63,6 +63,8 @@ struct sl_nat {
 	bool is_installed; /* the kernel has, or may have, something of ours */
 	bool is_applied;   /* and it is what the plan wants */
 	bool is_repairing; /* it was, until somebody else changed it */
+	bool is_barred;    /* no right to open the table, here or in another process */
+	bool is_missed;    /* without a table: the last plan has routes */
 	char why_off[190];
 	uint64_t retry_ms;
 	uint64_t repaired_ms;
@@ -874,6 +876,7 @@ void sl_nat_set_plan(struct sl_nat *n, struct sl_nat_plan *plan)
 	int r;
 
 	if (!n->table) {
+		n->is_missed = plan->n_routes > 0;
 		sl_nat_plan_free(plan);
 		refresh(n);
 		return;
@@ -894,8 +897,13 @@ void sl_nat_set_plan(struct sl_nat *n, struct sl_nat_plan *plan)
 bool sl_nat_can_take(const struct sl_nat *n, const struct sl_nat_plan *plan)
 {
 	if (!n->table)
-		return plan->n_routes == 0;
+		return plan->n_routes == 0 || n->is_barred;
 	return strcmp(n->name, plan->table) == 0 && n->mark_base == plan->mark_base;
+}
+
+bool sl_nat_is_in_force(const struct sl_nat *n)
+{
+	return n->table ? n->is_applied : !n->is_missed;
 }
 
 const char *sl_nat_table(const struct sl_nat *n)
@@ -923,6 +931,7 @@ static void off_because(struct sl_nat *n, int err)
 {
 	char text[128];
 
+	n->is_barred = err == -EPERM;
 	if (err == -EPERM)
 		say_off(n, "no right to change the kernel's rules (CAP_NET_ADMIN)");
 	else if (err == -EOPNOTSUPP)
