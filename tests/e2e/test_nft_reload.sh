@@ -88,3 +88,17 @@ assert_eq "the broker" "$(broker)" "$first"
 stop_sluice
 assert_eq "exit code" "$RC" 0
 no_table || fail "a table is left"
+
+say "without the right to change rules a reload says so, of the same broker"
+instance barred
+WRAP="setpriv --bounding-set=-net_admin --inh-caps=-net_admin" start_sluice "$(conf 1)"
+wait_for nat_is_off
+wait_until 8000 eval '[[ $(nat_text) == *CAP_NET_ADMIN* ]]' || fail "$(nat_text)"
+first=$(broker)
+reload "$(conf 2)"
+assert_match "the answer" "$(cat "$LAB_DIR/reload.out")" 'warning: nftables: .*CAP_NET_ADMIN'
+assert_eq "the broker" "$(broker)" "$first"
+reload "routes:
+$(route relay 8081 "\"$BACKEND_IP:8001\"")"
+if grep warning "$LAB_DIR/reload.out"; then fail "a warning of nothing"; fi
+stop_sluice
