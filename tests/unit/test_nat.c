@@ -119,7 +119,7 @@ static void on_status(void *arg, const struct sl_broker_nat_status *status)
 
 static struct sl_nat_plan *plan_of(const char *text)
 {
-	_cleanup_(built_done) struct built b = build_nft(text);
+	_cleanup_(built_done) struct built b = build_text(text);
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
 	_cleanup_fd_ int fd = -1;
 	struct sl_nat_plan *plan = NULL;
