@@ -688,8 +688,11 @@ static uint64_t active_ms(const struct sl_conn *c)
 {
 	const struct sl_nat_flows *n = c->worker->nat_flows;
 	uint64_t known_ms = c->active_ms > n->linked_ms ? c->active_ms : n->linked_ms;
+	uint32_t lag_ms = __atomic_load_n(&c->worker->nat_lag_ms, __ATOMIC_RELAXED);
 
-	return (c->nat && c->nat->is_in_doubt ? now_ms(n) : known_ms) + SL_NAT_LAG_MS;
+	/* where connection tracking has very many entries the broker looks at them less often */
+	return (c->nat && c->nat->is_in_doubt ? now_ms(n) : known_ms) +
+	       (lag_ms > SL_NAT_LAG_MS ? lag_ms : SL_NAT_LAG_MS);
 }
 
 /* What is not over is reset on both sides, and noted until it is. */
