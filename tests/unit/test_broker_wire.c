@@ -311,6 +311,7 @@ static void test_nat_replies(void **state)
 	refuses(nat_flow(), nat_flow.is_over, 2);
 	refuses(nat_flow(), nat_flow.is_adopted, 255);
 	refuses(nat_flow(), nat_flow.is_established, 2);
+	refuses(nat_flow(), nat_flow.is_rough, 2);
 	refuses(nat_flow(), nat_flow.route[0], '\0');
 	refuses(nat_flow(), nat_flow.client.sa.sa_family, AF_UNSPEC);
 	refuses(nat_flow(), nat_flow.front.sa.sa_family, AF_INET6);

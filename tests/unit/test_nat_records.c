@@ -423,12 +423,14 @@ static void the_begin_is_told_better(void **state)
 
 	/* nor has it, when the broker dies */
 	f = flow_n();
+	f.is_rough = 1;
 	tell(lab, 8, &f);
 	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
 	kill_broker(lab);
 	start_broker(lab);
 	f.start_ns -= SECOND / 100;
 	f.is_adopted = 1;
+	f.is_rough = 0;
 	f.bytes[SL_CLIENT] = 2;
 	tell(lab, 1008, &f);
 	UNTIL(lab, WAIT_MS, bytes_up(lab) == 2);
@@ -439,6 +441,25 @@ static void the_begin_is_told_better(void **state)
 	f.bytes[SL_CLIENT] = 3;
 	tell(lab, 2008, &f);
 	UNTIL(lab, WAIT_MS, n_active(lab) == 2);
+}
+
+/* Told to a process that came later, by a broker that had only heard of its begin. */
+static void the_begin_is_told_better_at_an_upgrade(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_broker_nat_flow f = flow_n();
+
+	f.is_adopted = f.is_rough = 1;
+	tell(lab, 8, &f);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	kill_broker(lab);
+	(void)usleep(20000);
+	start_broker(lab);
+	f.start_ns -= SECOND / 100;
+	f.is_rough = 0;
+	tell_end(lab, real_ns(), &f, SL_REASON_NORMAL);
+	UNTIL(lab, WAIT_MS, n_lines(lab, "client_reason=normal ") == 1);
+	assert_int_equal(n_active(lab), 0);
 }
 
 /* The one that ended is told of late; both count, although the kernel allows only two at a time. */
@@ -1014,6 +1035,7 @@ int main(void)
 		EACH(from_begin_to_end),
 		EACH(begin_and_end_at_once),
 		EACH(the_begin_is_told_better),
+		EACH(the_begin_is_told_better_at_an_upgrade),
 		EACH(limits_count_and_do_not_refuse),
 		EACH(targets_are_recognized),
 		EACH(found_by_a_later_process),

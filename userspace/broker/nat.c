@@ -194,6 +194,7 @@ static void fill_flow(const struct sl_ct_change *c, const struct sl_nat_route *r
 		.is_over = !!(c->what & SL_CT_TELL_ENDED),
 		.is_adopted = c->is_adopted || is_told_again,
 		.is_established = has_both_spoken(&c->flow),
+		.is_rough = c->flow.start_ns == 0,
 	};
 	if (ret->is_over) {
 		ret->end_ns = c->end_ns;

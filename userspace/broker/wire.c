@@ -86,7 +86,7 @@ static bool is_nat_flow(const struct sl_broker_nat_flow *f)
 	return is_text(f->route, sizeof(f->route)) && is_ip(&f->client) &&
 	       family == sl_addr_family(&f->front) && family == sl_addr_family(&f->backend) &&
 	       f->is_udp <= 1 && f->is_over <= 1 && f->is_adopted <= 1 && f->is_established <= 1 &&
-	       f->reason < SL_REASON_COUNT_;
+	       f->is_rough <= 1 && f->reason < SL_REASON_COUNT_;
 }
 
 static bool is_nat_worries(const struct sl_broker_nat_worries *w, uint32_t size)

@@ -134,7 +134,8 @@ struct sl_broker_nat_flow {
 	uint8_t is_adopted;     /* not seen from its begin */
 	uint8_t is_established; /* TCP: both have spoken; UDP: an answer was seen */
 	uint8_t reason;         /* with is_over: enum sl_reason */
-	uint8_t pad[3];
+	uint8_t is_rough;       /* start_ns is when a broker heard of it, at most a second late */
+	uint8_t pad[2];
 };
 
 /*

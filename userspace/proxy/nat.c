@@ -514,7 +514,7 @@ void sl_nat_flows_told(struct sl_nat_flows *n, uint64_t serial, const struct sl_
 	is_other = r->serial != serial;
 	r->serial = serial;
 	r->is_in_doubt = false;
-	r->is_rough = !f->is_adopted && (is_new || (r->is_rough && r->start_ns == f->start_ns));
+	r->is_rough = f->is_rough;
 	if (r->conn && r->start_ns != f->start_ns)
 		r->conn->accepted_us = loop_us(n, f->start_ns);
 	r->start_ns = f->start_ns;
