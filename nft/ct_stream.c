@@ -79,6 +79,7 @@ struct sl_ct_stream {
 	uint64_t n_dumps;
 	uint64_t n_dumps_failed;
 	uint64_t last_dump_us;
+	uint64_t apart_us;
 	uint64_t last_error;
 };
 
@@ -232,6 +233,7 @@ static void end_dump(struct sl_ct_stream *s, int error)
 	sl_count_add(error < 0 ? &s->n_dumps_failed : &s->n_dumps, 1);
 	sl_count_set(&s->last_error, (uint64_t)-error);
 	sl_count_set(&s->last_dump_us, took_us);
+	sl_count_set(&s->apart_us, apart_us);
 	soonest_us = now_us + hurried_gap_us(s);
 	if ((error < 0 || s->must_resync) && s->next_dump_us > soonest_us)
 		s->next_dump_us = soonest_us;
@@ -580,6 +582,7 @@ void sl_ct_stream_get_counts(struct sl_ct_stream *s, struct sl_ct_stream_counts 
 		.dumps_failed = sl_count_get(&s->n_dumps_failed),
 		.last_error = -(int)sl_count_get(&s->last_error),
 		.last_dump_us = sl_count_get(&s->last_dump_us),
+		.apart_us = sl_count_get(&s->apart_us),
 	};
 
 	(void)pthread_mutex_lock(&s->lock);

@@ -39,6 +39,7 @@ struct sl_ct_stream_counts {
 	uint64_t dumps_failed; /* refused or broken off */
 	int last_error;        /* of these: -errno, 0 after a whole one */
 	uint64_t last_dump_us; /* processor time it took */
+	uint64_t apart_us;     /* the next one comes that long after it, unless in a hurry */
 };
 
 struct sl_ct_stream;

@@ -189,19 +189,17 @@ static void check_nat(const struct sl_conf *conf, const struct sl_conf_route *r)
 		check_shared(conf, &r->ports[i]);
 }
 
-static void check_nftables(const struct sl_conf *conf, bool has_nftables)
+static void check_nftables(const struct sl_conf *conf)
 {
 	const struct sl_conf_nftables *n = &conf->global.nftables;
 
 	require(n->mark_base <= SL_MARK_BASE_MAX);
-	require(has_nftables || (!n->keep_on_exit && !n->mark_base && !n->n_flow_offload));
 	for (size_t i = 0; i < n->n_flow_offload; i++)
 		require(*n->flow_offload[i] && strlen(n->flow_offload[i]) < SL_INTERFACE_NAME);
 	for (size_t i = 0; i < conf->n_routes; i++) {
 		const struct sl_conf_route *r = &conf->routes[i];
 		bool is_nat = r->engine == SL_CHOICE_NFTABLES;
 
-		require(has_nftables || !is_nat);
 		require(is_nat || (!r->is_udp && !r->preserve_source));
 		if (is_nat)
 			check_nat(conf, r);
@@ -245,11 +243,11 @@ static size_t split(const uint8_t *input, size_t n, struct sl_conf_source item[6
 	return kind == 1 ? 6 : 2;
 }
 
-static void check_build(const struct sl_conf_sources *sources, bool has_nftables)
+static void check_build(const struct sl_conf_sources *sources)
 {
 	struct sl_diags diags = { 0 };
 	struct sl_conf *conf = NULL;
-	int r = sl_conf_build_for(sources, has_nftables, &conf, &diags);
+	int r = sl_conf_build(sources, &conf, &diags);
 
 	require(r == 0 || r == -EINVAL);
 	require((r == 0) == (diags.n_errors == 0) && (r == 0) == (conf != NULL));
@@ -266,7 +264,7 @@ static void check_build(const struct sl_conf_sources *sources, bool has_nftables
 		check_listens(conf);
 		check_accepts(conf);
 		check_packet(conf);
-		check_nftables(conf, has_nftables);
+		check_nftables(conf);
 	}
 	sl_conf_free(conf);
 	sl_diags_done(&diags);
@@ -288,8 +286,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t n)
 	};
 	struct sl_conf_sources sources = { item, split(input, n, item) };
 
-	check_build(&sources, false);
-	check_build(&sources, true);
+	check_build(&sources);
 	free(item[0].text);
 	free(item[1].text);
 	return 0;

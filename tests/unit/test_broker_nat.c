@@ -67,7 +67,7 @@ static int set_up(void **state)
 
 static struct sl_nat_plan *plan_of(const char *text)
 {
-	_cleanup_(built_done) struct built b = build_nft(text);
+	_cleanup_(built_done) struct built b = build_text(text);
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
 	_cleanup_fd_ int fd = -1;
 	struct sl_nat_plan *plan = NULL;
@@ -158,7 +158,7 @@ static void open_proxy(struct lab *l, size_t which)
 static void close_proxy(struct lab *l, size_t which)
 {
 	for (unsigned i = 0; l->proxy[which].seen && i <= N_WORKERS; i++)
-		(void)close(l->proxy[which].fd[i]);
+		sl_closep(&l->proxy[which].fd[i]);
 	free(l->proxy[which].seen);
 	sl_str_done(&l->proxy[which].worries);
 	l->proxy[which] = (struct proxy){ 0 };
@@ -233,7 +233,9 @@ static void turn(struct lab *l)
 	assert_true(sl_loop_turn(l->loop, 5) >= 0);
 	for (size_t i = 0; i < SL_ARRAY_LEN(l->proxy); i++)
 		for (unsigned k = 0; l->proxy[i].seen && k <= N_WORKERS; k++)
-			if (k == N_WORKERS || !l->proxy[i].is_deaf)
+			if (l->proxy[i].fd[k] < 0)
+				continue;
+			else if (k == N_WORKERS || !l->proxy[i].is_deaf)
 				read_channel(&l->proxy[i], k);
 }
 
@@ -246,6 +248,17 @@ static void turn(struct lab *l)
 			turn(l);                                  \
 		}                                                 \
 	} while (0)
+
+static bool is_worker(int client, unsigned worker)
+{
+	struct sl_broker_nat_flow f = { 0 };
+	socklen_t n = sizeof(f.client);
+
+	assert_int_equal(getsockname(client, &f.client.sa, &n), 0);
+	assert_int_equal(sl_addr_parse("127.0.0.1:8001", &f.front), 0);
+	assert_int_equal(sl_addr_parse("127.0.0.1:9001", &f.backend), 0);
+	return sl_broker_nat_worker(&f, N_WORKERS) == worker;
+}
 
 static struct seen *find(struct proxy *p, uint16_t port)
 {
@@ -411,6 +424,86 @@ static void targets_are_for_the_control_thread(void **state)
 	finish(l);
 }
 
+/* Begun and over while no proxy is there: the next one is told, once. */
+static void nothing_is_lost_between_proxies(void **state)
+{
+	struct lab *l;
+	struct proxy *p;
+	int before, during;
+	uint16_t ports[2];
+
+	(void)state;
+	NEEDS_ROOT();
+	l = start();
+	p = &l->proxy[0];
+	open_proxy(l, 0);
+	WAIT_FOR(l, p->n_status > 0);
+	before = connected();
+	WAIT_FOR(l, find(p, port_of(before)));
+	close_proxy(l, 0);
+	for (int i = 0; i < 5; i++)
+		turn(l);
+	during = connected();
+	ports[0] = port_of(before);
+	ports[1] = port_of(during);
+	(void)close(before);
+	(void)close(during);
+	end_backend(l);
+	/* until the dump that sees it has been made */
+	for (uint64_t until_ms = sl_clock_ms() + 5000; sl_clock_ms() < until_ms;)
+		turn(l);
+	open_proxy(l, 0);
+	for (int i = 0; i < 2; i++) {
+		WAIT_FOR(l, find(p, ports[i]));
+		assert_true(find(p, ports[i])->flow.is_over);
+	}
+	WAIT_FOR(l, p->status.n_flows == 0);
+	finish(l);
+}
+
+/* One worker's channel is full, and then no more: the others hear of theirs again. */
+static void a_worker_that_goes_stops_nobody(void **state)
+{
+	static int client[1500];
+	struct lab *l;
+	struct proxy *p;
+	struct sl_broker_msg msg;
+	int fds[SL_BROKER_MAX_FDS];
+	int last;
+
+	(void)state;
+	NEEDS_ROOT();
+	l = start();
+	p = &l->proxy[0];
+	open_proxy(l, 0);
+	WAIT_FOR(l, p->n_status > 0);
+	p->is_deaf = true;
+	for (size_t i = 0; i < SL_ARRAY_LEN(client); i++) {
+		client[i] = connected();
+		if (i % 100 == 0) {
+			turn(l);
+			read_channel(p, 1);
+		}
+	}
+	WAIT_FOR(l, p->status.ct_count >= SL_ARRAY_LEN(client));
+	read_channel(p, 1);
+	for (int i = 0; i < 5; i++)
+		turn(l);
+	assert_int_equal(sl_broker_recv(p->fd[1], false, &msg, fds), -EAGAIN);
+	(void)shutdown(p->fd[0], SHUT_RDWR);
+	(void)close(p->fd[0]);
+	p->fd[0] = -1;
+	p->is_deaf = false;
+	do {
+		last = connected();
+		WAIT_FOR(l, find(p, port_of(last)) || !is_worker(last, 1));
+	} while (!find(p, port_of(last)));
+	for (size_t i = 0; i < SL_ARRAY_LEN(client); i++)
+		(void)close(client[i]);
+	(void)close(last);
+	finish(l);
+}
+
 static bool worries(const struct proxy *p, const char *what)
 {
 	return strstr(sl_str_text(&p->worries), what);
@@ -483,6 +576,8 @@ int main(void)
 		cmocka_unit_test_setup(flows_come_to_workers, set_up),
 		cmocka_unit_test_setup(the_newest_is_told_of_all, set_up),
 		cmocka_unit_test_setup(a_deaf_worker_loses_nothing, set_up),
+		cmocka_unit_test_setup(nothing_is_lost_between_proxies, set_up),
+		cmocka_unit_test_setup(a_worker_that_goes_stops_nobody, set_up),
 		cmocka_unit_test_setup(targets_are_for_the_control_thread, set_up),
 		cmocka_unit_test_setup(what_is_in_the_way_is_told, set_up),
 		cmocka_unit_test(their_text_is_bounded),

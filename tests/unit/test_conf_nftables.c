@@ -69,7 +69,7 @@ static void what_nat_can_do_is_accepted(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < SL_ARRAY_LEN(rows); i++) {
-		_cleanup_(built_done) struct built b = build_nft(rows[i]);
+		_cleanup_(built_done) struct built b = build_text(rows[i]);
 		const char *got = sl_str_text(&b.diags.text);
 
 		if (b.r < 0 || (b.diags.n_warnings && !strstr(rows[i], "path: /x")))
@@ -137,7 +137,7 @@ static const struct row forbidden[] = {
 static void what_nat_cannot_do_is_refused(void **state)
 {
 	(void)state;
-	check_rows(build_nft, forbidden, SL_ARRAY_LEN(forbidden));
+	check_rows(build_text, forbidden, SL_ARRAY_LEN(forbidden));
 }
 
 #define NO_EFFECT(what) \
@@ -163,7 +163,7 @@ static void what_has_no_effect_is_warned_of(void **state)
 	};
 
 	(void)state;
-	check_rows(build_nft, rows, SL_ARRAY_LEN(rows));
+	check_rows(build_text, rows, SL_ARRAY_LEN(rows));
 }
 
 static void targets_must_be_reachable(void **state)
@@ -198,7 +198,7 @@ static void targets_must_be_reachable(void **state)
 	};
 
 	(void)state;
-	check_rows(build_nft, rows, SL_ARRAY_LEN(rows));
+	check_rows(build_text, rows, SL_ARRAY_LEN(rows));
 }
 
 #define OTHER(ports) "  - { name: b, match: { ports: " ports " }, forward: h:1 }\n"
@@ -246,7 +246,7 @@ static void ports_have_one_owner(void **state)
 	};
 
 	(void)state;
-	check_rows(build_nft, rows, SL_ARRAY_LEN(rows));
+	check_rows(build_text, rows, SL_ARRAY_LEN(rows));
 }
 
 /* All of it takes one look at each port, whatever the number of routes. */
@@ -267,7 +267,7 @@ static void many_routes_are_checked_at_once(void **state)
 			    i, 10000 + i);
 	}
 	sl_str_adds(&text, "global: { packet: { hook: off } }\n");
-	_cleanup_(built_done) struct built b = build_nft(text.p);
+	_cleanup_(built_done) struct built b = build_text(text.p);
 	assert_int_equal(b.r, 0);
 	assert_int_equal(b.conf->n_routes, 10000);
 	assert_int_equal(b.conf->n_listens, 0);
@@ -275,8 +275,8 @@ static void many_routes_are_checked_at_once(void **state)
 
 static void values_are_stored(void **state)
 {
-	_cleanup_(built_done) struct built d = build_nft(L(P, T));
-	_cleanup_(built_done) struct built b = build_nft(
+	_cleanup_(built_done) struct built d = build_text(L(P, T));
+	_cleanup_(built_done) struct built b = build_text(
 		V "global: { nft_table: other, nftables: { keep_on_exit: true, mark_base: 4096,\n"
 		  "  flow_offload: [eth0, eth1, eth0] } }\nroutes:\n" ROUTE(
 			  "a", "53, protocol: udp",

@@ -123,7 +123,7 @@ static struct sl_nat_plan *plan_with(const char *text,
 						 const struct sl_ip_set *deny_file, int *ret_fd,
 						 struct sl_str *why))
 {
-	_cleanup_(built_done) struct built b = build_nft(text);
+	_cleanup_(built_done) struct built b = build_text(text);
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
 	_cleanup_fd_ int fd = -1;
 	struct sl_nat_plan *plan = NULL;

@@ -29,7 +29,7 @@
 
 static int pack(const char *text, const struct sl_ip_set *deny_file)
 {
-	_cleanup_(built_done) struct built b = build_nft(text);
+	_cleanup_(built_done) struct built b = build_text(text);
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
 	int fd = -1;
 
@@ -155,7 +155,7 @@ static void test_denied_addresses_are_in_it(void **state)
 
 static void test_patterns_are_refused(void **state)
 {
-	_cleanup_(built_done) struct built b = build_nft(SAMPLE);
+	_cleanup_(built_done) struct built b = build_text(SAMPLE);
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
 	struct sl_ip4_glob glob = { 0 };
 	const struct sl_ip_set file = { .globs = &glob, .n_globs = 1 };
@@ -182,7 +182,7 @@ static void test_nothing_in_it(void **state)
 
 static void test_draining(void **state)
 {
-	_cleanup_(built_done) struct built b = build_nft(SAMPLE);
+	_cleanup_(built_done) struct built b = build_text(SAMPLE);
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
 	struct sl_nat_plan *p = NULL;
 	int fd = -1;
@@ -200,11 +200,11 @@ static void test_draining(void **state)
 
 static void test_has_routes(void **state)
 {
-	_cleanup_(built_done) struct built some = build_nft(SAMPLE);
+	_cleanup_(built_done) struct built some = build_text(SAMPLE);
 	_cleanup_(built_done) struct built none =
-		build_nft("version: 1\nroutes:\n  - { name: a, match: { ports: 1 }, forward: "
-			  "\"192.0.2.3:9\" }\n  - { name: b, match: { ports: 2 }, forward: "
-			  "\"192.0.2.3:9\", engine: nftables, enabled: false }\n");
+		build_text("version: 1\nroutes:\n  - { name: a, match: { ports: 1 }, forward: "
+			   "\"192.0.2.3:9\" }\n  - { name: b, match: { ports: 2 }, forward: "
+			   "\"192.0.2.3:9\", engine: nftables, enabled: false }\n");
 
 	(void)state;
 	assert_true(sl_nat_plan_has_routes(some.conf));

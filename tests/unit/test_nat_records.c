@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -512,6 +513,25 @@ static void nobody_knows_the_begin(void **state)
 	UNTIL(lab, WAIT_MS, n_active(lab) == 2);
 }
 
+/* Told to a process that came later, by a broker that had only heard of its begin. */
+static void the_begin_is_told_better_at_an_upgrade(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_broker_nat_flow f = flow_n();
+
+	f.is_adopted = f.is_rough = 1;
+	tell(lab, 8, &f);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	kill_broker(lab);
+	(void)usleep(20000);
+	start_broker(lab);
+	f.start_ns -= SECOND / 100;
+	f.is_rough = 0;
+	tell_end(lab, real_ns(), &f, SL_REASON_NORMAL);
+	UNTIL(lab, WAIT_MS, n_lines(lab, "client_reason=normal ") == 1);
+	assert_int_equal(n_active(lab), 0);
+}
+
 /* The one that ended is told of late; both count, although the kernel allows only two at a time. */
 static void limits_count_and_do_not_refuse(void **state)
 {
@@ -867,6 +887,22 @@ static void on_drained(void *arg)
 	((struct lab *)arg)->done = true;
 }
 
+/* Where dumps are far apart, what is told of a busy flow is old. */
+static void silence_of_a_slow_broker_is_none(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_broker_nat_flow f = flow("short", "192.0.2.9:1", "10.0.0.1:81", "10.0.0.7:81");
+	const struct sl_broker_msg slow = { .type = SL_BROKER_NAT_STATUS,
+					    .nat_status = { .is_on = 1, .lag_ms = 8000 } };
+	struct sl_broker_msg msg;
+
+	assert_int_equal(sl_broker_send(lab->control, &slow, NULL, 0), 0);
+	tell(lab, 4, &f);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	assert_false(hear_on(lab, lab->broker, 7500, &msg));
+	hears_kill(lab, 4);
+}
+
 static void a_drain_ends_it(void **state)
 {
 	struct lab *lab = *state;
@@ -902,6 +938,47 @@ static void lets_go(struct lab *lab, bool hands_on)
 	assert_false(hear_on(lab, lab->broker, 100, &msg));
 	assert_int_equal(n_active(lab), 0);
 	assert_int_equal(n_lines(lab, " access: "), 0);
+	/* the next process hears only of what lives: this end is told here or nowhere */
+	f.is_adopted = 0;
+	f.bytes[SL_CLIENT] = 77;
+	tell_end(lab, 4, &f, SL_REASON_NORMAL);
+	UNTIL(lab, WAIT_MS, n_lines(lab, " access: ") == 1);
+	assert_int_equal(n_active(lab), 0);
+}
+
+/* Its line is there already. */
+static void what_was_killed_before_an_upgrade(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_broker_nat_flow f = flow_n();
+
+	tell(lab, 4, &f);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	kill_all(lab);
+	hears_kill(lab, 4);
+	sl_proxy_drain(lab->proxy, true, on_drained, lab);
+	UNTIL(lab, 500, lab->done);
+	tell_end(lab, 4, &f, SL_REASON_NFTABLES_CLOSED);
+	sl_addr_set_port(&f.client, 2000);
+	tell_end(lab, 5, &f, SL_REASON_NORMAL); /* read after it */
+	UNTIL(lab, WAIT_MS, n_lines(lab, ":2000 ") == 1);
+	assert_int_equal(n_lines(lab, ":1000 "), 1);
+}
+
+/* Over, but the route has not come: nobody else would write the line. */
+static void what_waits_for_a_route_at_an_upgrade(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_broker_nat_flow f = flow("late", "192.0.2.1:1000", "10.0.0.1:83", "10.0.0.9:83");
+	struct sl_broker_nat_flow other = flow_n();
+
+	tell_end(lab, 4, &f, SL_REASON_NORMAL);
+	tell(lab, 5, &other); /* read after it */
+	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	sl_proxy_drain(lab->proxy, true, on_drained, lab);
+	UNTIL(lab, 500, lab->done);
+	UNTIL(lab, WAIT_MS, n_lines(lab, "route=late ") == 1);
+	assert_int_equal(n_lines(lab, " access: "), 1);
 }
 
 static void an_upgrade_lets_go(void **state)
@@ -932,6 +1009,33 @@ static void targets_that_are_down(void **state)
 	assert_false(hear_on(lab, lab->control, 300, &msg));
 	apply(lab, conf_text, 3);
 	hears_target(lab, 0); /* nobody checks it any more */
+}
+
+/* Whoever was told by a process before this one that it is down would wait for ever. */
+static void targets_that_are_up(void **state)
+{
+	struct lab *lab = *state;
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t n = sizeof(a);
+	struct sl_broker_msg msg;
+	_cleanup_fd_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	char text[2048], target[32];
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &n), 0);
+	assert_int_equal(listen(fd, 8), 0);
+	(void)snprintf(target, sizeof(target), "127.0.0.1:%u", ntohs(a.sin_port));
+	(void)snprintf(
+		text, sizeof(text),
+		"version: 1\nroutes:\n  - { name: up, engine: nftables, match: { ports: 82 }, "
+		"forward: { targets: \"%s\", health: { every: 100ms, timeout: 50ms } } }\n",
+		target);
+	apply(lab, text, 2);
+	assert_true(hear_on(lab, lab->control, WAIT_MS, &msg));
+	assert_int_equal(msg.type, SL_BROKER_NAT_TARGET);
+	assert_int_equal(msg.flag, 0);
+	assert_string_equal(msg.nat_target.target, target);
+	assert_false(hear_on(lab, lab->control, 300, &msg));
 }
 
 static void status_is_shown(void **state)
@@ -1003,6 +1107,7 @@ int main(void)
 		EACH(the_begin_is_told_better),
 		EACH(the_begin_is_told_better_by_another),
 		EACH(nobody_knows_the_begin),
+		EACH(the_begin_is_told_better_at_an_upgrade),
 		EACH(limits_count_and_do_not_refuse),
 		EACH(targets_are_recognized),
 		EACH(found_by_a_later_process),
@@ -1015,10 +1120,14 @@ int main(void)
 		EACH(a_route_that_goes),
 		EACH(nat_routes_are_not_matched),
 		EACH(silence_ends_it),
+		EACH(silence_of_a_slow_broker_is_none),
 		EACH(a_drain_ends_it),
 		EACH(an_upgrade_lets_go),
+		EACH(what_was_killed_before_an_upgrade),
+		EACH(what_waits_for_a_route_at_an_upgrade),
 		EACH(keep_on_exit_lets_go),
 		EACH(targets_that_are_down),
+		EACH(targets_that_are_up),
 		EACH(status_is_shown),
 		EACH(many_at_once),
 		EACH(in_doubt_for_long),

@@ -74,7 +74,7 @@ static void settle(struct made *m, const char *down)
 static struct made make(const char *text, const struct sl_ip_set *deny_file, const char *down)
 {
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
-	struct made m = { .b = build_nft(text) };
+	struct made m = { .b = build_text(text) };
 
 	if (m.b.r < 0)
 		fail_msg("%s", sl_str_text(&m.b.diags.text));
@@ -286,7 +286,7 @@ static void drained_targets_get_nothing(void **state)
 	struct sl_nft_target settled[4];
 
 	(void)state;
-	assert_int_equal(sl_conf_build_for(&sources, true, &b.conf, &b.diags), 0);
+	assert_int_equal(sl_conf_build(&sources, &b.conf, &b.diags), 0);
 	assert_int_equal(sl_nft_routes_make(b.conf, NULL, &routes, &why), 0);
 	assert_int_equal(routes.n_targets, SL_ARRAY_LEN(settled));
 	sl_nft_settle_targets(&routes.item[0], routes.is_backup, NULL, settled);
@@ -368,9 +368,9 @@ static void a_file_with_patterns_is_refused(void **state)
 	_cleanup_(sl_nft_routes_done) struct sl_nft_routes routes = { 0 };
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
 	_cleanup_(built_done) struct built b =
-		build_nft(HEAD "routes:\n" ROUTE("a", "80", "10.0.0.5:80", ""));
+		build_text(HEAD "routes:\n" ROUTE("a", "80", "10.0.0.5:80", ""));
 	_cleanup_(built_done) struct built none =
-		build_nft("version: 1\nroutes:\n" ROUTE("a", "80", "10.0.0.5:80", ""));
+		build_text("version: 1\nroutes:\n" ROUTE("a", "80", "10.0.0.5:80", ""));
 
 	(void)state;
 	assert_int_equal(sl_nft_routes_make(b.conf, &file, &routes, &why), -EINVAL);
@@ -427,7 +427,7 @@ static void memory_may_run_out(void **state)
 {
 	struct sl_ip4_range range = { 1, 2 };
 	const struct sl_ip_set file = { .v4 = &range, .n4 = 1 };
-	_cleanup_(built_done) struct built b = build_nft(
+	_cleanup_(built_done) struct built b = build_text(
 		"version: 1\nglobal: { security: { allow: 10.0.0.0/8, deny: \"2001:db8::/32\" } }\n"
 		"defaults: { engine: nftables }\nroutes:\n" ROUTE(
 			"a", "80", "10.0.0.5:80",

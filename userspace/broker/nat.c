@@ -44,6 +44,8 @@ void sl_nat_get_status(const struct sl_nat *n, struct sl_broker_nat_status *ret)
 	if (n->stream)
 		sl_ct_stream_get_counts(n->stream, &c);
 	s.resyncs = (uint32_t)(n->n_resyncs + c.overruns);
+	/* two dumps are that far apart, and the second may take as long as the first */
+	s.lag_ms = (uint32_t)((c.apart_us * 3 / 2 + c.last_dump_us) / 100000 * 100 + 100);
 	if (n->stream && sl_ct_fill(&s.ct_count, &s.ct_max) < 0)
 		s.ct_count = s.ct_max = 0;
 	describe(n, s.n_routes, n_gone, s.text, sizeof(s.text));

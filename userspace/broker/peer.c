@@ -325,10 +325,12 @@ static void on_nat_task(struct sl_task *task)
 	bool is_same = p && b->has_nat_proxy && b->nat_proxy == p->proxy;
 
 	b->has_nat_proxy = p;
-	if (!p || is_same || !b->nat)
+	if (!p || !b->nat)
 		return;
 	b->nat_proxy = p->proxy;
-	sl_nat_tell_all(b->nat);
+	if (!is_same)
+		sl_nat_tell_all(b->nat);
+	sl_nat_resume(b->nat); /* whoever had no room may be the one that is no more */
 }
 
 static void choose_nat_proxy(struct sl_broker *b)
@@ -350,15 +352,21 @@ static struct sl_peer *nat_peer(const struct sl_broker *b, const struct sl_broke
 	return NULL;
 }
 
-/* Whoever is not there now is told of all flows when it comes. */
+/*
+ * What happens while there is no proxy is for the next one: of what has begun and ended by then it
+ * would never hear otherwise. A worker that is gone alone misses what its flows do.
+ */
 bool sl_peers_tell_nat(struct sl_broker *b, uint64_t serial, const struct sl_broker_nat_flow *flow)
 {
 	const struct sl_broker_msg msg = { .type = SL_BROKER_NAT_FLOW,
 					   .conn_id = serial,
 					   .nat_flow = *flow };
-	struct sl_peer *p = b->has_nat_proxy ? nat_peer(b, flow) : NULL;
+	struct sl_peer *p;
 	int r;
 
+	if (!b->has_nat_proxy)
+		return false;
+	p = nat_peer(b, flow);
 	if (!p)
 		return true;
 	if (p->is_blocked)

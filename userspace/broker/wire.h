@@ -155,6 +155,7 @@ struct sl_broker_nat_status {
 	uint32_t resyncs;  /* records set right by a dump after events were lost */
 	uint32_t ct_count; /* nf_conntrack_count, */
 	uint32_t ct_max;   /* and _max, when last looked at */
+	uint32_t lag_ms;   /* what is told of flows that live may be that old */
 	char text[200];    /* "12 routes in table inet sluice"; or "off: " and why */
 };
 

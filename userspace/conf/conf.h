@@ -213,12 +213,6 @@ struct sl_conf_nftables {
 	size_t n_flow_offload;
 };
 
-/* Whether this build carries routes of `engine: nftables`; nothing else decides it. */
-static inline bool sl_conf_has_nftables(void)
-{
-	return true;
-}
-
 struct sl_conf_global {
 	unsigned workers; /* 0: one per online CPU */
 	char *user;       /* NULL: auto */

@@ -359,12 +359,11 @@ static const struct sl_key sockmap_keys[] = {
 };
 
 static const struct sl_key nftables_keys[] = {
-	{ BOOL("keep_on_exit", SL_KEY_NFTABLES, "false"), IN_GLOBAL(nftables.keep_on_exit),
+	{ BOOL("keep_on_exit", 0, "false"), IN_GLOBAL(nftables.keep_on_exit),
 	  .help = "Leave the rules when the daemon stops." },
-	{ INT("mark_base", SL_KEY_NFTABLES, "0", 0, SL_MARK_BASE_MAX),
-	  IN_GLOBAL(nftables.mark_base),
+	{ INT("mark_base", 0, "0", 0, SL_MARK_BASE_MAX), IN_GLOBAL(nftables.mark_base),
 	  .help = "Connection marks above this are those of routes." },
-	{ LIST("flow_offload", SL_KEY_NFTABLES, offload_item),
+	{ LIST("flow_offload", 0, offload_item),
 	  .help = "Interfaces between which established flows take the kernel's short way." },
 	END
 };
@@ -583,7 +582,7 @@ static const struct sl_key targets_short = { ONE_OR_LIST("targets", REQUIRED, ta
 		{ OBJECT("send_proxy", WHOLE, send_proxy_keys), .item = &send_proxy_short,         \
 		  .def = "none", .help = "PROXY header sent to the target first." },               \
 		{ OBJECT("tls", LATER, forward_tls_keys), .help = "Encrypt towards the target." }, \
-		{ BOOL("preserve_source", SL_KEY_NFTABLES, "false"), IN_ROUTE(preserve_source),    \
+		{ BOOL("preserve_source", 0, "false"), IN_ROUTE(preserve_source),                  \
 		  .help = "The target sees the client's address; with engine nftables only." },    \
 	{                                                                                          \
 		INT("retries", 0, "2", 0, 10), IN_ROUTE(retries),                                  \

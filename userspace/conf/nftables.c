@@ -33,28 +33,6 @@ static bool has_interface(const struct sl_conf_nftables *n, const char *name)
 	return false;
 }
 
-/* A build without the engine takes what happens anyway. */
-static void refuse_settings(struct sl_build *b, const struct sl_node *node)
-{
-	const struct sl_conf_nftables *n = &b->conf->global.nftables;
-	const struct {
-		const char *key;
-		bool is_asked;
-	} settings[] = { { "keep_on_exit", n->keep_on_exit },
-			 { "mark_base", n->mark_base != 0 },
-			 { "flow_offload", n->n_flow_offload != 0 } };
-	struct sl_path global = { .up = &root_path, .name = "global" };
-	struct sl_path path = { .up = &global, .name = "nftables" };
-
-	for (size_t i = 0; i < SL_ARRAY_LEN(settings); i++) {
-		const struct sl_node *key = sl_node_find(node, settings[i].key);
-
-		if (key && settings[i].is_asked)
-			sl_report_error(&b->report, key->key_at, &path,
-					"'%s' is not supported by this build", settings[i].key);
-	}
-}
-
 /* As many as the kernel has been asked for at once; hosts have some. */
 #define OFFLOAD_MAX 64
 
@@ -89,8 +67,6 @@ int sl_build_nftables(struct sl_build *b, const struct sl_node *node)
 			n->n_flow_offload++;
 		}
 	}
-	if (!b->has_nftables)
-		refuse_settings(b, node);
 	return 0;
 }
 
@@ -332,29 +308,6 @@ static void check_other(struct sl_build *b, const struct subject *s)
 				sl_report_place(&b->report, source->key_at, place));
 }
 
-/* The one place where a build without the engine says so, beside refuse_settings(). */
-static void refuse(struct sl_build *b, const struct subject *s)
-{
-	const struct sl_node *forward = sl_node_find(s->node, "forward");
-	const struct sl_node *source = sl_node_find(forward, "preserve_source");
-	const struct sl_node *protocol = sl_node_find(sl_node_find(s->node, "match"), "protocol");
-	struct sl_path engine = { .up = s->path, .name = "engine" };
-	struct sl_path match = { .up = s->path, .name = "match" };
-	struct sl_path udp = { .up = &match, .name = "protocol" };
-	struct sl_path forward_path = { .up = s->path, .name = "forward" };
-
-	if (is_word(s->own_engine, "nftables"))
-		sl_report_error(&b->report, s->own_engine->at, &engine,
-				"'nftables' is not supported by this build; supported: auto, "
-				"relay, packet");
-	if (is_word(protocol, "udp"))
-		sl_report_error(&b->report, protocol->at, &udp,
-				"'udp' is not supported by this build");
-	if (is_word(source, "true"))
-		sl_report_error(&b->report, source->key_at, &forward_path,
-				"'preserve_source' is not supported by this build");
-}
-
 void sl_build_check_nftables(struct sl_build *b, const struct sl_node *node,
 			     const struct sl_path *path, const struct sl_conf_route *made)
 {
@@ -366,10 +319,6 @@ void sl_build_check_nftables(struct sl_build *b, const struct sl_node *node,
 	s.engine = s.own_engine ? s.own_engine : sl_node_find(s.inherited, "engine");
 	if (s.engine && !is_usable(s.engine))
 		return;
-	if (!b->has_nftables) {
-		refuse(b, &s);
-		return;
-	}
 	if (!is_word(s.engine, "nftables")) {
 		check_other(b, &s);
 		return;
@@ -499,8 +448,6 @@ int sl_conf_check_nftables(struct sl_build *b)
 {
 	const struct sl_conf_route *first = NULL;
 
-	if (!b->has_nftables)
-		return 0;
 	for (size_t i = 0; i < b->conf->n_routes; i++) {
 		const struct sl_conf_route *r = &b->conf->routes[i];
 

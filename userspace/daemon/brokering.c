@@ -366,12 +366,15 @@ static void on_stop_deadline(struct sl_timer *timer)
 static void purge(struct sl_supervisor *s)
 {
 	_cleanup_(sl_str_done) struct sl_str report = { 0 };
+	int nat = 0;
 	int r = 0;
 
 	if (s->brokering.was_started && !s->now.conf->global.nftables.keep_on_exit)
-		r = sl_nat_purge(s->now.conf->global.nft_table, &report);
-	if (r == 0 && s->brokering.was_started)
+		nat = sl_nat_purge(s->now.conf->global.nft_table, &report);
+	if (s->brokering.was_started)
 		r = sl_packet_purge(s->now.conf->global.bpf_dir, &report);
+	if (r == 0)
+		r = nat;
 	s->brokering.was_started = false;
 	if (r < 0)
 		(void)sl_warn(r, "cannot remove everything from the kernel:\n%s",

@@ -21,6 +21,7 @@
 
 /* Checks at the same time; others wait their turn. Each has one socket. */
 #define MAX_BUSY 256
+#define AGAIN_MS 10000
 
 /* In the order they are passed; what a check does not need is skipped. */
 enum stage {
@@ -53,6 +54,7 @@ struct sl_check {
 	enum stage stage;
 	struct sl_timer timer; /* next check, deadline of this one */
 	uint64_t next_ms;      /* when the next check is due */
+	uint64_t told_ms;      /* `changed` was called; 0: never */
 	struct sl_task end;
 
 	/* the check under way, with the settings it began with */
@@ -171,9 +173,21 @@ static void log_change(const struct sl_check *k, enum sl_health_change change)
 	}
 }
 
-static void tell(const struct sl_check *k, bool is_down)
+static void tell(struct sl_check *k, bool is_down)
 {
+	k->told_ms = now(k);
 	k->owner->changed(k->owner->arg, k->route->name, k->target->address, is_down);
+}
+
+/*
+ * Who acts on it far away may have heard another thing of a process before this one, or have known
+ * nothing of the target when it went down.
+ */
+static bool is_news(const struct sl_check *k)
+{
+	if (k->route->engine != SL_CHOICE_NFTABLES)
+		return false;
+	return k->told_ms == 0 || (k->target->health.is_down && now(k) >= k->told_ms + AGAIN_MS);
 }
 
 static void record(struct sl_check *k, bool ok)
@@ -190,7 +204,7 @@ static void record(struct sl_check *k, bool ok)
 		sl_count_set(&t->up_since_ms, now(k));
 	__atomic_store_n(&t->is_down, t->health.is_down, __ATOMIC_RELEASE); /* after up_since_ms */
 	log_change(k, change);
-	if (change != SL_HEALTH_SAME)
+	if (change != SL_HEALTH_SAME || (ok != t->health.is_down && is_news(k)))
 		tell(k, t->health.is_down);
 }
 

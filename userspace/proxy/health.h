@@ -12,7 +12,10 @@
  */
 struct sl_checks;
 
-/* A target went down or up; names as in the configuration. */
+/*
+ * A target went down or up, or of nftables routes what it is: once after its first checks, and now
+ * and then while it is down. Names as in the configuration.
+ */
 typedef void (*sl_checks_fn)(void *arg, const char *route, const char *target, bool is_down);
 
 SL_MUST_CHECK int sl_checks_new(struct sl_loop *control, sl_checks_fn changed, void *arg,

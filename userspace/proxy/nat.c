@@ -361,6 +361,22 @@ static void say_unknown(struct sl_nat_flows *n, const struct sl_broker_nat_flow 
 		       f->route);
 }
 
+/* Those that are over: this process may be, too, before their time has come. */
+static void lose_waiting(struct sl_nat_flows *n)
+{
+	struct sl_list *pos;
+	struct sl_list *tmp;
+
+	sl_list_for_each_safe (pos, tmp, &n->waiting) {
+		struct sl_nat_record *r = SL_CONTAINER_OF(pos, struct sl_nat_record, waiting);
+
+		if (!r->is_over)
+			continue;
+		lose(n, r->latest);
+		forget(r);
+	}
+}
+
 static void on_waited(struct sl_timer *timer)
 {
 	struct sl_nat_flows *n = SL_CONTAINER_OF(timer, struct sl_nat_flows, wait_timer);
@@ -406,7 +422,8 @@ static void wait_for_route(struct sl_nat_record *r, const struct sl_broker_nat_f
 		if (!sl_timer_is_armed(&n->wait_timer))
 			sl_timer_start(n->worker->loop, &n->wait_timer, r->since_ms + WAIT_MS,
 				       on_waited);
-	} else if (r->is_over && r->is_stray) {
+	}
+	if (r->is_over && (r->is_stray || n->drain_ms)) {
 		lose(n, f);
 		forget(r);
 	}
@@ -492,7 +509,8 @@ void sl_nat_flows_told(struct sl_nat_flows *n, uint64_t serial, const struct sl_
 	bool is_other;
 	bool is_new;
 
-	if (n->go_on)
+	/* the next process hears of all that live, but of an end only whoever it was told to */
+	if (n->go_on && !f->is_over)
 		return;
 	name_of(f, &name);
 	hash = sl_siphash(&name, sizeof(name), n->key);
@@ -610,6 +628,15 @@ int sl_nat_flows_new(struct sl_worker *w, struct sl_nat_flows **ret)
 	return 0;
 }
 
+/* Of what was killed the end is still to be told, and is no news then. */
+static void forget_strays(struct sl_nat_flows *n)
+{
+	while (!sl_list_is_empty(&n->waiting))
+		forget(SL_CONTAINER_OF(n->waiting.next, struct sl_nat_record, waiting));
+	while (!sl_list_is_empty(&n->strays))
+		forget(SL_CONTAINER_OF(n->strays.next, struct sl_nat_record, waiting));
+}
+
 static void forget_unused(struct sl_nat_flows *n)
 {
 	for (size_t i = 0; i < n->n_buckets; i++) {
@@ -643,9 +670,10 @@ void sl_nat_flows_drain(struct sl_nat_flows *n)
 	const struct sl_worker *w = n->worker;
 
 	n->drain_ms = now_ms(n);
+	lose_waiting(n);
 	n->go_on = w->hands_on || (w->gen && w->gen->conf->global.nftables.keep_on_exit);
 	if (n->go_on)
-		forget_unused(n);
+		forget_strays(n);
 }
 
 bool sl_nat_flows_go_on(const struct sl_nat_flows *n)
@@ -673,8 +701,11 @@ static uint64_t active_ms(const struct sl_conn *c)
 {
 	const struct sl_nat_flows *n = c->worker->nat_flows;
 	uint64_t known_ms = c->active_ms > n->linked_ms ? c->active_ms : n->linked_ms;
+	uint32_t lag_ms = __atomic_load_n(&c->worker->nat_lag_ms, __ATOMIC_RELAXED);
 
-	return (c->nat && c->nat->is_in_doubt ? now_ms(n) : known_ms) + SL_NAT_LAG_MS;
+	/* where connection tracking has very many entries the broker looks at them less often */
+	return (c->nat && c->nat->is_in_doubt ? now_ms(n) : known_ms) +
+	       (lag_ms > SL_NAT_LAG_MS ? lag_ms : SL_NAT_LAG_MS);
 }
 
 /* What is not over is reset on both sides, and noted until it is. */

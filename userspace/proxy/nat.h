@@ -26,7 +26,10 @@ struct sl_generation;
  */
 struct sl_nat_flows;
 
-/* Broker and dumps are slower than any flow: silence shorter than this means nothing. */
+/*
+ * Broker and dumps are slower than any flow: silence shorter than this, or than what the broker
+ * says of itself, means nothing.
+ */
 #define SL_NAT_LAG_MS 6000
 
 SL_MUST_CHECK int sl_nat_flows_new(struct sl_worker *w, struct sl_nat_flows **ret);

@@ -288,6 +288,8 @@ static void on_nat_status(void *arg, const struct sl_broker_nat_status *status)
 	bool was_on = p->nat_status.is_on;
 
 	p->nat_status = *status;
+	for (unsigned i = 0; i < p->n_workers; i++)
+		__atomic_store_n(&p->workers[i]->nat_lag_ms, status->lag_ms, __ATOMIC_RELAXED);
 	if (status->is_on && !was_on) /* it may not have known the targets before */
 		sl_checks_tell_down(p->checks);
 }

@@ -80,6 +80,8 @@ struct sl_worker {
 	struct sl_handovers *handovers;
 	struct sl_packet_flows packet_flows;
 	struct sl_nat_flows *nat_flows;
+	uint32_t nat_lag_ms; /* atomic, set by the control thread: as the broker says; 0: it has not
+			      */
 	struct sl_sources *sources;
 	uint32_t packet_reason; /* atomic, set by the control thread: see sl_worker_packet_reason()
 				 */
