@@ -208,8 +208,7 @@ static void try_repair(struct sl_nat *n)
 	bool is_repair = n->is_repairing;
 	struct sl_nft_report report;
 
-	if (sl_nat_attempt(n, &report) < 0 || !is_repair ||
-	    report.n_added + report.n_removed == 0)
+	if (sl_nat_attempt(n, &report) < 0 || !is_repair || report.n_added + report.n_removed == 0)
 		return;
 	n->n_repairs++;
 	n->repaired_ms = sl_loop_now_ms(n->loop);
