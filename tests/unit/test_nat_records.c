@@ -922,6 +922,23 @@ static void a_drain_ends_it(void **state)
 	assert_int_equal(n_lines(lab, "client_reason=shutdown "), 2);
 }
 
+/* Of datagrams no end will come: those that are silent are not waited for. */
+static void silent_datagrams_do_not_hold_up_the_end(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_broker_nat_flow f = flow("dns", "192.0.2.9:1", "10.0.0.1:5300", "10.0.0.8:5300");
+	uint64_t begun_ms = sl_clock_ms();
+
+	f.is_udp = 1;
+	tell(lab, 4, &f);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	sl_proxy_drain(lab->proxy, false, on_drained, lab);
+	UNTIL(lab, 12000, lab->done);                  /* of the 30 s there are */
+	assert_true(sl_clock_ms() - begun_ms >= 6000); /* a packet may have passed unseen */
+	hears_kill(lab, 4);
+	assert_int_equal(n_lines(lab, "client_reason=drained "), 1);
+}
+
 /* Another process has them now, or the rules stay. */
 static void lets_go(struct lab *lab, bool hands_on)
 {
@@ -1122,6 +1139,7 @@ int main(void)
 		EACH(silence_ends_it),
 		EACH(silence_of_a_slow_broker_is_none),
 		EACH(a_drain_ends_it),
+		EACH(silent_datagrams_do_not_hold_up_the_end),
 		EACH(an_upgrade_lets_go),
 		EACH(what_was_killed_before_an_upgrade),
 		EACH(what_waits_for_a_route_at_an_upgrade),

@@ -363,8 +363,11 @@ void sl_conn_drain(struct sl_conn *c, uint64_t now_ms)
 	}
 	limit_ms = timeouts(c)->drain;
 	c->drain_final_ms = now_ms + limit_ms;
-	/* Before the final one, which would give the silent another reason. */
-	c->drain_at_ms = now_ms + limit_ms / 2 + sl_rand_below(&c->worker->rand, limit_ms / 2);
+	/* Before the final one, which would give the silent another reason. Datagrams have no end
+	 * but silence: there is nothing to wait for. */
+	c->drain_at_ms = now_ms;
+	if (!c->route || !c->route->conf->is_udp)
+		c->drain_at_ms += limit_ms / 2 + sl_rand_below(&c->worker->rand, limit_ms / 2);
 	sl_conn_rearm(c);
 }
 
