@@ -187,6 +187,13 @@ static void tell(struct sl_ct_table *t, struct sl_ct_record *r, unsigned what)
 	r->tell |= (uint8_t)what;
 }
 
+/* Of what passes by a flow table the kernel does not say it, but only established flows do. */
+static enum sl_ct_tcp untold_state(const struct sl_ct_flow *f, enum sl_ct_tcp before)
+{
+	return f->protocol == IPPROTO_TCP && f->status & IPS_OFFLOAD ? SL_CT_TCP_ESTABLISHED
+								     : before;
+}
+
 static struct sl_ct_record *add(struct sl_ct_table *t, const struct sl_ct_flow *f, uint64_t now_ns)
 {
 	struct sl_ct_record **at = &t->bucket[bucket_of(t, f->id)];
@@ -197,6 +204,8 @@ static struct sl_ct_record *add(struct sl_ct_table *t, const struct sl_ct_flow *
 		return NULL;
 	}
 	r->flow = *f;
+	if (f->tcp == SL_CT_TCP_NONE)
+		r->flow.tcp = untold_state(f, SL_CT_TCP_NONE);
 	r->serial = ++t->last_serial;
 	r->start_ns = f->start_ns ? f->start_ns : now_ns;
 	r->active_ns = r->start_ns;
@@ -251,7 +260,7 @@ static void merge(struct sl_ct_record *r, const struct sl_ct_flow *f)
 			r->flow.count[d] = old.count[d];
 	}
 	if (f->tcp == SL_CT_TCP_NONE)
-		r->flow.tcp = old.tcp;
+		r->flow.tcp = untold_state(f, old.tcp);
 	if (f->start_ns)
 		r->start_ns = f->start_ns;
 	else
@@ -316,9 +325,11 @@ static void refresh(struct sl_ct_table *t, struct sl_ct_record *r, const struct 
 	/* what the first dump shows happened before we knew the flow, perhaps long ago */
 	bool had_counts = r->flow.has_counts;
 	bool grown = has_grown(&r->flow, f);
-	bool changed = grown || r->flow.status != f->status || r->flow.tcp != f->tcp;
+	enum sl_ct_tcp before = r->flow.tcp;
+	bool changed = grown || r->flow.status != f->status;
 
 	merge(r, f);
+	changed |= r->flow.tcp != before;
 	if (is_finished_entry(f)) {
 		end(t, r, sl_ct_reason(f, false), now_ns);
 		return;

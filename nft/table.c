@@ -230,6 +230,8 @@ static const char *describe_chain(const struct sl_nft_ruleset *rs, const struct 
 	const struct sl_nft_chain *chain = &rs->chains[op->object];
 	bool is_rule = op->kind == SL_NFT_ADD_RULE || op->kind == SL_NFT_DEL_RULE;
 
+	report->is_offload = strcmp(chain->name, SL_NFT_OFFER) == 0;
+
 	if (is_rule)
 		snprintf(report->object, sizeof(report->object), "rule %u of chain '%s'",
 			 op->index + 1, chain->name);
@@ -269,6 +271,13 @@ static const char *describe(const struct sl_nft_table *t, const struct sl_nft_ru
 		snprintf(report->object, sizeof(report->object), "counter '%s'",
 			 rs->counters[op->object].name);
 		return sl_nft_text(rs, rs->counters[op->object].comment);
+	case SL_NFT_ADD_FLOWTABLE:
+	case SL_NFT_CUT_FLOWTABLE:
+	case SL_NFT_DEL_FLOWTABLE:
+		snprintf(report->object, sizeof(report->object), "flow table '%s'",
+			 SL_NFT_FLOWTABLE);
+		report->is_offload = true;
+		return "";
 	case SL_NFT_ADD_CHAIN:
 	case SL_NFT_ADD_RULE:
 		return describe_chain(wanted, op, report);
@@ -463,12 +472,15 @@ static void count_ops(const struct sl_nft_ops *ops, struct sl_nft_report *report
 		case SL_NFT_ADD_TABLE:
 		case SL_NFT_ADD_SET:
 		case SL_NFT_ADD_COUNTER:
+		case SL_NFT_ADD_FLOWTABLE:
 		case SL_NFT_ADD_CHAIN:
 		case SL_NFT_ADD_ELEM:
 		case SL_NFT_ADD_RULE:
 			report->n_added++;
 			break;
 		case SL_NFT_DEL_TABLE:
+		case SL_NFT_CUT_FLOWTABLE:
+		case SL_NFT_DEL_FLOWTABLE:
 		case SL_NFT_DEL_ELEM:
 		case SL_NFT_DEL_RULE:
 		case SL_NFT_DEL_SET:
@@ -594,6 +606,41 @@ int sl_nft_table_remove(struct sl_nft_table *t, struct sl_nft_report *report)
 	for (int i = 0; i < TRIES && r == -ERESTART; i++)
 		r = try_remove(t, report);
 	return r == -ERESTART ? -EAGAIN : r;
+}
+
+void sl_nft_table_forget(struct sl_nft_table *t)
+{
+	forget(t);
+}
+
+int sl_nft_table_try_offload(struct sl_nft_table *t, struct sl_str *why)
+{
+	_cleanup_(sl_nft_ruleset_freep) struct sl_nft_ruleset *rs = NULL;
+	int r = sl_nft_ruleset_new(&rs);
+
+	if (r == 0)
+		r = sl_nft_put_offload(rs, NULL, 0, NULL, 0);
+	for (int i = 0; r == 0 && i < TRIES; i++) {
+		_cleanup_(sl_nft_batch_done) struct sl_nft_batch b = { 0 };
+		struct sl_nft_fault fault;
+		uint32_t generation;
+
+		r = sl_nft_socket_generation(&t->socket, &generation);
+		if (r == 0)
+			r = sl_nft_encode_trial(rs, generation, sl_nft_socket_seq(&t->socket), &b);
+		if (r < 0)
+			return r;
+		r = sl_nft_socket_commit(&t->socket, &b, &fault);
+		if (r == -ERESTART) {
+			r = 0;
+			continue;
+		}
+		if (r == 0 || fault.message == b.n - 1)
+			return 0;
+		sl_str_adds(why, *fault.text ? fault.text : strerror(-r));
+		return fault.message < b.n ? -EOPNOTSUPP : r;
+	}
+	return r < 0 ? r : -EAGAIN;
 }
 
 int sl_nft_table_counts(struct sl_nft_table *t, sl_nft_count_fn fn, void *arg)

@@ -12,7 +12,7 @@
 # makes a veth take the packets an XDP program redirects to it.
 
 LANES=(direct packet dnat nft nft10k relay haproxy nginx
-	plain-direct plain-packet plain-xdp plain-relay handover)
+	plain-direct plain-packet plain-xdp plain-relay handover scale-nft scale-nft10k)
 SLOTS=4 # ports of a lane, so that no test inherits the TIME_WAIT sockets of another kind
 BASE_PORT=9000
 tw_limit=1048576
@@ -30,7 +30,10 @@ number_of() { # LANE
 ns_of() { echo "slbench-$(number_of "$1")-$bench_id"; }
 front_of() { echo "10.77.$(number_of "$1").1"; }
 target_of() { echo "10.78.$(number_of "$1").2"; }
-kind_of() { echo "${1#plain-}"; } # of contender
+kind_of() { # of contender
+	local kind=${1#plain-}
+	echo "${kind#scale-}"
+}
 is_sluice() { case $(kind_of "$1") in packet | xdp | relay | handover | nft | nft10k) true ;; *) false ;; esac }
 # What the client connects to.
 entry_of() { case $(kind_of "$1") in direct) target_of "$1" ;; *) front_of "$1" ;; esac }
@@ -150,6 +153,9 @@ engine_of() { # LANE SLOT
 	esac
 }
 
+# What a transaction took is said at level info.
+level_of() { case $1 in scale-*) echo info ;; *) echo error ;; esac } # LANE
+
 config_sluice() { # LANE
 	local slot keys
 	keys=$(packet_keys "$1")
@@ -161,7 +167,7 @@ config_sluice() { # LANE
 		  state_dir: $tmp/$1/state
 		  bpf_dir: $tmp/$1/bpf
 		  http: none
-		  log: { level: error, access: none }
+		  log: { level: $(level_of "$1"), access: none }
 	END
 	[ -z "$keys" ] || echo "  packet: { $keys }"
 	echo "routes:"
@@ -313,7 +319,7 @@ wait_packet() { # LANE ROUTE
 }
 
 # Exit code 4, degraded, comes with an answer.
-n_packet() { { sluice "$1" status --json || [ $? = 4 ]; } | jq -r '.engines.packet.active // 0'; } # LANE
+n_active() { { sluice "$1" status --json || [ $? = 4 ]; } | jq -r ".engines.$2.active // 0"; } # LANE ENGINE
 
 # Packets the programs have forwarded: by XDP, by TC.
 forwarded() { # LANE

@@ -39,6 +39,9 @@ udp_flow busy $PROXY_IP:8082 ms=20
 wait_records held 10
 kill -TERM "$SLUICE_PID"
 wait_until 2000 refused $PROXY_IP:8081 || fail "new flows while it drains: $SHOT"
+sleep 1 # of the two that flows have
+assert_eq "connections while it drains" "$(n_entries -p tcp --orig-port-dst 8080 --state ESTABLISHED)" 10
+assert_eq "datagrams while it drains" "$(flow_of busy)" u
 join_sluice 15000
 assert_eq "exit code" "$RC" 0
 no_table || fail "a table is left"

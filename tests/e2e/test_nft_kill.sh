@@ -14,7 +14,9 @@ conf() { # LINES left out, as a regular expression
 	local text
 	text="defaults: { timeouts: { drain: 30s } }
 routes:
-$(nroute one 8081 "\"$BACKEND_IP:8001\"")
+$(nroute one 8081 "\"$BACKEND_IP:8010\"")
+$(nroute own 8090 "{ targets: \"$BACKEND_IP:8010\", preserve_source: true }")
+$(nroute six 8091 "\"[$BACKEND6]:8010\"")
 $(nroute many 8083 "\"$BACKEND_IP:8001\"")
 $(nroute idle 8084 "\"$BACKEND_IP:8001\"" 'timeouts: { idle: 2s }')
 $(nroute life 8085 "\"$BACKEND_IP:8001\"" 'timeouts: { max_lifetime: 3s }')
@@ -37,24 +39,26 @@ lost() {
 reasons() { access_lines "$1" | grep -o 'client_reason=.*' | sort | uniq -c | xargs; }
 errors_are() { [ "$(server_field "$1" errors)" -ge "$2" ]; }
 
-say "by id: both peers see a reset"
-GO=$LAB_DIR/go
-dialog_server s 8010 expect:x send:x wait:"$GO" sleep:100 send:y ends
-conf | sed "s/8081 }, forward: \"$BACKEND_IP:8001\"/8081 }, forward: \"$BACKEND_IP:8010\"/" >"$LAB_DIR/conf.one"
-reload "$(cat "$LAB_DIR/conf.one")"
-OUT=$LAB_DIR/one.out spawn client /usr/bin/python3 tests/lib/dialog.py to=$PROXY_IP:8081 send:x expect:x wait:"$GO" send:z rst took:0:$((2000 * SLOW))
-one=$LAST
-wait_records one 1
-sl kill "$(records one)" >/dev/null || fail "kill"
-touch "$GO"
-RC=0
-wait "$one" || RC=$?
-assert_eq "client: $(cat "$LAB_DIR/one.out.err")" "$RC" 0
-join_peer s
-assert_eq "backend: $(cat "$LAB_DIR/s.out.err")" "$RC" 0
-wait_until 5000 has_access one 1 || fail "no access line"
-assert_ended one 1 killed killed
-reload "$(conf)"
+say "by id: both peers see a reset, though both are silent"
+# kill_silent ROUTE CLIENT'S_ADDRESS
+kill_silent() {
+	local client
+	dialog_server s 8010 expect:x send:x rst
+	OUT=$LAB_DIR/$1.out spawn client /usr/bin/python3 tests/lib/dialog.py to="$2" send:x expect:x rst
+	client=$LAST
+	wait_records "$1" 1
+	sl kill "$(records "$1")" >/dev/null || fail "kill"
+	RC=0
+	wait "$client" || RC=$?
+	assert_eq "$1: client: $(cat "$LAB_DIR/$1.out.err")" "$RC" 0
+	join_peer s
+	assert_eq "$1: backend: $(cat "$LAB_DIR/s.out.err")" "$RC" 0
+	wait_until 5000 has_access "$1" 1 || fail "no access line of $1"
+	assert_ended "$1" 1 killed killed
+}
+kill_silent one $PROXY_IP:8081
+kill_silent own $PROXY_IP:8090
+LISTEN_IP="[$BACKEND6]" kill_silent six "[$PROXY6]:8091"
 
 say "a hundred busy ones, by route"
 client_bg many trickle to=$PROXY_IP:8083 c=100 ms=20 timeout=60

@@ -23,6 +23,8 @@ conf() { # MORE of the route `changes`
 		$(uroute udp 8084 "\"$BACKEND_IP:8003\"" 'security: { allow: 10.91.0.2 }')
 		$(nroute open 8085 "\"$BACKEND_IP:8001\"")
 		$(nroute nobody 8086 "{ targets: [ { address: \"$BACKEND_IP:8001\", weight: 0 } ] }")
+		$(nroute each 8088 "\"$BACKEND_IP:8002\"" 'security: { max_connections_per_ip: 2 }')
+		$(nroute slow 8089 "[ \"$BACKEND_IP:8001\", \"[$BACKEND6]:8001\" ]" 'security: { new_connections_per_ip: 2/m }')
 		$(nroute off 8087 "\"$BACKEND_IP:8001\"" 'enabled: false')
 	TEXT
 }
@@ -63,6 +65,23 @@ turned_away to=$PROXY_IP:8082 || fail "a reload elsewhere forgets nobody: $SHOT"
 stop_peer held
 assert_eq "held to the end" "$(jq -c '[.held, .lost]' <<<"$RESULT")" "[3,0]"
 wait_until 5000 served to=$PROXY_IP:8082 send=x fin=1 || fail "no room after the end: $SHOT"
+
+say "so many of each client, and so fast"
+client_bg mine hold to=$PROXY_IP:8088 src=10.91.0.2 n=2 ping=1 timeout=60
+wait_for has_output mine
+wait_records each 2
+turned_away to=$PROXY_IP:8088 src=10.91.0.2 || fail "the third of one client: $SHOT"
+client_bg theirs hold to=$PROXY_IP:8088 src=10.91.0.3 n=2 ping=1 timeout=60
+wait_for has_output theirs
+turned_away to=$PROXY_IP:8088 src=10.91.0.3 || fail "the third of another: $SHOT"
+stop_peer mine
+stop_peer theirs
+wait_until 5000 served to=$PROXY_IP:8088 src=10.91.0.2 send=x fin=1 || fail "no room after the end: $SHOT"
+for to in "$PROXY_IP:8089 10.91.0.2" "$PROXY_IP:8089 10.91.0.3" "[$PROXY6]:8089 [fd91::2]"; do
+	served to="${to% *}" src="${to#* }" || fail "the first, $to: $SHOT"
+	served to="${to% *}" src="${to#* }" || fail "the second, $to: $SHOT"
+	turned_away to="${to% *}" src="${to#* }" || fail "the third, $to: $SHOT"
+done
 
 say "a list that comes by reload: new flows meet it, old ones do not"
 client_bg old trickle to=$PROXY_IP:8083 c=2 ms=20 timeout=60

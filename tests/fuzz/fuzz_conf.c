@@ -179,7 +179,6 @@ static void check_nat(const struct sl_conf *conf, const struct sl_conf_route *r)
 {
 	require(!r->n_domains && !r->path && !r->has_clients && !r->n_alpn && !r->tls_versions);
 	require(r->send_proxy.version == SL_PH_SEND_NONE);
-	require(!r->max_connections_per_ip && !r->new_per_ip_per_minute);
 	require(!r->access.allow.n_globs && !r->access.deny.n_globs);
 	for (size_t i = 0; i < r->n_targets; i++)
 		require(!r->targets[i].host);

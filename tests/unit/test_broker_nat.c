@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -570,6 +571,7 @@ static void their_text_is_bounded(void **state)
 
 int main(void)
 {
+	struct rlimit files;
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(flows_come_to_workers, set_up),
 		cmocka_unit_test_setup(the_newest_is_told_of_all, set_up),
@@ -581,5 +583,10 @@ int main(void)
 		cmocka_unit_test(their_text_is_bounded),
 	};
 
+	/* more connections than the usual 1024 */
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
 	return cmocka_run_group_tests_name("broker_nat", tests, NULL, NULL);
 }

@@ -35,7 +35,7 @@ static void what_nat_can_do_is_accepted(void **state)
 		     "      balance: maglev, health: { every: 1s, tls: false } }"),
 		L(P, T) "    security: { allow: [10.0.0.0/8, 10.1.0.0-10.1.0.9, \"10.*\"],\n"
 			"      deny: \"2001:db8::/32\", max_connections: 5, "
-			"max_connections_per_ip: 0 }\n"
+			"max_connections_per_ip: 5,\n      new_connections_per_ip: 50/s }\n"
 			"    timeouts: { drain: 1s }\n    tls: passthrough\n",
 		/* neighbours */
 		L(P, T) "  - { name: b, match: { ports: 81 }, forward: h:1 }\n",
@@ -101,15 +101,6 @@ static const struct row forbidden[] = {
 	{ L(P, "{ targets: 10.0.0.5:80, health: { path: /x, tls: true } }"),
 	  { "6:48: error: routes[0]: 'forward.health.path'" WITH(": its targets are checked"),
 	    "6:58: error: routes[0]: 'forward.health.tls'" WITH("") } },
-	{ L(P, T) "    security: { max_connections_per_ip: 5, new_connections_per_ip: 50/s }\n",
-	  { "7:17: error: routes[0]: 'security.max_connections_per_ip'" WITH(": the kernel counts"),
-	    "7:44: error: routes[0]: 'security.new_connections_per_ip'" WITH("") } },
-	{ L(P, T) "defaults: { security: { max_connections_per_ip: 5 } }\n",
-	  { "4:13: error: routes[0]: 'engine: nftables' cannot be had with "
-	    "'security.max_connections_per_ip' (at a.yaml:7:25)" } },
-	{ L(P, T) "    security: { max_connections_per_ip: 0 }\n"
-		  "defaults: { security: { max_connections_per_ip: 5 } }\n",
-	  { NULL } },
 	{ L(P, T) "    security: { allow: [10.0.0.0/8, \"10.?.?.1\"], deny: \"10.*.1.*\" }\n",
 	  { "7:37: error: routes[0]: '10.?.?.1'" WITH(": it is not a range of addresses"),
 	    "7:56: error: routes[0]: '10.*.1.*'" WITH("") } },

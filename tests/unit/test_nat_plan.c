@@ -13,7 +13,7 @@
 
 #define SAMPLE                                                                                     \
 	"version: 1\nglobal:\n  nft_table: mine\n  nftables: { keep_on_exit: true, mark_base: "    \
-	"77 }\n"                                                                                   \
+	"77, flow_offload: [eth0, wan] }\n"                                                        \
 	"defaults: { engine: nftables, security: { deny: [10.8.0.0/16, \"2001:db8:8::/48\"] } }\n" \
 	"routes:\n"                                                                                \
 	"  - { name: a, match: { ports: [443, \"10.0.0.1:8000-8010\"] }, forward: { balance: "     \
@@ -21,8 +21,9 @@
 	"}, \"[2001:db8::1]:3\"] } }\n"                                                            \
 	"  - { name: b, match: { ports: 90-99, protocol: udp }, forward: { targets: 192.0.2.3, "   \
 	"port: preserve, preserve_source: true }, security: { allow: 192.0.2.0/24, deny: [], "     \
-	"max_connections: 5 } }\n"                                                                 \
-	"  - { name: c, match: { ports: 100 }, forward: \"192.0.2.3:9\" }\n"                       \
+	"max_connections: 5, max_connections_per_ip: 2, new_connections_per_ip: 30/s } }\n"        \
+	"  - { name: c, match: { ports: 100 }, forward: \"192.0.2.3:9\", security: { "             \
+	"new_connections_per_ip: 60/m } }\n"                                                       \
 	"  - { name: off, match: { ports: 101 }, forward: \"192.0.2.3:9\", enabled: false }\n"     \
 	"  - { name: other, match: { ports: 102 }, forward: \"h:9\", engine: relay }\n"
 
@@ -108,6 +109,9 @@ static void test_round_trip(void **state)
 	assert_true(p->keep_on_exit);
 	assert_int_equal(p->n_routes, 3);
 	assert_int_equal(p->n_targets, 5);
+	assert_int_equal(p->n_devices, 2);
+	assert_string_equal(p->devices[0], "eth0");
+	assert_string_equal(p->devices[1], "wan");
 	test_first_route(p);
 	r = &p->routes[1];
 	assert_string_equal(r->name, "b");
@@ -117,6 +121,12 @@ static void test_round_trip(void **state)
 	assert_has(r->allow, "192.0.2.7", true);
 	assert_has(r->allow, "192.0.3.7", false);
 	assert_int_equal(r->max_connections, 5);
+	assert_int_equal(r->max_per_client, 2);
+	assert_int_equal(r->per_client.rate, 30);
+	assert_int_equal(r->per_client.seconds, 1);
+	assert_int_equal(p->routes[0].max_per_client + p->routes[0].per_client.rate, 0);
+	assert_int_equal(p->routes[2].per_client.rate, 60);
+	assert_int_equal(p->routes[2].per_client.seconds, 60);
 	assert_int_equal(r->listeners[0].from, 90);
 	assert_int_equal(r->listeners[0].to, 99);
 	assert_addr(&r->targets[0].addr, "192.0.2.3:0");
@@ -160,21 +170,30 @@ static void test_patterns_are_refused(void **state)
 
 static void test_nothing_in_it(void **state)
 {
-	_cleanup_(built_done) struct built b = build_text(SAMPLE);
 	struct sl_nat_plan *p = plan_of("version: 1\n", NULL);
-	int fd = -1;
 
 	(void)state;
 	assert_int_equal(p->n_routes + p->n_targets, 0);
 	assert_string_equal(p->table, "sluice");
 	assert_false(p->keep_on_exit);
+	assert_false(p->is_draining);
 	sl_nat_plan_free(p);
+}
 
-	assert_int_equal(sl_nat_plan_pack_nothing(b.conf, &fd), 0);
+static void test_draining(void **state)
+{
+	_cleanup_(built_done) struct built b = build_text(SAMPLE);
+	_cleanup_(sl_str_done) struct sl_str why = { 0 };
+	struct sl_nat_plan *p = NULL;
+	int fd = -1;
+
+	(void)state;
+	assert_int_equal(sl_nat_plan_pack_drain(b.conf, NULL, &fd, &why), 0);
 	assert_int_equal(sl_nat_plan_unpack(fd, &p), 0);
-	assert_int_equal(p->n_routes, 0);
+	assert_true(p->is_draining);
 	assert_string_equal(p->table, "mine");
-	assert_true(p->keep_on_exit);
+	assert_int_equal(p->n_routes, 3);
+	test_first_route(p);
 	sl_nat_plan_free(p);
 	assert_int_equal(close(fd), 0);
 }
@@ -344,6 +363,7 @@ int main(void)
 		cmocka_unit_test(test_denied_addresses_are_in_it),
 		cmocka_unit_test(test_patterns_are_refused),
 		cmocka_unit_test(test_nothing_in_it),
+		cmocka_unit_test(test_draining),
 		cmocka_unit_test(test_has_routes),
 		cmocka_unit_test(test_long_names),
 		cmocka_unit_test(test_sizes),

@@ -184,6 +184,8 @@ static void every_kind(struct test_routes *t)
 	test_target(r, "fd00::7", 82, 1);
 	r->max_connections = 3;
 	r->connections = (struct sl_nft_rate){ 100, 1, 50 };
+	r->max_per_client = 2;
+	r->per_client = (struct sl_nft_rate){ 30, 60, 30 };
 	r->packets = (struct sl_nft_rate){ 60000, 60, 50 };
 	r->refusal = SL_NFT_REFUSE_ICMP;
 	r->allow = &list;
@@ -488,7 +490,7 @@ static void what_others_do_is_noticed_and_repaired(void **state)
 		{ "nft add rule inet sluice routed ip saddr '{ 1.2.3.4, 1.2.3.5 }' drop", 1, 0, 1 },
 		{ "nft add chain inet sluice theirs", 1, 0, 1 },
 		{ "nft add set inet sluice theirs '{ type mark; }'", 1, 0, 1 },
-		{ "nft flush chain inet sluice policy_5", 1, 6, 0 },
+		{ "nft flush chain inet sluice policy_5", 1, 10, 0 },
 	};
 	struct sl_nft_table *t;
 	struct test_routes routes;

@@ -22,12 +22,14 @@ struct packed {
 	uint64_t magic;
 	uint32_t mark_base;
 	uint32_t keep_on_exit;
+	uint32_t is_draining;
 	uint32_t n_routes;
 	uint32_t n_listeners;
 	uint32_t n_targets;
 	uint32_t n_sets;
 	uint32_t n4; /* ranges of all sets */
 	uint32_t n6;
+	uint32_t n_devices;
 	char table[SL_NAT_TABLE];
 };
 
@@ -41,7 +43,9 @@ struct packed_route {
 	uint32_t allow; /* index of the set plus 1; 0: none */
 	uint32_t deny;
 	uint32_t max_connections;
+	uint32_t max_per_client;
 	struct sl_nft_rate connections;
+	struct sl_nft_rate per_client;
 	struct sl_nft_rate packets;
 	uint32_t refusal;
 };
@@ -74,6 +78,7 @@ struct arrays {
 	struct packed_set *sets;
 	struct sl_ip4_range *v4;
 	struct sl_ip6_range *v6;
+	char (*devices)[SL_NFT_DEVICE];
 };
 
 /* sl_nat_plan.memory */
@@ -90,7 +95,8 @@ static uint64_t size_of(const struct packed *h)
 	       h->n_targets * (uint64_t)sizeof(struct packed_target) +
 	       h->n_sets * (uint64_t)sizeof(struct packed_set) +
 	       h->n4 * (uint64_t)sizeof(struct sl_ip4_range) +
-	       h->n6 * (uint64_t)sizeof(struct sl_ip6_range);
+	       h->n6 * (uint64_t)sizeof(struct sl_ip6_range) +
+	       h->n_devices * (uint64_t)SL_NFT_DEVICE;
 }
 
 static struct arrays find_arrays(const struct packed *h, char *bytes)
@@ -103,6 +109,7 @@ static struct arrays find_arrays(const struct packed *h, char *bytes)
 	a.sets = (void *)(a.targets + h->n_targets);
 	a.v4 = (void *)(a.sets + h->n_sets);
 	a.v6 = (void *)(a.v4 + h->n4);
+	a.devices = (void *)(a.v6 + h->n6);
 	return a;
 }
 
@@ -127,6 +134,7 @@ void sl_nat_plan_free(struct sl_nat_plan *p)
 /* ---- packing ---- */
 
 struct packer {
+	const struct sl_conf_nftables *conf;
 	const struct sl_nft_routes *routes;
 	const struct sl_ip_set **sets; /* each once, however many routes share it */
 	struct packed head;
@@ -205,7 +213,9 @@ static int put_route(struct packer *p, const struct sl_nft_route *r, struct pack
 		.allow = index_of(p, r->allow),
 		.deny = index_of(p, r->deny),
 		.max_connections = r->max_connections,
+		.max_per_client = r->max_per_client,
 		.connections = r->connections,
+		.per_client = r->per_client,
 		.packets = r->packets,
 		.refusal = r->refusal,
 	};
@@ -270,24 +280,33 @@ static int pack(struct packer *p, int *ret_fd)
 	if (r < 0)
 		return r;
 	put_sets(p, &a);
+	for (size_t i = 0; r == 0 && i < p->head.n_devices; i++)
+		r = copy_text(p->conf->flow_offload[i], a.devices[i], SL_NFT_DEVICE);
+	if (r < 0)
+		return r;
 	return sl_memfd_new("sluice-nat", bytes, size_of(&p->head), ret_fd);
 }
 
-static int pack_routes(const struct sl_conf *conf, const struct sl_nft_routes *routes, int *ret_fd)
+static int pack_routes(const struct sl_conf *conf, const struct sl_ip_set *deny_file,
+		       bool is_draining, int *ret_fd, struct sl_str *why)
 {
-	struct packer p = {
-		.routes = routes,
-		.head = {
-			.magic = MAGIC,
-			.mark_base = conf->global.nftables.mark_base,
-			.keep_on_exit = conf->global.nftables.keep_on_exit,
-			.n_routes = (uint32_t)routes->n,
-			.n_listeners = (uint32_t)routes->n_listeners,
-			.n_targets = (uint32_t)routes->n_targets,
-		},
-	};
-	int r = copy_text(conf->global.nft_table, p.head.table, sizeof(p.head.table));
+	_cleanup_(sl_nft_routes_done) struct sl_nft_routes routes = { 0 };
+	struct packer p = { .conf = &conf->global.nftables, .routes = &routes };
+	int r = sl_nft_routes_make(conf, deny_file, &routes, why);
 
+	if (r < 0)
+		return r;
+	p.head = (struct packed){
+		.magic = MAGIC,
+		.mark_base = conf->global.nftables.mark_base,
+		.keep_on_exit = conf->global.nftables.keep_on_exit,
+		.is_draining = is_draining,
+		.n_routes = (uint32_t)routes.n,
+		.n_listeners = (uint32_t)routes.n_listeners,
+		.n_targets = (uint32_t)routes.n_targets,
+		.n_devices = (uint32_t)conf->global.nftables.n_flow_offload,
+	};
+	r = copy_text(conf->global.nft_table, p.head.table, sizeof(p.head.table));
 	if (r == 0)
 		r = pack(&p, ret_fd);
 	free(p.sets);
@@ -297,17 +316,13 @@ static int pack_routes(const struct sl_conf *conf, const struct sl_nft_routes *r
 int sl_nat_plan_pack(const struct sl_conf *conf, const struct sl_ip_set *deny_file, int *ret_fd,
 		     struct sl_str *why)
 {
-	_cleanup_(sl_nft_routes_done) struct sl_nft_routes routes = { 0 };
-	int r = sl_nft_routes_make(conf, deny_file, &routes, why);
-
-	return r < 0 ? r : pack_routes(conf, &routes, ret_fd);
+	return pack_routes(conf, deny_file, false, ret_fd, why);
 }
 
-int sl_nat_plan_pack_nothing(const struct sl_conf *conf, int *ret_fd)
+int sl_nat_plan_pack_drain(const struct sl_conf *conf, const struct sl_ip_set *deny_file,
+			   int *ret_fd, struct sl_str *why)
 {
-	static const struct sl_nft_routes none;
-
-	return pack_routes(conf, &none, ret_fd);
+	return pack_routes(conf, deny_file, true, ret_fd, why);
 }
 
 bool sl_nat_plan_has_routes(const struct sl_conf *conf)
@@ -327,8 +342,9 @@ static bool is_text(const char *text, size_t size)
 
 static bool is_head(const struct packed *h)
 {
-	return h->magic == MAGIC && h->keep_on_exit <= 1 && h->mark_base <= SL_MARK_BASE_MAX &&
-	       is_text(h->table, sizeof(h->table)) && !strchr(h->table, '/');
+	return h->magic == MAGIC && h->keep_on_exit <= 1 && h->is_draining <= 1 &&
+	       h->mark_base <= SL_MARK_BASE_MAX && is_text(h->table, sizeof(h->table)) &&
+	       !strchr(h->table, '/');
 }
 
 static bool is_rate(const struct sl_nft_rate *r)
@@ -341,8 +357,9 @@ static bool is_route(const struct packed_route *r, uint32_t n_sets)
 	return is_text(r->name, sizeof(r->name)) && strlen(r->name) <= NAME_MAX_BYTES &&
 	       r->protocols >= 1 && r->protocols <= (SL_NFT_TCP | SL_NFT_UDP) &&
 	       r->balance <= SL_BALANCE_MAGLEV && r->masquerade <= 1 && r->allow <= n_sets &&
-	       r->deny <= n_sets && is_rate(&r->connections) && is_rate(&r->packets) &&
-	       r->refusal <= SL_NFT_REFUSE_DROP && r->n_targets <= SL_TARGETS_MAX;
+	       r->deny <= n_sets && is_rate(&r->connections) && is_rate(&r->per_client) &&
+	       is_rate(&r->packets) && r->refusal <= SL_NFT_REFUSE_DROP &&
+	       r->n_targets <= SL_TARGETS_MAX;
 }
 
 static bool is_listener(const struct sl_nft_listener *l)
@@ -425,7 +442,9 @@ static void take_route(const struct packed_route *r, const struct store *store,
 		.allow = r->allow ? &store->sets[r->allow - 1] : NULL,
 		.deny = r->deny ? &store->sets[r->deny - 1] : NULL,
 		.max_connections = r->max_connections,
+		.max_per_client = r->max_per_client,
 		.connections = r->connections,
+		.per_client = r->per_client,
 		.packets = r->packets,
 		.refusal = (enum sl_nft_refusal)r->refusal,
 	};
@@ -492,6 +511,14 @@ static int allocate(const struct packed *h, struct sl_nat_plan *p)
 	return store->targets && store->sets ? 0 : -ENOMEM;
 }
 
+static bool take_devices(const struct packed *h, const struct arrays *a)
+{
+	for (uint32_t i = 0; i < h->n_devices; i++)
+		if (!is_text(a->devices[i], SL_NFT_DEVICE))
+			return false;
+	return h->n_devices <= SL_NFT_DEVICES;
+}
+
 /* `store->bytes` are as long as the head says. */
 static int unpack(const struct packed *h, struct sl_nat_plan *p)
 {
@@ -501,9 +528,14 @@ static int unpack(const struct packed *h, struct sl_nat_plan *p)
 	memcpy(p->table, h->table, sizeof(p->table));
 	p->mark_base = h->mark_base;
 	p->keep_on_exit = h->keep_on_exit;
+	p->is_draining = h->is_draining;
 	if (!take_sets(h, &a, store->sets) || !take_targets(h, &a, p, store->targets) ||
 	    !take_routes(h, &a, p))
 		return -EBADMSG;
+	if (!take_devices(h, &a))
+		return -EBADMSG;
+	p->devices = a.devices;
+	p->n_devices = h->n_devices;
 	return check_names(p);
 }
 

@@ -20,12 +20,15 @@ struct sl_nat_plan {
 	char table[SL_NAT_TABLE];
 	uint32_t mark_base;
 	bool keep_on_exit;
+	bool is_draining;            /* the end of the daemon: none of the routes takes new flows */
 	struct sl_nft_route *routes; /* marks are 0; all they point to is the plan's */
 	size_t n_routes;
 	/* by target, in the order of the routes: asked only when, in its family, no other is left
 	 */
 	bool *is_backup;
 	size_t n_targets;
+	char (*devices)[SL_NFT_DEVICE]; /* between which flows may take the short way */
+	size_t n_devices;
 	void *memory; /* of everything above */
 };
 
@@ -36,8 +39,10 @@ struct sl_nat_plan {
  */
 SL_MUST_CHECK int sl_nat_plan_pack(const struct sl_conf *conf, const struct sl_ip_set *deny_file,
 				   int *ret_fd, struct sl_str *why);
-/* The plan that nothing is asked for by: no new flows, those there are go on. */
-SL_MUST_CHECK int sl_nat_plan_pack_nothing(const struct sl_conf *conf, int *ret_fd);
+/* The same routes, draining: no new flows, those there are go on. */
+SL_MUST_CHECK int sl_nat_plan_pack_drain(const struct sl_conf *conf,
+					 const struct sl_ip_set *deny_file, int *ret_fd,
+					 struct sl_str *why);
 /* Whether it would have any routes. */
 bool sl_nat_plan_has_routes(const struct sl_conf *conf);
 /* Checks every number, name and address in it before it is used: -EBADMSG. */

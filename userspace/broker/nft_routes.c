@@ -290,6 +290,20 @@ static int make_deny(struct maker *m, const struct sl_ip_set *own, const struct 
 
 /* ---- all of them ---- */
 
+static uint32_t clamp(uint64_t n)
+{
+	return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+}
+
+/* 50/s has a burst of 50 and so many times 60 a minute, 50/m has 50 of both. */
+static struct sl_nft_rate rate_of(const struct sl_conf_route *r)
+{
+	uint32_t n = clamp(r->new_per_ip_burst);
+
+	return (struct sl_nft_rate){ n, r->new_per_ip_burst == r->new_per_ip_per_minute ? 60 : 1,
+				     n };
+}
+
 static int put_route(struct maker *m, const struct sl_conf_route *r)
 {
 	struct sl_nft_route *to = &m->out->item[m->out->n];
@@ -300,8 +314,9 @@ static int put_route(struct maker *m, const struct sl_conf_route *r)
 		.protocols = r->is_udp ? SL_NFT_UDP : SL_NFT_TCP,
 		.balance = r->balance,
 		.masquerade = !r->preserve_source,
-		.max_connections =
-			r->max_connections < UINT32_MAX ? (uint32_t)r->max_connections : UINT32_MAX,
+		.max_connections = clamp(r->max_connections),
+		.max_per_client = clamp(r->max_connections_per_ip),
+		.per_client = rate_of(r),
 	};
 	res = make_allow(m, &r->access.allow, &to->allow);
 	if (res == 0)

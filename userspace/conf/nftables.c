@@ -33,6 +33,19 @@ static bool has_interface(const struct sl_conf_nftables *n, const char *name)
 	return false;
 }
 
+/* As many as the kernel has been asked for at once; hosts have some. */
+#define OFFLOAD_MAX 64
+
+static int refuse_interface(struct sl_build *b, const struct sl_node *node)
+{
+	struct sl_path global = { .up = &root_path, .name = "global" };
+	struct sl_path nftables = { .up = &global, .name = "nftables" };
+	struct sl_path path = { .up = &nftables, .name = "flow_offload" };
+
+	sl_report_error(&b->report, node->at, &path, "more than %d interfaces", OFFLOAD_MAX);
+	return 0;
+}
+
 int sl_build_nftables(struct sl_build *b, const struct sl_node *node)
 {
 	struct sl_conf_nftables *n = &b->conf->global.nftables;
@@ -46,6 +59,8 @@ int sl_build_nftables(struct sl_build *b, const struct sl_node *node)
 		for (const struct sl_node *i = sl_node_items(list); i; i = sl_node_next(list, i)) {
 			if (!is_usable(i) || has_interface(n, i->text))
 				continue;
+			if (n->n_flow_offload == OFFLOAD_MAX)
+				return refuse_interface(b, i);
 			n->flow_offload[n->n_flow_offload] = strdup(i->text);
 			if (!n->flow_offload[n->n_flow_offload])
 				return -ENOMEM;
@@ -85,12 +100,6 @@ static const struct unfit forbidden[] = {
 	{ { "forward", "tls" }, NULL, "the kernel's NAT changes nothing of what clients send" },
 	{ { "forward", "health", "path" }, NULL, "its targets are checked by connecting only" },
 	{ { "forward", "health", "tls" }, "false", "its targets are checked by connecting only" },
-	{ { "security", "max_connections_per_ip" },
-	  "0",
-	  "the kernel counts the connections of a route, not of each client" },
-	{ { "security", "new_connections_per_ip" },
-	  "0",
-	  "the kernel counts the connections of a route, not of each client" },
 	{ { "security", "basic_auth" }, NULL, UNREAD },
 };
 

@@ -105,15 +105,18 @@ static void kill_broker(struct sl_brokering *b, int err, const char *what)
 	sl_child_kill(b->child);
 }
 
-static int pack_nat(const struct sl_conf *conf, const struct sl_deny_list *deny, int *ret_fd,
-		    struct sl_str *why)
+static int pack_nat(const struct sl_conf *conf, const struct sl_deny_list *deny, bool is_draining,
+		    int *ret_fd, struct sl_str *why)
 {
 	_cleanup_(sl_ip_list_done) struct sl_ip_set denied = { 0 };
 	int r = 0;
 
 	if (deny && sl_nat_plan_has_routes(conf))
 		r = sl_deny_set_unpack(deny->fd, &denied);
-	return r < 0 ? r : sl_nat_plan_pack(conf, &denied, ret_fd, why);
+	if (r < 0)
+		return r;
+	return is_draining ? sl_nat_plan_pack_drain(conf, &denied, ret_fd, why)
+			   : sl_nat_plan_pack(conf, &denied, ret_fd, why);
 }
 
 int sl_brokering_check(const struct sl_supervisor *s, const struct sl_conf *conf,
@@ -125,21 +128,21 @@ int sl_brokering_check(const struct sl_supervisor *s, const struct sl_conf *conf
 
 	if (!sl_nat_plan_has_routes(conf))
 		return 0;
-	r = pack_nat(conf, s->next_deny ? s->next_deny : s->deny, &fd, &why);
+	r = pack_nat(conf, s->next_deny ? s->next_deny : s->deny, false, &fd, &why);
 	if (r < 0)
 		sl_str_addf(report, "error: %s\n", why.len ? sl_str_text(&why) : strerror(-r));
 	return r;
 }
 
-/* At the end of the daemon no new flows, unless the kernel is to go on without it. */
+/* At the end of the daemon no new flows, unless the kernel is to go on without it; those there are
+ * go on until the proxy, which has their deadlines, ends them. */
 static void send_nat(struct sl_supervisor *s)
 {
 	bool is_end = s->stopping && !s->now.conf->global.nftables.keep_on_exit;
 	const struct sl_msg msg = { .type = SL_MSG_NAT };
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
 	int fd = -1;
-	int r = is_end ? sl_nat_plan_pack_nothing(s->now.conf, &fd)
-		       : pack_nat(s->now.conf, s->deny, &fd, &why);
+	int r = pack_nat(s->now.conf, s->deny, is_end, &fd, &why);
 
 	if (r < 0)
 		(void)sl_err(r, "cannot pack what the kernel's NAT is to do, it stays as it is");
