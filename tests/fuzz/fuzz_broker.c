@@ -9,6 +9,7 @@
 
 #include "../../userspace/broker/wire.c"
 #define is_ip_or_none policy_is_ip_or_none
+#define is_text policy_is_text
 #include "../../userspace/broker/policy.c"
 
 static void check_handover(const struct sl_broker_handover *h)
