@@ -69,6 +69,7 @@ struct sl_ct_stream {
 	bool must_resync; /* events were lost since the last dump began */
 	struct event_buf in;
 	_Alignas(4) uint8_t answer[ANSWER_BYTES];
+	size_t answer_n; /* received, to be noted after the events; 0: none */
 
 	/* written by the thread, read by all (base/count.h) */
 	uint64_t n_events;
@@ -227,6 +228,7 @@ static void end_dump(struct sl_ct_stream *s, int error)
 	sl_ct_table_dump_end(&s->table, error == 0);
 	(void)pthread_mutex_unlock(&s->lock);
 	s->phase = DRAINING;
+	s->answer_n = 0;
 	s->next_dump_us = s->dump_start_us + apart_us;
 	sl_count_add(error < 0 ? &s->n_dumps_failed : &s->n_dumps, 1);
 	sl_count_set(&s->last_error, (uint64_t)-error);
@@ -252,13 +254,16 @@ static void begin_dump(struct sl_ct_stream *s)
 	s->dump_start_cpu_us = cpu_us();
 	s->next_dump_us = UINT64_MAX;
 	s->must_resync = false;
+	s->answer_n = 0;
 	if (mnl_socket_sendto(s->dumps, q.bytes, q.n) < 0)
 		end_dump(s, -errno);
 }
 
 /* 1: go on; 0: that was all; or -errno. Under the lock. */
-static int note_answer(struct sl_ct_stream *s, size_t n, uint64_t now_ns)
+static int note_answer(struct sl_ct_stream *s, uint64_t now_ns)
 {
+	const size_t n = s->answer_n;
+
 	for (size_t at = 0; at < n;) {
 		size_t len = sl_ct_msg_len(s->answer + at, n - at);
 		struct sl_ct_reply reply;
@@ -298,23 +303,38 @@ static ssize_t receive_answer(struct sl_ct_stream *s)
 	return from.nl_pid == 0 ? n : 0;
 }
 
+/* False: nothing came, or the dump is over. */
+static bool fetch_answer(struct sl_ct_stream *s)
+{
+	ssize_t n = receive_answer(s);
+
+	if (n == -EAGAIN || n == -EINTR)
+		return false;
+	if (n < 0)
+		end_dump(s, (int)n);
+	else
+		s->answer_n = (size_t)n;
+	return n >= 0;
+}
+
+/*
+ * What an answer shows of the next entry of a key is noted when all is said of the one before: its
+ * DESTROY was queued before the kernel wrote the answer.
+ */
 static void read_answers(struct sl_ct_stream *s)
 {
 	for (int i = 0; i < ANSWER_DATAGRAMS && s->phase == READING; i++) {
-		ssize_t n = receive_answer(s);
-		uint64_t now_ns = real_ns();
+		uint64_t now_ns;
 		int r;
 
-		if (n == -EAGAIN || n == -EINTR)
+		if ((s->answer_n == 0 && !fetch_answer(s)) || !read_events(s))
 			return;
-		if (n >= 0) {
-			(void)pthread_mutex_lock(&s->lock);
-			r = note_answer(s, (size_t)n, now_ns);
-			signal_owner(s);
-			(void)pthread_mutex_unlock(&s->lock);
-		} else {
-			r = (int)n;
-		}
+		now_ns = real_ns();
+		(void)pthread_mutex_lock(&s->lock);
+		r = note_answer(s, now_ns);
+		signal_owner(s);
+		(void)pthread_mutex_unlock(&s->lock);
+		s->answer_n = 0;
 		if (r <= 0)
 			end_dump(s, r);
 	}
@@ -365,7 +385,7 @@ static int timeout_ms(const struct sl_ct_stream *s)
 {
 	uint64_t now_us = sl_clock_us();
 
-	if (s->phase == DRAINING || s->phase == SWEEPING)
+	if (s->phase == DRAINING || s->phase == SWEEPING || s->answer_n > 0)
 		return 0;
 	if (s->phase == READING)
 		return 1000;

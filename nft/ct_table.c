@@ -24,6 +24,7 @@ struct sl_ct_record {
 	uint64_t start_ns;
 	uint64_t end_ns;
 	uint64_t active_ns; /* it certainly had packets until then */
+	uint64_t before_ns; /* the one before of its key began then; 0: none, or unknown */
 	enum stage stage;
 	enum sl_reason reason;
 	uint32_t round; /* the last dump that it was in, or was made during */
@@ -207,10 +208,10 @@ static struct sl_ct_record *add(struct sl_ct_table *t, const struct sl_ct_flow *
 	if (f->tcp == SL_CT_TCP_NONE)
 		r->flow.tcp = untold_state(f, SL_CT_TCP_NONE);
 	r->serial = ++t->last_serial;
-	r->start_ns = f->start_ns ? f->start_ns : now_ns;
-	r->active_ns = r->start_ns;
-	r->round = t->round;
 	r->had_new = f->kind == SL_CT_NEW;
+	r->start_ns = f->start_ns ? f->start_ns : now_ns;
+	r->active_ns = f->start_ns || r->had_new ? r->start_ns : 0;
+	r->round = t->round;
 	r->is_adopted = !r->had_new;
 	r->is_filed = true;
 	r->next = *at;
@@ -274,6 +275,8 @@ static void end(struct sl_ct_table *t, struct sl_ct_record *r, enum sl_reason re
 	r->stage = OVER;
 	r->reason = reason;
 	r->end_ns = end_of(t, r, now_ns);
+	if (r->start_ns > r->end_ns)
+		r->start_ns = r->end_ns; /* when it was first seen, long after that */
 	tell(t, r, SL_CT_TELL_ENDED);
 	remove_live(t, r);
 	t->counts.ended++;
@@ -307,10 +310,11 @@ static bool is_successor(const struct sl_ct_record *r, const struct sl_ct_flow *
 	return f->start_ns > r->start_ns + CLOCK_SLACK_NS;
 }
 
-/* The other way round: the message is of an earlier entry of that key, which was ended unheard. */
+/* The other way round: the message is of an earlier entry of that key. */
 static bool is_outdated(const struct sl_ct_record *r, const struct sl_ct_flow *f)
 {
-	return f->start_ns && r->flow.start_ns && f->start_ns < r->flow.start_ns;
+	return f->start_ns && ((r->flow.start_ns && f->start_ns < r->flow.start_ns) ||
+			       f->start_ns <= r->before_ns);
 }
 
 static bool has_grown(const struct sl_ct_flow *a, const struct sl_ct_flow *b)
@@ -340,27 +344,39 @@ static void refresh(struct sl_ct_table *t, struct sl_ct_record *r, const struct 
 		tell(t, r, SL_CT_TELL_CHANGED);
 }
 
+static void note_another(struct sl_ct_table *t, const struct sl_ct_flow *f, uint64_t before_ns,
+			 uint64_t now_ns)
+{
+	struct sl_ct_record *r = f->status & IPS_DYING ? NULL : add(t, f, now_ns);
+
+	if (!r)
+		return;
+	r->before_ns = before_ns;
+	if (is_finished_entry(f))
+		end(t, r, sl_ct_reason(f, false), now_ns);
+}
+
 static void note_alive(struct sl_ct_table *t, const struct sl_ct_flow *f, uint64_t now_ns)
 {
 	struct sl_ct_record *r = find(t, f);
+	uint64_t before_ns = 0;
 
 	if (r && is_successor(r, f)) {
+		before_ns = r->flow.start_ns;
 		end_unheard(t, r, now_ns);
 		r = NULL;
 	}
-	/* an answer to a dump may be older than the DESTROY that was read before it */
-	if (f->status & IPS_DYING || (r && (r->stage == GONE || is_outdated(r, f))))
-		return;
 	if (!r) {
-		r = add(t, f, now_ns);
-		if (r && is_finished_entry(f))
-			end(t, r, sl_ct_reason(f, false), now_ns);
+		note_another(t, f, before_ns, now_ns);
 		return;
 	}
-	r->round = t->round;
+	/* an answer to a dump may be older than the DESTROY that was read before it */
+	if (r->stage == GONE || is_outdated(r, f))
+		return;
+	r->round = t->round; /* also of one that dies, whose DESTROY is about to be sent */
 	if (f->kind == SL_CT_NEW)
 		r->had_new = true; /* a dump was faster, and said more */
-	else if (r->stage == LIVE)
+	else if (r->stage == LIVE && !(f->status & IPS_DYING))
 		refresh(t, r, f, now_ns);
 }
 

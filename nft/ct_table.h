@@ -90,7 +90,9 @@ void sl_ct_table_done(struct sl_ct_table *t); /* a zeroed table is fine */
 void sl_ct_table_note(struct sl_ct_table *t, const struct sl_ct_flow *f, uint64_t now_ns);
 
 /*
- * Around the messages of one dump. Events go on being noted meanwhile, and after `end`, up to
+ * Around the messages of one dump. Before each of them what was queued of events when it was
+ * received must have been noted: it may show the next entry of a key, and only the DESTROY that is
+ * queued says how the one before ended. Events go on being noted meanwhile, and after `end`, up to
  * the last that was queued when the dump ended: the kernel sends an entry's DESTROY before it
  * takes it out of the table, so what neither the dump nor these events showed is gone. Then
  * sweep() until it returns false; begin() must wait for that. A dump that broke off

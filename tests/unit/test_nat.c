@@ -670,6 +670,27 @@ static void what_others_do_is_put_back(void **state)
 	finish(l);
 }
 
+/* What was in the way of a repair makes it late, and a repair all the same. */
+static void a_repair_that_has_to_wait(void **state)
+{
+	uint64_t since_ms;
+	struct lab *l;
+
+	(void)state;
+	NEEDS_ROOT();
+	is_old_kernel = true;
+	l = start(WEB);
+	assert_int_equal(run("nft 'delete table inet sluice; add table inet sluice'"), 0);
+	WAIT_FOR(l, !l->status.is_on);
+	assert_int_equal(l->status.repairs, 0);
+	assert_int_equal(run("nft delete table inet sluice"), 0);
+	since_ms = sl_clock_ms();
+	WAIT_FOR(l, l->status.repairs == 1);
+	assert_true(sl_clock_ms() - since_ms < 2000);
+	assert_on(l, 1);
+	finish(l);
+}
+
 static void a_table_of_others_is_left_alone(void **state)
 {
 	struct lab *l;
@@ -963,6 +984,7 @@ int main(void)
 		cmocka_unit_test_setup(no_room_loses_nothing, set_up),
 		cmocka_unit_test_setup(somebody_new_is_told_of_all, set_up),
 		cmocka_unit_test_setup(what_others_do_is_put_back, set_up),
+		cmocka_unit_test_setup(a_repair_that_has_to_wait, set_up),
 		cmocka_unit_test_setup(a_table_of_others_is_left_alone, set_up),
 		cmocka_unit_test_setup(the_owner_comes_first, set_up),
 		cmocka_unit_test_setup(nothing_to_do, set_up),

@@ -406,8 +406,10 @@ static void the_begin_is_told_better(void **state)
 	struct lab *lab = *state;
 	struct sl_broker_nat_flow f = flow_n();
 
+	f.is_rough = 1;
 	tell(lab, 7, &f);
 	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	f.is_rough = 0;
 	f.start_ns -= 2 * SECOND;
 	f.bytes[SL_CLIENT] = 1;
 	tell(lab, 7, &f);
@@ -421,16 +423,16 @@ static void the_begin_is_told_better(void **state)
 	UNTIL(lab, WAIT_MS, n_lines(lab, " duration=0.500s ") == 1);
 	assert_int_equal(n_active(lab), 0);
 
-	/* nor has it, when the broker dies */
+	/* nor has it, when the broker dies, which may have heard of it late */
 	f = flow_n();
 	f.is_rough = 1;
 	tell(lab, 8, &f);
 	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
 	kill_broker(lab);
 	start_broker(lab);
-	f.start_ns -= SECOND / 100;
-	f.is_adopted = 1;
+	f.start_ns -= 3 * SECOND;
 	f.is_rough = 0;
+	f.is_adopted = 1;
 	f.bytes[SL_CLIENT] = 2;
 	tell(lab, 1008, &f);
 	UNTIL(lab, WAIT_MS, bytes_up(lab) == 2);
@@ -440,6 +442,74 @@ static void the_begin_is_told_better(void **state)
 	f.start_ns += SECOND / 100;
 	f.bytes[SL_CLIENT] = 3;
 	tell(lab, 2008, &f);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 2);
+}
+
+/* This process heard of it from a broker that had not looked either, and which goes at once. */
+static void the_begin_is_told_better_by_another(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_broker_nat_flow f = flow_n();
+	struct sl_broker_nat_flow later = flow_n();
+
+	f.is_rough = later.is_rough = 1;
+	f.is_adopted = later.is_adopted = 1;
+	sl_addr_set_port(&later.client, 2);
+	tell(lab, 7, &f);
+	tell(lab, 8, &later);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 2);
+	kill_broker(lab);
+	start_broker(lab);
+	f.start_ns -= SECOND / 50;
+	f.is_rough = 0;
+	f.bytes[SL_CLIENT] = 4;
+	tell_end(lab, real_ns(), &f, SL_REASON_NORMAL);
+	UNTIL(lab, WAIT_MS, n_lines(lab, " up=4 ") == 1);
+	assert_int_equal(n_lines(lab, " client_reason=normal "), 1);
+
+	/* the names are in use again: that one began when the first was known already */
+	later.start_ns += SECOND;
+	later.is_rough = 0;
+	tell(lab, real_ns(), &later);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 2);
+	assert_int_equal(n_total(lab), 3);
+}
+
+/* Without nf_conntrack_timestamp each broker has another idea of when it began. */
+static void nobody_knows_the_begin(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_broker_nat_flow f = flow_n();
+	struct sl_broker_nat_flow over = flow_n();
+	uint64_t id;
+
+	f.is_rough = 1;
+	tell(lab, 7, &f);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	id = only_row(lab)->id;
+	kill_broker(lab);
+	start_broker(lab);
+	over.is_adopted = over.is_rough = 1;
+	sl_addr_set_port(&over.client, 2);
+	over.is_over = 1;
+	over.end_ns = over.start_ns - 5 * SECOND; /* its line has been written */
+	over.reason = SL_REASON_NORMAL;
+	over.start_ns = real_ns();
+	tell(lab, over.start_ns, &over);
+	f.is_adopted = 1;
+	f.start_ns += SECOND;
+	f.bytes[SL_CLIENT] = 9;
+	tell(lab, over.start_ns + 1, &f);
+	UNTIL(lab, WAIT_MS, bytes_up(lab) == 9);
+	assert_int_equal(lab->row.id, id);
+	assert_int_equal(n_total(lab), 1);
+
+	/* but a begin that a broker hears is that of another one */
+	kill_broker(lab);
+	start_broker(lab);
+	f.is_adopted = 0;
+	f.start_ns = real_ns();
+	tell(lab, f.start_ns, &f);
 	UNTIL(lab, WAIT_MS, n_active(lab) == 2);
 }
 
@@ -1035,6 +1105,8 @@ int main(void)
 		EACH(from_begin_to_end),
 		EACH(begin_and_end_at_once),
 		EACH(the_begin_is_told_better),
+		EACH(the_begin_is_told_better_by_another),
+		EACH(nobody_knows_the_begin),
 		EACH(the_begin_is_told_better_at_an_upgrade),
 		EACH(limits_count_and_do_not_refuse),
 		EACH(targets_are_recognized),

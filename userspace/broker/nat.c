@@ -126,6 +126,7 @@ void sl_nat_set_plan(struct sl_nat *n, struct sl_nat_plan *plan)
 	int r;
 
 	if (!n->table) {
+		n->is_missed = plan->n_routes > 0 && !plan->is_draining;
 		sl_nat_plan_free(plan);
 		sl_nat_refresh(n);
 		return;
@@ -145,8 +146,14 @@ void sl_nat_set_plan(struct sl_nat *n, struct sl_nat_plan *plan)
 bool sl_nat_can_take(const struct sl_nat *n, const struct sl_nat_plan *plan)
 {
 	if (!n->table)
-		return plan->n_routes == 0 || plan->is_draining; /* which needs nothing of it */
+		/* draining needs nothing of it */
+		return plan->n_routes == 0 || plan->is_draining || n->is_barred;
 	return strcmp(n->name, plan->table) == 0 && n->mark_base == plan->mark_base;
+}
+
+bool sl_nat_is_in_force(const struct sl_nat *n)
+{
+	return n->table ? n->is_applied : !n->is_missed;
 }
 
 void sl_nat_each_route(const struct sl_nat *n,

@@ -45,8 +45,12 @@ void sl_nat_free(struct sl_nat *n); /* leaves the kernel as it is */
  * table does, and the settings are as they were.
  */
 void sl_nat_set_plan(struct sl_nat *n, struct sl_nat_plan *plan);
-/* False: this one cannot serve that plan (another table, or it is closed): the next broker can. */
+/*
+ * False: this one cannot serve that plan (another table, or it is closed), but the next broker may.
+ */
 bool sl_nat_can_take(const struct sl_nat *n, const struct sl_nat_plan *plan);
+/* Whether the kernel holds what the last plan wants; the status says why not. */
+bool sl_nat_is_in_force(const struct sl_nat *n);
 
 /* What health checks found; unknown names are ignored. Kept over plans that have the target. */
 void sl_nat_set_target(struct sl_nat *n, const struct sl_broker_nat_target *target, bool is_down);

@@ -14,7 +14,7 @@
 #define TICK_MS 1000
 /* What others do to the table comes in many messages; and they may do it again and again. */
 #define REPAIR_MS 50
-#define REPAIR_AGAIN_MS 1000
+#define REPAIR_AGAIN_MS 500
 #define RETRY_MIN_MS 100
 #define RETRY_MAX_MS 5000
 
@@ -169,12 +169,14 @@ int sl_nat_attempt(struct sl_nat *n, struct sl_nft_report *report)
 		n->is_applied = false;
 		if (report->text[0])
 			sl_nat_say_off(n, report->text);
-		n->retry_ms = n->retry_ms ? n->retry_ms * 2 : RETRY_MIN_MS;
+		/* -EAGAIN: others change tables all the time, and must not hold up a repair */
+		n->retry_ms = n->retry_ms && r != -EAGAIN ? n->retry_ms * 2 : RETRY_MIN_MS;
 		if (n->retry_ms > RETRY_MAX_MS)
 			n->retry_ms = RETRY_MAX_MS;
 		sl_timer_start(n->loop, &n->retry, sl_loop_now_ms(n->loop) + n->retry_ms, on_retry);
 	} else {
 		n->is_applied = true;
+		n->is_repairing = false;
 		n->why_off[0] = '\0';
 		n->retry_ms = 0;
 		sl_timer_stop(&n->retry);
@@ -183,14 +185,6 @@ int sl_nat_attempt(struct sl_nat *n, struct sl_nft_report *report)
 	}
 	sl_nat_refresh(n);
 	return r;
-}
-
-static void on_retry(struct sl_timer *timer)
-{
-	struct sl_nat *n = SL_CONTAINER_OF(timer, struct sl_nat, retry);
-	struct sl_nft_report report;
-
-	(void)sl_nat_attempt(n, &report);
 }
 
 static void on_apply(struct sl_task *task)
@@ -208,14 +202,13 @@ void sl_nat_apply_soon(struct sl_nat *n)
 
 /* ---- what others do ---- */
 
-static void on_repair(struct sl_timer *timer)
+/* It is one as soon as it works. */
+static void try_repair(struct sl_nat *n)
 {
-	struct sl_nat *n = SL_CONTAINER_OF(timer, struct sl_nat, repair);
-	bool was_applied = n->is_applied && !n->apply_task.is_queued;
+	bool is_repair = n->is_repairing;
 	struct sl_nft_report report;
 
-	if (sl_nat_attempt(n, &report) < 0 || !was_applied ||
-	    report.n_added + report.n_removed == 0)
+	if (sl_nat_attempt(n, &report) < 0 || !is_repair || report.n_added + report.n_removed == 0)
 		return;
 	n->n_repairs++;
 	n->repaired_ms = sl_loop_now_ms(n->loop);
@@ -223,6 +216,19 @@ static void on_repair(struct sl_timer *timer)
 	       "nftables: somebody has changed table inet %s: %zu put back, %zu taken out", n->name,
 	       report.n_added, report.n_removed);
 	sl_nat_refresh(n);
+}
+
+static void on_retry(struct sl_timer *timer)
+{
+	try_repair(SL_CONTAINER_OF(timer, struct sl_nat, retry));
+}
+
+static void on_repair(struct sl_timer *timer)
+{
+	struct sl_nat *n = SL_CONTAINER_OF(timer, struct sl_nat, repair);
+
+	n->is_repairing |= n->is_applied && !n->apply_task.is_queued;
+	try_repair(n);
 }
 
 /* Which of them the kernel's table has still, only it knows. */

@@ -18,6 +18,7 @@ static void off_because(struct sl_nat *n, int err)
 {
 	char text[128];
 
+	n->is_barred = err == -EPERM;
 	if (err == -EPERM)
 		sl_nat_say_off(n, "no right to change the kernel's rules (CAP_NET_ADMIN)");
 	else if (err == -EOPNOTSUPP)

@@ -204,6 +204,7 @@ static int open_packet(struct sl_broker *b, struct sl_packet_found *found)
 	_cleanup_(sl_str_done) struct sl_str report = { 0 };
 	int r = sl_packet_open(&options, found, &report, &b->packet);
 
+	b->open_error = r;
 	if (r < 0)
 		say_why_off(b, reason_of(r), report.len ? sl_str_text(&report) : strerror(-r));
 	return r;
@@ -277,6 +278,13 @@ static int start_parts(struct sl_broker *b)
 	return r < 0 ? r
 		     : sl_io_start(b->loop, &b->events_io, sl_packet_events_fd(b->packet), SL_IO_IN,
 				   on_events);
+}
+
+bool sl_broker_is_off_for_now(const struct sl_broker *b)
+{
+	const int e = b->open_error;
+
+	return !b->packet && e < 0 && e != -EPERM && e != -EACCES && e != -ENOTSUP;
 }
 
 /* They came before there was something to say. */
@@ -423,6 +431,8 @@ static void on_nat_status(void *arg, const struct sl_broker_nat_status *status)
 	if (is_nearly_full(status) && !is_nearly_full(&b->nat_status))
 		sl_worries_look(b->worries);
 	b->nat_status = *status;
+	if (b->options.nat_changed)
+		b->options.nat_changed(b->options.arg);
 	sl_list_for_each (i, &b->peers) {
 		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
 
@@ -461,6 +471,12 @@ void sl_broker_set_nat_plan(struct sl_broker *b, struct sl_nat_plan *plan)
 	}
 	sl_nat_set_plan(b->nat, plan);
 	sl_worries_look(b->worries);
+}
+
+bool sl_broker_is_nat_in_force(const struct sl_broker *b, const char **ret_text)
+{
+	*ret_text = b->nat_status.text;
+	return b->nat && sl_nat_is_in_force(b->nat);
 }
 
 void sl_broker_stop_nat(struct sl_broker *b)

@@ -36,6 +36,8 @@ struct sl_broker_options {
 	/* The policy's max_flows is not what is loaded, and no flow is left: another process can
 	 * load it now. NULL: nobody does */
 	void (*outgrown)(void *arg);
+	/* That of the kernel's NAT, or whether its plan is in force, may have. NULL: nobody asks */
+	void (*nat_changed)(void *arg);
 	void *arg;
 };
 
@@ -53,12 +55,20 @@ void sl_broker_free(struct sl_broker *b);
 void sl_broker_set_policy(struct sl_broker *b, struct sl_policy *policy);
 
 /*
+ * It is off, but not for lack of rights or of something in the kernel: with `dir` on a bpf file
+ * system another process may well be on.
+ */
+bool sl_broker_is_off_for_now(const struct sl_broker *b);
+
+/*
  * The kernel's NAT (broker/nat.h). Opened once, before the sandbox and the first plan; then each
  * plan is taken over. A plan that this process cannot take is for the next one.
  */
 SL_MUST_CHECK int sl_broker_open_nat(struct sl_broker *b, const struct sl_nat_plan *plan);
 bool sl_broker_can_take_nat(const struct sl_broker *b, const struct sl_nat_plan *plan);
 void sl_broker_set_nat_plan(struct sl_broker *b, struct sl_nat_plan *plan);
+/* Whether the kernel holds what the last plan wants, and in words. */
+bool sl_broker_is_nat_in_force(const struct sl_broker *b, const char **ret_text);
 /* Its share of the end: unless it is to stay, flows, table and settings go. */
 void sl_broker_stop_nat(struct sl_broker *b);
 /* The same when the next one is to have `table`, and this one has another. */

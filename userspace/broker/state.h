@@ -47,6 +47,7 @@ struct sl_broker {
 	int flows_fd;
 	enum sl_engine_reason why_off; /* NONE: on */
 	char off_text[100];
+	int open_error; /* of the last try */
 
 	struct sl_validator validator;
 	struct sl_flow_table table;

@@ -118,14 +118,16 @@ struct sl_broker_nat_target {
 /*
  * All that is known of a flow of the kernel's NAT, each time. What a broker tells is told again,
  * as adopted, to a proxy that comes later; the same flow has the same addresses and start_ns then,
- * but after a restart of the broker another serial.
+ * but after a restart of the broker another serial. When a flow began the kernel says only in dumps
+ * and at the end, and only if nf_conntrack_timestamp was set then; before that it is rough, and
+ * each broker's own.
  */
 struct sl_broker_nat_flow {
 	char route[72];
 	struct sl_addr client;
 	struct sl_addr front;
 	struct sl_addr backend;
-	uint64_t start_ns; /* since 1970 */
+	uint64_t start_ns; /* since 1970; see is_rough */
 	uint64_t end_ns;   /* with is_over: its last packet, as far as that can be told */
 	uint64_t bytes[SL_SIDE_COUNT_]; /* by sending side, IP headers included, as conntrack counts
 					 */
@@ -134,7 +136,7 @@ struct sl_broker_nat_flow {
 	uint8_t is_adopted;     /* not seen from its begin */
 	uint8_t is_established; /* TCP: both have spoken; UDP: an answer was seen */
 	uint8_t reason;         /* with is_over: enum sl_reason */
-	uint8_t is_rough;       /* start_ns is when a broker heard of it, at most a second late */
+	uint8_t is_rough;       /* start_ns is when that broker first heard of it, no earlier */
 	uint8_t pad[2];
 };
 

@@ -19,6 +19,7 @@
 /* What is settled by loading; another policy that differs here is for another broker. */
 struct fixed {
 	bool wants_xdp;
+	bool is_off; /* programs that are loaded may as well stay */
 	char bpf_dir[sizeof(((struct sl_policy *)NULL)->bpf_dir)];
 };
 
@@ -30,17 +31,27 @@ struct role {
 	struct fixed fixed;
 	struct sl_policy *next;  /* came before this one is ready */
 	struct sl_nat_plan *nat; /* came before there was a policy */
+	uint64_t nat_id;         /* of the last one */
+	bool has_nat;            /* which this process follows, */
+	bool is_nat_told;        /* and has said */
+	bool is_in_force;        /* so */
 	bool is_ready;
 	bool is_loaded; /* programs are there: policies make a difference */
 	int exit_code;
 };
 
-static void say(struct role *role, enum sl_msg_type type, uint32_t flag, const char *text)
+static void say_of(struct role *role, enum sl_msg_type type, uint64_t id, uint32_t flag,
+		   const char *text)
 {
-	struct sl_msg msg = { .type = type, .flag = flag };
+	struct sl_msg msg = { .type = type, .id = id, .flag = flag };
 
 	(void)snprintf(msg.text, sizeof(msg.text), "%s", text);
 	(void)sl_channel_send(role->channel, &msg, -1); /* its end is reported to us anyway */
+}
+
+static void say(struct role *role, enum sl_msg_type type, uint32_t flag, const char *text)
+{
+	say_of(role, type, 0, flag, text);
 }
 
 static void say_failed(struct role *role, int err, const char *what)
@@ -59,7 +70,7 @@ static void say_failed(struct role *role, int err, const char *what)
 
 static struct fixed fixed_of(const struct sl_policy *p)
 {
-	struct fixed f = { .wants_xdp = p->wants_xdp };
+	struct fixed f = { .wants_xdp = p->wants_xdp, .is_off = p->is_off };
 
 	(void)snprintf(f.bpf_dir, sizeof(f.bpf_dir), "%s", p->bpf_dir);
 	return f;
@@ -90,13 +101,23 @@ static int restrict_self(struct role *role)
 	return r < 0 ? r : sl_sandbox_enter(SL_ROLE_BROKER, &is_on);
 }
 
-/* What could not be loaded can be no more: the supervisor starts another one for that. */
-static void change_policy(struct role *role, struct sl_policy *policy)
+/* What could not be loaded can be no more: another process is needed, if it can do better. */
+static void retry(struct role *role, const struct fixed *wanted)
+{
+	bool is_other = !is_same(&role->fixed, wanted) || role->fixed.is_off != wanted->is_off;
+
+	if (!wanted->is_off && (is_other || sl_broker_is_off_for_now(role->broker)))
+		make_room(role, "the packet engine, which is off, may be on with another process");
+}
+
+static void change_policy(struct role *role, struct sl_policy *policy, bool may_retry)
 {
 	struct fixed wanted = fixed_of(policy);
 
 	if (!role->is_loaded && !role->options.is_single) {
 		sl_policy_free(policy);
+		if (may_retry)
+			retry(role, &wanted);
 		return;
 	}
 	if (!is_same(&role->fixed, &wanted)) {
@@ -112,6 +133,29 @@ static void change_policy(struct role *role, struct sl_policy *policy)
 
 /* ---- the kernel's NAT ---- */
 
+static void on_nat_changed(void *arg)
+{
+	struct role *role = arg;
+	const char *text;
+	bool is_in_force = sl_broker_is_nat_in_force(role->broker, &text);
+
+	if (!role->has_nat || (role->is_nat_told && role->is_in_force == is_in_force))
+		return;
+	role->is_nat_told = true;
+	role->is_in_force = is_in_force;
+	say_of(role, SL_MSG_NAT_STATE, role->nat_id, is_in_force, text);
+}
+
+/* Takes over the plan, one that can be taken. */
+static void follow(struct role *role, struct sl_nat_plan *plan)
+{
+	role->has_nat = false; /* what is heard meanwhile is of both */
+	sl_broker_set_nat_plan(role->broker, plan);
+	role->has_nat = true;
+	role->is_nat_told = false;
+	on_nat_changed(role);
+}
+
 /*
  * Takes over the plan. What goes with the old one goes at once when the table is another:
  * nobody looks at that any more.
@@ -119,19 +163,21 @@ static void change_policy(struct role *role, struct sl_policy *policy)
 static void change_nat(struct role *role, struct sl_nat_plan *plan)
 {
 	if (sl_broker_can_take_nat(role->broker, plan)) {
-		sl_broker_set_nat_plan(role->broker, plan);
+		follow(role, plan);
 		return;
 	}
+	role->has_nat = false;
 	sl_broker_leave_nat(role->broker, plan->table);
 	sl_nat_plan_free(plan);
 	make_room(role, "routes for the kernel's NAT have come, or its table changes");
 }
 
-static void set_nat(struct role *role, int fd)
+static void set_nat(struct role *role, uint64_t id, int fd)
 {
 	struct sl_nat_plan *plan = NULL;
 	int r = sl_nat_plan_unpack(fd, &plan);
 
+	role->nat_id = id;
 	if (r < 0) {
 		say_failed(role, r, "cannot read what the kernel's NAT is to do");
 	} else if (role->broker) {
@@ -158,7 +204,7 @@ static void on_status(void *arg, const struct sl_broker_status *status)
 	role->is_loaded = status->is_on;
 	say(role, SL_MSG_READY, status->is_on, status->text);
 	if (role->next)
-		change_policy(role, SL_TAKE_PTR(role->next));
+		change_policy(role, SL_TAKE_PTR(role->next), false);
 }
 
 /* Takes over the policy. */
@@ -170,6 +216,7 @@ static int begin(struct role *role, struct sl_policy *policy)
 						   .proxy_uid = is_same_uid ? geteuid() : o->uid,
 						   .changed = on_status,
 						   .outgrown = on_outgrown,
+						   .nat_changed = on_nat_changed,
 						   .arg = role };
 	int r = sl_broker_new(&options, &role->broker);
 
@@ -184,11 +231,11 @@ static int begin(struct role *role, struct sl_policy *policy)
 	r = restrict_self(role);
 	/* its thread is to be restricted, too */
 	if (r == 0 && role->nat)
-		sl_broker_set_nat_plan(role->broker, SL_TAKE_PTR(role->nat));
+		follow(role, SL_TAKE_PTR(role->nat));
 	return r;
 }
 
-static void set_policy(struct role *role, int fd)
+static void set_policy(struct role *role, bool may_retry, int fd)
 {
 	struct sl_policy *policy = NULL;
 	int r = sl_policy_unpack(fd, &policy);
@@ -200,7 +247,7 @@ static void set_policy(struct role *role, int fd)
 		if (r < 0)
 			say_failed(role, r, "cannot start");
 	} else if (role->is_ready) {
-		change_policy(role, policy);
+		change_policy(role, policy, may_retry);
 	} else {
 		sl_policy_free(role->next);
 		role->next = policy;
@@ -242,9 +289,9 @@ static void on_channel(void *arg, int err, const struct sl_msg *msg, int fd)
 		return;
 	}
 	if (msg->type == SL_MSG_NAT)
-		set_nat(role, fd);
+		set_nat(role, msg->id, fd);
 	else if (msg->type == SL_MSG_POLICY)
-		set_policy(role, fd);
+		set_policy(role, msg->flag, fd);
 	else if (msg->type == SL_MSG_WORKER)
 		add_channel(role, msg, SL_TAKE_FD(fd));
 	else if (msg->type == SL_MSG_STOP)

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "accel/packet.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "broker/nat.h"
 #include "broker/nat_plan.h"
@@ -134,12 +135,24 @@ int sl_brokering_check(const struct sl_supervisor *s, const struct sl_conf *conf
 	return r;
 }
 
+/* What was asked before is of no interest; without routes only what takes away earlier ones. */
+static void begin_plan(struct sl_supervisor *s)
+{
+	struct sl_brokering *b = &s->brokering;
+	bool has_routes = sl_nat_plan_has_routes(s->now.conf);
+
+	b->nat_id = sl_clock_us() > b->nat_id ? sl_clock_us() : b->nat_id + 1;
+	b->is_nat_told = !has_routes && !b->has_nat_routes;
+	b->is_nat_on = b->is_nat_told;
+	b->has_nat_routes = has_routes;
+}
+
 /* At the end of the daemon no new flows, unless the kernel is to go on without it; those there are
  * go on until the proxy, which has their deadlines, ends them. */
 static void send_nat(struct sl_supervisor *s)
 {
 	bool is_end = s->stopping && !s->now.conf->global.nftables.keep_on_exit;
-	const struct sl_msg msg = { .type = SL_MSG_NAT };
+	const struct sl_msg msg = { .type = SL_MSG_NAT, .id = s->brokering.nat_id };
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
 	int fd = -1;
 	int r = pack_nat(s->now.conf, s->deny, is_end, &fd, &why);
@@ -150,9 +163,11 @@ static void send_nat(struct sl_supervisor *s)
 		sl_child_send_owned(s->brokering.child, &msg, fd);
 }
 
-static void send_policy(struct sl_supervisor *s)
+static void send_policy(struct sl_supervisor *s, bool may_retry)
 {
-	const struct sl_msg msg = { .type = SL_MSG_POLICY, .id = s->now.generation };
+	const struct sl_msg msg = { .type = SL_MSG_POLICY,
+				    .id = s->now.generation,
+				    .flag = may_retry };
 	int fd = -1;
 	int r = sl_policy_pack(s->now.conf, s->now.generation, &fd);
 
@@ -185,6 +200,7 @@ static void wait_restart(struct sl_supervisor *s, uint64_t wait_ms)
 	       " s; new connections stay with the proxy",
 	       wait_ms / 1000);
 	set_why_not(s, "off: the broker process keeps failing");
+	sl_reload_on_nat(s);
 	sl_timer_start(s->loop, &s->brokering.restart, sl_loop_now_ms(s->loop) + wait_ms,
 		       on_restart);
 }
@@ -212,8 +228,11 @@ static void start(struct sl_supervisor *s)
 		       on_start_deadline);
 	sl_supervisor_send_facts(s);
 	sl_supervisor_send_options(s, b->child);
+	if (b->nat_id == 0)
+		begin_plan(s);
+	b->is_nat_told = b->is_nat_told && !b->has_nat_routes; /* it says so itself */
 	send_nat(s);
-	send_policy(s);
+	send_policy(s, false);
 	/* The current one last, which is then the one that is told of flows. */
 	sl_list_for_each (pos, &s->children)
 		if (proxy_of(pos)->has_commit && proxy_of(pos) != s->current)
@@ -280,21 +299,36 @@ void sl_brokering_replace(struct sl_supervisor *s, const char *exe)
 void sl_brokering_update(struct sl_supervisor *s, bool retry)
 {
 	struct sl_brokering *b = &s->brokering;
-	bool is_off = s->now.conf->global.packet.hook == SL_HOOK_CHOICE_OFF;
 
-	if (is_there(b) && retry && b->is_off && !is_off && !s->options->is_single)
-		end_broker(s);
-	else if (is_there(b)) {
+	begin_plan(s);
+	if (is_there(b)) {
 		send_nat(s);
-		send_policy(s);
-	} else if (!b->child && !sl_timer_is_armed(&b->restart))
+		send_policy(s,
+			    retry && b->is_off && sl_packet_has_place(s->now.conf->global.bpf_dir));
+	} else if (!b->child && !sl_timer_is_armed(&b->restart)) {
 		sl_brokering_start(s);
+	}
+}
+
+enum sl_nat_state sl_brokering_nat(const struct sl_supervisor *s, const char **ret_text)
+{
+	const struct sl_brokering *b = &s->brokering;
+
+	*ret_text = b->nat_text;
+	if (b->is_nat_told)
+		return b->is_nat_on ? SL_NAT_IN_FORCE : SL_NAT_NOT_YET;
+	if (b->child)
+		return SL_NAT_UNKNOWN;
+	*ret_text = b->why_not;
+	return b->has_nat_routes ? SL_NAT_NO_BROKER : SL_NAT_IN_FORCE;
 }
 
 void sl_brokering_deny(struct sl_supervisor *s)
 {
-	if (is_there(&s->brokering) && sl_nat_plan_has_routes(s->now.conf))
-		send_nat(s);
+	if (!is_there(&s->brokering) || !sl_nat_plan_has_routes(s->now.conf))
+		return;
+	begin_plan(s);
+	send_nat(s);
 }
 
 void sl_brokering_drain(struct sl_supervisor *s)
@@ -308,6 +342,7 @@ void sl_brokering_adopt(struct sl_supervisor *s, struct sl_child *broker, bool i
 	s->brokering.child = broker;
 	s->brokering.was_started = true;
 	s->brokering.is_replaced = is_replaced;
+	s->brokering.has_nat_routes = sl_nat_plan_has_routes(s->now.conf);
 	if (is_replaced)
 		sl_timer_start(s->loop, &broker->deadline, sl_loop_now_ms(s->loop) + END_WAIT_MS,
 			       on_end_deadline);
@@ -392,6 +427,18 @@ static void on_ready(struct sl_brokering *b, const struct sl_msg *msg)
 	sl_info("ready: broker process %d%s", (int)c->pid, b->is_off ? ", off" : "");
 }
 
+static void on_nat_state(struct sl_supervisor *s, const struct sl_msg *msg)
+{
+	struct sl_brokering *b = &s->brokering;
+
+	if (msg->id != b->nat_id)
+		return;
+	b->is_nat_told = true;
+	b->is_nat_on = msg->flag;
+	(void)snprintf(b->nat_text, sizeof(b->nat_text), "%s", msg->text);
+	sl_reload_on_nat(s);
+}
+
 static void on_message(void *arg, struct sl_child *c, const struct sl_msg *msg, int fd)
 {
 	struct sl_supervisor *s = arg;
@@ -399,6 +446,8 @@ static void on_message(void *arg, struct sl_child *c, const struct sl_msg *msg, 
 	(void)fd;
 	if (msg->type == SL_MSG_READY) {
 		on_ready(&s->brokering, msg);
+	} else if (msg->type == SL_MSG_NAT_STATE) {
+		on_nat_state(s, msg);
 	} else if (msg->type == SL_MSG_FAILED && msg->flag) {
 		sl_info("broker process %d makes room: %s", (int)c->pid, msg->text);
 		end_broker(s);

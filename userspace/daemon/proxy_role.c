@@ -601,6 +601,7 @@ static void dispatch(struct role *role, const struct sl_msg *msg, int *fd)
 	case SL_MSG_FAILED:
 	case SL_MSG_REQUEST:
 	case SL_MSG_CHANGE:
+	case SL_MSG_NAT_STATE:
 	case SL_MSG_COUNT_:
 		break;
 	}

@@ -425,7 +425,7 @@ static void on_message(void *arg, struct sl_child *c, const struct sl_msg *msg, 
 		on_ready(s, c);
 	} else if (c == s->current && s->job == SL_JOB_DENY) {
 		sl_denied_on_message(s, msg);
-	} else if (c == s->current && s->job != SL_JOB_NONE) {
+	} else if (c == s->current && s->job != SL_JOB_NONE && s->job != SL_JOB_NAT) {
 		sl_reload_on_message(s, msg);
 	} else if (c == s->current && msg->type == SL_MSG_FAILED) {
 		sl_log(SL_LOG_ERROR, "proxy process %d cannot start: %s", (int)c->pid, msg->text);

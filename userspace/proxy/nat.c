@@ -25,11 +25,8 @@
 /* Of those in doubt, ended in one turn. */
 #define DOUBT_SLICE 512
 
-/*
- * The kernel says when a flow began only with its second message or in a dump; until then it is
- * when a broker heard of it.
- */
-#define ROUGH_NS UINT64_C(1000000000)
+/* By so much the clock may have been set back between the begin of a flow and when it was read. */
+#define CLOCK_SLACK_NS UINT64_C(10000000)
 
 /* What stays the same as long as the flow lives, whatever broker tells of it. */
 struct name {
@@ -153,17 +150,28 @@ static void grow(struct sl_nat_flows *n)
 	free(before);
 }
 
-/* The same names may be in use again, so they alone say little. */
-static bool is_of(const struct sl_nat_record *r, uint64_t serial, uint64_t start_ns)
+/*
+ * The same names may be in use again, so they alone say little. A rough begin is when the broker
+ * before heard of the flow, however late, so the flow began before that; and a broker that does not
+ * know better either cannot have heard of its begin.
+ */
+static bool is_of(const struct sl_nat_record *r, uint64_t serial,
+		  const struct sl_broker_nat_flow *f)
 {
-	uint64_t apart = r->start_ns > start_ns ? r->start_ns - start_ns : start_ns - r->start_ns;
-
-	return r->serial == serial ||
-	       (r->is_in_doubt && (apart == 0 || (r->is_rough && apart < ROUGH_NS)));
+	if (r->serial == serial)
+		return true;
+	if (!r->is_in_doubt)
+		return false;
+	if (r->start_ns == f->start_ns)
+		return true;
+	if (f->is_rough)
+		return r->is_rough && f->is_adopted;
+	return r->is_rough && f->start_ns < r->start_ns + CLOCK_SLACK_NS;
 }
 
 static struct sl_nat_record *find(const struct sl_nat_flows *n, const struct name *name,
-				  uint64_t hash, uint64_t serial, uint64_t start_ns)
+				  uint64_t hash, uint64_t serial,
+				  const struct sl_broker_nat_flow *f)
 {
 	struct sl_list *pos;
 
@@ -171,7 +179,7 @@ static struct sl_nat_record *find(const struct sl_nat_flows *n, const struct nam
 		struct sl_nat_record *r = SL_CONTAINER_OF(pos, struct sl_nat_record, in_bucket);
 
 		if (r->hash == hash && memcmp(&r->name, name, sizeof(*name)) == 0 &&
-		    is_of(r, serial, start_ns))
+		    is_of(r, serial, f))
 			return r;
 	}
 	return NULL;
@@ -478,14 +486,19 @@ static void on_unknown(struct sl_nat_record *r, const struct sl_broker_nat_flow 
 /*
  * Connection tracking keeps TCP's entries for minutes after the end, and a new broker tells of
  * them all. What began while the one before was there has had a record, and if that is no more it
- * is over since then. Serials count from the nanosecond in which their broker began.
+ * is over since then. Serials count from the nanosecond in which their broker began. Of one whose
+ * begin is unknown only the end can tell.
  */
 static bool is_old_news(const struct sl_nat_flows *n, uint64_t serial,
 			const struct sl_broker_nat_flow *f)
 {
 	uint64_t known_ns = n->left_ns ? n->left_ns : serial;
 
-	return f->is_adopted && f->is_over && f->start_ns < known_ns && f->end_ns < serial + END_NS;
+	if (!f->is_adopted || !f->is_over)
+		return false;
+	if (f->is_rough)
+		return f->end_ns < known_ns + END_NS;
+	return f->start_ns < known_ns && f->end_ns < serial + END_NS;
 }
 
 void sl_nat_flows_told(struct sl_nat_flows *n, uint64_t serial, const struct sl_broker_nat_flow *f)
@@ -501,7 +514,7 @@ void sl_nat_flows_told(struct sl_nat_flows *n, uint64_t serial, const struct sl_
 		return;
 	name_of(f, &name);
 	hash = sl_siphash(&name, sizeof(name), n->key);
-	r = find(n, &name, hash, serial, f->start_ns);
+	r = find(n, &name, hash, serial, f);
 	is_new = !r;
 	if (is_new && is_old_news(n, serial, f))
 		return;
