@@ -280,11 +280,14 @@ static int start_parts(struct sl_broker *b)
 				   on_events);
 }
 
+bool sl_broker_has_programs(const struct sl_broker *b)
+{
+	return b->packet;
+}
+
 bool sl_broker_is_off_for_now(const struct sl_broker *b)
 {
-	const int e = b->open_error;
-
-	return !b->packet && e < 0 && e != -EPERM && e != -EACCES && e != -ENOTSUP;
+	return !b->packet && b->open_error < 0 && b->open_error != -ENOTSUP;
 }
 
 /* They came before there was something to say. */

@@ -54,9 +54,11 @@ void sl_broker_free(struct sl_broker *b);
  */
 void sl_broker_set_policy(struct sl_broker *b, struct sl_policy *policy);
 
+/* They are loaded, though packet.hook may be off: policies make a difference. */
+bool sl_broker_has_programs(const struct sl_broker *b);
 /*
- * It is off, but not for lack of rights or of something in the kernel: with `dir` on a bpf file
- * system another process may well be on.
+ * It is off, but not for lack of something in the kernel: with `dir` on a bpf file system
+ * another process may well be on.
  */
 bool sl_broker_is_off_for_now(const struct sl_broker *b);
 

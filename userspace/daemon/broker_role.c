@@ -36,7 +36,7 @@ struct role {
 	bool is_nat_told;        /* and has said */
 	bool is_in_force;        /* so */
 	bool is_ready;
-	bool is_loaded; /* programs are there: policies make a difference */
+	bool is_on; /* as was said last */
 	int exit_code;
 };
 
@@ -114,7 +114,7 @@ static void change_policy(struct role *role, struct sl_policy *policy, bool may_
 {
 	struct fixed wanted = fixed_of(policy);
 
-	if (!role->is_loaded && !role->options.is_single) {
+	if (!sl_broker_has_programs(role->broker) && !role->options.is_single) {
 		sl_policy_free(policy);
 		if (may_retry)
 			retry(role, &wanted);
@@ -198,10 +198,10 @@ static void on_status(void *arg, const struct sl_broker_status *status)
 {
 	struct role *role = arg;
 
-	if (role->is_ready && role->is_loaded == status->is_on)
+	if (role->is_ready && role->is_on == status->is_on)
 		return;
 	role->is_ready = true;
-	role->is_loaded = status->is_on;
+	role->is_on = status->is_on;
 	say(role, SL_MSG_READY, status->is_on, status->text);
 	if (role->next)
 		change_policy(role, SL_TAKE_PTR(role->next), false);
