@@ -496,7 +496,7 @@ int sl_nft_put_offload(struct sl_nft_ruleset *rs, const struct sl_nft_route *rou
 	for (size_t i = 0; i < n; i++) {
 		struct sl_nft_elem e = { .comment = sl_nft_put_text(rs, routes[i].name) };
 
-		if (routes[i].state == SL_NFT_KILLED)
+		if (routes[i].state == SL_NFT_KILLED || routes[i].packets.rate)
 			continue; /* its packets are to be seen */
 		set_mark(e.key, routes[i].mark);
 		sl_nft_put_elem(rs, set, &e);

@@ -69,6 +69,8 @@ static void check_route(const struct sl_conf_route *r)
 	require(r->retries <= 10);
 	require(r->timeouts.connect >= 1);
 	require((r->new_per_ip_per_minute == 0) == (r->new_per_ip_burst == 0));
+	require((r->new_connections.per_minute == 0) == (r->new_connections.burst == 0));
+	require((r->packets.per_minute == 0) == (r->packets.burst == 0));
 	for (size_t i = 0; i < r->n_ports; i++)
 		require(r->ports[i].from >= 1 && r->ports[i].from <= r->ports[i].to);
 	check_match(r);
@@ -201,6 +203,7 @@ static void check_nftables(const struct sl_conf *conf)
 		bool is_nat = r->engine == SL_CHOICE_NFTABLES;
 
 		require(is_nat || (!r->is_udp && !r->preserve_source));
+		require(is_nat || (!r->new_connections.burst && !r->packets.burst && !r->refuse));
 		if (is_nat)
 			check_nat(conf, r);
 	}

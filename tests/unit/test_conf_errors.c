@@ -112,6 +112,10 @@ static const struct row values[] = {
 	{ R "    security: { new_connections_per_ip: 5 }\n",
 	  { "6:41: error: routes[0].security.new_connections_per_ip: '5' is not a rate: write "
 	    "50/s" } },
+	{ R "    security: { new_connections: 5, packets: 5/h, refuse: close }\n",
+	  { "6:34: error: routes[0].security.new_connections: '5' is not a rate: write 50/s",
+	    "6:46: error: routes[0].security.packets: '5/h' is not a rate",
+	    "6:59: error: routes[0].security.refuse: 'close' is not one of: reset, icmp, drop" } },
 	{ R "    security: { new_connections_per_ip: 99999999999/s }\n",
 	  { "6:41: error: routes[0].security.new_connections_per_ip: '99999999999/s' is out of" } },
 	{ V "listeners:\n  - backlog: 1\n", { "3:5: error: listeners[0]: required key 'ports'" } },

@@ -35,7 +35,8 @@ static void what_nat_can_do_is_accepted(void **state)
 		     "      balance: maglev, health: { every: 1s, tls: false } }"),
 		L(P, T) "    security: { allow: [10.0.0.0/8, 10.1.0.0-10.1.0.9, \"10.*\"],\n"
 			"      deny: \"2001:db8::/32\", max_connections: 5, "
-			"max_connections_per_ip: 5,\n      new_connections_per_ip: 50/s }\n"
+			"max_connections_per_ip: 5,\n      new_connections_per_ip: 50/s, "
+			"new_connections: 100/m,\n      packets: 5000/s, refuse: icmp }\n"
 			"    timeouts: { drain: 1s }\n    tls: passthrough\n",
 		/* neighbours */
 		L(P, T) "  - { name: b, match: { ports: 81 }, forward: h:1 }\n",
@@ -60,6 +61,14 @@ static void what_nat_can_do_is_accepted(void **state)
 		"routes:\n" ROUTE("a", "80", T, ""),
 		"version: 1\ndefaults: { forward: { preserve_source: true } }\nroutes:\n" ROUTE(
 			"a", "80", T, ""),
+		"version: 1\ndefaults: { engine: nftables, security: { new_connections: 5/s, "
+		"packets: "
+		"5/s, refuse: drop } }\nroutes:\n"
+		"  - { name: a, match: { ports: 80 }, forward: 10.0.0.5:80 }\n"
+		"  - { name: b, engine: relay, match: { ports: 81 }, forward: h:80,\n"
+		"      security: { new_connections: 0, packets: 0/s, refuse: reset } }\n",
+		V "routes: [ { name: a, match: { ports: 80 }, forward: h:80, security: { "
+		  "new_connections: 0, packets: 0/m, refuse: reset } } ]\n",
 		"version: 1\ndefaults: { engine: nftables }\nroutes:\n"
 		"  - { name: a, match: { ports: 80 }, forward: 10.0.0.5:80 }\n"
 		"  - { name: b, engine: auto, match: { ports: 81, path: /x }, forward: h:80 }\n",
@@ -124,6 +133,22 @@ static const struct row forbidden[] = {
 	    "routes: [ { name: a, match: { ports: 1 }, forward: h:1 } ]\n",
 	  { "3:19: error: routes[0]: 'preserve_source' (at a.yaml:2:24) needs 'engine: "
 	    "nftables'" } },
+	{ V "routes:\n  - { name: a, match: { ports: 1 }, forward: h:1,\n"
+	    "      security: { new_connections: 5/s, packets: 9/s, refuse: drop } }\n",
+	  { "4:19: error: routes[0]: 'new_connections' needs 'engine: nftables'\n",
+	    "4:41: error: routes[0]: 'packets' needs 'engine: nftables'\n",
+	    "4:55: error: routes[0]: 'refuse' needs 'engine: nftables'\n" } },
+	{ V "routes: [ { name: a, engine: packet, match: { ports: 1 }, forward: h:1, security: {\n"
+	    "  refuse: icmp } } ]\n",
+	  { "3:3: error: routes[0]: 'refuse' needs 'engine: nftables'\n" } },
+	{ V "defaults: { security: { new_connections: 5/s, packets: 9/s, refuse: drop } }\n"
+	    "routes: [ { name: a, match: { ports: 1 }, forward: h:1 } ]\n",
+	  { "3:19: error: routes[0]: 'new_connections' (at a.yaml:2:25) needs 'engine: nftables'",
+	    "3:19: error: routes[0]: 'packets' (at a.yaml:2:47) needs 'engine: nftables'",
+	    "3:19: error: routes[0]: 'refuse' (at a.yaml:2:61) needs 'engine: nftables'" } },
+	{ V "defaults: { engine: nftables, security: { packets: 9/s } }\n"
+	    "routes: [ { name: a, match: { ports: 1 }, forward: h:1, engine: relay } ]\n",
+	  { "3:65: error: routes[0]: 'packets' (at a.yaml:2:43) needs 'engine: nftables'" } },
 	{ V "global: { nftables: { keep_on_exit: 1, mark_base: 4293918721, flow_offload: [a/b] } "
 	    "}\n",
 	  { "2:37: error: global.nftables.keep_on_exit: '1' is neither true nor false",
@@ -277,10 +302,13 @@ static void values_are_stored(void **state)
 {
 	_cleanup_(built_done) struct built d = build_text(L(P, T));
 	_cleanup_(built_done) struct built b = build_text(
-		V "global: { nft_table: other, nftables: { keep_on_exit: true, mark_base: 4096,\n"
-		  "  flow_offload: [eth0, eth1, eth0] } }\nroutes:\n" ROUTE(
-			  "a", "53, protocol: udp",
-			  "{ targets: 10.0.0.5:53, preserve_source: true }", "") OTHER("80"));
+		V
+		"global: { nft_table: other, nftables: { keep_on_exit: true, mark_base: 4096,\n"
+		"  flow_offload: [eth0, eth1, eth0] } }\nroutes:\n" ROUTE(
+			"a", "53, protocol: udp", "{ targets: 10.0.0.5:53, preserve_source: true }",
+			", security: { new_connections: 600/m, packets: 50/s, refuse: icmp }")
+			OTHER("80"));
+	const struct sl_conf_route *r;
 
 	(void)state;
 	assert_int_equal(d.r, 0);
@@ -291,6 +319,10 @@ static void values_are_stored(void **state)
 	assert_int_equal(d.conf->routes[0].engine, SL_CHOICE_NFTABLES);
 	assert_false(d.conf->routes[0].is_udp);
 	assert_false(d.conf->routes[0].preserve_source);
+	r = &d.conf->routes[0];
+	assert_int_equal(r->new_connections.per_minute + r->new_connections.burst, 0);
+	assert_int_equal(r->packets.per_minute + r->packets.burst, 0);
+	assert_int_equal(r->refuse, SL_REFUSE_CHOICE_RESET);
 	assert_int_equal(d.conf->n_listens, 0);
 
 	assert_int_equal(b.r, 0);
@@ -302,6 +334,12 @@ static void values_are_stored(void **state)
 	assert_string_equal(b.conf->global.nft_table, "other");
 	assert_true(b.conf->routes[0].is_udp);
 	assert_true(b.conf->routes[0].preserve_source);
+	r = &b.conf->routes[0];
+	assert_int_equal(r->new_connections.per_minute, 600);
+	assert_int_equal(r->new_connections.burst, 600);
+	assert_int_equal(r->packets.per_minute, 3000);
+	assert_int_equal(r->packets.burst, 50);
+	assert_int_equal(r->refuse, SL_REFUSE_CHOICE_ICMP);
 	assert_false(b.conf->routes[1].is_udp);
 	/* a socket only for what the daemon accepts */
 	assert_int_equal(b.conf->n_listens, 1);

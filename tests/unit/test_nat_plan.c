@@ -21,9 +21,10 @@
 	"}, \"[2001:db8::1]:3\"] } }\n"                                                            \
 	"  - { name: b, match: { ports: 90-99, protocol: udp }, forward: { targets: 192.0.2.3, "   \
 	"port: preserve, preserve_source: true }, security: { allow: 192.0.2.0/24, deny: [], "     \
-	"max_connections: 5, max_connections_per_ip: 2, new_connections_per_ip: 30/s } }\n"        \
+	"max_connections: 5, max_connections_per_ip: 2, new_connections_per_ip: 30/s, "            \
+	"new_connections: 90/m, packets: 700/s, refuse: drop } }\n"                                \
 	"  - { name: c, match: { ports: 100 }, forward: \"192.0.2.3:9\", security: { "             \
-	"new_connections_per_ip: 60/m } }\n"                                                       \
+	"new_connections_per_ip: 60/m, new_connections: 8/s, refuse: icmp } }\n"                   \
 	"  - { name: off, match: { ports: 101 }, forward: \"192.0.2.3:9\", enabled: false }\n"     \
 	"  - { name: other, match: { ports: 102 }, forward: \"h:9\", engine: relay }\n"
 
@@ -98,6 +99,14 @@ static void test_first_route(const struct sl_nat_plan *p)
 	assert_false(p->is_backup[2]);
 }
 
+static void assert_rate(const struct sl_nft_rate *r, uint32_t n, uint32_t seconds)
+{
+	assert_int_equal(r->rate, n);
+	assert_int_equal(r->burst, n);
+	if (n)
+		assert_int_equal(r->seconds, seconds);
+}
+
 static void test_round_trip(void **state)
 {
 	struct sl_nat_plan *p = plan_of(SAMPLE, NULL);
@@ -127,6 +136,15 @@ static void test_round_trip(void **state)
 	assert_int_equal(p->routes[0].max_per_client + p->routes[0].per_client.rate, 0);
 	assert_int_equal(p->routes[2].per_client.rate, 60);
 	assert_int_equal(p->routes[2].per_client.seconds, 60);
+	assert_rate(&r->connections, 90, 60);
+	assert_rate(&r->packets, 700, 1);
+	assert_int_equal(r->refusal, SL_NFT_REFUSE_DROP);
+	assert_rate(&p->routes[0].connections, 0, 0);
+	assert_rate(&p->routes[0].packets, 0, 0);
+	assert_int_equal(p->routes[0].refusal, SL_NFT_REFUSE_RESET);
+	assert_rate(&p->routes[2].connections, 8, 1);
+	assert_rate(&p->routes[2].packets, 0, 0);
+	assert_int_equal(p->routes[2].refusal, SL_NFT_REFUSE_ICMP);
 	assert_int_equal(r->listeners[0].from, 90);
 	assert_int_equal(r->listeners[0].to, 99);
 	assert_addr(&r->targets[0].addr, "192.0.2.3:0");
@@ -356,6 +374,35 @@ static void test_names_are_unique(void **state)
 	free(bytes);
 }
 
+/* 700 a second, 700 at once: a rate without a burst or of another time, a fourth refusal. */
+static void test_rates_and_refusals(void **state)
+{
+	static const uint32_t rate[] = { 700, 1, 700, SL_NFT_REFUSE_DROP };
+	static const uint32_t bad[][4] = {
+		{ 700, 1, 0, SL_NFT_REFUSE_DROP },
+		{ 700, 0, 700, SL_NFT_REFUSE_DROP },
+		{ 700, 2, 700, SL_NFT_REFUSE_DROP },
+		{ 700, 1, 700, SL_NFT_REFUSE_DROP + 1 },
+	};
+	struct sl_nat_plan *p = NULL;
+	size_t n;
+	char *bytes = bytes_of(SAMPLE, &n);
+	char *at = memmem(bytes, n, rate, sizeof(rate));
+
+	(void)state;
+	assert_non_null(at);
+	for (size_t i = 0; i < SL_ARRAY_LEN(bad); i++) {
+		memcpy(at, bad[i], sizeof(rate));
+		assert_int_equal(unpack_bytes(bytes, n, &p), -EBADMSG);
+	}
+	memcpy(at, (uint32_t[]){ 7, 3600, 9, SL_NFT_REFUSE_ICMP }, sizeof(rate));
+	assert_int_equal(unpack_bytes(bytes, n, &p), 0);
+	assert_int_equal(p->routes[1].packets.burst, 9);
+	assert_int_equal(p->routes[1].refusal, SL_NFT_REFUSE_ICMP);
+	sl_nat_plan_free(p);
+	free(bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -370,6 +417,7 @@ int main(void)
 		cmocka_unit_test(test_not_sealed),
 		cmocka_unit_test(test_every_byte),
 		cmocka_unit_test(test_names_are_unique),
+		cmocka_unit_test(test_rates_and_refusals),
 	};
 
 	return cmocka_run_group_tests_name("nat_plan", tests, NULL, NULL);

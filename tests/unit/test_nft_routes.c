@@ -184,6 +184,52 @@ static void plain_routes(void **state)
 	assert_int_equal(set_size(&m, "masq"), 1);
 }
 
+static bool has_chain(const struct made *m, const char *name)
+{
+	for (size_t i = 0; i < m->rs->n_chains; i++)
+		if (strcmp(m->rs->chains[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+static void rates_and_refusals(void **state)
+{
+	_cleanup_(made_done) struct made m =
+		make(HEAD "routes:\n" ROUTE("a", "80", "10.0.0.5:80", "")
+			     ROUTE("b", "81", "10.0.0.5:80",
+				   ", security: { new_connections: 50/s, refuse: icmp }")
+				     ROUTE("c", "82, protocol: udp", "10.0.0.5:80",
+					   ", security: { new_connections: 50/m, packets: 9/s, "
+					   "refuse: drop }"),
+		     NULL, NULL);
+	const struct sl_nft_route *r = m.routes.item;
+	char devices[1][SL_NFT_DEVICE] = { "eth0" };
+
+	(void)state;
+	assert_int_equal(r[1].connections.rate, 50);
+	assert_int_equal(r[1].connections.seconds, 1);
+	assert_int_equal(r[1].connections.burst, 50);
+	assert_int_equal(r[1].packets.rate, 0);
+	assert_int_equal(r[1].refusal, SL_NFT_REFUSE_ICMP);
+	assert_int_equal(r[2].connections.rate, 50);
+	assert_int_equal(r[2].connections.seconds, 60);
+	assert_int_equal(r[2].connections.burst, 50);
+	assert_int_equal(r[2].packets.rate, 9);
+	assert_int_equal(r[2].packets.seconds, 1);
+	assert_int_equal(r[2].packets.burst, 9);
+	assert_int_equal(r[2].refusal, SL_NFT_REFUSE_DROP);
+
+	assert_false(has_chain(&m, "policy_1"));
+	assert_true(has_chain(&m, "policy_2"));
+	assert_true(has_chain(&m, "policy_3"));
+	assert_false(has_chain(&m, "packets_2"));
+	assert_true(has_chain(&m, "packets_3"));
+	assert_int_equal(set_size(&m, "route_refuse"), 2);
+	/* the flow table would take packets past the limit */
+	assert_int_equal(sl_nft_put_offload(m.rs, r, m.routes.n, devices, 1), 0);
+	assert_int_equal(set_size(&m, "offloads"), 2);
+}
+
 static void ports_and_ranges(void **state)
 {
 	_cleanup_(made_done) struct made m =
@@ -458,6 +504,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(plain_routes),
+		cmocka_unit_test(rates_and_refusals),
 		cmocka_unit_test(ports_and_ranges),
 		cmocka_unit_test(balancing),
 		cmocka_unit_test(backups_wait),

@@ -349,7 +349,9 @@ static bool is_head(const struct packed *h)
 
 static bool is_rate(const struct sl_nft_rate *r)
 {
-	return r->rate == 0 || r->seconds == 1 || r->seconds == 60 || r->seconds == 3600;
+	/* the kernel takes a burst of 0 for another */
+	return r->rate == 0 ||
+	       (r->burst > 0 && (r->seconds == 1 || r->seconds == 60 || r->seconds == 3600));
 }
 
 static bool is_route(const struct packed_route *r, uint32_t n_sets)

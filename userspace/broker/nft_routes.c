@@ -296,12 +296,24 @@ static uint32_t clamp(uint64_t n)
 }
 
 /* 50/s has a burst of 50 and so many times 60 a minute, 50/m has 50 of both. */
-static struct sl_nft_rate rate_of(const struct sl_conf_route *r)
+static struct sl_nft_rate rate_of(uint64_t per_minute, uint64_t burst)
 {
-	uint32_t n = clamp(r->new_per_ip_burst);
+	uint32_t n = clamp(burst);
 
-	return (struct sl_nft_rate){ n, r->new_per_ip_burst == r->new_per_ip_per_minute ? 60 : 1,
-				     n };
+	return (struct sl_nft_rate){ n, burst == per_minute ? 60 : 1, n };
+}
+
+static enum sl_nft_refusal refusal_of(enum sl_refuse_choice choice)
+{
+	switch (choice) {
+	case SL_REFUSE_CHOICE_ICMP:
+		return SL_NFT_REFUSE_ICMP;
+	case SL_REFUSE_CHOICE_DROP:
+		return SL_NFT_REFUSE_DROP;
+	case SL_REFUSE_CHOICE_RESET:
+		break;
+	}
+	return SL_NFT_REFUSE_RESET;
 }
 
 static int put_route(struct maker *m, const struct sl_conf_route *r)
@@ -316,7 +328,10 @@ static int put_route(struct maker *m, const struct sl_conf_route *r)
 		.masquerade = !r->preserve_source,
 		.max_connections = clamp(r->max_connections),
 		.max_per_client = clamp(r->max_connections_per_ip),
-		.per_client = rate_of(r),
+		.per_client = rate_of(r->new_per_ip_per_minute, r->new_per_ip_burst),
+		.connections = rate_of(r->new_connections.per_minute, r->new_connections.burst),
+		.packets = rate_of(r->packets.per_minute, r->packets.burst),
+		.refusal = refusal_of(r->refuse),
 	};
 	res = make_allow(m, &r->access.allow, &to->allow);
 	if (res == 0)

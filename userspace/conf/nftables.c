@@ -112,6 +112,14 @@ static const struct unfit ineffective[] = {
 	  "a target that comes back gets its share at once" },
 };
 
+/* What only NAT can do. */
+static const struct unfit exclusive[] = {
+	{ { "forward", "preserve_source" }, "false", NULL },
+	{ { "security", "new_connections" }, "0", NULL },
+	{ { "security", "packets" }, "0", NULL },
+	{ { "security", "refuse" }, "reset", NULL },
+};
+
 /* A list or mapping with anything in it, or a value that is not the neutral one. */
 static bool asks(const struct sl_node *n, const char *neutral)
 {
@@ -120,6 +128,8 @@ static bool asks(const struct sl_node *n, const char *neutral)
 	if (n->kind != SL_NODE_SCALAR)
 		return n->n > 0;
 	if (neutral && strcmp(neutral, "0s") == 0 && strcmp(n->text, "0") == 0)
+		return false;
+	if (neutral && strcmp(neutral, "0") == 0 && strncmp(n->text, "0/", 2) == 0)
 		return false;
 	return !neutral || strcmp(n->text, neutral) != 0;
 }
@@ -279,15 +289,29 @@ static void forbid_global_globs(struct sl_build *b, struct sl_mark route)
 
 /* ---- one route ---- */
 
+/* In `defaults` it is for those routes that can do it. */
+static void require_nat(struct sl_build *b, const struct subject *s, const struct unfit *u)
+{
+	const struct sl_node *own = find_below(s->node, u);
+	const struct sl_node *n = own ? own : find_below(s->inherited, u);
+	const struct sl_node *name = sl_node_find(s->node, "name");
+	char place[SL_PLACE_LEN];
+
+	if (!asks(n, u->neutral) || !name)
+		return;
+	if (own)
+		sl_report_error(&b->report, own->key_at, s->path, "'%s' needs 'engine: nftables'",
+				u->key[1]);
+	else
+		sl_report_error(&b->report, s->own_engine ? s->own_engine->at : name->at, s->path,
+				"'%s' (at %s) needs 'engine: nftables'", u->key[1],
+				sl_report_place(&b->report, n->key_at, place));
+}
+
 /* What only NAT can do, asked of another engine. */
 static void check_other(struct sl_build *b, const struct subject *s)
 {
 	const struct sl_node *protocol = sl_node_find(sl_node_find(s->node, "match"), "protocol");
-	const struct sl_node *own =
-		sl_node_find(sl_node_find(s->node, "forward"), "preserve_source");
-	const struct sl_node *source =
-		own ? own : sl_node_find(sl_node_find(s->inherited, "forward"), "preserve_source");
-	const struct sl_node *name = sl_node_find(s->node, "name");
 	char place[SL_PLACE_LEN];
 
 	if (is_word(protocol, "udp") && s->engine)
@@ -297,15 +321,8 @@ static void check_other(struct sl_build *b, const struct subject *s)
 	else if (is_word(protocol, "udp"))
 		sl_report_error(&b->report, protocol->at, s->path,
 				"'protocol: udp' needs 'engine: nftables'");
-	if (!is_word(source, "true") || !name)
-		return; /* in `defaults` it is for those routes that can do it */
-	if (own)
-		sl_report_error(&b->report, own->key_at, s->path,
-				"'preserve_source' needs 'engine: nftables'");
-	else
-		sl_report_error(&b->report, s->own_engine ? s->own_engine->at : name->at, s->path,
-				"'preserve_source' (at %s) needs 'engine: nftables'",
-				sl_report_place(&b->report, source->key_at, place));
+	for (size_t i = 0; i < SL_ARRAY_LEN(exclusive); i++)
+		require_nat(b, s, &exclusive[i]);
 }
 
 void sl_build_check_nftables(struct sl_build *b, const struct sl_node *node,
