@@ -83,7 +83,7 @@ check "$(nroute a 80 '{ targets: "10.0.0.5:80", send_proxy: v2 }')" 'send_proxy.
 check "$(nroute a 80 '"web.example:80"')" 'web.example'
 check "$(nroute a 80 '"[::1]:80"')" '::1'
 check "$(nroute a '"10.0.0.1:80"' '"[2001:db8::1]:80"')" '2001:db8|IPv6|famil'
-check "$(nroute a 80 '"10.0.0.5:80"' 'security: { max_connections_per_ip: 5 }')" 'max_connections_per_ip'
+check "$(route a 80 '"10.0.0.5:80"' 'engine: relay, security: { packets: 5/s }')" "packets.*needs 'engine: nftables'"
 check "  - { name: a, engine: nftables, match: { ports: 80, domains: a.example }, forward: \"10.0.0.5:80\" }" 'domains.*reads nothing'
 check "  - { name: a, match: { ports: 80, protocol: udp }, forward: \"10.0.0.5:80\" }" 'udp.*nftables'
 
