@@ -116,7 +116,6 @@ static inline size_t count_messages(const char *text)
 	return n;
 }
 
-/* `build`: build_text or build_nft. */
 static inline void check_rows(struct built (*build)(const char *text), const struct row *rows,
 			      size_t n)
 {
