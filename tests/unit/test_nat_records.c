@@ -919,7 +919,7 @@ static void a_drain_ends_it(void **state)
 	first = killed(lab);
 	assert_true(first == 4 || first == 5);
 	hears_kill(lab, 9 - first);
-	assert_int_equal(n_lines(lab, "client_reason=shutdown "), 2);
+	UNTIL(lab, WAIT_MS, n_lines(lab, "client_reason=shutdown ") == 2);
 }
 
 /* Of datagrams no end will come: those that are silent are not waited for. */
