@@ -255,6 +255,7 @@ static void merge(struct sl_ct_record *r, const struct sl_ct_flow *f)
 	struct sl_ct_flow old = r->flow;
 
 	r->flow = *f;
+	r->flow.mark = old.mark; /* whose it is does not change, whoever changes the mark */
 	if (!f->has_counts) {
 		r->flow.has_counts = old.has_counts;
 		for (int d = 0; d < SL_CT_DIR_COUNT_; d++)

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "broker/nat.h"
+#include "broker/nat_state.h"
 #include "netns.h"
 #include "nft/encode.h"
 #include "nft/table.h"
@@ -970,6 +970,46 @@ static void marks_of_flows_are_not_reused(void **state)
 	finish(l);
 }
 
+/* Records of the stream, taken, or 0. */
+static uint64_t n_records(const struct lab *l)
+{
+	struct pollfd p = { .fd = sl_ct_stream_fd(l->nat->stream), .events = POLLIN };
+	struct sl_ct_stream_counts c;
+
+	sl_ct_stream_get_counts(l->nat->stream, &c);
+	return poll(&p, 1, 0) == 0 ? c.table.opened : 0;
+}
+
+/* A mark of ours that somebody else has set, before it was that of a route. */
+static void what_was_not_counted_does_not_end(void **state)
+{
+	struct lab *l;
+	int client, server;
+
+	(void)state;
+	NEEDS_ROOT();
+	assert_int_equal(run("nft 'table ip other { chain o { type filter hook output priority 200;"
+			     " udp dport 7777 ct mark set 2; }; }'"),
+			 0);
+	l = start(WEB);
+	server = bound(SOCK_DGRAM, 7777);
+	client = connected(SOCK_DGRAM, 7777);
+	assert_passes(client, server);
+	WAIT_FOR(l, n_records(l) == 1);
+	/* it is no flow of the new route, and goes as one of a target that is gone */
+	set_plan(l, WEB UDP("dns", "8053", "\"127.0.0.1:9053\""));
+	assert_true(nft_says("\"dns\" : 0x00000002"));
+	WAIT_FOR(l, find_told(l, port_of(client)) && find_told(l, port_of(client))->flow.is_over);
+	sl_nat_get_status(l->nat, &l->status);
+	assert_int_equal(l->status.n_flows, 0);
+	/* so nothing holds that route */
+	set_plan(l, WEB);
+	WAIT_FOR(l, !nft_says("\"dns\""));
+	(void)close(client);
+	(void)close(server);
+	finish(l);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -994,6 +1034,7 @@ int main(void)
 		cmocka_unit_test_setup(what_is_closed_is_drained, set_up),
 		cmocka_unit_test_setup(the_short_way_is_no_condition, set_up),
 		cmocka_unit_test_setup(marks_of_flows_are_not_reused, set_up),
+		cmocka_unit_test_setup(what_was_not_counted_does_not_end, set_up),
 	};
 
 	return cmocka_run_group_tests_name("nat", tests, NULL, NULL);

@@ -94,7 +94,7 @@ static int take_plan(struct sl_nat *n, struct sl_nat_plan *plan)
 		calloc(plan->n_targets + 1, sizeof(*settled));
 	_cleanup_free_ struct sl_nat_route *old = calloc(n->routes.n + 1, sizeof(*old));
 	_cleanup_free_ uint32_t *by_name = calloc(n->routes.n + 1, sizeof(*by_name));
-	struct sl_nat_routes before = { old, n->routes.n, by_name };
+	struct sl_nat_routes before = { .item = old, .n = n->routes.n, .by_name = by_name };
 	int r;
 
 	if (!is_down || !settled || !old || !by_name)

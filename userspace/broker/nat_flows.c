@@ -90,16 +90,12 @@ static void fill_flow(const struct sl_ct_change *c, const struct sl_nat_route *r
 /* Once for each change that was taken. */
 static void count_change(struct sl_nat *n, const struct sl_ct_change *c)
 {
-	struct sl_nat_route *route = sl_nat_routes_find(&n->routes, c->flow.mark);
+	bool is_new = c->what & SL_CT_TELL_NEW;
 
-	if (!route)
-		return;
-	if (c->what & SL_CT_TELL_NEW) {
-		route->n_flows++;
+	if (sl_nat_routes_count(&n->routes, c->flow.mark, c->serial, is_new,
+				c->what & SL_CT_TELL_ENDED) &&
+	    is_new)
 		n->n_adopted += c->is_adopted && c->start_ns < n->started_ns;
-	}
-	if (c->what & SL_CT_TELL_ENDED)
-		route->n_flows--;
 }
 
 /* False: nobody had room. A mark that is no route's is somebody else's. */
@@ -353,6 +349,7 @@ void sl_nat_stop_stream(struct sl_nat *n)
 	sl_ct_stream_stop(SL_TAKE_PTR(n->stream));
 	n->batch_n = n->batch_at = 0;
 	n->is_blocked = false;
+	n->routes.last_serial = 0; /* the next one's are counted from the time of then */
 }
 
 void sl_nat_load_conntrack(const struct sl_nat *n)
