@@ -349,6 +349,7 @@ void sl_nat_stop_stream(struct sl_nat *n)
 	sl_ct_stream_stop(SL_TAKE_PTR(n->stream));
 	n->batch_n = n->batch_at = 0;
 	n->is_blocked = false;
+	n->udp_until = 0;          /* the next one's dumps are counted from 0 */
 	n->routes.last_serial = 0; /* the next one's are counted from the time of then */
 }
 
