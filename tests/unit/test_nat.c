@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* WRAP: sl_nft_encode_probe */
+/* WRAP: sl_nft_encode_probe sl_nft_build */
 /*
  * The owner of the kernel's NAT against the real kernel, each test in a network namespace of its
  * own with nothing but loopback: clients on 127.0.0.1 meet the output hook.
@@ -38,6 +38,19 @@ int __wrap_sl_nft_encode_probe(uint32_t table_flags, uint32_t generation, uint32
 	if (is_old_kernel)
 		table_flags |= 0x80; /* one that no kernel knows */
 	return __real_sl_nft_encode_probe(table_flags, generation, seq, ret);
+}
+
+static unsigned n_builds;
+
+int __real_sl_nft_build(const struct sl_nft_route *routes, size_t n, struct sl_nft_ruleset **ret,
+			struct sl_str *why);
+int __wrap_sl_nft_build(const struct sl_nft_route *routes, size_t n, struct sl_nft_ruleset **ret,
+			struct sl_str *why);
+int __wrap_sl_nft_build(const struct sl_nft_route *routes, size_t n, struct sl_nft_ruleset **ret,
+			struct sl_str *why)
+{
+	n_builds++;
+	return __real_sl_nft_build(routes, n, ret, why);
 }
 
 #define NEEDS_ROOT()                \
@@ -580,6 +593,34 @@ static void what_is_down_gets_nothing(void **state)
 	finish(l);
 }
 
+/* However often a proxy changes its mind, others have their turn; the last word holds. */
+static void a_flood_of_changes_is_slowed_down(void **state)
+{
+	const struct sl_broker_nat_target one = target("lb", "127.0.0.1:9001");
+	uint64_t since_ms;
+	unsigned n_turns = 0, n;
+	struct lab *l;
+
+	(void)state;
+	NEEDS_ROOT();
+	l = start(PAIR);
+	n = n_builds;
+	since_ms = sl_clock_ms();
+	sl_nat_set_target(l->nat, &one, true);
+	WAIT_FOR(l, n_builds == n + 1); /* the first one at once */
+	while (sl_clock_ms() < since_ms + 1000 || n_turns < 50) {
+		sl_nat_set_target(l->nat, &one, n_turns++ & 1);
+		assert_true(sl_loop_turn(l->loop, 0) >= 0);
+	}
+	assert_in_range(n_builds - n, 2, (sl_clock_ms() - since_ms) / 100 + 1);
+	sl_nat_set_target(l->nat, &one, true);
+	WAIT_FOR(l, !nft_says("127.0.0.1 . 9001"));
+	sl_nat_set_target(l->nat, &one, false);
+	WAIT_FOR(l, nft_says("127.0.0.1 . 9001"));
+	assert_int_equal(l->status.repairs, 0);
+	finish(l);
+}
+
 /* It tells as long as there is room, and nothing is lost when there was none. */
 static void no_room_loses_nothing(void **state)
 {
@@ -1021,6 +1062,7 @@ int main(void)
 		cmocka_unit_test_setup(a_kill_resets_both, set_up),
 		cmocka_unit_test_setup(udp_follows_the_targets, set_up),
 		cmocka_unit_test_setup(what_is_down_gets_nothing, set_up),
+		cmocka_unit_test_setup(a_flood_of_changes_is_slowed_down, set_up),
 		cmocka_unit_test_setup(no_room_loses_nothing, set_up),
 		cmocka_unit_test_setup(somebody_new_is_told_of_all, set_up),
 		cmocka_unit_test_setup(what_others_do_is_put_back, set_up),

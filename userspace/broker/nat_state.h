@@ -49,7 +49,8 @@ struct sl_nat {
 	uint64_t udp_until; /* so many dumps: entries of targets that are gone may come to light */
 	struct sl_io watch_io;
 	struct sl_io stream_io;
-	struct sl_task apply_task;
+	struct sl_timer targets; /* some went down or came up */
+	uint64_t targets_ms;     /* not before */
 	struct sl_timer retry;
 	struct sl_timer repair;
 	struct sl_timer tick;
