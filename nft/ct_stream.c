@@ -601,6 +601,13 @@ void sl_ct_stream_retell(struct sl_ct_stream *s)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
+void sl_ct_stream_grow(struct sl_ct_stream *s, size_t max_records)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	sl_ct_table_grow(&s->table, max_records);
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
 bool sl_ct_stream_find(struct sl_ct_stream *s, uint64_t serial, struct sl_ct_flow *ret)
 {
 	bool found;

@@ -69,6 +69,8 @@ void sl_ct_stream_dump_soon(struct sl_ct_stream *s);
 
 /* Of the table, for the owner: what is live is to be taken again; what is live. */
 void sl_ct_stream_retell(struct sl_ct_stream *s);
+/* More room than there was; less is ignored. */
+void sl_ct_stream_grow(struct sl_ct_stream *s, size_t max_records);
 bool sl_ct_stream_find(struct sl_ct_stream *s, uint64_t serial, struct sl_ct_flow *ret);
 /* `fn` must not call this stream. */
 void sl_ct_stream_each(struct sl_ct_stream *s, sl_ct_flow_fn fn, void *arg);

@@ -542,6 +542,12 @@ int sl_ct_table_init(struct sl_ct_table *t, size_t max, const struct sl_ct_timeo
 	return 0;
 }
 
+void sl_ct_table_grow(struct sl_ct_table *t, size_t max)
+{
+	if (max > t->max && max <= UINT32_MAX)
+		t->max = max;
+}
+
 void sl_ct_table_done(struct sl_ct_table *t)
 {
 	struct sl_list *node;

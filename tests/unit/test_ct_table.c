@@ -455,6 +455,17 @@ static void a_full_table_catches_up(void **state)
 	assert_int_equal(sl_ct_table_take(&t, c, 8), 2);
 	assert_true(c[0].is_adopted && c[1].is_adopted);
 	assert_int_equal(t.n_live, 2);
+	/* there may be more from now on, but not fewer */
+	sl_ct_table_grow(&t, 3);
+	sl_ct_table_grow(&t, 1);
+	whole_dump(&t, f + 1, 3, 5);
+	assert_int_equal(t.n_live, 3);
+	assert_int_equal(t.counts.not_taken, 4);
+	for (uint32_t i = 4; i < 1000; i++) { /* more than there are buckets */
+		sl_ct_table_grow(&t, i);
+		note(&t, tcp_flow(i, SL_CT_NEW, SL_CT_TCP_SYN_SENT), 6);
+	}
+	assert_int_equal(t.n_live, 999);
 	sl_ct_table_done(&t);
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* WRAP: sl_nft_encode_probe sl_nft_build sl_ct_stream_delete_flow */
+/* WRAP: sl_ct_fill sl_nft_encode_probe sl_nft_build sl_ct_stream_delete_flow */
 /*
  * The owner of the kernel's NAT against the real kernel, each test in a network namespace of its
  * own with nothing but loopback: clients on 127.0.0.1 meet the output hook.
@@ -53,6 +53,19 @@ int __wrap_sl_nft_build(const struct sl_nft_route *routes, size_t n, struct sl_n
 	return __real_sl_nft_build(routes, n, ret, why);
 }
 
+static uint32_t ct_limit; /* 0: that of the kernel, which is the host's */
+
+int __real_sl_ct_fill(uint32_t *count, uint32_t *max);
+int __wrap_sl_ct_fill(uint32_t *count, uint32_t *max);
+int __wrap_sl_ct_fill(uint32_t *count, uint32_t *max)
+{
+	int r = __real_sl_ct_fill(count, max);
+
+	if (r == 0 && ct_limit)
+		*max = ct_limit;
+	return r;
+}
+
 static unsigned n_requests;
 
 int __real_sl_ct_stream_delete_flow(struct sl_ct_stream *s, const struct sl_ct_flow *f);
@@ -86,6 +99,7 @@ static int set_up(void **state)
 {
 	(void)state;
 	is_old_kernel = false;
+	ct_limit = 0;
 	if (geteuid() != 0)
 		return 0;
 	return enter_netns() == 0 ? run("ip addr add 192.0.2.1/32 dev lo") : -1;
@@ -916,6 +930,20 @@ static uint32_t open_many(uint16_t from, uint16_t to, unsigned n_clients)
 	return n;
 }
 
+/* Two routes to where nobody answers. */
+static struct lab *start_far(void)
+{
+	assert_int_equal(run("ip link add far0 type veth peer name far1 && "
+			     "ip addr add 198.51.100.1/24 dev far0 && ip link set far1 up && "
+			     "ip link set far0 up && ip neigh add 198.51.100.7 "
+			     "lladdr 02:00:00:00:00:01 dev far0"),
+			 0);
+	return start(
+		HEAD "routes:\n" ROUTE("a", "10000-24999",
+				       "{ targets: \"198.51.100.7\", port: preserve }")
+			ROUTE("b", "30000-44999", "{ targets: \"198.51.100.7\", port: preserve }"));
+}
+
 /* Of this thread: other processes may be busy. */
 static uint64_t cpu_ms(void)
 {
@@ -935,15 +963,7 @@ static void the_end_of_many_flows_is_quick(void **state)
 
 	(void)state;
 	NEEDS_ROOT();
-	assert_int_equal(run("ip link add far0 type veth peer name far1 && "
-			     "ip addr add 198.51.100.1/24 dev far0 && ip link set far1 up && "
-			     "ip link set far0 up && ip neigh add 198.51.100.7 "
-			     "lladdr 02:00:00:00:00:01 dev far0"),
-			 0);
-	l = start(
-		HEAD "routes:\n" ROUTE("a", "10000-24999",
-				       "{ targets: \"198.51.100.7\", port: preserve }")
-			ROUTE("b", "30000-44999", "{ targets: \"198.51.100.7\", port: preserve }"));
+	l = start_far();
 	assert_on(l, 2);
 	l->is_many = true;
 	n = open_many(10000, 24999, 2) + open_many(30000, 44999, 2);
@@ -959,6 +979,25 @@ static void the_end_of_many_flows_is_quick(void **state)
 	restart(l, WEB);
 	WAIT_FOR(l, (sl_ct_stream_get_counts(l->nat->stream, &c), c.dumps > 0));
 	assert_int_equal(c.table.opened, 0);
+	finish(l);
+}
+
+/* nf_conntrack_max was raised. */
+static void room_grows_with_the_limit(void **state)
+{
+	const uint32_t room = 65536; /* the least there is */
+	struct lab *l;
+
+	(void)state;
+	NEEDS_ROOT();
+	ct_limit = room;
+	l = start_far();
+	l->is_many = true;
+	assert_int_equal(open_many(10000, 24999, 5), 75000);
+	WAIT_FOR(l, strstr(l->status.text, "no room for a record") && l->status.n_flows == room);
+	ct_limit = 2 * room;
+	WAIT_FOR(l, l->status.n_flows == 75000);
+	sl_nat_stop(l->nat);
 	finish(l);
 }
 
@@ -1159,6 +1198,7 @@ int main(void)
 		cmocka_unit_test_setup(it_may_stay, set_up),
 		cmocka_unit_test_setup(the_end_cuts_flows, set_up),
 		cmocka_unit_test_setup(the_end_of_many_flows_is_quick, set_up),
+		cmocka_unit_test_setup(room_grows_with_the_limit, set_up),
 		cmocka_unit_test_setup(the_end_drains_first, set_up),
 		cmocka_unit_test_setup(what_is_closed_is_drained, set_up),
 		cmocka_unit_test_setup(the_short_way_is_no_condition, set_up),

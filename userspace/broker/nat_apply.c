@@ -285,6 +285,7 @@ static void on_tick(struct sl_timer *timer)
 	sl_timer_start(n->loop, timer, sl_loop_now_ms(n->loop) + TICK_MS, on_tick);
 	if (!n->plan || !n->stream)
 		return;
+	sl_nat_look_at_room(n);
 	if (dumps < n->udp_until)
 		sl_nat_clean_udp(n);
 	drop_gone(n, dumps);

@@ -371,6 +371,26 @@ static size_t records_wanted(void)
 	return max < MAX_RECORDS ? max : MAX_RECORDS;
 }
 
+/* The limit of the kernel may be raised at any time. */
+static void say_not_taken(struct sl_nat *n)
+{
+	struct sl_ct_stream_counts c;
+
+	sl_ct_stream_get_counts(n->stream, &c);
+	if (c.table.not_taken && !n->has_lacked_room)
+		sl_log(SL_LOG_WARN, "nftables: there was no room for the records of some flows, "
+				    "they are told of when there is");
+	n->has_lacked_room |= c.table.not_taken > 0;
+}
+
+void sl_nat_look_at_room(struct sl_nat *n)
+{
+	if (!n->stream)
+		return;
+	sl_ct_stream_grow(n->stream, records_wanted());
+	say_not_taken(n);
+}
+
 /* Those of an earlier base keep theirs. */
 static void set_marks(const struct sl_nat *n, struct sl_ct_stream_conf *conf)
 {

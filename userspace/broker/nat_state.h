@@ -38,11 +38,12 @@ struct sl_nat {
 	struct sl_nat_settings was;
 	bool is_set; /* the settings are as records need them */
 
-	bool is_installed; /* the kernel has, or may have, something of ours */
-	bool is_applied;   /* and it is what the plan wants */
-	bool is_repairing; /* it was, until somebody else changed it */
-	bool is_barred;    /* no right to open the table, here or in another process */
-	bool is_missed;    /* without a table: the last plan has routes */
+	bool is_installed;    /* the kernel has, or may have, something of ours */
+	bool is_applied;      /* and it is what the plan wants */
+	bool is_repairing;    /* it was, until somebody else changed it */
+	bool is_barred;       /* no right to open the table, here or in another process */
+	bool has_lacked_room; /* it is said */
+	bool is_missed;       /* without a table: the last plan has routes */
 	char why_off[190];
 	uint64_t retry_ms;
 	uint64_t repaired_ms;
