@@ -601,6 +601,13 @@ void sl_ct_stream_retell(struct sl_ct_stream *s)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
+void sl_ct_stream_grow(struct sl_ct_stream *s, size_t max_records)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	sl_ct_table_grow(&s->table, max_records);
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
 bool sl_ct_stream_find(struct sl_ct_stream *s, uint64_t serial, struct sl_ct_flow *ret)
 {
 	bool found;
@@ -649,14 +656,14 @@ static int ask(struct sl_ct_stream *s, const struct sl_ct_request *q, uint32_t s
 	return wait_verdict(s, seq);
 }
 
-int sl_ct_stream_delete_mark(struct sl_ct_stream *s, uint32_t mark)
+int sl_ct_stream_delete_marks(struct sl_ct_stream *s, struct sl_ct_marks marks)
 {
-	const struct sl_ct_marks marks = { .mark = mark, .mask = UINT32_MAX };
 	struct sl_ct_request q;
 	uint32_t seq;
 	int r;
 
-	if (!is_ours(s, mark))
+	/* the first and the last of them */
+	if (!is_ours(s, marks.mark) || !is_ours(s, marks.mark | ~marks.mask))
 		return -EINVAL;
 	(void)pthread_mutex_lock(&s->request_lock);
 	seq = ++s->request_seq;

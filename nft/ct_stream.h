@@ -69,16 +69,18 @@ void sl_ct_stream_dump_soon(struct sl_ct_stream *s);
 
 /* Of the table, for the owner: what is live is to be taken again; what is live. */
 void sl_ct_stream_retell(struct sl_ct_stream *s);
+/* More room than there was; less is ignored. */
+void sl_ct_stream_grow(struct sl_ct_stream *s, size_t max_records);
 bool sl_ct_stream_find(struct sl_ct_stream *s, uint64_t serial, struct sl_ct_flow *ret);
 /* `fn` must not call this stream. */
 void sl_ct_stream_each(struct sl_ct_stream *s, sl_ct_flow_fn fn, void *arg);
 
 /*
  * Delete entries; their records end as `nftables_closed` when the DESTROY comes. Waits for the
- * kernel, about 1 ms for 1000 entries. From any thread. -EINVAL: not a mark of ours; -ENOENT: that
- * flow is gone already; otherwise what the kernel said.
+ * kernel, about 1 ms for 1000 entries. From any thread. -EINVAL: not marks of ours alone; -ENOENT:
+ * that flow is gone already; otherwise what the kernel said.
  */
-SL_MUST_CHECK int sl_ct_stream_delete_mark(struct sl_ct_stream *s, uint32_t mark);
+SL_MUST_CHECK int sl_ct_stream_delete_marks(struct sl_ct_stream *s, struct sl_ct_marks marks);
 SL_MUST_CHECK int sl_ct_stream_delete_flow(struct sl_ct_stream *s, const struct sl_ct_flow *f);
 
 SL_DEFINE_CLEANUP(struct sl_ct_stream, sl_ct_stream_stop);

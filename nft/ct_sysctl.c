@@ -129,11 +129,6 @@ int sl_nat_sysctl_set_localnet(bool on)
 	return write_setting(LOCALNET, on);
 }
 
-int sl_nat_sysctl_forwards(sa_family_t family)
-{
-	return is_set(family == AF_INET6 ? "ipv6/conf/all/forwarding" : "ipv4/ip_forward");
-}
-
 void sl_ct_timeouts_read(struct sl_ct_timeouts *t)
 {
 	static const char *const tcp[SL_CT_TCP_COUNT_] = {

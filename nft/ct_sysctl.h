@@ -33,8 +33,6 @@ int sl_ct_sysctl_restore(const struct sl_ct_sysctls *old);
  */
 int sl_nat_sysctl_localnet(void);
 SL_MUST_CHECK int sl_nat_sysctl_set_localnet(bool on);
-/* Whether this host forwards: 0 or 1, or -errno. */
-int sl_nat_sysctl_forwards(sa_family_t family);
 
 /* The timeouts in force; what cannot be read is left as it is. */
 void sl_ct_timeouts_read(struct sl_ct_timeouts *t);

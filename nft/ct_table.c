@@ -255,6 +255,7 @@ static void merge(struct sl_ct_record *r, const struct sl_ct_flow *f)
 	struct sl_ct_flow old = r->flow;
 
 	r->flow = *f;
+	r->flow.mark = old.mark; /* whose it is does not change, whoever changes the mark */
 	if (!f->has_counts) {
 		r->flow.has_counts = old.has_counts;
 		for (int d = 0; d < SL_CT_DIR_COUNT_; d++)
@@ -539,6 +540,12 @@ int sl_ct_table_init(struct sl_ct_table *t, size_t max, const struct sl_ct_timeo
 	sl_list_init(&t->all);
 	sl_list_init(&t->todo);
 	return 0;
+}
+
+void sl_ct_table_grow(struct sl_ct_table *t, size_t max)
+{
+	if (max > t->max && max <= UINT32_MAX)
+		t->max = max;
 }
 
 void sl_ct_table_done(struct sl_ct_table *t)

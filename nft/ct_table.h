@@ -81,6 +81,8 @@ struct sl_ct_table {
 /* Room for `max` records: what nf_conntrack_max allows, or flows are missed before it is full. */
 SL_MUST_CHECK int sl_ct_table_init(struct sl_ct_table *t, size_t max,
 				   const struct sl_ct_timeouts *timeouts);
+/* Room for more than before, or nothing; the buckets stay, so each has more. */
+void sl_ct_table_grow(struct sl_ct_table *t, size_t max);
 void sl_ct_table_done(struct sl_ct_table *t); /* a zeroed table is fine */
 
 /*

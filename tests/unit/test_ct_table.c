@@ -412,6 +412,26 @@ static void counts_once_known_stay(void **state)
 	sl_ct_table_done(&t);
 }
 
+/* Or its end would be told of another than its begin. */
+static void a_flow_keeps_its_mark(void **state)
+{
+	struct sl_ct_flow f = tcp_flow(1, SL_CT_DUMPED, SL_CT_TCP_ESTABLISHED);
+	struct sl_ct_change c;
+	struct sl_ct_table t;
+
+	(void)state;
+	new_table(&t, 8);
+	note(&t, tcp_flow(1, SL_CT_NEW, SL_CT_TCP_SYN_SENT), 1);
+	f.mark = 7;
+	whole_dump(&t, &f, 1, 2);
+	f.kind = SL_CT_DESTROY;
+	note(&t, f, 3);
+	assert_int_equal(sl_ct_table_take(&t, &c, 1), 1);
+	assert_int_equal(c.what, SL_CT_TELL_NEW | SL_CT_TELL_CHANGED | SL_CT_TELL_ENDED);
+	assert_int_equal(c.flow.mark, 1);
+	sl_ct_table_done(&t);
+}
+
 static void a_full_table_catches_up(void **state)
 {
 	struct sl_ct_flow f[4];
@@ -435,6 +455,17 @@ static void a_full_table_catches_up(void **state)
 	assert_int_equal(sl_ct_table_take(&t, c, 8), 2);
 	assert_true(c[0].is_adopted && c[1].is_adopted);
 	assert_int_equal(t.n_live, 2);
+	/* there may be more from now on, but not fewer */
+	sl_ct_table_grow(&t, 3);
+	sl_ct_table_grow(&t, 1);
+	whole_dump(&t, f + 1, 3, 5);
+	assert_int_equal(t.n_live, 3);
+	assert_int_equal(t.counts.not_taken, 4);
+	for (uint32_t i = 4; i < 1000; i++) { /* more than there are buckets */
+		sl_ct_table_grow(&t, i);
+		note(&t, tcp_flow(i, SL_CT_NEW, SL_CT_TCP_SYN_SENT), 6);
+	}
+	assert_int_equal(t.n_live, 999);
 	sl_ct_table_done(&t);
 }
 
@@ -793,6 +824,7 @@ int main(void)
 		cmocka_unit_test(an_end_before_it_was_seen),
 		cmocka_unit_test(what_is_said_of_its_predecessor_is_not_believed),
 		cmocka_unit_test(counts_once_known_stay),
+		cmocka_unit_test(a_flow_keeps_its_mark),
 		cmocka_unit_test(a_full_table_catches_up),
 		cmocka_unit_test(what_is_live_is_told_again),
 		cmocka_unit_test(every_flow_has_its_record_when_nothing_is_lost),

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* WRAP: sl_nft_encode_probe */
+/* WRAP: sl_ct_fill sl_nft_encode_probe sl_nft_build sl_ct_stream_delete_flow */
 /*
  * The owner of the kernel's NAT against the real kernel, each test in a network namespace of its
  * own with nothing but loopback: clients on 127.0.0.1 meet the output hook.
@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "broker/nat.h"
+#include "broker/nat_state.h"
 #include "netns.h"
 #include "nft/encode.h"
 #include "nft/table.h"
@@ -40,6 +40,42 @@ int __wrap_sl_nft_encode_probe(uint32_t table_flags, uint32_t generation, uint32
 	return __real_sl_nft_encode_probe(table_flags, generation, seq, ret);
 }
 
+static unsigned n_builds;
+
+int __real_sl_nft_build(const struct sl_nft_route *routes, size_t n, struct sl_nft_ruleset **ret,
+			struct sl_str *why);
+int __wrap_sl_nft_build(const struct sl_nft_route *routes, size_t n, struct sl_nft_ruleset **ret,
+			struct sl_str *why);
+int __wrap_sl_nft_build(const struct sl_nft_route *routes, size_t n, struct sl_nft_ruleset **ret,
+			struct sl_str *why)
+{
+	n_builds++;
+	return __real_sl_nft_build(routes, n, ret, why);
+}
+
+static uint32_t ct_limit; /* 0: that of the kernel, which is the host's */
+
+int __real_sl_ct_fill(uint32_t *count, uint32_t *max);
+int __wrap_sl_ct_fill(uint32_t *count, uint32_t *max);
+int __wrap_sl_ct_fill(uint32_t *count, uint32_t *max)
+{
+	int r = __real_sl_ct_fill(count, max);
+
+	if (r == 0 && ct_limit)
+		*max = ct_limit;
+	return r;
+}
+
+static unsigned n_requests;
+
+int __real_sl_ct_stream_delete_flow(struct sl_ct_stream *s, const struct sl_ct_flow *f);
+int __wrap_sl_ct_stream_delete_flow(struct sl_ct_stream *s, const struct sl_ct_flow *f);
+int __wrap_sl_ct_stream_delete_flow(struct sl_ct_stream *s, const struct sl_ct_flow *f)
+{
+	n_requests++;
+	return __real_sl_ct_stream_delete_flow(s, f);
+}
+
 #define NEEDS_ROOT()                \
 	do {                        \
 		if (geteuid() != 0) \
@@ -63,6 +99,7 @@ static int set_up(void **state)
 {
 	(void)state;
 	is_old_kernel = false;
+	ct_limit = 0;
 	if (geteuid() != 0)
 		return 0;
 	return enter_netns() == 0 ? run("ip addr add 192.0.2.1/32 dev lo") : -1;
@@ -87,7 +124,8 @@ struct lab {
 	struct sl_nat *nat;
 	struct told told[64];
 	size_t n_told;
-	size_t room; /* messages until there is none */
+	size_t room;  /* messages until there is none */
+	bool is_many; /* they are not kept */
 	struct sl_broker_nat_status status;
 	unsigned n_status;
 };
@@ -100,6 +138,8 @@ static bool on_tell(void *arg, uint64_t serial, const struct sl_broker_nat_flow 
 	if (l->room == 0)
 		return false;
 	l->room--;
+	if (l->is_many)
+		return true;
 	while (i < l->n_told && l->told[i].serial != serial)
 		i++;
 	assert_true(i < SL_ARRAY_LEN(l->told));
@@ -580,6 +620,34 @@ static void what_is_down_gets_nothing(void **state)
 	finish(l);
 }
 
+/* However often a proxy changes its mind, others have their turn; the last word holds. */
+static void a_flood_of_changes_is_slowed_down(void **state)
+{
+	const struct sl_broker_nat_target one = target("lb", "127.0.0.1:9001");
+	uint64_t since_ms;
+	unsigned n_turns = 0, n;
+	struct lab *l;
+
+	(void)state;
+	NEEDS_ROOT();
+	l = start(PAIR);
+	n = n_builds;
+	since_ms = sl_clock_ms();
+	sl_nat_set_target(l->nat, &one, true);
+	WAIT_FOR(l, n_builds == n + 1); /* the first one at once */
+	while (sl_clock_ms() < since_ms + 1000 || n_turns < 50) {
+		sl_nat_set_target(l->nat, &one, n_turns++ & 1);
+		assert_true(sl_loop_turn(l->loop, 0) >= 0);
+	}
+	assert_in_range(n_builds - n, 2, (sl_clock_ms() - since_ms) / 100 + 1);
+	sl_nat_set_target(l->nat, &one, true);
+	WAIT_FOR(l, !nft_says("127.0.0.1 . 9001"));
+	sl_nat_set_target(l->nat, &one, false);
+	WAIT_FOR(l, nft_says("127.0.0.1 . 9001"));
+	assert_int_equal(l->status.repairs, 0);
+	finish(l);
+}
+
 /* It tells as long as there is room, and nothing is lost when there was none. */
 static void no_room_loses_nothing(void **state)
 {
@@ -835,6 +903,104 @@ static void the_end_cuts_flows(void **state)
 	finish(l);
 }
 
+/* SYNs to all ports of a range, which nobody answers; how many flows they are. */
+static uint32_t open_many(uint16_t from, uint16_t to, unsigned n_clients)
+{
+	int fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
+	struct sl_addr src, dst;
+	uint8_t packet[SL_NAT_PROBE_MAX];
+	uint32_t n = 0;
+
+	assert_true(fd >= 0);
+	assert_int_equal(sl_addr_parse("192.0.2.1:1", &src), 0);
+	assert_int_equal(sl_addr_parse("192.0.2.1:1", &dst), 0);
+	for (unsigned c = 0; c < n_clients; c++) {
+		sl_addr_set_port(&src, (uint16_t)(5000 + c));
+		for (unsigned port = from; port <= to; port++, n++) {
+			size_t len;
+
+			sl_addr_set_port(&dst, (uint16_t)port);
+			len = sl_nat_probe_write(&src, &dst, packet);
+			packet[20 + 13] = 2; /* SYN; nobody looks at the checksum */
+			assert_int_equal(sendto(fd, packet, len, 0, &dst.sa, sl_addr_len(&dst)),
+					 len);
+		}
+	}
+	(void)close(fd);
+	return n;
+}
+
+/* Two routes to where nobody answers. */
+static struct lab *start_far(void)
+{
+	assert_int_equal(run("ip link add far0 type veth peer name far1 && "
+			     "ip addr add 198.51.100.1/24 dev far0 && ip link set far1 up && "
+			     "ip link set far0 up && ip neigh add 198.51.100.7 "
+			     "lladdr 02:00:00:00:00:01 dev far0"),
+			 0);
+	return start(
+		HEAD "routes:\n" ROUTE("a", "10000-24999",
+				       "{ targets: \"198.51.100.7\", port: preserve }")
+			ROUTE("b", "30000-44999", "{ targets: \"198.51.100.7\", port: preserve }"));
+}
+
+/* Of this thread: other processes may be busy. */
+static uint64_t cpu_ms(void)
+{
+	struct timespec ts;
+
+	assert_int_equal(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts), 0);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+/* The supervisor waits for 2 s. */
+static void the_end_of_many_flows_is_quick(void **state)
+{
+	struct sl_ct_stream_counts c;
+	uint64_t begun_ms;
+	struct lab *l;
+	uint32_t n;
+
+	(void)state;
+	NEEDS_ROOT();
+	l = start_far();
+	assert_on(l, 2);
+	l->is_many = true;
+	n = open_many(10000, 24999, 2) + open_many(30000, 44999, 2);
+	assert_int_equal(n, 60000);
+	WAIT_FOR(l, l->status.n_flows == n);
+	begun_ms = cpu_ms();
+	n_requests = 0;
+	sl_nat_stop(l->nat);
+	assert_in_range(cpu_ms() - begun_ms, 0, 1999);
+	assert_int_equal(n_requests, 0); /* not one for each of them */
+	assert_false(sl_nat_is_there("sluice"));
+	/* the next one finds none */
+	restart(l, WEB);
+	WAIT_FOR(l, (sl_ct_stream_get_counts(l->nat->stream, &c), c.dumps > 0));
+	assert_int_equal(c.table.opened, 0);
+	finish(l);
+}
+
+/* nf_conntrack_max was raised. */
+static void room_grows_with_the_limit(void **state)
+{
+	const uint32_t room = 65536; /* the least there is */
+	struct lab *l;
+
+	(void)state;
+	NEEDS_ROOT();
+	ct_limit = room;
+	l = start_far();
+	l->is_many = true;
+	assert_int_equal(open_many(10000, 24999, 5), 75000);
+	WAIT_FOR(l, strstr(l->status.text, "no room for a record") && l->status.n_flows == room);
+	ct_limit = 2 * room;
+	WAIT_FOR(l, l->status.n_flows == 75000);
+	sl_nat_stop(l->nat);
+	finish(l);
+}
+
 /* The daemon ends: whoever is there goes on, UDP too, until it has ended. */
 static void the_end_drains_first(void **state)
 {
@@ -970,6 +1136,46 @@ static void marks_of_flows_are_not_reused(void **state)
 	finish(l);
 }
 
+/* Records of the stream, taken, or 0. */
+static uint64_t n_records(const struct lab *l)
+{
+	struct pollfd p = { .fd = sl_ct_stream_fd(l->nat->stream), .events = POLLIN };
+	struct sl_ct_stream_counts c;
+
+	sl_ct_stream_get_counts(l->nat->stream, &c);
+	return poll(&p, 1, 0) == 0 ? c.table.opened : 0;
+}
+
+/* A mark of ours that somebody else has set, before it was that of a route. */
+static void what_was_not_counted_does_not_end(void **state)
+{
+	struct lab *l;
+	int client, server;
+
+	(void)state;
+	NEEDS_ROOT();
+	assert_int_equal(run("nft 'table ip other { chain o { type filter hook output priority 200;"
+			     " udp dport 7777 ct mark set 2; }; }'"),
+			 0);
+	l = start(WEB);
+	server = bound(SOCK_DGRAM, 7777);
+	client = connected(SOCK_DGRAM, 7777);
+	assert_passes(client, server);
+	WAIT_FOR(l, n_records(l) == 1);
+	/* it is no flow of the new route, and goes as one of a target that is gone */
+	set_plan(l, WEB UDP("dns", "8053", "\"127.0.0.1:9053\""));
+	assert_true(nft_says("\"dns\" : 0x00000002"));
+	WAIT_FOR(l, find_told(l, port_of(client)) && find_told(l, port_of(client))->flow.is_over);
+	sl_nat_get_status(l->nat, &l->status);
+	assert_int_equal(l->status.n_flows, 0);
+	/* so nothing holds that route */
+	set_plan(l, WEB);
+	WAIT_FOR(l, !nft_says("\"dns\""));
+	(void)close(client);
+	(void)close(server);
+	finish(l);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -981,6 +1187,7 @@ int main(void)
 		cmocka_unit_test_setup(a_kill_resets_both, set_up),
 		cmocka_unit_test_setup(udp_follows_the_targets, set_up),
 		cmocka_unit_test_setup(what_is_down_gets_nothing, set_up),
+		cmocka_unit_test_setup(a_flood_of_changes_is_slowed_down, set_up),
 		cmocka_unit_test_setup(no_room_loses_nothing, set_up),
 		cmocka_unit_test_setup(somebody_new_is_told_of_all, set_up),
 		cmocka_unit_test_setup(what_others_do_is_put_back, set_up),
@@ -990,10 +1197,13 @@ int main(void)
 		cmocka_unit_test_setup(nothing_to_do, set_up),
 		cmocka_unit_test_setup(it_may_stay, set_up),
 		cmocka_unit_test_setup(the_end_cuts_flows, set_up),
+		cmocka_unit_test_setup(the_end_of_many_flows_is_quick, set_up),
+		cmocka_unit_test_setup(room_grows_with_the_limit, set_up),
 		cmocka_unit_test_setup(the_end_drains_first, set_up),
 		cmocka_unit_test_setup(what_is_closed_is_drained, set_up),
 		cmocka_unit_test_setup(the_short_way_is_no_condition, set_up),
 		cmocka_unit_test_setup(marks_of_flows_are_not_reused, set_up),
+		cmocka_unit_test_setup(what_was_not_counted_does_not_end, set_up),
 	};
 
 	return cmocka_run_group_tests_name("nat", tests, NULL, NULL);

@@ -658,7 +658,7 @@ static void a_kill_nobody_read(void **state)
 	f = flow_n();
 	tell(lab, 801, &f);
 	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
-	assert_int_equal(n_lines(lab, "killed backend_reason=killed\n"), 2);
+	UNTIL(lab, WAIT_MS, n_lines(lab, "killed backend_reason=killed\n") == 2);
 	assert_int_equal(n_lines(lab, " access: "), 2);
 }
 
@@ -936,7 +936,7 @@ static void silent_datagrams_do_not_hold_up_the_end(void **state)
 	UNTIL(lab, 12000, lab->done);                  /* of the 30 s there are */
 	assert_true(sl_clock_ms() - begun_ms >= 6000); /* a packet may have passed unseen */
 	hears_kill(lab, 4);
-	assert_int_equal(n_lines(lab, "client_reason=drained "), 1);
+	UNTIL(lab, WAIT_MS, n_lines(lab, "client_reason=drained ") == 1);
 }
 
 /* Another process has them now, or the rules stay. */

@@ -2,6 +2,7 @@
 #include "broker/nat.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,13 +13,18 @@
 
 /* ---- status ---- */
 
-static void describe(const struct sl_nat *n, size_t n_routes, size_t n_gone, char *ret, size_t size)
+static void describe(const struct sl_nat *n, size_t n_routes, size_t n_gone, uint64_t not_taken,
+		     char *ret, size_t size)
 {
-	char more[64] = "";
+	char more[128] = "";
+	int len = 0;
 
 	if (n_gone)
-		(void)snprintf(more, sizeof(more), ", %zu that %s gone still with flows", n_gone,
+		len = snprintf(more, sizeof(more), ", %zu that %s gone still with flows", n_gone,
 			       n_gone == 1 ? "is" : "are");
+	if (not_taken)
+		(void)snprintf(more + len, sizeof(more) - (size_t)len,
+			       ", no room for a record %" PRIu64 " times", not_taken);
 	if (n->is_applied && n->routes.n)
 		(void)snprintf(ret, size, "%zu route%s in table inet %s%s%s%s%.60s", n_routes,
 			       n_routes == 1 ? "" : "s", n->name,
@@ -48,7 +54,7 @@ void sl_nat_get_status(const struct sl_nat *n, struct sl_broker_nat_status *ret)
 	s.lag_ms = (uint32_t)((c.apart_us * 3 / 2 + c.last_dump_us) / 100000 * 100 + 100);
 	if (n->stream && sl_ct_fill(&s.ct_count, &s.ct_max) < 0)
 		s.ct_count = s.ct_max = 0;
-	describe(n, s.n_routes, n_gone, s.text, sizeof(s.text));
+	describe(n, s.n_routes, n_gone, c.table.not_taken, s.text, sizeof(s.text));
 	*ret = s;
 }
 
@@ -94,7 +100,7 @@ static int take_plan(struct sl_nat *n, struct sl_nat_plan *plan)
 		calloc(plan->n_targets + 1, sizeof(*settled));
 	_cleanup_free_ struct sl_nat_route *old = calloc(n->routes.n + 1, sizeof(*old));
 	_cleanup_free_ uint32_t *by_name = calloc(n->routes.n + 1, sizeof(*by_name));
-	struct sl_nat_routes before = { old, n->routes.n, by_name };
+	struct sl_nat_routes before = { .item = old, .n = n->routes.n, .by_name = by_name };
 	int r;
 
 	if (!is_down || !settled || !old || !by_name)

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "broker/nat_state.h"
 #include "broker/nft_routes.h"
@@ -15,6 +16,8 @@
 /* What others do to the table comes in many messages; and they may do it again and again. */
 #define REPAIR_MS 50
 #define REPAIR_AGAIN_MS 500
+/* A proxy may tell of its targets as often as it likes. */
+#define TARGETS_MS 100
 #define RETRY_MIN_MS 100
 #define RETRY_MAX_MS 5000
 
@@ -164,7 +167,7 @@ int sl_nat_attempt(struct sl_nat *n, struct sl_nft_report *report)
 {
 	int r = apply(n, report);
 
-	sl_task_cancel(&n->apply_task);
+	sl_timer_stop(&n->targets);
 	if (r < 0) {
 		n->is_applied = false;
 		if (report->text[0])
@@ -187,17 +190,20 @@ int sl_nat_attempt(struct sl_nat *n, struct sl_nft_report *report)
 	return r;
 }
 
-static void on_apply(struct sl_task *task)
+static void on_targets(struct sl_timer *timer)
 {
-	struct sl_nat *n = SL_CONTAINER_OF(task, struct sl_nat, apply_task);
+	struct sl_nat *n = SL_CONTAINER_OF(timer, struct sl_nat, targets);
 	struct sl_nft_report report;
 
 	(void)sl_nat_attempt(n, &report);
+	/* since its end: what takes long must leave time for others */
+	n->targets_ms = sl_clock_ms() + TARGETS_MS;
 }
 
 void sl_nat_apply_soon(struct sl_nat *n)
 {
-	sl_loop_defer(n->loop, &n->apply_task, on_apply);
+	if (!sl_timer_is_armed(&n->targets))
+		sl_timer_start(n->loop, &n->targets, n->targets_ms, on_targets);
 }
 
 /* ---- what others do ---- */
@@ -227,7 +233,7 @@ static void on_repair(struct sl_timer *timer)
 {
 	struct sl_nat *n = SL_CONTAINER_OF(timer, struct sl_nat, repair);
 
-	n->is_repairing |= n->is_applied && !n->apply_task.is_queued;
+	n->is_repairing |= n->is_applied && !sl_timer_is_armed(&n->targets);
 	try_repair(n);
 }
 
@@ -279,6 +285,7 @@ static void on_tick(struct sl_timer *timer)
 	sl_timer_start(n->loop, timer, sl_loop_now_ms(n->loop) + TICK_MS, on_tick);
 	if (!n->plan || !n->stream)
 		return;
+	sl_nat_look_at_room(n);
 	if (dumps < n->udp_until)
 		sl_nat_clean_udp(n);
 	drop_gone(n, dumps);
@@ -293,7 +300,7 @@ void sl_nat_start_tick(struct sl_nat *n)
 
 void sl_nat_stop_applying(struct sl_nat *n)
 {
-	sl_task_cancel(&n->apply_task);
+	sl_timer_stop(&n->targets);
 	sl_timer_stop(&n->retry);
 	sl_timer_stop(&n->repair);
 	sl_timer_stop(&n->tick);

@@ -23,6 +23,10 @@
 /* Changes told in one turn. */
 #define PER_TURN 512
 #define PURGE_WAIT_MS 5000
+/* The supervisor waits 2 s for the end of the broker. */
+#define DELETE_MS 800
+/* A request of its own for each entry takes the kernel as long as to look at so many. */
+#define ENTRIES_PER_REQUEST 16
 
 uint64_t sl_nat_now_ns(void)
 {
@@ -90,16 +94,12 @@ static void fill_flow(const struct sl_ct_change *c, const struct sl_nat_route *r
 /* Once for each change that was taken. */
 static void count_change(struct sl_nat *n, const struct sl_ct_change *c)
 {
-	struct sl_nat_route *route = sl_nat_routes_find(&n->routes, c->flow.mark);
+	bool is_new = c->what & SL_CT_TELL_NEW;
 
-	if (!route)
-		return;
-	if (c->what & SL_CT_TELL_NEW) {
-		route->n_flows++;
+	if (sl_nat_routes_count(&n->routes, c->flow.mark, c->serial, is_new,
+				c->what & SL_CT_TELL_ENDED) &&
+	    is_new)
 		n->n_adopted += c->is_adopted && c->start_ns < n->started_ns;
-	}
-	if (c->what & SL_CT_TELL_ENDED)
-		route->n_flows--;
 }
 
 /* False: nobody had room. A mark that is no route's is somebody else's. */
@@ -284,9 +284,80 @@ static bool is_ours(const struct sl_nat *n, const struct sl_ct_flow *f)
 	return sl_nat_routes_find(&n->routes, f->mark);
 }
 
+static int by_mark(const void *a, const void *b)
+{
+	const struct sl_ct_flow *x = a, *y = b;
+
+	return (x->mark > y->mark) - (x->mark < y->mark);
+}
+
+/*
+ * The largest block of marks from that of route `i` on that are all of routes, and can be asked for
+ * at once; returns how many.
+ */
+static size_t block_from(const struct sl_nat_routes *routes, size_t i, struct sl_ct_marks *ret)
+{
+	uint32_t mark = routes->item[i].mark;
+	size_t n = 1;
+
+	while (n <= (routes->n - i) / 2 && (mark & (2 * n - 1)) == 0 &&
+	       routes->item[i + 2 * n - 1].mark == mark + 2 * n - 1)
+		n *= 2;
+	*ret = (struct sl_ct_marks){ .mark = mark, .mask = ~(uint32_t)(n - 1) };
+	return n;
+}
+
+/*
+ * Entries of flows with marks of the block. The kernel goes through all entries of everybody to
+ * find those of some marks, which costs less than a request for each if they are not too few.
+ */
+static size_t delete_block(struct sl_nat *n, struct sl_ct_marks marks,
+			   const struct sl_ct_flow *flows, size_t n_flows)
+{
+	uint32_t count = 0, max = 0;
+	size_t deleted = 0;
+
+	if (sl_ct_fill(&count, &max) == 0 && n_flows > count / ENTRIES_PER_REQUEST &&
+	    sl_ct_stream_delete_marks(n->stream, marks) == 0)
+		return n_flows;
+	for (size_t i = 0; i < n_flows; i++)
+		deleted += sl_ct_stream_delete_flow(n->stream, &flows[i]) == 0;
+	return deleted;
+}
+
+/* Peers that are not told before that hear of it with their next packet. */
+static void probe_until(const struct sl_nat *n, uint64_t until_ms, const struct sl_ct_flow *flows,
+			size_t n_flows)
+{
+	for (size_t i = 0; i < n_flows; i++) {
+		if (i % 64 == 0 && sl_clock_ms() >= until_ms)
+			return;
+		sl_nat_probe_flow(&n->probe, &flows[i]);
+	}
+}
+
 size_t sl_nat_delete_flows(struct sl_nat *n)
 {
-	return delete_those(n, is_ours);
+	struct flow_list l = { .nat = n, .wants = is_ours };
+	uint64_t until_ms = sl_clock_ms() + DELETE_MS;
+	size_t deleted = 0, at = 0;
+
+	sl_ct_stream_each(n->stream, list_flow, &l);
+	if (l.n)
+		qsort(l.item, l.n, sizeof(*l.item), by_mark);
+	for (size_t i = 0, n_marks = 0; i < n->routes.n && at < l.n; i += n_marks) {
+		struct sl_ct_marks marks;
+		size_t from = at;
+
+		n_marks = block_from(&n->routes, i, &marks);
+		while (at < l.n && (l.item[at].mark & marks.mask) == marks.mark)
+			at++;
+		if (at > from)
+			deleted += delete_block(n, marks, l.item + from, at - from);
+	}
+	probe_until(n, until_ms, l.item, l.n);
+	free(l.item);
+	return deleted;
 }
 
 /* ---- the thread that follows them ---- */
@@ -298,6 +369,26 @@ static size_t records_wanted(void)
 	if (sl_ct_fill(&count, &max) < 0 || max < MIN_RECORDS)
 		return MIN_RECORDS;
 	return max < MAX_RECORDS ? max : MAX_RECORDS;
+}
+
+/* The limit of the kernel may be raised at any time. */
+static void say_not_taken(struct sl_nat *n)
+{
+	struct sl_ct_stream_counts c;
+
+	sl_ct_stream_get_counts(n->stream, &c);
+	if (c.table.not_taken && !n->has_lacked_room)
+		sl_log(SL_LOG_WARN, "nftables: there was no room for the records of some flows, "
+				    "they are told of when there is");
+	n->has_lacked_room |= c.table.not_taken > 0;
+}
+
+void sl_nat_look_at_room(struct sl_nat *n)
+{
+	if (!n->stream)
+		return;
+	sl_ct_stream_grow(n->stream, records_wanted());
+	say_not_taken(n);
 }
 
 /* Those of an earlier base keep theirs. */
@@ -353,6 +444,8 @@ void sl_nat_stop_stream(struct sl_nat *n)
 	sl_ct_stream_stop(SL_TAKE_PTR(n->stream));
 	n->batch_n = n->batch_at = 0;
 	n->is_blocked = false;
+	n->udp_until = 0;          /* the next one's dumps are counted from 0 */
+	n->routes.last_serial = 0; /* the next one's are counted from the time of then */
 }
 
 void sl_nat_load_conntrack(const struct sl_nat *n)

@@ -20,6 +20,9 @@ void sl_nat_stop_stream(struct sl_nat *n);
 /* The kernel's module comes with whoever asks first; before that its settings are not there. */
 void sl_nat_load_conntrack(const struct sl_nat *n);
 
+/* Room for the records of as many flows as the kernel takes now. */
+void sl_nat_look_at_room(struct sl_nat *n);
+
 uint64_t sl_nat_n_flows(const struct sl_nat *n);
 uint64_t sl_nat_dumps(const struct sl_nat *n); /* of conntrack, so far */
 

@@ -147,6 +147,9 @@ static void put_planned(struct sl_nat_routes *out, const struct sl_nat_routes *o
 			stays[was - old->item] = true;
 			to->mark = was->mark;
 			to->n_flows = was->n_flows;
+			to->counts_after = was->counts_after;
+		} else {
+			to->counts_after = old->last_serial;
 		}
 		to->plan = &plan->routes[i];
 		to->first_target = first_target;
@@ -199,6 +202,7 @@ int sl_nat_routes_plan(struct sl_nat_routes *r, const struct sl_nat_plan *plan, 
 	if (res < 0)
 		return res;
 	sort(&out);
+	out.last_serial = r->last_serial;
 	sl_nat_routes_done(r);
 	*r = out;
 	out = (struct sl_nat_routes){ 0 };
@@ -220,4 +224,22 @@ size_t sl_nat_routes_drop(struct sl_nat_routes *r, uint64_t n_dumps)
 	if (dropped)
 		sort(r);
 	return dropped;
+}
+
+/* ---- flows ---- */
+
+bool sl_nat_routes_count(struct sl_nat_routes *r, uint32_t mark, uint64_t serial, bool begins,
+			 bool ends)
+{
+	struct sl_nat_route *route = sl_nat_routes_find(r, mark);
+
+	if (begins)
+		r->last_serial = serial;
+	if (!route)
+		return false;
+	if (begins)
+		route->n_flows++;
+	if (ends && (begins || serial > route->counts_after))
+		route->n_flows--;
+	return true;
 }

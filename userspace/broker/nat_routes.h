@@ -19,13 +19,15 @@ struct sl_nat_route {
 	const struct sl_nft_route *plan; /* the plan's; NULL: gone */
 	size_t first_target;             /* of the plan's, with `plan` */
 	uint64_t n_flows;                /* live records */
+	uint64_t counts_after;           /* flows up to this serial were not counted */
 	uint64_t gone_after; /* gone: after so many dumps no flow in sight means there is none */
 };
 
 struct sl_nat_routes {
 	struct sl_nat_route *item; /* by mark */
 	size_t n;
-	uint32_t *by_name; /* indices */
+	uint32_t *by_name;    /* indices */
+	uint64_t last_serial; /* of the flows that have begun, of any mark */
 };
 
 void sl_nat_routes_done(struct sl_nat_routes *r);
@@ -42,6 +44,13 @@ SL_MUST_CHECK int sl_nat_routes_plan(struct sl_nat_routes *r, const struct sl_na
 				     uint64_t gone_after);
 /* Forgets the gone ones without flows that waited for so many dumps; how many. */
 size_t sl_nat_routes_drop(struct sl_nat_routes *r, uint64_t n_dumps);
+
+/*
+ * A flow has begun, or ended, or both. Begins come in the order of their serials, so the end of one
+ * that began before the route had its mark is known, and not counted. False: no route's.
+ */
+bool sl_nat_routes_count(struct sl_nat_routes *r, uint32_t mark, uint64_t serial, bool begins,
+			 bool ends);
 
 struct sl_nat_route *sl_nat_routes_find(const struct sl_nat_routes *r, uint32_t mark);
 struct sl_nat_route *sl_nat_routes_named(const struct sl_nat_routes *r, const char *name);

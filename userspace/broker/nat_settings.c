@@ -70,11 +70,11 @@ static bool is_loopback(const struct sl_addr *a)
 	return sl_addr_family(a) == AF_INET && ntohl(a->v4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
 }
 
-static bool has_target(const struct sl_nat *n, bool local)
+static bool has_local_target(const struct sl_nat *n)
 {
 	for (size_t i = 0; i < n->plan->n_routes; i++)
 		for (size_t k = 0; k < n->plan->routes[i].n_targets; k++)
-			if (is_loopback(&n->plan->routes[i].targets[k].addr) == local)
+			if (is_loopback(&n->plan->routes[i].targets[k].addr))
 				return true;
 	return false;
 }
@@ -88,7 +88,7 @@ void sl_nat_look_at_settings(struct sl_nat *n)
 	if (r < 0)
 		(void)sl_warn(r, "nftables: cannot read net/%s, records may lack bytes and times",
 			      what);
-	if (has_target(n, true) && sl_nat_sysctl_localnet() == 0)
+	if (has_local_target(n) && sl_nat_sysctl_localnet() == 0)
 		now.localnet = 0;
 	for (size_t i = 0; i < N_SETTINGS; i++)
 		if (*setting(&n->was, i) < 0)
@@ -104,11 +104,8 @@ void sl_nat_change_settings(struct sl_nat *n)
 	if (r < 0)
 		(void)sl_warn(r, "nftables: cannot set net/%s to 1, records lack bytes and times",
 			      what);
-	if (!n->is_set && has_target(n, false) && sl_nat_sysctl_forwards(AF_INET) == 0)
-		sl_log(SL_LOG_WARN, "nftables: this host does not forward, so targets on other "
-				    "hosts are not reached: sysctl -w net.ipv4.ip_forward=1");
 	n->is_set = true;
-	if (!has_target(n, true) || sl_nat_sysctl_localnet() != 0)
+	if (!has_local_target(n) || sl_nat_sysctl_localnet() != 0)
 		return;
 	r = sl_nat_sysctl_set_localnet(true);
 	if (r < 0)

@@ -38,18 +38,20 @@ struct sl_nat {
 	struct sl_nat_settings was;
 	bool is_set; /* the settings are as records need them */
 
-	bool is_installed; /* the kernel has, or may have, something of ours */
-	bool is_applied;   /* and it is what the plan wants */
-	bool is_repairing; /* it was, until somebody else changed it */
-	bool is_barred;    /* no right to open the table, here or in another process */
-	bool is_missed;    /* without a table: the last plan has routes */
+	bool is_installed;    /* the kernel has, or may have, something of ours */
+	bool is_applied;      /* and it is what the plan wants */
+	bool is_repairing;    /* it was, until somebody else changed it */
+	bool is_barred;       /* no right to open the table, here or in another process */
+	bool has_lacked_room; /* it is said */
+	bool is_missed;       /* without a table: the last plan has routes */
 	char why_off[190];
 	uint64_t retry_ms;
 	uint64_t repaired_ms;
 	uint64_t udp_until; /* so many dumps: entries of targets that are gone may come to light */
 	struct sl_io watch_io;
 	struct sl_io stream_io;
-	struct sl_task apply_task;
+	struct sl_timer targets; /* some went down or came up */
+	uint64_t targets_ms;     /* not before */
 	struct sl_timer retry;
 	struct sl_timer repair;
 	struct sl_timer tick;
