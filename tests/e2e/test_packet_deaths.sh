@@ -59,6 +59,8 @@ done
 wait_until 5000 eval '[ "$(jqs .connections.active)" = 0 ]' || fail "active: $(sl conns | head -n 5)"
 one_line_each v
 assert_eq "ends with an error of ours" "$(access_lines v | grep -cE '_reason=(error|force_cleanup)')" 0
+# The log's writer is a thread of its own.
+wait_until 5000 eval '[ "$(n_access v)" -ge $((N * DEATHS)) ]' || fail "access lines: $(n_access v), want $((N * DEATHS))"
 assert_eq "access lines" "$(n_access v)" $((N * DEATHS))
 
 say "either dies beside long transfers"

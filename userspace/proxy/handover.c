@@ -64,6 +64,7 @@ struct sl_handovers {
 	struct sl_broker_client *client;
 	uint64_t known_from; /* generation: the broker has not seen those before it */
 	int waiting_fd;      /* a channel that waits for the first generation */
+	uint64_t up_ms;      /* since when the broker is there */
 	struct sl_list young;
 	struct sl_timer young_timer;
 	struct sl_list bucket[BUCKETS];
@@ -386,6 +387,7 @@ static void on_up(void *arg)
 {
 	struct sl_handovers *hs = arg;
 
+	hs->up_ms = sl_loop_now_ms(hs->worker->loop);
 	/* One that has just begun has been told of the newest alone. */
 	hs->known_from = hs->worker->gen->number;
 	for (size_t i = 0; i < BUCKETS; i++) {
@@ -755,6 +757,11 @@ void sl_handovers_start(struct sl_handovers *hs)
 {
 	if (hs->waiting_fd >= 0)
 		sl_broker_client_connect(hs->client, SL_TAKE_FD(hs->waiting_fd));
+}
+
+bool sl_handovers_were_alone(const struct sl_handovers *hs, uint64_t since_ms)
+{
+	return !sl_broker_client_is_up(hs->client) || hs->up_ms >= since_ms;
 }
 
 struct sl_broker_client *sl_handovers_client(const struct sl_handovers *hs)

@@ -35,6 +35,8 @@ void sl_handovers_free(struct sl_handovers *hs); /* NULL is fine */
 void sl_handovers_connect(struct sl_handovers *hs, int fd);
 void sl_handovers_start(struct sl_handovers *hs); /* the worker has its first generation */
 struct sl_broker_client *sl_handovers_client(const struct sl_handovers *hs);
+/* There is no broker, or there was none at some time since. */
+bool sl_handovers_were_alone(const struct sl_handovers *hs, uint64_t since_ms);
 
 /* What carries a connection now, and why the kernel does not, or not yet. */
 enum sl_engine_reason sl_handover_reason(const struct sl_conn *c);

@@ -20,7 +20,7 @@
 #define REFRESH_SLICE_MS 100
 /* Entries vanish before the broker says so: a new connection has taken the tuple, or someone has
  * deleted them. */
-#define MISSING_MS 5000
+#define MISSING_MS 2500
 #define LOST_SAY_MS 200
 
 /* ---- counters ---- */
@@ -58,6 +58,7 @@ static bool read_counters(struct sl_conn *c, struct sl_flow_facts *facts)
 
 	if (sl_broker_read_flow(cl, &p->flow, false, facts) < 0 || facts->conn_id != c->id)
 		return false;
+	p->read_ms = sl_loop_now_ms(c->worker->loop);
 	for (int i = 0; i < SL_SIDE_COUNT_; i++)
 		add_bytes(c, (enum sl_side)i, facts->half[i].bytes);
 	add_activity(c, facts->last_data_ns);
@@ -111,6 +112,18 @@ static void look_for_life(struct sl_conn *c, const struct sl_flow_facts *facts)
 		sl_conn_fail(c, side, SL_REASON_ETIMEDOUT);
 }
 
+/*
+ * Its entries are gone, and nobody has said why. While there is no broker a new connection from the
+ * same port makes room for itself, but only where the flow was over; how is not known.
+ */
+static void end_missing(struct sl_conn *c)
+{
+	const struct sl_packet_record *p = sl_handover_record(c);
+	bool were_alone = sl_handovers_were_alone(c->worker->handovers, p->read_ms);
+
+	sl_conn_end(c, were_alone ? SL_REASON_CRASH_RECOVERED : SL_REASON_FORCE_CLEANUP, true);
+}
+
 static void refresh(struct sl_conn *c)
 {
 	struct sl_packet_record *p = sl_handover_record(c);
@@ -125,7 +138,7 @@ static void refresh(struct sl_conn *c)
 	if (p->missing_since_ms == 0)
 		p->missing_since_ms = now_ms;
 	else if (now_ms - p->missing_since_ms >= MISSING_MS)
-		sl_conn_end(c, SL_REASON_FORCE_CLEANUP, true);
+		end_missing(c);
 }
 
 /* Silent flows are asked less often: FINs and RSTs are told of, and deadlines look for themselves.
@@ -191,6 +204,7 @@ static void carry(struct sl_conn *c, struct sl_packet_record *p)
 
 	sl_conn_use_engine(c, &sl_engine_packet, sl_packet_reason(c->route->conf));
 	p->conn = c;
+	p->read_ms = sl_loop_now_ms(c->worker->loop);
 	sl_list_add(&flows->list, &p->node);
 	flows->n++;
 	if (!sl_timer_is_armed(&flows->timer))

@@ -26,6 +26,7 @@ struct sl_packet_record {
 	struct sl_conn *conn;
 	struct sl_broker_flow flow;
 	uint64_t seen[SL_SIDE_COUNT_]; /* bytes in the kernel that are counted already */
+	uint64_t read_ms;              /* when its entries were last there */
 	uint64_t
 		missing_since_ms; /* entries are gone, and nobody has said why; 0: they are there */
 	bool is_over;             /* the broker knows */
