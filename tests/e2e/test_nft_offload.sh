@@ -24,10 +24,15 @@ wait_records tcp 3
 wait_records udp 1
 text=$(nat_text)
 if grep -q 'no flow tables' <<<"$text"; then
+	say "a kernel without flow tables: it is said, and flows go on all the same"
 	not_in_table flowtable || fail "a flow table, though there can be none"
+	before=$(sl conns --route tcp --json | jq '[.[].bytes_up] | add')
+	wait_until 10000 eval '[ "$(sl conns --route tcp --json | jq "[.[].bytes_up] | add")" -gt $((before + 2000)) ]' ||
+		fail "stands still at $before"
+	stop_peer held
 	stop_sluice
 	assert_eq "exit code" "$RC" 0
-	skip "this kernel has no flow tables, and the status says so: $text"
+	exit 0
 fi
 
 say "established flows pass by it"
