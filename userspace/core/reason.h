@@ -47,7 +47,8 @@
 	X(NFTABLES_CLOSED, "nftables_closed", "the kernel's NAT entry ended")                  \
 	X(FORCE_CLEANUP, "force_cleanup", "the sweep found a record whose sockets were gone")  \
 	X(SHUTDOWN, "shutdown", "still open when timeouts.drain ended at a stop")              \
-	X(CRASH_RECOVERED, "crash_recovered", "its route was gone when the next daemon took over")
+	X(CRASH_RECOVERED, "crash_recovered",                                                  \
+	  "it was over, or its route gone, when the next process took over")
 
 enum sl_reason {
 	SL_REASON_NONE = 0, /* the side has not ended, or never existed */
