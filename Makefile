@@ -145,7 +145,8 @@ $O/fuzz/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h userspace/*/*.[ch] nft/*.[ch
 	@mkdir -p $(@D)
 	$Q$(CLANG) $(filter-out -D_FORTIFY_SOURCE=2 -fPIE,$(ALL_CFLAGS)) -Wno-missing-prototypes \
 		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
-		$< $(wildcard userspace/base/*.c userspace/core/*.c userspace/conf/*.c nft/ct_msg.c) $(LDLIBS) -o $@
+		$< $(wildcard userspace/base/*.c userspace/core/*.c userspace/conf/*.c nft/*.c) \
+		userspace/broker/nft_routes.c userspace/broker/nat_plan.c $(LDLIBS) -o $@
 
 testtools: $(TESTTOOLS)
 
@@ -183,7 +184,7 @@ vmtest:
 vmtest-installed: all $(TESTTOOLS) $(filter $(VMUNIT:%=$O/unit/test_%),$(UNIT))
 	$Qrc=0; for k in $(or $(KERNEL),6.1 6.12); do O=$O tests/vm/run $$k -- tests/vm/suite || rc=1; done; exit $$rc
 
-bench: all $(TESTTOOLS)
+bench: all $(TESTTOOLS) $O/bench/nat_scale
 	@$(SUDO_CHECK)
 	$QO=$O tests/bench/run $(ONLY)
 

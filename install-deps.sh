@@ -47,7 +47,7 @@ esac
 
 need="gcc libc6-dev make pkgconf clang llvm libclang-rt-$clang-dev $bpftool
 	libbpf-dev libelf-dev zlib1g-dev libyaml-dev libjansson-dev libc-ares-dev libcap-ng-dev
-	libseccomp-dev libssl-dev libnftnl-dev libmnl-dev libcmocka-dev uthash-dev
+	libseccomp-dev libssl-dev libnftnl-dev libmnl-dev libcmocka-dev
 	iproute2 procps util-linux bsdextrautils libcap2-bin ethtool nftables netbase ca-certificates curl jq
 	socat python3 python3-jsonschema python3-yaml nginx
 	dnsmasq-base prometheus shellcheck git openssl gnutls-bin haproxy libnginx-mod-stream"

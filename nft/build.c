@@ -13,6 +13,9 @@
 #include "nft/slots.h"
 
 #define NAME_MAX_BYTES 64
+/* NFT_FLOWTABLE_COUNTER (Linux 5.7): what passes counts in conntrack. An enum, not in all headers.
+ */
+#define FLOWTABLE_COUNTER 0x2
 #define TARGETS_MAX 4096
 
 struct builder {
@@ -287,6 +290,17 @@ static void put_prefixes6(struct builder *b, enum sl_nft_form form, const struct
 	}
 }
 
+/* For both families, as the rules are. */
+static void put_client_sets(struct builder *b, int form)
+{
+	for (int ip6 = 0; ip6 <= 1; ip6++) {
+		struct sl_nft_set *set = put_own_set(b, (enum sl_nft_form)(form + ip6));
+
+		if (set)
+			sl_nft_client_set_name(b->route, (enum sl_nft_form)(form + ip6), set->name);
+	}
+}
+
 static void put_policy(struct builder *b)
 {
 	const struct sl_nft_route *r = b->route;
@@ -300,7 +314,12 @@ static void put_policy(struct builder *b)
 		put_prefixes4(b, SL_NFT_ALLOW4, r->allow);
 		put_prefixes6(b, SL_NFT_ALLOW6, r->allow);
 	}
-	if (r->deny || r->allow || r->max_connections || r->connections.rate) {
+	if (r->max_per_client)
+		put_client_sets(b, SL_NFT_CLIENTS4);
+	if (r->per_client.rate)
+		put_client_sets(b, SL_NFT_NEW4);
+	if (r->deny || r->allow || r->max_connections || r->connections.rate || r->max_per_client ||
+	    r->per_client.rate) {
 		snprintf(name, sizeof(name), "policy_%u", r->mark);
 		sl_nft_put_policy_chain(b->rs, r, name, b->name);
 		put_jump(b, SL_NFT_ROUTE_POLICY, NFT_JUMP, name);
@@ -370,7 +389,8 @@ static const char *fault_of(const struct sl_nft_route *r)
 	if ((r->allow && r->allow->n_globs) || (r->deny && r->deny->n_globs))
 		return "its lists have patterns that are not ranges of addresses";
 	if ((r->connections.rate && !r->connections.seconds) ||
-	    (r->packets.rate && !r->packets.seconds))
+	    (r->packets.rate && !r->packets.seconds) ||
+	    (r->per_client.rate && !r->per_client.seconds))
 		return "a rate has no period";
 	if (r->mark == 0)
 		return "its mark is 0";
@@ -462,6 +482,31 @@ int sl_nft_build(const struct sl_nft_route *routes, size_t n, struct sl_nft_rule
 		return r;
 	*ret = SL_TAKE_PTR(rs);
 	return 0;
+}
+
+int sl_nft_put_offload(struct sl_nft_ruleset *rs, const struct sl_nft_route *routes, size_t n,
+		       char (*devices)[SL_NFT_DEVICE], size_t n_devices)
+{
+	struct sl_nft_set form, *set;
+
+	sl_nft_form_set(SL_NFT_OFFLOADS, 0, &form);
+	sl_nft_form_name(SL_NFT_OFFLOADS, 0, form.name);
+	form.comment = sl_nft_put_text(rs, sl_nft_form_comment(SL_NFT_OFFLOADS));
+	set = sl_nft_put_set(rs, &form);
+	for (size_t i = 0; i < n; i++) {
+		struct sl_nft_elem e = { .comment = sl_nft_put_text(rs, routes[i].name) };
+
+		if (routes[i].state == SL_NFT_KILLED || routes[i].packets.rate)
+			continue; /* its packets are to be seen */
+		set_mark(e.key, routes[i].mark);
+		sl_nft_put_elem(rs, set, &e);
+	}
+	sl_nft_put_offer_chain(rs);
+	rs->flowtable.is_there = true;
+	rs->flowtable.flags = FLOWTABLE_COUNTER;
+	for (size_t i = 0; i < n_devices; i++)
+		(void)sl_nft_put_device(rs, devices[i]);
+	return sl_nft_ruleset_sort(rs);
 }
 
 int sl_nft_each_route(const struct sl_nft_ruleset *rs, sl_nft_route_fn fn, void *arg)

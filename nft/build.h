@@ -74,6 +74,9 @@ struct sl_nft_route {
 	const struct sl_ip_set *deny;  /* likewise; NULL: nobody. Wins over `allow` */
 	uint32_t max_connections;      /* 0: no limit */
 	struct sl_nft_rate connections;
+	/* likewise of each client address; as many at once as the rate says, whatever its burst */
+	uint32_t max_per_client;
+	struct sl_nft_rate per_client;
 	struct sl_nft_rate packets; /* of clients, not counting the first of each flow */
 	enum sl_nft_refusal refusal;
 };
@@ -85,6 +88,14 @@ struct sl_nft_route {
  */
 SL_MUST_CHECK int sl_nft_build(const struct sl_nft_route *routes, size_t n,
 			       struct sl_nft_ruleset **ret, struct sl_str *why);
+
+/*
+ * Adds a flow table over these interfaces to a ruleset of sl_nft_build(), and what offers it the
+ * established flows of the routes. They are there, or the kernel refuses the whole. -ENOMEM.
+ */
+#define SL_NFT_OFFER "offer" /* the chain that does */
+SL_MUST_CHECK int sl_nft_put_offload(struct sl_nft_ruleset *rs, const struct sl_nft_route *routes,
+				     size_t n, char (*devices)[SL_NFT_DEVICE], size_t n_devices);
 
 /*
  * Calls `fn` for each route that a ruleset has, also one read from the kernel: so the numbers of

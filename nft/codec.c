@@ -117,7 +117,14 @@ static const struct shape {
 				 { { NFTNL_EXPR_OBJREF_SET_SREG, REG } },
 				 NFTNL_EXPR_OBJREF_SET_NAME,
 				 { 0 } },
+	[SL_NFT_FLOW] = { "flow_offload", { { 0, NO_VALUE } }, NFTNL_EXPR_FLOW_TABLE_NAME, { 0 } },
+	/* and what is behind in its own functions */
+	[SL_NFT_DYNSET] = { "dynset",
+			    { { NFTNL_EXPR_DYNSET_SREG_KEY, REG }, { NFTNL_EXPR_DYNSET_OP, U32 } },
+			    NFTNL_EXPR_DYNSET_SET_NAME,
+			    { 0 } },
 };
+#define N_OWN_OF_DYNSET 2
 
 static void set_value(struct nftnl_expr *k, uint16_t attr, enum width width, uint32_t value)
 {
@@ -140,18 +147,55 @@ static void set_value(struct nftnl_expr *k, uint16_t attr, enum width width, uin
 	}
 }
 
+static unsigned n_values_of(const struct shape *s)
+{
+	unsigned n = 0;
+
+	while (n < SL_NFT_VALUES && s->value[n].width != NO_VALUE)
+		n++;
+	return n;
+}
+
+static bool is_limit(uint32_t kind)
+{
+	return kind == SL_NFT_LIMIT || kind == SL_NFT_CONNLIMIT;
+}
+
+/* The limit of each element goes into `k`. */
+static bool encode_limit(const struct sl_nft_expr *e, struct nftnl_expr *k)
+{
+	const uint32_t *values = e->value + N_OWN_OF_DYNSET;
+	struct sl_nft_expr limit = { .kind = (enum sl_nft_expr_kind)values[0] };
+	struct nftnl_expr *inner;
+
+	if (e->n_values <= N_OWN_OF_DYNSET || !is_limit(values[0]))
+		return false;
+	limit.n_values = e->n_values - N_OWN_OF_DYNSET - 1;
+	memcpy(limit.value, values + 1, limit.n_values * sizeof(limit.value[0]));
+	inner = sl_nft_expr_encode(&limit);
+	if (!inner)
+		return false;
+	(void)nftnl_expr_set(k, NFTNL_EXPR_DYNSET_EXPR, inner, 0); /* which owns it then */
+	return true;
+}
+
 struct nftnl_expr *sl_nft_expr_encode(const struct sl_nft_expr *e)
 {
 	const struct shape *s = &shapes[e->kind];
 	struct nftnl_expr *k = nftnl_expr_alloc(s->name);
 	uint32_t len = s->data[1] ? e->n_data / 2u : e->n_data;
+	unsigned n = e->kind == SL_NFT_DYNSET ? N_OWN_OF_DYNSET : e->n_values;
 
 	if (!k)
 		return NULL;
-	for (unsigned i = 0; i < e->n_values; i++)
+	for (unsigned i = 0; i < n; i++)
 		set_value(k, s->value[i].attr, s->value[i].width, e->value[i]);
 	if (e->kind == SL_NFT_VERDICT)
 		nftnl_expr_set_u32(k, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
+	if (e->kind == SL_NFT_DYNSET && !encode_limit(e, k)) {
+		nftnl_expr_free(k);
+		return NULL;
+	}
 	if (s->text && *e->name)
 		(void)nftnl_expr_set_str(k, s->text, e->name);
 	for (uint32_t i = 0; i < 2 && s->data[i]; i++)
@@ -207,7 +251,7 @@ static bool get_data(struct nftnl_expr *k, uint16_t attr, struct sl_nft_expr *e)
 
 static bool decode(struct nftnl_expr *k, const struct shape *s, struct sl_nft_expr *e)
 {
-	for (unsigned i = 0; i < SL_NFT_VALUES && s->value[i].width != NO_VALUE; i++)
+	for (unsigned i = 0; i < n_values_of(s); i++)
 		e->value[e->n_values++] = get_value(k, s->value[i].attr, s->value[i].width);
 	if (s->text && nftnl_expr_is_set(k, s->text)) {
 		const char *text = nftnl_expr_get_str(k, s->text);
@@ -222,12 +266,36 @@ static bool decode(struct nftnl_expr *k, const struct shape *s, struct sl_nft_ex
 	return true;
 }
 
+/* False: with something that ours never have. */
+static bool decode_limit(struct nftnl_expr *k, struct sl_nft_expr *e)
+{
+	uint32_t len = 0;
+	struct nftnl_expr *inner =
+		(struct nftnl_expr *)(uintptr_t)nftnl_expr_get(k, NFTNL_EXPR_DYNSET_EXPR, &len);
+	struct sl_nft_expr limit;
+
+	if (!inner || nftnl_expr_is_set(k, NFTNL_EXPR_DYNSET_SREG_DATA) ||
+	    (nftnl_expr_is_set(k, NFTNL_EXPR_DYNSET_TIMEOUT) &&
+	     nftnl_expr_get_u64(k, NFTNL_EXPR_DYNSET_TIMEOUT) != 0) ||
+	    (nftnl_expr_is_set(k, NFTNL_EXPR_DYNSET_FLAGS) &&
+	     nftnl_expr_get_u32(k, NFTNL_EXPR_DYNSET_FLAGS) & NFT_DYNSET_F_INV))
+		return false;
+	sl_nft_expr_decode(inner, &limit);
+	if (!is_limit(limit.kind))
+		return false;
+	e->value[e->n_values++] = limit.kind;
+	memcpy(e->value + e->n_values, limit.value, limit.n_values * sizeof(limit.value[0]));
+	e->n_values += limit.n_values;
+	return true;
+}
+
 void sl_nft_expr_decode(struct nftnl_expr *kernel, struct sl_nft_expr *ret)
 {
 	const char *name = nftnl_expr_get_str(kernel, NFTNL_EXPR_NAME);
 	struct sl_nft_expr e = { .kind = kind_of(kernel, name) };
 
-	if (e.kind == SL_NFT_FOREIGN || !decode(kernel, &shapes[e.kind], &e)) {
+	if (e.kind == SL_NFT_FOREIGN || !decode(kernel, &shapes[e.kind], &e) ||
+	    (e.kind == SL_NFT_DYNSET && !decode_limit(kernel, &e))) {
 		e = (struct sl_nft_expr){ .kind = SL_NFT_FOREIGN };
 		snprintf(e.name, sizeof(e.name), "%s", name);
 	}

@@ -69,6 +69,7 @@ struct sl_ct_stream {
 	bool must_resync; /* events were lost since the last dump began */
 	struct event_buf in;
 	_Alignas(4) uint8_t answer[ANSWER_BYTES];
+	size_t answer_n; /* received, to be noted after the events; 0: none */
 
 	/* written by the thread, read by all (base/count.h) */
 	uint64_t n_events;
@@ -78,6 +79,7 @@ struct sl_ct_stream {
 	uint64_t n_dumps;
 	uint64_t n_dumps_failed;
 	uint64_t last_dump_us;
+	uint64_t apart_us;
 	uint64_t last_error;
 };
 
@@ -226,10 +228,12 @@ static void end_dump(struct sl_ct_stream *s, int error)
 	sl_ct_table_dump_end(&s->table, error == 0);
 	(void)pthread_mutex_unlock(&s->lock);
 	s->phase = DRAINING;
+	s->answer_n = 0;
 	s->next_dump_us = s->dump_start_us + apart_us;
 	sl_count_add(error < 0 ? &s->n_dumps_failed : &s->n_dumps, 1);
 	sl_count_set(&s->last_error, (uint64_t)-error);
 	sl_count_set(&s->last_dump_us, took_us);
+	sl_count_set(&s->apart_us, apart_us);
 	soonest_us = now_us + hurried_gap_us(s);
 	if ((error < 0 || s->must_resync) && s->next_dump_us > soonest_us)
 		s->next_dump_us = soonest_us;
@@ -250,13 +254,16 @@ static void begin_dump(struct sl_ct_stream *s)
 	s->dump_start_cpu_us = cpu_us();
 	s->next_dump_us = UINT64_MAX;
 	s->must_resync = false;
+	s->answer_n = 0;
 	if (mnl_socket_sendto(s->dumps, q.bytes, q.n) < 0)
 		end_dump(s, -errno);
 }
 
 /* 1: go on; 0: that was all; or -errno. Under the lock. */
-static int note_answer(struct sl_ct_stream *s, size_t n, uint64_t now_ns)
+static int note_answer(struct sl_ct_stream *s, uint64_t now_ns)
 {
+	const size_t n = s->answer_n;
+
 	for (size_t at = 0; at < n;) {
 		size_t len = sl_ct_msg_len(s->answer + at, n - at);
 		struct sl_ct_reply reply;
@@ -296,23 +303,38 @@ static ssize_t receive_answer(struct sl_ct_stream *s)
 	return from.nl_pid == 0 ? n : 0;
 }
 
+/* False: nothing came, or the dump is over. */
+static bool fetch_answer(struct sl_ct_stream *s)
+{
+	ssize_t n = receive_answer(s);
+
+	if (n == -EAGAIN || n == -EINTR)
+		return false;
+	if (n < 0)
+		end_dump(s, (int)n);
+	else
+		s->answer_n = (size_t)n;
+	return n >= 0;
+}
+
+/*
+ * What an answer shows of the next entry of a key is noted when all is said of the one before: its
+ * DESTROY was queued before the kernel wrote the answer.
+ */
 static void read_answers(struct sl_ct_stream *s)
 {
 	for (int i = 0; i < ANSWER_DATAGRAMS && s->phase == READING; i++) {
-		ssize_t n = receive_answer(s);
-		uint64_t now_ns = real_ns();
+		uint64_t now_ns;
 		int r;
 
-		if (n == -EAGAIN || n == -EINTR)
+		if ((s->answer_n == 0 && !fetch_answer(s)) || !read_events(s))
 			return;
-		if (n >= 0) {
-			(void)pthread_mutex_lock(&s->lock);
-			r = note_answer(s, (size_t)n, now_ns);
-			signal_owner(s);
-			(void)pthread_mutex_unlock(&s->lock);
-		} else {
-			r = (int)n;
-		}
+		now_ns = real_ns();
+		(void)pthread_mutex_lock(&s->lock);
+		r = note_answer(s, now_ns);
+		signal_owner(s);
+		(void)pthread_mutex_unlock(&s->lock);
+		s->answer_n = 0;
 		if (r <= 0)
 			end_dump(s, r);
 	}
@@ -363,7 +385,7 @@ static int timeout_ms(const struct sl_ct_stream *s)
 {
 	uint64_t now_us = sl_clock_us();
 
-	if (s->phase == DRAINING || s->phase == SWEEPING)
+	if (s->phase == DRAINING || s->phase == SWEEPING || s->answer_n > 0)
 		return 0;
 	if (s->phase == READING)
 		return 1000;
@@ -496,6 +518,7 @@ int sl_ct_stream_start(const struct sl_ct_stream_conf *conf, struct sl_ct_stream
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_mutex_init(&s->request_lock, NULL);
 	r = sl_ct_table_init(&s->table, conf->max_records, &conf->timeouts);
+	s->table.last_serial = conf->first_serial;
 	if (r == 0)
 		r = open_sockets(s, ret_what);
 	if (r < 0)
@@ -559,6 +582,7 @@ void sl_ct_stream_get_counts(struct sl_ct_stream *s, struct sl_ct_stream_counts 
 		.dumps_failed = sl_count_get(&s->n_dumps_failed),
 		.last_error = -(int)sl_count_get(&s->last_error),
 		.last_dump_us = sl_count_get(&s->last_dump_us),
+		.apart_us = sl_count_get(&s->apart_us),
 	};
 
 	(void)pthread_mutex_lock(&s->lock);
@@ -567,6 +591,38 @@ void sl_ct_stream_get_counts(struct sl_ct_stream *s, struct sl_ct_stream_counts 
 	c.live = s->table.n_live;
 	(void)pthread_mutex_unlock(&s->lock);
 	*ret = c;
+}
+
+void sl_ct_stream_retell(struct sl_ct_stream *s)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	sl_ct_table_retell(&s->table);
+	signal_owner(s);
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+void sl_ct_stream_grow(struct sl_ct_stream *s, size_t max_records)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	sl_ct_table_grow(&s->table, max_records);
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+bool sl_ct_stream_find(struct sl_ct_stream *s, uint64_t serial, struct sl_ct_flow *ret)
+{
+	bool found;
+
+	(void)pthread_mutex_lock(&s->lock);
+	found = sl_ct_table_find(&s->table, serial, ret);
+	(void)pthread_mutex_unlock(&s->lock);
+	return found;
+}
+
+void sl_ct_stream_each(struct sl_ct_stream *s, sl_ct_flow_fn fn, void *arg)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	sl_ct_table_each(&s->table, fn, arg);
+	(void)pthread_mutex_unlock(&s->lock);
 }
 
 void sl_ct_stream_dump_soon(struct sl_ct_stream *s)
@@ -600,14 +656,14 @@ static int ask(struct sl_ct_stream *s, const struct sl_ct_request *q, uint32_t s
 	return wait_verdict(s, seq);
 }
 
-int sl_ct_stream_delete_mark(struct sl_ct_stream *s, uint32_t mark)
+int sl_ct_stream_delete_marks(struct sl_ct_stream *s, struct sl_ct_marks marks)
 {
-	const struct sl_ct_marks marks = { .mark = mark, .mask = UINT32_MAX };
 	struct sl_ct_request q;
 	uint32_t seq;
 	int r;
 
-	if (!is_ours(s, mark))
+	/* the first and the last of them */
+	if (!is_ours(s, marks.mark) || !is_ours(s, marks.mark | ~marks.mask))
 		return -EINVAL;
 	(void)pthread_mutex_lock(&s->request_lock);
 	seq = ++s->request_seq;

@@ -24,6 +24,7 @@ struct sl_ct_stream_conf {
 	unsigned dump_ms;   /* ends of TCP connections are told at most this and a dump late */
 	size_t rcvbuf;      /* bytes for events not yet read; 32 MiB held 44,000 flows a second */
 	struct sl_ct_timeouts timeouts;
+	uint64_t first_serial; /* of records; greater than any of an earlier stream */
 };
 
 struct sl_ct_stream_counts {
@@ -38,6 +39,7 @@ struct sl_ct_stream_counts {
 	uint64_t dumps_failed; /* refused or broken off */
 	int last_error;        /* of these: -errno, 0 after a whole one */
 	uint64_t last_dump_us; /* processor time it took */
+	uint64_t apart_us;     /* the next one comes that long after it, unless in a hurry */
 };
 
 struct sl_ct_stream;
@@ -65,12 +67,20 @@ void sl_ct_stream_get_counts(struct sl_ct_stream *s, struct sl_ct_stream_counts 
 /* Asks for a dump now, say after a change of the rules. */
 void sl_ct_stream_dump_soon(struct sl_ct_stream *s);
 
+/* Of the table, for the owner: what is live is to be taken again; what is live. */
+void sl_ct_stream_retell(struct sl_ct_stream *s);
+/* More room than there was; less is ignored. */
+void sl_ct_stream_grow(struct sl_ct_stream *s, size_t max_records);
+bool sl_ct_stream_find(struct sl_ct_stream *s, uint64_t serial, struct sl_ct_flow *ret);
+/* `fn` must not call this stream. */
+void sl_ct_stream_each(struct sl_ct_stream *s, sl_ct_flow_fn fn, void *arg);
+
 /*
  * Delete entries; their records end as `nftables_closed` when the DESTROY comes. Waits for the
- * kernel, about 1 ms for 1000 entries. From any thread. -EINVAL: not a mark of ours; -ENOENT: that
- * flow is gone already; otherwise what the kernel said.
+ * kernel, about 1 ms for 1000 entries. From any thread. -EINVAL: not marks of ours alone; -ENOENT:
+ * that flow is gone already; otherwise what the kernel said.
  */
-SL_MUST_CHECK int sl_ct_stream_delete_mark(struct sl_ct_stream *s, uint32_t mark);
+SL_MUST_CHECK int sl_ct_stream_delete_marks(struct sl_ct_stream *s, struct sl_ct_marks marks);
 SL_MUST_CHECK int sl_ct_stream_delete_flow(struct sl_ct_stream *s, const struct sl_ct_flow *f);
 
 SL_DEFINE_CLEANUP(struct sl_ct_stream, sl_ct_stream_stop);

@@ -8,9 +8,11 @@
 
 #include "base/num.h"
 
-#define DIR "/proc/sys/net/netfilter/nf_conntrack_"
+#define DIR "/proc/sys/net/"
+#define CONNTRACK "netfilter/nf_conntrack_"
+#define LOCALNET "ipv4/conf/all/route_localnet"
 
-static const char *const names[] = { "acct", "timestamp", "events" };
+static const char *const names[] = { CONNTRACK "acct", CONNTRACK "timestamp", CONNTRACK "events" };
 
 static int open_setting(const char *name, int flags)
 {
@@ -56,33 +58,43 @@ static int write_setting(const char *name, int value)
 	return write(fd, text, (size_t)n) == n ? 0 : -errno;
 }
 
-static int raise_setting(const char *name, int *ret_old)
-{
-	uint32_t old;
-	int r = read_setting(name, &old);
-
-	if (r < 0 || old == 1)
-		return r;
-	r = write_setting(name, 1);
-	if (r == 0)
-		*ret_old = (int)old;
-	return r;
-}
-
-int sl_ct_sysctl_set(struct sl_ct_sysctls *ret_old, const char **ret_what)
+int sl_ct_sysctl_look(struct sl_ct_sysctls *ret_old, const char **ret_what)
 {
 	int *old[] = { &ret_old->acct, &ret_old->timestamp, &ret_old->events };
 
 	*ret_old = (struct sl_ct_sysctls){ .acct = -1, .timestamp = -1, .events = -1 };
 	for (size_t i = 0; i < SL_ARRAY_LEN(names); i++) {
-		int r = raise_setting(names[i], old[i]);
+		uint32_t value;
+		int r = read_setting(names[i], &value);
 
 		if (r < 0) {
 			*ret_what = names[i];
 			return r;
 		}
+		if (value != 1)
+			*old[i] = (int)value;
 	}
 	return 0;
+}
+
+int sl_ct_sysctl_set(struct sl_ct_sysctls *ret_old, const char **ret_what)
+{
+	struct sl_ct_sysctls was;
+	int r = sl_ct_sysctl_look(&was, ret_what);
+	const int values[] = { was.acct, was.timestamp, was.events };
+	int *old[] = { &ret_old->acct, &ret_old->timestamp, &ret_old->events };
+
+	*ret_old = (struct sl_ct_sysctls){ .acct = -1, .timestamp = -1, .events = -1 };
+	for (size_t i = 0; r == 0 && i < SL_ARRAY_LEN(names); i++) {
+		if (values[i] < 0)
+			continue;
+		r = write_setting(names[i], 1);
+		if (r == 0)
+			*old[i] = values[i];
+		else
+			*ret_what = names[i];
+	}
+	return r;
 }
 
 int sl_ct_sysctl_restore(const struct sl_ct_sysctls *old)
@@ -99,36 +111,54 @@ int sl_ct_sysctl_restore(const struct sl_ct_sysctls *old)
 	return first;
 }
 
+static int is_set(const char *name)
+{
+	uint32_t value;
+	int r = read_setting(name, &value);
+
+	return r < 0 ? r : value != 0;
+}
+
+int sl_nat_sysctl_localnet(void)
+{
+	return is_set(LOCALNET);
+}
+
+int sl_nat_sysctl_set_localnet(bool on)
+{
+	return write_setting(LOCALNET, on);
+}
+
 void sl_ct_timeouts_read(struct sl_ct_timeouts *t)
 {
 	static const char *const tcp[SL_CT_TCP_COUNT_] = {
-		[SL_CT_TCP_SYN_SENT] = "tcp_timeout_syn_sent",
-		[SL_CT_TCP_SYN_RECV] = "tcp_timeout_syn_recv",
-		[SL_CT_TCP_ESTABLISHED] = "tcp_timeout_established",
-		[SL_CT_TCP_FIN_WAIT] = "tcp_timeout_fin_wait",
-		[SL_CT_TCP_CLOSE_WAIT] = "tcp_timeout_close_wait",
-		[SL_CT_TCP_LAST_ACK] = "tcp_timeout_last_ack",
-		[SL_CT_TCP_TIME_WAIT] = "tcp_timeout_time_wait",
-		[SL_CT_TCP_CLOSE] = "tcp_timeout_close",
-		[SL_CT_TCP_SYN_SENT2] = "tcp_timeout_syn_sent",
+		[SL_CT_TCP_SYN_SENT] = CONNTRACK "tcp_timeout_syn_sent",
+		[SL_CT_TCP_SYN_RECV] = CONNTRACK "tcp_timeout_syn_recv",
+		[SL_CT_TCP_ESTABLISHED] = CONNTRACK "tcp_timeout_established",
+		[SL_CT_TCP_FIN_WAIT] = CONNTRACK "tcp_timeout_fin_wait",
+		[SL_CT_TCP_CLOSE_WAIT] = CONNTRACK "tcp_timeout_close_wait",
+		[SL_CT_TCP_LAST_ACK] = CONNTRACK "tcp_timeout_last_ack",
+		[SL_CT_TCP_TIME_WAIT] = CONNTRACK "tcp_timeout_time_wait",
+		[SL_CT_TCP_CLOSE] = CONNTRACK "tcp_timeout_close",
+		[SL_CT_TCP_SYN_SENT2] = CONNTRACK "tcp_timeout_syn_sent",
 	};
 
 	for (size_t i = 0; i < SL_ARRAY_LEN(tcp); i++) {
 		if (tcp[i])
 			(void)read_setting(tcp[i], &t->tcp_s[i]);
 	}
-	(void)read_setting("udp_timeout", &t->udp_s);
-	(void)read_setting("udp_timeout_stream", &t->udp_stream_s);
+	(void)read_setting(CONNTRACK "udp_timeout", &t->udp_s);
+	(void)read_setting(CONNTRACK "udp_timeout_stream", &t->udp_stream_s);
 }
 
 int sl_ct_fill(uint32_t *ret_count, uint32_t *ret_max)
 {
 	uint32_t count;
 	uint32_t max;
-	int r = read_setting("count", &count);
+	int r = read_setting(CONNTRACK "count", &count);
 
 	if (r == 0)
-		r = read_setting("max", &max);
+		r = read_setting(CONNTRACK "max", &max);
 	if (r < 0)
 		return r;
 	*ret_count = count;

@@ -15,7 +15,8 @@ enum stage {
 };
 
 struct sl_ct_record {
-	struct sl_ct_record *next; /* in its bucket */
+	struct sl_ct_record *next;      /* in its bucket */
+	struct sl_ct_record *next_live; /* in that of its serial, while LIVE */
 	struct sl_list all;
 	struct sl_list todo;
 	struct sl_ct_flow flow;
@@ -23,6 +24,7 @@ struct sl_ct_record {
 	uint64_t start_ns;
 	uint64_t end_ns;
 	uint64_t active_ns; /* it certainly had packets until then */
+	uint64_t before_ns; /* the one before of its key began then; 0: none, or unknown */
 	enum stage stage;
 	enum sl_reason reason;
 	uint32_t round; /* the last dump that it was in, or was made during */
@@ -155,11 +157,42 @@ static struct sl_ct_record *find(const struct sl_ct_table *t, const struct sl_ct
 	return r;
 }
 
+static struct sl_ct_record **live_bucket(const struct sl_ct_table *t, uint64_t serial)
+{
+	return &t->by_serial[serial & (t->n_buckets - 1)];
+}
+
+static void add_live(struct sl_ct_table *t, struct sl_ct_record *r)
+{
+	struct sl_ct_record **at = live_bucket(t, r->serial);
+
+	r->next_live = *at;
+	*at = r;
+	t->n_live++;
+}
+
+static void remove_live(struct sl_ct_table *t, struct sl_ct_record *r)
+{
+	struct sl_ct_record **at = live_bucket(t, r->serial);
+
+	while (*at != r)
+		at = &(*at)->next_live;
+	*at = r->next_live;
+	t->n_live--;
+}
+
 static void tell(struct sl_ct_table *t, struct sl_ct_record *r, unsigned what)
 {
 	if (r->tell == 0)
 		sl_list_add(&t->todo, &r->todo);
 	r->tell |= (uint8_t)what;
+}
+
+/* Of what passes by a flow table the kernel does not say it, but only established flows do. */
+static enum sl_ct_tcp untold_state(const struct sl_ct_flow *f, enum sl_ct_tcp before)
+{
+	return f->protocol == IPPROTO_TCP && f->status & IPS_OFFLOAD ? SL_CT_TCP_ESTABLISHED
+								     : before;
 }
 
 static struct sl_ct_record *add(struct sl_ct_table *t, const struct sl_ct_flow *f, uint64_t now_ns)
@@ -172,11 +205,13 @@ static struct sl_ct_record *add(struct sl_ct_table *t, const struct sl_ct_flow *
 		return NULL;
 	}
 	r->flow = *f;
+	if (f->tcp == SL_CT_TCP_NONE)
+		r->flow.tcp = untold_state(f, SL_CT_TCP_NONE);
 	r->serial = ++t->last_serial;
-	r->start_ns = f->start_ns ? f->start_ns : now_ns;
-	r->active_ns = r->start_ns;
-	r->round = t->round;
 	r->had_new = f->kind == SL_CT_NEW;
+	r->start_ns = f->start_ns ? f->start_ns : now_ns;
+	r->active_ns = f->start_ns || r->had_new ? r->start_ns : 0;
+	r->round = t->round;
 	r->is_adopted = !r->had_new;
 	r->is_filed = true;
 	r->next = *at;
@@ -186,7 +221,7 @@ static struct sl_ct_record *add(struct sl_ct_table *t, const struct sl_ct_flow *
 	tell(t, r, SL_CT_TELL_NEW);
 	t->n++;
 	t->n_filed++;
-	t->n_live++;
+	add_live(t, r);
 	t->counts.opened++;
 	t->counts.adopted += r->is_adopted;
 	return r;
@@ -220,13 +255,14 @@ static void merge(struct sl_ct_record *r, const struct sl_ct_flow *f)
 	struct sl_ct_flow old = r->flow;
 
 	r->flow = *f;
+	r->flow.mark = old.mark; /* whose it is does not change, whoever changes the mark */
 	if (!f->has_counts) {
 		r->flow.has_counts = old.has_counts;
 		for (int d = 0; d < SL_CT_DIR_COUNT_; d++)
 			r->flow.count[d] = old.count[d];
 	}
 	if (f->tcp == SL_CT_TCP_NONE)
-		r->flow.tcp = old.tcp;
+		r->flow.tcp = untold_state(f, old.tcp);
 	if (f->start_ns)
 		r->start_ns = f->start_ns;
 	else
@@ -240,8 +276,10 @@ static void end(struct sl_ct_table *t, struct sl_ct_record *r, enum sl_reason re
 	r->stage = OVER;
 	r->reason = reason;
 	r->end_ns = end_of(t, r, now_ns);
+	if (r->start_ns > r->end_ns)
+		r->start_ns = r->end_ns; /* when it was first seen, long after that */
 	tell(t, r, SL_CT_TELL_ENDED);
-	t->n_live--;
+	remove_live(t, r);
 	t->counts.ended++;
 }
 
@@ -273,10 +311,11 @@ static bool is_successor(const struct sl_ct_record *r, const struct sl_ct_flow *
 	return f->start_ns > r->start_ns + CLOCK_SLACK_NS;
 }
 
-/* The other way round: the message is of an earlier entry of that key, which was ended unheard. */
+/* The other way round: the message is of an earlier entry of that key. */
 static bool is_outdated(const struct sl_ct_record *r, const struct sl_ct_flow *f)
 {
-	return f->start_ns && r->flow.start_ns && f->start_ns < r->flow.start_ns;
+	return f->start_ns && ((r->flow.start_ns && f->start_ns < r->flow.start_ns) ||
+			       f->start_ns <= r->before_ns);
 }
 
 static bool has_grown(const struct sl_ct_flow *a, const struct sl_ct_flow *b)
@@ -291,9 +330,11 @@ static void refresh(struct sl_ct_table *t, struct sl_ct_record *r, const struct 
 	/* what the first dump shows happened before we knew the flow, perhaps long ago */
 	bool had_counts = r->flow.has_counts;
 	bool grown = has_grown(&r->flow, f);
-	bool changed = grown || r->flow.status != f->status || r->flow.tcp != f->tcp;
+	enum sl_ct_tcp before = r->flow.tcp;
+	bool changed = grown || r->flow.status != f->status;
 
 	merge(r, f);
+	changed |= r->flow.tcp != before;
 	if (is_finished_entry(f)) {
 		end(t, r, sl_ct_reason(f, false), now_ns);
 		return;
@@ -304,27 +345,39 @@ static void refresh(struct sl_ct_table *t, struct sl_ct_record *r, const struct 
 		tell(t, r, SL_CT_TELL_CHANGED);
 }
 
+static void note_another(struct sl_ct_table *t, const struct sl_ct_flow *f, uint64_t before_ns,
+			 uint64_t now_ns)
+{
+	struct sl_ct_record *r = f->status & IPS_DYING ? NULL : add(t, f, now_ns);
+
+	if (!r)
+		return;
+	r->before_ns = before_ns;
+	if (is_finished_entry(f))
+		end(t, r, sl_ct_reason(f, false), now_ns);
+}
+
 static void note_alive(struct sl_ct_table *t, const struct sl_ct_flow *f, uint64_t now_ns)
 {
 	struct sl_ct_record *r = find(t, f);
+	uint64_t before_ns = 0;
 
 	if (r && is_successor(r, f)) {
+		before_ns = r->flow.start_ns;
 		end_unheard(t, r, now_ns);
 		r = NULL;
 	}
-	/* an answer to a dump may be older than the DESTROY that was read before it */
-	if (f->status & IPS_DYING || (r && (r->stage == GONE || is_outdated(r, f))))
-		return;
 	if (!r) {
-		r = add(t, f, now_ns);
-		if (r && is_finished_entry(f))
-			end(t, r, sl_ct_reason(f, false), now_ns);
+		note_another(t, f, before_ns, now_ns);
 		return;
 	}
-	r->round = t->round;
+	/* an answer to a dump may be older than the DESTROY that was read before it */
+	if (r->stage == GONE || is_outdated(r, f))
+		return;
+	r->round = t->round; /* also of one that dies, whose DESTROY is about to be sent */
 	if (f->kind == SL_CT_NEW)
 		r->had_new = true; /* a dump was faster, and said more */
-	else if (r->stage == LIVE)
+	else if (r->stage == LIVE && !(f->status & IPS_DYING))
 		refresh(t, r, f, now_ns);
 }
 
@@ -425,11 +478,47 @@ size_t sl_ct_table_take(struct sl_ct_table *t, struct sl_ct_change *ret, size_t 
 	return i;
 }
 
+void sl_ct_table_retell(struct sl_ct_table *t)
+{
+	struct sl_list *node;
+
+	sl_list_for_each (node, &t->all) {
+		struct sl_ct_record *r = SL_CONTAINER_OF(node, struct sl_ct_record, all);
+
+		if (r->stage == LIVE)
+			tell(t, r, SL_CT_TELL_AGAIN);
+	}
+}
+
+bool sl_ct_table_find(const struct sl_ct_table *t, uint64_t serial, struct sl_ct_flow *ret)
+{
+	const struct sl_ct_record *r = *live_bucket(t, serial);
+
+	while (r && r->serial != serial)
+		r = r->next_live;
+	if (r)
+		*ret = r->flow;
+	return r;
+}
+
+void sl_ct_table_each(const struct sl_ct_table *t, sl_ct_flow_fn fn, void *arg)
+{
+	struct sl_list *node;
+
+	sl_list_for_each (node, &t->all) {
+		const struct sl_ct_record *r = SL_CONTAINER_OF(node, struct sl_ct_record, all);
+
+		if (r->stage == LIVE)
+			fn(arg, &r->flow);
+	}
+}
+
 /* ---- table ---- */
 
 int sl_ct_table_init(struct sl_ct_table *t, size_t max, const struct sl_ct_timeouts *timeouts)
 {
 	struct sl_ct_record **bucket;
+	struct sl_ct_record **by_serial;
 	size_t n = 64;
 
 	if (max == 0 || max > UINT32_MAX)
@@ -437,14 +526,26 @@ int sl_ct_table_init(struct sl_ct_table *t, size_t max, const struct sl_ct_timeo
 	while (n < max)
 		n <<= 1;
 	bucket = calloc(n, sizeof(*bucket));
-	if (!bucket)
+	by_serial = calloc(n, sizeof(*by_serial));
+	if (!bucket || !by_serial) {
+		free(bucket);
+		free(by_serial);
 		return -ENOMEM;
-	*t = (struct sl_ct_table){
-		.bucket = bucket, .n_buckets = n, .max = max, .timeouts = *timeouts
-	};
+	}
+	*t = (struct sl_ct_table){ .bucket = bucket,
+				   .by_serial = by_serial,
+				   .n_buckets = n,
+				   .max = max,
+				   .timeouts = *timeouts };
 	sl_list_init(&t->all);
 	sl_list_init(&t->todo);
 	return 0;
+}
+
+void sl_ct_table_grow(struct sl_ct_table *t, size_t max)
+{
+	if (max > t->max && max <= UINT32_MAX)
+		t->max = max;
 }
 
 void sl_ct_table_done(struct sl_ct_table *t)
@@ -459,5 +560,6 @@ void sl_ct_table_done(struct sl_ct_table *t)
 	sl_list_for_each_safe (node, tmp, &t->todo)
 		free(SL_CONTAINER_OF(node, struct sl_ct_record, todo));
 	free(t->bucket);
+	free(t->by_serial);
 	*t = (struct sl_ct_table){ 0 };
 }

@@ -34,6 +34,7 @@ enum {
 	SL_CT_TELL_NEW = 1,
 	SL_CT_TELL_CHANGED = 2, /* counts, status or TCP state, seen by a dump */
 	SL_CT_TELL_ENDED = 4,
+	SL_CT_TELL_AGAIN = 8, /* sl_ct_table_retell() */
 };
 
 /* What is told of a flow. */
@@ -60,9 +61,10 @@ struct sl_ct_record;
 
 struct sl_ct_table {
 	struct sl_ct_record **bucket;
-	size_t n_buckets; /* a power of two */
-	size_t n;         /* records, told or not */
-	size_t n_filed;   /* of these: in buckets */
+	struct sl_ct_record **by_serial; /* live ones; as many buckets */
+	size_t n_buckets;                /* a power of two */
+	size_t n;                        /* records, told or not */
+	size_t n_filed;                  /* of these: in buckets */
 	size_t n_live;
 	size_t max;
 	uint64_t last_serial;
@@ -79,6 +81,8 @@ struct sl_ct_table {
 /* Room for `max` records: what nf_conntrack_max allows, or flows are missed before it is full. */
 SL_MUST_CHECK int sl_ct_table_init(struct sl_ct_table *t, size_t max,
 				   const struct sl_ct_timeouts *timeouts);
+/* Room for more than before, or nothing; the buckets stay, so each has more. */
+void sl_ct_table_grow(struct sl_ct_table *t, size_t max);
 void sl_ct_table_done(struct sl_ct_table *t); /* a zeroed table is fine */
 
 /*
@@ -88,7 +92,9 @@ void sl_ct_table_done(struct sl_ct_table *t); /* a zeroed table is fine */
 void sl_ct_table_note(struct sl_ct_table *t, const struct sl_ct_flow *f, uint64_t now_ns);
 
 /*
- * Around the messages of one dump. Events go on being noted meanwhile, and after `end`, up to
+ * Around the messages of one dump. Before each of them what was queued of events when it was
+ * received must have been noted: it may show the next entry of a key, and only the DESTROY that is
+ * queued says how the one before ended. Events go on being noted meanwhile, and after `end`, up to
  * the last that was queued when the dump ended: the kernel sends an entry's DESTROY before it
  * takes it out of the table, so what neither the dump nor these events showed is gone. Then
  * sweep() until it returns false; begin() must wait for that. A dump that broke off
@@ -101,6 +107,16 @@ bool sl_ct_table_sweep(struct sl_ct_table *t, size_t n, uint64_t now_ns);
 
 /* Takes up to `n` changes, oldest first; returns how many. */
 size_t sl_ct_table_take(struct sl_ct_table *t, struct sl_ct_change *ret, size_t n);
+
+/* All live ones are to be told of, whatever was told: to somebody who knows of none. */
+void sl_ct_table_retell(struct sl_ct_table *t);
+
+/* The live flow of that record; false: there is none. */
+bool sl_ct_table_find(const struct sl_ct_table *t, uint64_t serial, struct sl_ct_flow *ret);
+
+/* Calls `fn` for each live flow. */
+typedef void (*sl_ct_flow_fn)(void *arg, const struct sl_ct_flow *f);
+void sl_ct_table_each(const struct sl_ct_table *t, sl_ct_flow_fn fn, void *arg);
 
 /* Why a flow ended: `f` is its DESTROY, or with `is_cut` what was last seen of one taken out. */
 enum sl_reason sl_ct_reason(const struct sl_ct_flow *f, bool is_cut);

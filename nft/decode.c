@@ -8,6 +8,7 @@
 
 #include <libnftnl/chain.h>
 #include <libnftnl/expr.h>
+#include <libnftnl/flowtable.h>
 #include <libnftnl/object.h>
 #include <libnftnl/rule.h>
 #include <libnftnl/set.h>
@@ -86,6 +87,11 @@ static void read_layout(struct sl_nft_set *set, const uint8_t *udata, size_t n)
 	}
 }
 
+static uint32_t timeout_of(uint64_t ms)
+{
+	return ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX; /* longer than any of ours */
+}
+
 static void read_set(struct reader *rd, struct nftnl_set *s)
 {
 	struct sl_nft_set set = { .flags = nftnl_set_get_u32(s, NFTNL_SET_FLAGS) };
@@ -101,6 +107,10 @@ static void read_set(struct reader *rd, struct nftnl_set *s)
 		set.data_len = nftnl_set_get_u32(s, NFTNL_SET_DATA_LEN);
 	if (nftnl_set_is_set(s, NFTNL_SET_OBJ_TYPE))
 		set.object_type = nftnl_set_get_u32(s, NFTNL_SET_OBJ_TYPE);
+	if (nftnl_set_is_set(s, NFTNL_SET_DESC_SIZE))
+		set.size = nftnl_set_get_u32(s, NFTNL_SET_DESC_SIZE);
+	if (nftnl_set_is_set(s, NFTNL_SET_TIMEOUT))
+		set.timeout_ms = timeout_of(nftnl_set_get_u64(s, NFTNL_SET_TIMEOUT));
 	p = nftnl_set_get_data(s, NFTNL_SET_DESC_CONCAT, &n);
 	if (p && nftnl_set_is_set(s, NFTNL_SET_DESC_CONCAT) && n <= sizeof(set.field)) {
 		memcpy(set.field, p, n);
@@ -257,16 +267,32 @@ static int on_object(const struct nlmsghdr *nlh, void *arg)
 	return 0;
 }
 
+static void read_flowtable(struct sl_nft_ruleset *rs, const struct nftnl_flowtable *f)
+{
+	const char *const *devices = NULL;
+
+	if (nftnl_flowtable_is_set(f, NFTNL_FLOWTABLE_DEVICES))
+		devices = nftnl_flowtable_get_array(f, NFTNL_FLOWTABLE_DEVICES);
+	if (strcmp(nftnl_flowtable_get_str(f, NFTNL_FLOWTABLE_NAME), SL_NFT_FLOWTABLE) != 0 ||
+	    nftnl_flowtable_get_u32(f, NFTNL_FLOWTABLE_PRIO) != 0)
+		rs->has_others = true;
+	rs->flowtable.is_there = true;
+	rs->flowtable.flags = nftnl_flowtable_get_u32(f, NFTNL_FLOWTABLE_FLAGS);
+	for (size_t i = 0; devices && devices[i]; i++)
+		if (!sl_nft_put_device(rs, devices[i]))
+			rs->has_others = true;
+}
+
 static int on_flowtable(const struct nlmsghdr *nlh, void *arg)
 {
 	struct reader *rd = arg;
-	struct sl_attrs attrs = sl_attrs_of(nlh, sizeof(struct nfgenmsg));
-	const struct nlattr *a;
+	struct nftnl_flowtable *f = nftnl_flowtable_alloc();
 
-	while ((a = sl_attrs_next(&attrs)))
-		if (mnl_attr_get_type(a) == NFTA_FLOWTABLE_TABLE &&
-		    strcmp(mnl_attr_get_str(a), rd->table) == 0)
-			rd->rs->has_others = true;
+	if (!f || nftnl_flowtable_nlmsg_parse(nlh, f) < 0)
+		rd->rs->oom = true;
+	else if (strcmp(nftnl_flowtable_get_str(f, NFTNL_FLOWTABLE_TABLE), rd->table) == 0)
+		read_flowtable(rd->rs, f);
+	nftnl_flowtable_free(f);
 	return 0;
 }
 
@@ -378,6 +404,8 @@ static int read_all(struct sl_nft_socket *s, struct reader *rd)
 						      .attr = NFTA_SET_ELEM_LIST_SET,
 						      .name = rd->rs->sets[i].name };
 
+		if (rd->rs->sets[i].flags & NFT_SET_EVAL)
+			continue;
 		rd->set = &rd->rs->sets[i];
 		r = sl_nft_socket_ask(s, &elems, on_elems, rd);
 	}

@@ -290,10 +290,39 @@ static void old_counter(struct diff *d, size_t old, size_t new)
 		add(d, SL_NFT_DEL_COUNTER, old, 0, 0);
 }
 
+static bool lacks(const struct sl_nft_flowtable *a, const struct sl_nft_flowtable *b)
+{
+	for (size_t i = 0; i < b->n; i++)
+		if (!sl_nft_flowtable_has(a, b->device[i]))
+			return true;
+	return false;
+}
+
+static void new_flowtable(struct diff *d)
+{
+	const struct sl_nft_flowtable *old = &d->old->flowtable, *new = &d->new->flowtable;
+
+	if (!new->is_there)
+		return;
+	if (!old->is_there || lacks(old, new))
+		add(d, SL_NFT_ADD_FLOWTABLE, 0, 0, 0);
+	if (old->is_there && lacks(new, old))
+		add(d, SL_NFT_CUT_FLOWTABLE, 0, 0, 0);
+}
+
+static void old_flowtable(struct diff *d)
+{
+	if (d->old->flowtable.is_there && !d->new->flowtable.is_there)
+		add(d, SL_NFT_DEL_FLOWTABLE, 0, 0, 0);
+}
+
 /* Objects of one name have one form, or nothing can be kept. */
 static bool has_same_form(const struct sl_nft_ruleset *a, const struct sl_nft_ruleset *b)
 {
 	if (a->has_others || strcmp(sl_nft_text(a, a->comment), sl_nft_text(b, b->comment)) != 0)
+		return false;
+	if (a->flowtable.is_there && b->flowtable.is_there &&
+	    a->flowtable.flags != b->flowtable.flags)
 		return false;
 	for (size_t i = 0; i < b->n_sets; i++) {
 		const struct sl_nft_set *set = sl_nft_find_set(a, b->sets[i].name);
@@ -325,6 +354,7 @@ int sl_nft_diff(const struct sl_nft_ruleset *installed, const struct sl_nft_rule
 	/* what others refer to comes before them, and goes after them */
 	each_set(&d, new_set);
 	each_counter(&d, new_counter);
+	new_flowtable(&d);
 	each_chain(&d, new_chain);
 	each_set(&d, old_elems);
 	each_set(&d, new_elems);
@@ -335,6 +365,7 @@ int sl_nft_diff(const struct sl_nft_ruleset *installed, const struct sl_nft_rule
 	each_set(&d, old_set);
 	each_chain(&d, old_chain);
 	each_counter(&d, old_counter);
+	old_flowtable(&d);
 	if (d.oom) {
 		sl_nft_ops_done(&d.ops);
 		return -ENOMEM;

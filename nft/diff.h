@@ -18,6 +18,8 @@ enum sl_nft_op_kind {
 	SL_NFT_ADD_TABLE,
 	SL_NFT_ADD_SET,
 	SL_NFT_ADD_COUNTER,
+	SL_NFT_ADD_FLOWTABLE, /* or the interfaces that it has not yet */
+	SL_NFT_CUT_FLOWTABLE, /* takes out those that are not wanted */
 	SL_NFT_ADD_CHAIN,
 	SL_NFT_DEL_ELEM,
 	SL_NFT_ADD_ELEM,
@@ -26,6 +28,7 @@ enum sl_nft_op_kind {
 	SL_NFT_DEL_SET,
 	SL_NFT_DEL_CHAIN,
 	SL_NFT_DEL_COUNTER,
+	SL_NFT_DEL_FLOWTABLE,
 };
 
 struct sl_nft_op {

@@ -9,6 +9,7 @@
 #include <libnftnl/chain.h>
 #include <libnftnl/common.h>
 #include <libnftnl/expr.h>
+#include <libnftnl/flowtable.h>
 #include <libnftnl/object.h>
 #include <libnftnl/rule.h>
 #include <libnftnl/set.h>
@@ -171,6 +172,10 @@ static void describe_set(struct nftnl_set *s, const struct sl_nft_set *set, cons
 	}
 	if (set->object_type)
 		nftnl_set_set_u32(s, NFTNL_SET_OBJ_TYPE, set->object_type);
+	if (set->size)
+		nftnl_set_set_u32(s, NFTNL_SET_DESC_SIZE, set->size);
+	if (set->timeout_ms)
+		nftnl_set_set_u64(s, NFTNL_SET_TIMEOUT, set->timeout_ms);
 	/* on a concatenation without intervals the kernel refuses it */
 	if (set->n_fields)
 		(void)nftnl_set_set_data(s, NFTNL_SET_DESC_CONCAT, set->field, set->n_fields);
@@ -257,6 +262,40 @@ static void put_counter(struct sl_nft_batch *b, const struct sl_nft_encode *e,
 		end_message(b, nlh, op, 1);
 	}
 	nftnl_obj_free(o);
+}
+
+/* With the interfaces that `but` has not; NULL: all. */
+static void put_flowtable(struct sl_nft_batch *b, const struct sl_nft_encode *e,
+			  const struct sl_nft_flowtable *ft, const struct sl_nft_flowtable *but,
+			  uint16_t type, size_t op)
+{
+	const char *devices[SL_NFT_DEVICES + 1] = { NULL };
+	struct nftnl_flowtable *f = nftnl_flowtable_alloc();
+	struct nlmsghdr *nlh =
+		begin_message(b, type, type == NFT_MSG_NEWFLOWTABLE ? NLM_F_CREATE : 0);
+	size_t n = 0;
+
+	if (!f || !nlh) {
+		b->oom = true;
+	} else {
+		(void)nftnl_flowtable_set_str(f, NFTNL_FLOWTABLE_TABLE, e->table);
+		(void)nftnl_flowtable_set_str(f, NFTNL_FLOWTABLE_NAME, SL_NFT_FLOWTABLE);
+		for (size_t i = 0; i < ft->n; i++)
+			if (!but || !sl_nft_flowtable_has(but, ft->device[i]))
+				devices[n++] = ft->device[i];
+		if (type == NFT_MSG_NEWFLOWTABLE)
+			nftnl_flowtable_set_u32(f, NFTNL_FLOWTABLE_FLAGS, ft->flags);
+		if (type == NFT_MSG_NEWFLOWTABLE || but) {
+			nftnl_flowtable_set_u32(f, NFTNL_FLOWTABLE_HOOKNUM, NF_NETDEV_INGRESS);
+			nftnl_flowtable_set_u32(f, NFTNL_FLOWTABLE_PRIO, 0);
+			if (n)
+				(void)nftnl_flowtable_set_array(f, NFTNL_FLOWTABLE_DEVICES,
+								devices);
+		}
+		nftnl_flowtable_nlmsg_build_payload(nlh, f);
+		end_message(b, nlh, op, 1);
+	}
+	nftnl_flowtable_free(f);
 }
 
 /* False: out of memory, or code that we never write. */
@@ -424,6 +463,15 @@ static size_t put_op(struct sl_nft_batch *b, const struct sl_nft_encode *e, size
 	case SL_NFT_DEL_COUNTER:
 		put_counter(b, e, old, &old->counters[op->object], NFT_MSG_DELOBJ, at);
 		break;
+	case SL_NFT_ADD_FLOWTABLE:
+		put_flowtable(b, e, &new->flowtable, NULL, NFT_MSG_NEWFLOWTABLE, at);
+		break;
+	case SL_NFT_CUT_FLOWTABLE:
+		put_flowtable(b, e, &old->flowtable, &new->flowtable, NFT_MSG_DELFLOWTABLE, at);
+		break;
+	case SL_NFT_DEL_FLOWTABLE:
+		put_flowtable(b, e, &old->flowtable, NULL, NFT_MSG_DELFLOWTABLE, at);
+		break;
 	case SL_NFT_ADD_CHAIN:
 		put_chain(b, e, new, &new->chains[op->object], NFT_MSG_NEWCHAIN, at);
 		break;
@@ -481,6 +529,31 @@ int sl_nft_encode_probe(uint32_t table_flags, uint32_t generation, uint32_t seq,
 	begin(&b, generation);
 	put_table(&b, &e, NFT_MSG_NEWTABLE, table_flags, 0);
 	put_table(&b, &none, NFT_MSG_DELTABLE, 0, 1);
+	end(&b);
+	if (b.oom)
+		return -ENOMEM;
+	*ret = b;
+	b = (struct sl_nft_batch){ 0 };
+	return 0;
+}
+
+int sl_nft_encode_trial(const struct sl_nft_ruleset *wanted, uint32_t generation, uint32_t seq,
+			struct sl_nft_batch *ret)
+{
+	_cleanup_(sl_nft_ops_done) struct sl_nft_ops ops = { 0 };
+	_cleanup_(sl_nft_batch_done) struct sl_nft_batch b = { .seq = seq };
+	const struct sl_nft_encode e = { .table = "trial of flow tables",
+					 .wanted = wanted,
+					 .ops = &ops };
+	const struct sl_nft_encode none = { .table = "there is no such table" };
+	int r = sl_nft_diff(NULL, wanted, &ops);
+
+	if (r < 0)
+		return r;
+	begin(&b, generation);
+	for (size_t at = 0; at < ops.n && !b.oom;)
+		at += put_op(&b, &e, at, ops.n);
+	put_table(&b, &none, NFT_MSG_DELTABLE, 0, ops.n);
 	end(&b);
 	if (b.oom)
 		return -ENOMEM;

@@ -55,6 +55,13 @@ SL_MUST_CHECK int sl_nft_encode_removal(const char *table, uint32_t generation, 
 SL_MUST_CHECK int sl_nft_encode_probe(uint32_t table_flags, uint32_t generation, uint32_t seq,
 				      struct sl_nft_batch *ret);
 
+/*
+ * Makes a table as `wanted` says, under a name of its own, and is refused in any case: by the last
+ * message if the kernel would take it.
+ */
+SL_MUST_CHECK int sl_nft_encode_trial(const struct sl_nft_ruleset *wanted, uint32_t generation,
+				      uint32_t seq, struct sl_nft_batch *ret);
+
 /* The operation that the byte at `offset` of a message belongs to. */
 size_t sl_nft_batch_op_at(const struct sl_nft_batch *b, const struct sl_nft_message *m,
 			  uint32_t offset);

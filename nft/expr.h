@@ -32,6 +32,9 @@ enum sl_nft_expr_kind {
 	SL_NFT_NUMGEN,      /* dreg, modulus, type, offset */
 	SL_NFT_HASH,        /* sreg, dreg, len, modulus, seed, type, offset */
 	SL_NFT_COUNTER_MAP, /* sreg; name of the map */
+	SL_NFT_FLOW,        /* ; name of the flow table */
+	/* sreg, op, kind of the limit that each element has, values of that; name of the set */
+	SL_NFT_DYNSET,
 	SL_NFT_EXPR_COUNT_,
 	SL_NFT_FOREIGN =
 		0xff, /* what we never write; name: the kernel's. Equal to nothing wanted */

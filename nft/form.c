@@ -22,12 +22,22 @@ enum {
 
 #define VERDICT NFT_DATA_VERDICT
 
+/*
+ * Clients a route knows at one time: spoofed addresses must not eat the kernel's memory. Whoever
+ * finds no room is not limited, or others could be locked out.
+ */
+#define CLIENTS 65536
+/* After that the bucket of a client is full again, however it was: rates are per minute at most. */
+#define FORGET_MS 60000
+
 static const struct form {
 	const char *name;
 	const char *comment;
 	uint32_t flags; /* beside those that follow from the fields */
 	uint8_t key[3];
 	uint8_t data[2];
+	uint32_t size;
+	uint32_t timeout_ms;
 	bool has_verdicts;
 	bool has_counters;
 } forms[] = {
@@ -147,12 +157,33 @@ static const struct form {
 				    .flags = NFT_SET_MAP,
 				    .key = { INTEGER },
 				    .data = { ADDR6 } },
+	[SL_NFT_CLIENTS4] = { .name = "clients4",
+			      .flags = NFT_SET_EVAL,
+			      .key = { ADDR4 },
+			      .size = CLIENTS },
+	[SL_NFT_CLIENTS6] = { .name = "clients6",
+			      .flags = NFT_SET_EVAL,
+			      .key = { ADDR6 },
+			      .size = CLIENTS },
+	[SL_NFT_NEW4] = { .name = "new4",
+			  .flags = NFT_SET_EVAL | NFT_SET_TIMEOUT,
+			  .key = { ADDR4 },
+			  .size = CLIENTS,
+			  .timeout_ms = FORGET_MS },
+	[SL_NFT_NEW6] = { .name = "new6",
+			  .flags = NFT_SET_EVAL | NFT_SET_TIMEOUT,
+			  .key = { ADDR6 },
+			  .size = CLIENTS,
+			  .timeout_ms = FORGET_MS },
+	[SL_NFT_OFFLOADS] = { .name = "offloads",
+			      .comment = "routes whose flows may pass by the flow table",
+			      .key = { MARK } },
 };
 _Static_assert(SL_ARRAY_LEN(forms) == SL_NFT_FORM_COUNT_, "a form has no description");
 
 void sl_nft_form_name(enum sl_nft_form form, uint32_t mark, char ret[SL_NFT_NAME])
 {
-	if (form < SL_NFT_FIXED_COUNT_)
+	if (form < SL_NFT_FIXED_COUNT_ || form == SL_NFT_OFFLOADS)
 		snprintf(ret, SL_NFT_NAME, "%s", forms[form].name);
 	else
 		snprintf(ret, SL_NFT_NAME, "%s_%u", forms[form].name, mark);
@@ -239,7 +270,7 @@ static void add_typeof(struct sl_nft_set *set, bool is_ip6, bool has_port)
 void sl_nft_form_set(enum sl_nft_form form, uint32_t mark, struct sl_nft_set *ret)
 {
 	const struct form *f = &forms[form];
-	struct sl_nft_set set = { .flags = f->flags };
+	struct sl_nft_set set = { .flags = f->flags, .size = f->size, .timeout_ms = f->timeout_ms };
 	size_t n_key, n_data;
 	uint8_t order;
 

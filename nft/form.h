@@ -41,6 +41,12 @@ enum sl_nft_form {
 	SL_NFT_SLOTS6,
 	SL_NFT_SLOTS4_ADDRESS,
 	SL_NFT_SLOTS6_ADDRESS,
+	/* filled by packets, a client each, with its limit */
+	SL_NFT_CLIENTS4, /* of connections there are */
+	SL_NFT_CLIENTS6,
+	SL_NFT_NEW4, /* of how fast they come */
+	SL_NFT_NEW6,
+	SL_NFT_OFFLOADS, /* one of the table, where there is a flow table */
 	SL_NFT_FORM_COUNT_,
 };
 

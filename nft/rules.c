@@ -18,6 +18,8 @@
 
 /* IPCT_NEW and IPCT_DESTROY (net/netfilter/nf_conntrack_common.h, not exported) as bits. */
 #define EVENTS_NEW_DESTROY 0x5
+/* NF_CT_STATE_BIT(IP_CT_ESTABLISHED) of the same header */
+#define STATE_ESTABLISHED 0x2
 
 /* A rule being written: expressions are appended, then it goes into its chain. */
 struct rule {
@@ -149,18 +151,24 @@ static void is_not_lo(struct rule *r, uint32_t key)
 	compare(r, NFT_CMP_NEQ, lo, sizeof(lo));
 }
 
-/* ct status dnat */
-static void is_dnat(struct rule *r)
+/* ct `key` with one of `mask` set */
+static void ct_has(struct rule *r, uint32_t key, uint32_t mask)
 {
 	struct sl_nft_expr e = {
 		.kind = SL_NFT_BITWISE, .n_values = 3, .value = { R(0), R(0), 4 }, .n_data = 8
 	};
-	const uint32_t mask = IPS_DST_NAT, none = 0;
+	const uint32_t none = 0;
 
-	PUT(r, SL_NFT_CT, "", NFT_CT_STATUS, R(0), SL_NFT_NO_REG);
+	PUT(r, SL_NFT_CT, "", key, R(0), SL_NFT_NO_REG);
 	memcpy(e.data, &mask, sizeof(mask));
 	put(r, &e);
 	compare(r, NFT_CMP_NEQ, &none, sizeof(none));
+}
+
+/* ct status dnat */
+static void is_dnat(struct rule *r)
+{
+	ct_has(r, NFT_CT_STATUS, IPS_DST_NAT);
 }
 
 /* `op` NFT_CMP_EQ: for local destinations; NFT_CMP_NEQ: for others */
@@ -391,6 +399,19 @@ void sl_nft_put_fixed_chains(struct sl_nft_ruleset *rs)
 	sl_str_done(&r.code);
 }
 
+void sl_nft_put_offer_chain(struct sl_nft_ruleset *rs)
+{
+	struct rule r = { .rs = rs };
+
+	begin_chain(&r, SL_NFT_OFFER, "established flows, to the flow table", "filter",
+		    NF_INET_FORWARD, 0);
+	ct_has(&r, NFT_CT_STATE, STATE_ESTABLISHED);
+	has_mark_in(&r, SL_NFT_OFFLOADS);
+	put(&r, &(struct sl_nft_expr){ .kind = SL_NFT_FLOW, .name = SL_NFT_FLOWTABLE });
+	end_rule(&r);
+	sl_str_done(&r.code);
+}
+
 const char *sl_nft_refuse_chain(enum sl_nft_refusal refusal)
 {
 	switch (refusal) {
@@ -427,6 +448,49 @@ static void over_rate(struct rule *r, const struct sl_nft_rate *rate)
 	    NFT_LIMIT_F_INV);
 }
 
+/*
+ * The limit is part of it: each element has a copy of the one it was made with, so another
+ * limit takes another set.
+ */
+void sl_nft_client_set_name(const struct sl_nft_route *route, enum sl_nft_form form,
+			    char ret[SL_NFT_NAME])
+{
+	char stem[SL_NFT_NAME];
+
+	sl_nft_form_name(form, route->mark, stem);
+	if (form == SL_NFT_CLIENTS4 || form == SL_NFT_CLIENTS6)
+		snprintf(ret, SL_NFT_NAME, "%.25s_%u", stem, route->max_per_client);
+	else
+		snprintf(ret, SL_NFT_NAME, "%.20s_%u_%us", stem, route->per_client.rate,
+			 route->per_client.seconds);
+}
+
+/* add, or update, @set { ip saddr limit } goto refuse */
+static void refuse_client(struct rule *r, const struct sl_nft_route *route, int form4, bool is_ip6)
+{
+	const struct sl_nft_rate *rate = &route->per_client;
+	enum sl_nft_form form = (enum sl_nft_form)(form4 + is_ip6);
+	char name[SL_NFT_NAME];
+
+	sl_nft_client_set_name(route, form, name);
+	is_family(r, is_ip6);
+	load_address(r, is_ip6, true, R(0));
+	/* whoever comes again is not forgotten; the others stay as long as they are connected */
+	if (form == SL_NFT_NEW4 || form == SL_NFT_NEW6)
+		PUT(r, SL_NFT_DYNSET, name, R(0), NFT_DYNSET_OP_UPDATE, SL_NFT_LIMIT, rate->rate,
+		    rate->seconds, rate->rate, NFT_LIMIT_PKTS, NFT_LIMIT_F_INV);
+	else
+		PUT(r, SL_NFT_DYNSET, name, R(0), NFT_DYNSET_OP_ADD, SL_NFT_CONNLIMIT,
+		    route->max_per_client, NFT_CONNLIMIT_F_INV);
+	go_to(r, sl_nft_refuse_chain(route->refusal));
+}
+
+static void refuse_clients(struct rule *r, const struct sl_nft_route *route, int form)
+{
+	refuse_client(r, route, form, false);
+	refuse_client(r, route, form, true);
+}
+
 void sl_nft_put_policy_chain(struct sl_nft_ruleset *rs, const struct sl_nft_route *route,
 			     const char *name, uint32_t comment)
 {
@@ -441,12 +505,16 @@ void sl_nft_put_policy_chain(struct sl_nft_ruleset *rs, const struct sl_nft_rout
 		refuse_listed(&r, route, SL_NFT_ALLOW4, false, NFT_LOOKUP_F_INV);
 		refuse_listed(&r, route, SL_NFT_ALLOW6, true, NFT_LOOKUP_F_INV);
 	}
+	if (route->per_client.rate)
+		refuse_clients(&r, route, SL_NFT_NEW4);
 	/* NAT chains see the first packet of a flow only: packets are connections */
 	if (route->connections.rate) {
 		over_rate(&r, &route->connections);
 		go_to(&r, sl_nft_refuse_chain(route->refusal));
 	}
-	/* last, because it counts whom it lets pass */
+	/* last, because they count whom they let pass */
+	if (route->max_per_client)
+		refuse_clients(&r, route, SL_NFT_CLIENTS4);
 	if (route->max_connections) {
 		PUT(&r, SL_NFT_CONNLIMIT, "", route->max_connections, NFT_CONNLIMIT_F_INV);
 		go_to(&r, sl_nft_refuse_chain(route->refusal));

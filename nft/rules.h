@@ -3,10 +3,14 @@
 #define SL_NFT_RULES_H
 
 #include "nft/build.h"
+#include "nft/form.h"
 #include "nft/ruleset.h"
 
 /* The chains every table has, whatever its routes: ARCHITECTURE.md says what each is for. */
 void sl_nft_put_fixed_chains(struct sl_nft_ruleset *rs);
+
+/* The chain that offers flows to the flow table. */
+void sl_nft_put_offer_chain(struct sl_nft_ruleset *rs);
 
 /* The chain that a route refuses by. */
 const char *sl_nft_refuse_chain(enum sl_nft_refusal refusal);
@@ -14,6 +18,9 @@ const char *sl_nft_refuse_chain(enum sl_nft_refusal refusal);
 /* Lists and limits of a new flow; to be called for routes that have any. */
 void sl_nft_put_policy_chain(struct sl_nft_ruleset *rs, const struct sl_nft_route *route,
 			     const char *name, uint32_t comment);
+/* The set of a route's clients: SL_NFT_CLIENTS4 and those behind it. */
+void sl_nft_client_set_name(const struct sl_nft_route *route, enum sl_nft_form form,
+			    char ret[SL_NFT_NAME]);
 /* The limit of packets. */
 void sl_nft_put_packets_chain(struct sl_nft_ruleset *rs, const struct sl_nft_route *route,
 			      const char *name, uint32_t comment);

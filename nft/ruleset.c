@@ -131,6 +131,32 @@ void sl_nft_put_counter(struct sl_nft_ruleset *rs, const struct sl_nft_counter *
 	rs->counters[rs->n_counters++] = *counter;
 }
 
+bool sl_nft_flowtable_has(const struct sl_nft_flowtable *ft, const char *device)
+{
+	for (size_t i = 0; i < ft->n; i++)
+		if (strcmp(ft->device[i], device) == 0)
+			return true;
+	return false;
+}
+
+bool sl_nft_put_device(struct sl_nft_ruleset *rs, const char *name)
+{
+	struct sl_nft_flowtable *ft = &rs->flowtable;
+	size_t i = 0;
+
+	while (i < ft->n && strcmp(ft->device[i], name) < 0)
+		i++;
+	if (i < ft->n && strcmp(ft->device[i], name) == 0)
+		return true;
+	if (ft->n == SL_NFT_DEVICES || strlen(name) >= SL_NFT_DEVICE)
+		return false;
+	memmove(ft->device[i + 1], ft->device[i], (ft->n - i) * SL_NFT_DEVICE);
+	memset(ft->device[i], 0, SL_NFT_DEVICE);
+	memcpy(ft->device[i], name, strlen(name));
+	ft->n++;
+	return true;
+}
+
 int sl_nft_elem_compare(const struct sl_nft_elem *a, const struct sl_nft_elem *b)
 {
 	int r = memcmp(a->key, b->key, sizeof(a->key));
@@ -208,7 +234,8 @@ bool sl_nft_set_has_same_form(const struct sl_nft_set *a, const struct sl_nft_se
 	       a->data_type == b->data_type && a->data_len == b->data_len &&
 	       a->object_type == b->object_type && a->n_fields == b->n_fields &&
 	       memcmp(a->field, b->field, sizeof(a->field)) == 0 && a->n_layout == b->n_layout &&
-	       memcmp(a->layout, b->layout, sizeof(a->layout)) == 0;
+	       memcmp(a->layout, b->layout, sizeof(a->layout)) == 0 && a->size == b->size &&
+	       a->timeout_ms == b->timeout_ms;
 }
 
 bool sl_nft_chain_has_same_form(const struct sl_nft_chain *a, const struct sl_nft_chain *b)

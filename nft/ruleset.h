@@ -17,9 +17,11 @@
  * referred to by offset; offset 0 is the empty text.
  */
 
-#define SL_NFT_NAME 40 /* of a set, chain or counter, with the NUL */
-#define SL_NFT_KEY 32  /* two IPv6 addresses, or one, a protocol and a port in words of 4 bytes */
-#define SL_NFT_DATA 20 /* an IPv6 address and a port */
+#define SL_NFT_NAME 40   /* of a set, chain or counter, with the NUL */
+#define SL_NFT_KEY 32    /* two IPv6 addresses, or one, a protocol and a port in words of 4 bytes */
+#define SL_NFT_DATA 20   /* an IPv6 address and a port */
+#define SL_NFT_DEVICE 16 /* name of an interface, with the NUL */
+#define SL_NFT_DEVICES 64 /* of a flow table, at most */
 
 /*
  * Says whose table it is and which form it has. A table of ours with another form is replaced as a
@@ -49,9 +51,13 @@ struct sl_nft_set {
 	uint8_t field[4];     /* bytes of each field of an interval of concatenations */
 	uint8_t n_fields;
 	uint8_t n_layout;
+	uint32_t size;       /* elements at most; 0: no bound */
+	uint32_t timeout_ms; /* of elements; 0: they stay */
 	uint8_t layout[112]; /* what nft needs to print it: user data without the comment */
 	uint32_t comment;
-	struct sl_nft_elem *elems; /* sorted by key and flags once sl_nft_ruleset_sort()ed */
+	/* sorted by key and flags once sl_nft_ruleset_sort()ed; of sets that packets fill
+	 * (NFT_SET_EVAL) none is here, whatever the kernel holds */
+	struct sl_nft_elem *elems;
 	size_t n;
 	size_t cap;
 };
@@ -82,6 +88,15 @@ struct sl_nft_counter {
 	uint64_t bytes;
 };
 
+/* By which flows pass between interfaces without the rest of the kernel: the one flow table. */
+#define SL_NFT_FLOWTABLE "ft"
+struct sl_nft_flowtable {
+	bool is_there;
+	uint32_t flags; /* NFT_FLOWTABLE_* */
+	size_t n;
+	char device[SL_NFT_DEVICES][SL_NFT_DEVICE]; /* sorted */
+};
+
 struct sl_nft_ruleset {
 	struct sl_nft_set *sets; /* each array by name once sorted */
 	size_t n_sets;
@@ -92,6 +107,7 @@ struct sl_nft_ruleset {
 	struct sl_nft_counter *counters;
 	size_t n_counters;
 	size_t cap_counters;
+	struct sl_nft_flowtable flowtable;
 	uint32_t comment; /* of the table */
 	uint32_t flags;   /* NFT_TABLE_F_* of what the kernel holds */
 	uint32_t owner;   /* netlink port of the socket that owns the table; 0: none */
@@ -137,6 +153,9 @@ int sl_nft_elem_compare(const struct sl_nft_elem *a, const struct sl_nft_elem *b
 /* Everything but the comment, given that the keys are the same. */
 bool sl_nft_elem_has_same_data(const struct sl_nft_ruleset *ra, const struct sl_nft_elem *a,
 			       const struct sl_nft_ruleset *rb, const struct sl_nft_elem *b);
+bool sl_nft_flowtable_has(const struct sl_nft_flowtable *ft, const char *device);
+/* Adds an interface to it; false: it is full. */
+bool sl_nft_put_device(struct sl_nft_ruleset *rs, const char *name);
 /* Everything but comment and elements. */
 bool sl_nft_set_has_same_form(const struct sl_nft_set *a, const struct sl_nft_set *b);
 bool sl_nft_chain_has_same_form(const struct sl_nft_chain *a, const struct sl_nft_chain *b);

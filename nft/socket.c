@@ -81,9 +81,14 @@ static int wait_error(void)
 	return errno == EAGAIN ? -ETIMEDOUT : -errno;
 }
 
-/* Messages that answer an earlier question, which was given up, are passed over. */
+/*
+ * Messages that answer an earlier question, which was given up, are passed over. A dump is read to
+ * its end also when nobody wants the rest: until then the kernel begins no other (-EBUSY).
+ */
 static int read_answers(struct sl_nft_socket *s, uint32_t seq, sl_nft_answer_fn fn, void *arg)
 {
+	int res = 0;
+
 	for (;;) {
 		ssize_t n = recv(mnl_socket_get_fd(s->nl), s->buf, s->size, 0);
 		const struct nlmsghdr *nlh = (const void *)s->buf;
@@ -94,19 +99,20 @@ static int read_answers(struct sl_nft_socket *s, uint32_t seq, sl_nft_answer_fn 
 		if (n < 0)
 			return wait_error();
 		for (; mnl_nlmsg_ok(nlh, left); nlh = mnl_nlmsg_next(nlh, &left)) {
-			int r = 0;
-
 			if (nlh->nlmsg_seq != seq)
 				continue;
-			if (nlh->nlmsg_flags & NLM_F_DUMP_INTR)
-				return -EINTR;
+			if (nlh->nlmsg_flags & NLM_F_DUMP_INTR && res == 0)
+				res = -EINTR;
 			if (nlh->nlmsg_type == NLMSG_DONE)
-				return 0;
+				return res;
+			if (nlh->nlmsg_type == NLMSG_ERROR && res == 0)
+				res = ((const struct nlmsgerr *)mnl_nlmsg_get_payload(nlh))->error;
 			if (nlh->nlmsg_type == NLMSG_ERROR)
-				return ((const struct nlmsgerr *)mnl_nlmsg_get_payload(nlh))->error;
-			r = fn(nlh, arg);
-			if (r)
-				return r;
+				return res;
+			if (res == 0)
+				res = fn(nlh, arg);
+			if (res != 0 && !(nlh->nlmsg_flags & NLM_F_MULTI))
+				return res;
 		}
 	}
 }
@@ -123,7 +129,9 @@ int sl_nft_socket_ask(struct sl_nft_socket *s, const struct sl_nft_request *q, s
 	nlh->nlmsg_flags = (uint16_t)(NLM_F_REQUEST | (q->is_dump ? NLM_F_DUMP : NLM_F_ACK));
 	nlh->nlmsg_seq = sl_nft_socket_seq(s);
 	nfg = mnl_nlmsg_put_extra_header(nlh, sizeof(*nfg));
-	nfg->nfgen_family = q->type == NFT_MSG_GETGEN ? NFPROTO_UNSPEC : NFPROTO_INET;
+	nfg->nfgen_family = q->family ? q->family : NFPROTO_INET;
+	if (q->type == NFT_MSG_GETGEN)
+		nfg->nfgen_family = NFPROTO_UNSPEC;
 	nfg->version = NFNETLINK_V0;
 	if (q->table)
 		mnl_attr_put_strz(nlh, NFTA_TABLE_NAME, q->table); /* 1 in every kind of message */

@@ -39,6 +39,7 @@ typedef int (*sl_nft_answer_fn)(const struct nlmsghdr *nlh, void *arg);
 struct sl_nft_request {
 	uint16_t type;
 	bool is_dump;
+	uint8_t family; /* NFPROTO_*; 0: inet */
 	const char *table;
 	uint16_t attr;
 	const char *name;

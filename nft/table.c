@@ -161,13 +161,19 @@ int sl_nft_table_read(struct sl_nft_table *t, struct sl_nft_ruleset **ret)
 	return 0;
 }
 
+/* The death of an owner, who lets go of the table or takes it along, is no new generation. */
+static bool may_lose_owner(const struct sl_nft_table *t)
+{
+	return t->installed && t->installed->owner && t->installed->owner != t->socket.port;
+}
+
 /* `installed` is what the kernel holds now. */
 static int refresh(struct sl_nft_table *t)
 {
 	uint32_t now;
 	int r;
 
-	if (t->is_known) {
+	if (t->is_known && !may_lose_owner(t)) {
 		r = sl_nft_socket_generation(&t->socket, &now);
 		if (r < 0 || now == t->generation)
 			return r;
@@ -187,7 +193,7 @@ static uint64_t now_us(void)
 }
 
 /* One that we may change: of this program, and of nobody else. */
-static int check_owner(const struct sl_nft_table *t, struct sl_nft_report *report)
+static int look_at_owner(const struct sl_nft_table *t, struct sl_nft_report *report)
 {
 	const struct sl_nft_ruleset *rs = t->installed;
 	const char *stem = SL_NFT_TABLE_COMMENT_STEM;
@@ -208,11 +214,23 @@ static int check_owner(const struct sl_nft_table *t, struct sl_nft_report *repor
 	return 0;
 }
 
+/* An owner that ends makes no new generation: who it is is read anew the next time. */
+static int check_owner(struct sl_nft_table *t, struct sl_nft_report *report)
+{
+	int r = look_at_owner(t, report);
+
+	if (r < 0)
+		forget(t);
+	return r;
+}
+
 static const char *describe_chain(const struct sl_nft_ruleset *rs, const struct sl_nft_op *op,
 				  struct sl_nft_report *report)
 {
 	const struct sl_nft_chain *chain = &rs->chains[op->object];
 	bool is_rule = op->kind == SL_NFT_ADD_RULE || op->kind == SL_NFT_DEL_RULE;
+
+	report->is_offload = strcmp(chain->name, SL_NFT_OFFER) == 0;
 
 	if (is_rule)
 		snprintf(report->object, sizeof(report->object), "rule %u of chain '%s'",
@@ -253,6 +271,13 @@ static const char *describe(const struct sl_nft_table *t, const struct sl_nft_ru
 		snprintf(report->object, sizeof(report->object), "counter '%s'",
 			 rs->counters[op->object].name);
 		return sl_nft_text(rs, rs->counters[op->object].comment);
+	case SL_NFT_ADD_FLOWTABLE:
+	case SL_NFT_CUT_FLOWTABLE:
+	case SL_NFT_DEL_FLOWTABLE:
+		snprintf(report->object, sizeof(report->object), "flow table '%s'",
+			 SL_NFT_FLOWTABLE);
+		report->is_offload = true;
+		return "";
 	case SL_NFT_ADD_CHAIN:
 	case SL_NFT_ADD_RULE:
 		return describe_chain(wanted, op, report);
@@ -447,12 +472,15 @@ static void count_ops(const struct sl_nft_ops *ops, struct sl_nft_report *report
 		case SL_NFT_ADD_TABLE:
 		case SL_NFT_ADD_SET:
 		case SL_NFT_ADD_COUNTER:
+		case SL_NFT_ADD_FLOWTABLE:
 		case SL_NFT_ADD_CHAIN:
 		case SL_NFT_ADD_ELEM:
 		case SL_NFT_ADD_RULE:
 			report->n_added++;
 			break;
 		case SL_NFT_DEL_TABLE:
+		case SL_NFT_CUT_FLOWTABLE:
+		case SL_NFT_DEL_FLOWTABLE:
 		case SL_NFT_DEL_ELEM:
 		case SL_NFT_DEL_RULE:
 		case SL_NFT_DEL_SET:
@@ -578,6 +606,41 @@ int sl_nft_table_remove(struct sl_nft_table *t, struct sl_nft_report *report)
 	for (int i = 0; i < TRIES && r == -ERESTART; i++)
 		r = try_remove(t, report);
 	return r == -ERESTART ? -EAGAIN : r;
+}
+
+void sl_nft_table_forget(struct sl_nft_table *t)
+{
+	forget(t);
+}
+
+int sl_nft_table_try_offload(struct sl_nft_table *t, struct sl_str *why)
+{
+	_cleanup_(sl_nft_ruleset_freep) struct sl_nft_ruleset *rs = NULL;
+	int r = sl_nft_ruleset_new(&rs);
+
+	if (r == 0)
+		r = sl_nft_put_offload(rs, NULL, 0, NULL, 0);
+	for (int i = 0; r == 0 && i < TRIES; i++) {
+		_cleanup_(sl_nft_batch_done) struct sl_nft_batch b = { 0 };
+		struct sl_nft_fault fault;
+		uint32_t generation;
+
+		r = sl_nft_socket_generation(&t->socket, &generation);
+		if (r == 0)
+			r = sl_nft_encode_trial(rs, generation, sl_nft_socket_seq(&t->socket), &b);
+		if (r < 0)
+			return r;
+		r = sl_nft_socket_commit(&t->socket, &b, &fault);
+		if (r == -ERESTART) {
+			r = 0;
+			continue;
+		}
+		if (r == 0 || fault.message == b.n - 1)
+			return 0;
+		sl_str_adds(why, *fault.text ? fault.text : strerror(-r));
+		return fault.message < b.n ? -EOPNOTSUPP : r;
+	}
+	return r < 0 ? r : -EAGAIN;
 }
 
 int sl_nft_table_counts(struct sl_nft_table *t, sl_nft_count_fn fn, void *arg)

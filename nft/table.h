@@ -47,6 +47,7 @@ struct sl_nft_report {
 	bool is_owned;    /* the kernel keeps others from changing it */
 	uint64_t kernel_us; /* inside the kernel, of all batches */
 	/* of a failure: */
+	bool is_offload;  /* what sl_nft_put_offload() added is why: without it, it may succeed */
 	char route[72];   /* whose object was refused; empty: none's */
 	char object[160]; /* which: "element of 'any4'", "rule of chain 'policy_7'" */
 	char text[400];   /* all of it as one line, for the log */
@@ -74,6 +75,15 @@ SL_MUST_CHECK int sl_nft_table_apply(struct sl_nft_table *t, struct sl_nft_rules
  * gone lose their translation: their entries of conntrack should be deleted after it.
  */
 SL_MUST_CHECK int sl_nft_table_remove(struct sl_nft_table *t, struct sl_nft_report *report);
+
+/* What the kernel holds is read anew the next time: an interface that goes makes no generation. */
+void sl_nft_table_forget(struct sl_nft_table *t);
+
+/*
+ * Whether the kernel has flow tables: an attempt that leaves nothing behind, and has it load what
+ * it may have to load. -EOPNOTSUPP with `why`: no.
+ */
+SL_MUST_CHECK int sl_nft_table_try_offload(struct sl_nft_table *t, struct sl_str *why);
 
 /* Counts of each route (sl_nft_each_route() has the names): flows it was given. */
 typedef void (*sl_nft_count_fn)(void *arg, const char *counter, uint64_t packets, uint64_t bytes);

@@ -52,6 +52,7 @@ struct cli {
 	const char *id;
 	const char *alpn;
 	const char *tls;
+	const char *protocol;
 	const char *timeout;
 	bool json;
 	bool all;
@@ -289,6 +290,8 @@ static int run_explain(struct cli *cli)
 		sl_client_add_param(&target, "alpn", cli->alpn);
 	if (cli->tls)
 		sl_client_add_param(&target, "tls", cli->tls);
+	if (cli->protocol)
+		sl_client_add_param(&target, "protocol", cli->protocol);
 	return show(cli, sl_str_text(&target), sl_render_explain, NULL);
 }
 
@@ -970,9 +973,9 @@ static const struct verb verbs[] = {
 	{ "flows", run_flows, 0, 0, "limit flush ", "flows [--limit N] | --flush",
 	  "flows the kernel carries; --flush: reset them all and empty its table" },
 	{ "engines", run_engines, 0, 0, "", "engines", "what may carry connections here" },
-	{ "explain", run_explain, 1, 3, "client address alpn tls ",
+	{ "explain", run_explain, 1, 3, "client address alpn tls protocol ",
 	  "explain PORT [NAME] [PATH] [--client ADDR] [--alpn A,B] [--tls 1.2,1.3] "
-	  "[--address IP]",
+	  "[--address IP] [--protocol udp]",
 	  "what would happen to a connection" },
 	{ "reasons", run_reasons, 0, 0, "", "reasons", "the meaning of all reason names" },
 	{ "kill", run_kill, 0, MAX_OPERANDS, "route client target id all ",
@@ -1045,12 +1048,19 @@ static const char **value_of(struct cli *cli, const char *name)
 		const char *name;
 		const char **value;
 	} options[] = {
-		{ "config", &cli->config },   { "socket", &cli->socket },
-		{ "route", &cli->route },     { "client", &cli->client },
-		{ "address", &cli->address }, { "engine", &cli->engine },
-		{ "limit", &cli->limit },     { "target", &cli->target },
-		{ "id", &cli->id },           { "alpn", &cli->alpn },
-		{ "tls", &cli->tls },         { "timeout", &cli->timeout },
+		{ "config", &cli->config },
+		{ "socket", &cli->socket },
+		{ "route", &cli->route },
+		{ "client", &cli->client },
+		{ "address", &cli->address },
+		{ "engine", &cli->engine },
+		{ "limit", &cli->limit },
+		{ "target", &cli->target },
+		{ "id", &cli->id },
+		{ "alpn", &cli->alpn },
+		{ "tls", &cli->tls },
+		{ "timeout", &cli->timeout },
+		{ "protocol", &cli->protocol },
 	};
 
 	for (size_t i = 0; i < SL_ARRAY_LEN(options); i++)
@@ -1166,7 +1176,7 @@ static bool fits_verb(const struct cli *cli)
 		{ "alpn", cli->alpn },       { "tls", cli->tls },
 		{ "keep", cli->keep },       { "wait", cli->wait },
 		{ "timeout", cli->timeout }, { "deny-file", cli->deny_file },
-		{ "flush", cli->flush },
+		{ "flush", cli->flush },     { "protocol", cli->protocol },
 	};
 
 	for (size_t i = 0; i < SL_ARRAY_LEN(special); i++) {

@@ -11,8 +11,8 @@
 # offload are off at the endpoints, as XDP in driver mode needs it, and GRO is on there, which
 # makes a veth take the packets an XDP program redirects to it.
 
-LANES=(direct packet dnat relay haproxy nginx
-	plain-direct plain-packet plain-xdp plain-relay handover)
+LANES=(direct packet dnat nft nft10k relay haproxy nginx
+	plain-direct plain-packet plain-xdp plain-relay handover scale-nft scale-nft10k)
 SLOTS=4 # ports of a lane, so that no test inherits the TIME_WAIT sockets of another kind
 BASE_PORT=9000
 tw_limit=1048576
@@ -30,8 +30,11 @@ number_of() { # LANE
 ns_of() { echo "slbench-$(number_of "$1")-$bench_id"; }
 front_of() { echo "10.77.$(number_of "$1").1"; }
 target_of() { echo "10.78.$(number_of "$1").2"; }
-kind_of() { echo "${1#plain-}"; } # of contender
-is_sluice() { case $(kind_of "$1") in packet | xdp | relay | handover) true ;; *) false ;; esac }
+kind_of() { # of contender
+	local kind=${1#plain-}
+	echo "${kind#scale-}"
+}
+is_sluice() { case $(kind_of "$1") in packet | xdp | relay | handover | nft | nft10k) true ;; *) false ;; esac }
 # What the client connects to.
 entry_of() { case $(kind_of "$1") in direct) target_of "$1" ;; *) front_of "$1" ;; esac }
 
@@ -72,10 +75,18 @@ descendants() { # PID: itself and everything below it
 }
 pids_of() { [ -z "${main_pid[$1]:-}" ] || descendants "${main_pid[$1]}"; } # LANE
 
+# Who is there: a socket, or the rules of the kernel's NAT.
+is_served() { # LANE
+	case $(kind_of "$1") in
+	nft*) ip netns exec "$(ns_of "$1")" nft list map inet sluice listen4 2>/dev/null |
+		grep " $((BASE_PORT + SLOTS - 1)) " >/dev/null ;;
+	*) [ -n "$(ip netns exec "$(ns_of "$1")" ss -Hltn "sport = :$((BASE_PORT + SLOTS - 1))")" ] ;;
+	esac
+}
 wait_listening() { # LANE PID
 	local i
 	for ((i = 0; i < 100; i++)); do
-		[ -z "$(ip netns exec "$(ns_of "$1")" ss -Hltn "sport = :$((BASE_PORT + SLOTS - 1))")" ] || return 0
+		! is_served "$1" || return 0
 		kill -0 "$2" 2>/dev/null || break
 		sleep 0.1
 	done
@@ -118,7 +129,7 @@ lane_up() { # LANE
 		ip -n $be route add "10.77.$n.0/24" via "10.78.$n.1" || return 1
 	case $1 in plain-*) plain_packets $cl "c$n" && plain_packets $be "b$n" || return 1 ;; esac
 	case $(kind_of "$1") in
-	direct | dnat) ip netns exec "$ns" sysctl -qw net.ipv4.ip_forward=1 ;;
+	direct | dnat | nft*) ip netns exec "$ns" sysctl -qw net.ipv4.ip_forward=1 ;;
 	# what bpf_fib_lookup() asks for; nothing is forwarded by the stack
 	xdp) ip netns exec "$ns" sysctl -qw net.ipv4.conf.p0.forwarding=1 net.ipv4.conf.p1.forwarding=1 ;;
 	esac
@@ -137,9 +148,13 @@ packet_keys() { # LANE
 engine_of() { # LANE SLOT
 	case $(kind_of "$1")/$2 in
 	relay/* | handover/1) echo relay ;;
+	nft*) echo nftables ;;
 	*) echo packet ;;
 	esac
 }
+
+# What a transaction took is said at level info.
+level_of() { case $1 in scale-*) echo info ;; *) echo error ;; esac } # LANE
 
 config_sluice() { # LANE
 	local slot keys
@@ -152,14 +167,33 @@ config_sluice() { # LANE
 		  state_dir: $tmp/$1/state
 		  bpf_dir: $tmp/$1/bpf
 		  http: none
-		  log: { level: error, access: none }
+		  log: { level: $(level_of "$1"), access: none }
 	END
 	[ -z "$keys" ] || echo "  packet: { $keys }"
 	echo "routes:"
 	for ((slot = 0; slot < SLOTS; slot++)); do
 		echo "  - { name: p$slot, match: { ports: \"$(front_of "$1"):$((BASE_PORT + slot))\" }," \
-			"engine: $(engine_of "$1" $slot), forward: \"$(target_of "$1"):$((BASE_PORT + slot))\" }"
+			"engine: $(engine_of "$1" $slot), forward: $(forward_of "$1" $slot) }"
 	done
+	# others that nobody connects to: 10, or 10 000 in all
+	case $(kind_of "$1") in
+	nft) filler_routes "$1" 6 ;;
+	nft10k) filler_routes "$1" 9996 ;;
+	esac
+}
+
+# As the rule of dnat has it: the backend sees the client.
+forward_of() { # LANE SLOT
+	case $(kind_of "$1") in
+	nft*) echo "{ targets: \"$(target_of "$1"):$((BASE_PORT + $2))\", preserve_source: true }" ;;
+	*) echo "\"$(target_of "$1"):$((BASE_PORT + $2))\"" ;;
+	esac
+}
+filler_routes() { # LANE N
+	awk -v n="$2" -v front="$(front_of "$1")" -v target="$(target_of "$1")" 'BEGIN {
+		for (i = 0; i < n; i++)
+			printf "  - { name: f%d, match: { ports: \"%s:%d\" }, engine: nftables, forward: \"%s:%d\" }\n",
+				i, front, 20000 + i, target, 20000 + i }'
 }
 
 config_haproxy() { # LANE
@@ -285,7 +319,7 @@ wait_packet() { # LANE ROUTE
 }
 
 # Exit code 4, degraded, comes with an answer.
-n_packet() { { sluice "$1" status --json || [ $? = 4 ]; } | jq -r '.engines.packet.active // 0'; } # LANE
+n_active() { { sluice "$1" status --json || [ $? = 4 ]; } | jq -r ".engines.$2.active // 0"; } # LANE ENGINE
 
 # Packets the programs have forwarded: by XDP, by TC.
 forwarded() { # LANE

@@ -9,6 +9,7 @@
 
 #include "../../userspace/broker/wire.c"
 #define is_ip_or_none policy_is_ip_or_none
+#define is_text policy_is_text
 #include "../../userspace/broker/policy.c"
 
 static void check_handover(const struct sl_broker_handover *h)
@@ -32,6 +33,16 @@ static void check_flow(const struct sl_broker_flow *f)
 	assert(sl_addr_family(&f->back) == sl_addr_family(&f->backend));
 }
 
+static void check_worries(const struct sl_broker_nat_worries *w, uint32_t size)
+{
+	size_t n = strnlen(w->text, sizeof(w->text));
+
+	assert(w->at + n <= size && size <= SL_BROKER_WORRIES_MAX);
+	assert(n == sizeof(w->text) || w->at + n == size);
+	for (size_t i = 0; i < n; i++)
+		assert((uint8_t)w->text[i] >= ' ' || w->text[i] == '\n');
+}
+
 static void check_fields(const struct sl_broker_msg *msg)
 {
 	if (msg->type == SL_BROKER_HANDOVER || msg->type == SL_BROKER_RESOLVE)
@@ -44,6 +55,8 @@ static void check_fields(const struct sl_broker_msg *msg)
 		assert(msg->ended.how <= SL_BROKER_END_KILLED);
 	else if (msg->type == SL_BROKER_ADOPT)
 		check_flow(&msg->flow);
+	else if (msg->type == SL_BROKER_NAT_WORRIES)
+		check_worries(&msg->nat_worries, msg->flag);
 	else if (msg->type == SL_BROKER_STATUS)
 		assert(strlen(msg->status.text) < sizeof(msg->status.text));
 }

@@ -443,12 +443,13 @@ dialog() { # client|backend ARGUMENT...
 	in_ns "$ns" /usr/bin/python3 "$lab_root/tests/lib/dialog.py" "$@"
 }
 
-# dialog_server NAME PORT STEP...: one connection on the backend; join_peer NAME for its verdict.
+# dialog_server NAME PORT STEP...: one connection on the backend (LISTEN_IP=, else its IPv4 address);
+# join_peer NAME for its verdict.
 dialog_server() {
 	local name=$1 port=$2
 	shift 2
 	OUT=$LAB_DIR/$name.out spawn backend /usr/bin/python3 "$lab_root/tests/lib/dialog.py" \
-		"listen=$BACKEND_IP:$port" "$@"
+		"listen=${LISTEN_IP:-$BACKEND_IP}:$port" "$@"
 	PEER_PIDS[$name]=$LAST
 	wait_for listening backend "$port"
 }

@@ -1066,6 +1066,7 @@ static struct {
 	uint64_t fin_ms, close_ms, rst_ms, connect_us, end_us;
 	bool fin, hold, fin_sent;
 	const char *connect;
+	int connect_errno;
 	const char *end;
 	char text[2048];
 	size_t text_len;
@@ -1161,6 +1162,7 @@ static void step_shot(struct conn *c, uint32_t events)
 			shot_end(c, "reset", true);
 		} else if (err) {
 			shot.connect = outcome_names[outcome_of(err)];
+			shot.connect_errno = err;
 			shot_end(c, "none", true);
 		}
 		return;
@@ -1210,13 +1212,16 @@ static int run_shot(uint64_t until)
 		conn_wake(c, now_us() + 2000);
 		loop_run(until, shot_tick);
 	} else {
+		shot.connect_errno = errno;
 		shot.connect = outcome_names[outcome_of(errno)];
 		shot.end = "none";
 	}
-	printf("{\"mode\":\"shot\",\"connect\":\"%s\",\"connect_ms\":%.1f,\"end\":\"%s\","
+	printf("{\"mode\":\"shot\",\"connect\":\"%s\",\"connect_errno\":\"%s\","
+	       "\"connect_ms\":%.1f,\"end\":\"%s\","
 	       "\"end_ms\":%.1f,\"sent\":%llu,\"got\":%llu,\"hash_out\":\"%016llx\","
 	       "\"hash_in\":\"%016llx\",\"text\":",
-	       shot.connect, (double)shot.connect_us / 1e3, shot.end, (double)shot.end_us / 1e3,
+	       shot.connect, shot.connect_errno ? strerrorname_np(shot.connect_errno) : "",
+	       (double)shot.connect_us / 1e3, shot.end, (double)shot.end_us / 1e3,
 	       (unsigned long long)shot.sent, (unsigned long long)shot.got,
 	       (unsigned long long)hash_end(&shot.hash_out),
 	       (unsigned long long)hash_end(&shot.hash_in));

@@ -101,21 +101,6 @@ static inline struct built build_text(const char *text)
 	return build_two(text, strlen(text), NULL);
 }
 
-/* As a build that has the nftables engine. */
-static inline struct built build_nft(const char *text)
-{
-	struct sl_conf_source item = { .name = (char *)"a.yaml", .len = strlen(text) };
-	struct sl_conf_sources sources = { &item, 1 };
-	struct built b = { 0 };
-
-	item.text = strdup(text);
-	b.r = sl_conf_build_for(&sources, true, &b.conf, &b.diags);
-	free(item.text);
-	if ((b.r == 0) != (b.conf != NULL) || (b.r == 0) != (b.diags.n_errors == 0))
-		fail_msg("result %d, %zu errors", b.r, b.diags.n_errors);
-	return b;
-}
-
 static inline void built_done(struct built *b)
 {
 	sl_conf_free(b->conf);
@@ -131,7 +116,6 @@ static inline size_t count_messages(const char *text)
 	return n;
 }
 
-/* `build`: build_text or build_nft. */
 static inline void check_rows(struct built (*build)(const char *text), const struct row *rows,
 			      size_t n)
 {

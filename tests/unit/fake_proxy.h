@@ -48,6 +48,7 @@ struct sl_proxy {
 	unsigned killed;
 	struct sl_kernel_view kernel;
 	uint64_t in_kernel; /* records of flows there */
+	uint64_t in_nat;    /* and of the kernel's NAT */
 	struct sl_task flush_task;
 	sl_proxy_fn flushed; /* who waits for it; NULL: nobody */
 	void *flushed_arg;
@@ -61,6 +62,8 @@ static inline void fake_init(struct sl_proxy *p, struct sl_loop *loop)
 	static struct sl_conf conf;
 
 	*p = (struct sl_proxy){ .loop = loop, .generation = 3, .conf = &conf, .active = 2 };
+	conf.routes = p->route;
+	conf.n_routes = 2;
 	p->kernel = (struct sl_kernel_view){
 		.off = SL_WHY_NO_PRIVILEGE, .flows_fd = -1, .counters_fd = -1, .routes_fd = -1
 	};
@@ -216,6 +219,22 @@ static inline void fake_packet_on(struct sl_proxy *p)
 						      .text = "tcx on 3 interfaces" };
 }
 
+/* Rules that are in the kernel. */
+static inline void fake_nat_on(struct sl_proxy *p)
+{
+	p->in_nat = 11;
+	p->kernel.is_linked = true;
+	p->kernel.nat = (struct sl_broker_nat_status){ .is_on = 1,
+						       .n_routes = 1,
+						       .n_flows = 12,
+						       .adopted = 2,
+						       .repairs = 3,
+						       .resyncs = 4,
+						       .ct_count = 500,
+						       .ct_max = 65536,
+						       .text = "1 route in table inet sluice" };
+}
+
 static inline void fake_flushed(struct sl_task *task)
 {
 	struct sl_proxy *p = SL_CONTAINER_OF(task, struct sl_proxy, flush_task);
@@ -242,6 +261,7 @@ void sl_proxy_totals(const struct sl_proxy *p, struct sl_proxy_totals *t)
 	*t = (struct sl_proxy_totals){ .active = 3, .accepted = 10, .rejected = 2 };
 	t->engine_active[SL_ENGINE_RELAY] = 3;
 	t->engine_active[SL_ENGINE_PACKET] = p->in_kernel;
+	t->engine_active[SL_ENGINE_NFTABLES] = p->in_nat;
 	t->engine_total[SL_ENGINE_RELAY] = 8;
 	t->engine_why[SL_ENGINE_RELAY][SL_WHY_SHORT_LIVED] = 8;
 	t->handover[SL_WHY_ELIGIBLE] = 6;

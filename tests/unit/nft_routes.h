@@ -15,7 +15,7 @@ struct test_routes {
 	size_t n;
 	struct sl_nft_listener *listeners; /* four for each route */
 	struct sl_nft_target *targets;     /* eight for each */
-	char (*names)[24];
+	char (*names)[32];
 };
 
 static inline void test_routes_init(struct test_routes *t, size_t max)
@@ -75,7 +75,7 @@ static inline void test_many_routes(struct test_routes *t, size_t n)
 {
 	test_routes_init(t, n);
 	for (size_t i = 0; i < n; i++) {
-		char name[24];
+		char name[32];
 		struct sl_nft_route *r;
 
 		snprintf(name, sizeof(name), "route-%zu", i);

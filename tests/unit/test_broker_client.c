@@ -20,7 +20,7 @@
 
 /* ---- what a client saw ---- */
 
-enum { UP = 100, DOWN };
+enum { UP = 100, DOWN, LINKED, UNLINKED };
 
 struct seen {
 	uint32_t type; /* of the message, or UP, DOWN */
@@ -34,6 +34,7 @@ struct lab {
 	int broker;          /* its end of the channel; -1: none */
 	int next;            /* down() connects to this one; -1: it does not */
 	uint32_t free_after; /* the callback of this type frees the client */
+	bool sees_links;     /* else LINKED and UNLINKED are passed over */
 	struct seen seen[64];
 	size_t n;
 	unsigned n_fds;
@@ -102,6 +103,37 @@ static void on_flushed(void *arg)
 	see(arg, SL_BROKER_FLUSHED, 0, 0);
 }
 
+static void on_linked(void *arg)
+{
+	struct lab *lab = arg;
+
+	if (lab->sees_links)
+		see(lab, LINKED, 0, 0);
+}
+
+static void on_unlinked(void *arg)
+{
+	struct lab *lab = arg;
+
+	if (lab->sees_links)
+		see(lab, UNLINKED, 0, 0);
+}
+
+static void on_nat_flow(void *arg, uint64_t serial, const struct sl_broker_nat_flow *flow)
+{
+	see(arg, SL_BROKER_NAT_FLOW, serial, sl_addr_port(&flow->backend));
+}
+
+static void on_nat_status(void *arg, const struct sl_broker_nat_status *status)
+{
+	see(arg, SL_BROKER_NAT_STATUS, 0, status->n_flows);
+}
+
+static void on_nat_worries(void *arg, const char *lines)
+{
+	see(arg, SL_BROKER_NAT_WORRIES, (uint8_t)lines[0], (uint32_t)strlen(lines));
+}
+
 static const struct sl_broker_client_fns fns = {
 	.up = on_up,
 	.down = on_down,
@@ -111,6 +143,11 @@ static const struct sl_broker_client_fns fns = {
 	.adopt = on_adopt,
 	.status = on_status,
 	.flushed = on_flushed,
+	.linked = on_linked,
+	.unlinked = on_unlinked,
+	.nat_flow = on_nat_flow,
+	.nat_status = on_nat_status,
+	.nat_worries = on_nat_worries,
 };
 
 static void saw(const struct lab *lab, size_t i, uint32_t type, uint64_t conn_id, uint32_t n)
@@ -809,6 +846,130 @@ static void test_is_free(void **state)
 	assert_true(sl_broker_is_free(lab->cl, &flow.back, &flow.backend));
 }
 
+/* ---- the kernel's NAT ---- */
+
+static const struct sl_broker_nat_target target = { .route = "web", .target = "10.0.0.1:80" };
+
+/* A broker whose packet engine is off never says HELLO. */
+static void test_nat_without_hello(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_broker_msg msg = { .type = SL_BROKER_NAT_FLOW, .conn_id = 5 };
+
+	lab->sees_links = true;
+	assert_false(sl_broker_client_is_linked(lab->cl));
+	sl_broker_nat_kill(lab->cl, 1); /* for nobody */
+	connect_broker(lab);
+	assert_true(sl_broker_client_is_linked(lab->cl));
+	hears_nothing(lab);
+	sl_broker_nat_kill(lab->cl, 2);
+	hears(lab, SL_BROKER_NAT_KILL, 2, 0);
+	sl_broker_nat_target(lab->cl, &target, true);
+	hears(lab, SL_BROKER_NAT_TARGET, 0, 1);
+	sl_broker_nat_target(lab->cl, &target, false);
+	hears(lab, SL_BROKER_NAT_TARGET, 0, 0);
+	sl_broker_tell(lab->cl, SL_BROKER_KILL, 3, 0); /* waits for one that is up */
+	hears_nothing(lab);
+	strcpy(msg.nat_flow.route, "web");
+	assert_int_equal(sl_addr_parse("192.0.2.1:1000", &msg.nat_flow.client), 0);
+	assert_int_equal(sl_addr_parse("192.0.2.2:443", &msg.nat_flow.front), 0);
+	assert_int_equal(sl_addr_parse("10.0.0.1:80", &msg.nat_flow.backend), 0);
+	say(lab, &msg);
+	msg = (struct sl_broker_msg){ .type = SL_BROKER_NAT_STATUS, .nat_status.n_flows = 6 };
+	say(lab, &msg);
+	turn(lab);
+	hang_up(lab);
+	turn(lab);
+	assert_false(sl_broker_client_is_linked(lab->cl));
+	assert_int_equal(lab->n, 4);
+	saw(lab, 0, LINKED, 0, 0);
+	saw(lab, 1, SL_BROKER_NAT_FLOW, 5, 80);
+	saw(lab, 2, SL_BROKER_NAT_STATUS, 0, 6);
+	saw(lab, 3, UNLINKED, 0, 0);
+}
+
+/* `size` times `c`, the parts from `from` on to before `to`. */
+static void say_worries(struct lab *lab, char c, uint32_t size, uint32_t from, uint32_t to)
+{
+	for (uint32_t at = from; at < to; at += 232) {
+		struct sl_broker_msg msg = { .type = SL_BROKER_NAT_WORRIES,
+					     .flag = size,
+					     .nat_worries.at = at };
+
+		memset(msg.nat_worries.text, c, size - at < 232 ? size - at : 232);
+		say(lab, &msg);
+	}
+}
+
+/* Whole texts only: one that breaks off for another, or with its broker, was none. */
+static void test_worries(void **state)
+{
+	struct lab *lab = *state;
+	const struct sl_broker_msg none = { .type = SL_BROKER_NAT_WORRIES };
+
+	connect_broker(lab);
+	say_worries(lab, 'a', 700, 0, 700);
+	say_worries(lab, 'b', 700, 0, 464);
+	say_worries(lab, 'c', 464, 0, 464);
+	say_worries(lab, 'd', 700, 232, 700);
+	say(lab, &none);
+	say_worries(lab, 'e', 464, 0, 232);
+	turn(lab);
+	hang_up(lab);
+	turn(lab);
+	connect_broker(lab);
+	say_worries(lab, 'e', 464, 232, 464);
+	say_worries(lab, 'f', 1, 0, 1);
+	turn(lab);
+	assert_int_equal(lab->n, 4);
+	saw(lab, 0, SL_BROKER_NAT_WORRIES, 'a', 700);
+	saw(lab, 1, SL_BROKER_NAT_WORRIES, 'c', 464);
+	saw(lab, 2, SL_BROKER_NAT_WORRIES, 0, 0);
+	saw(lab, 3, SL_BROKER_NAT_WORRIES, 'f', 1);
+}
+
+static void test_nat_and_packet(void **state)
+{
+	struct lab *lab = *state;
+
+	lab->sees_links = true;
+	up(lab);
+	hang_up(lab);
+	turn(lab);
+	assert_int_equal(lab->n, 4);
+	saw(lab, 0, LINKED, 0, 0);
+	saw(lab, 1, UP, 0, 0);
+	saw(lab, 2, UNLINKED, 0, 0);
+	saw(lab, 3, DOWN, 0, 0);
+}
+
+/* In order once there is room, and for this broker only. */
+static void test_nat_without_room(void **state)
+{
+	struct lab *lab = *state;
+	uint64_t n = 0;
+
+	connect_broker(lab);
+	for (; n < 2000; n++)
+		sl_broker_nat_kill(lab->cl, n);
+	sl_broker_nat_target(lab->cl, &target, true);
+	for (uint64_t i = 0; i < n; i++) {
+		turn(lab);
+		hears(lab, SL_BROKER_NAT_KILL, i, 0);
+	}
+	turn(lab);
+	hears(lab, SL_BROKER_NAT_TARGET, 0, 1);
+	for (uint64_t i = 0; i < n; i++)
+		sl_broker_nat_kill(lab->cl, i);
+	hang_up(lab);
+	turn(lab);
+	connect_broker(lab);
+	turn(lab);
+	hears_nothing(lab);
+	sl_broker_nat_kill(lab->cl, n);
+	hears(lab, SL_BROKER_NAT_KILL, n, 0);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -822,6 +983,10 @@ int main(void)
 		T(test_last_words),
 		T(test_bad_broker),
 		T(test_many_replies),
+		T(test_nat_without_hello),
+		T(test_worries),
+		T(test_nat_and_packet),
+		T(test_nat_without_room),
 		T(test_free_in_up),
 		T(test_free_in_changed),
 		T(test_free_in_down),

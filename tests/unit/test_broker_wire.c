@@ -104,6 +104,25 @@ static struct sl_broker_msg result(void)
 	return (struct sl_broker_msg){ .type = SL_BROKER_RESULT, .result.why = SL_WHY_ELIGIBLE };
 }
 
+static struct sl_broker_msg nat_target(void)
+{
+	return (struct sl_broker_msg){ .type = SL_BROKER_NAT_TARGET,
+				       .flag = 1,
+				       .nat_target = { "web", "192.0.2.1:80" } };
+}
+
+static struct sl_broker_msg nat_flow(void)
+{
+	struct sl_broker_msg msg = { .type = SL_BROKER_NAT_FLOW,
+				     .conn_id = 7,
+				     .nat_flow = { .route = "web" } };
+
+	msg.nat_flow.client = addr("192.0.2.1:1234");
+	msg.nat_flow.front = addr("192.0.2.2:80");
+	msg.nat_flow.backend = addr("192.0.2.3:81");
+	return msg;
+}
+
 /* ---- checks ---- */
 
 static const struct {
@@ -111,13 +130,16 @@ static const struct {
 	size_t n_fds;
 	bool is_request;
 } types[] = {
-	{ SL_BROKER_HANDOVER, 2, true }, { SL_BROKER_RESOLVE, 2, true },
-	{ SL_BROKER_KILL, 0, true },     { SL_BROKER_PROBE, 0, true },
-	{ SL_BROKER_RELEASE, 0, true },  { SL_BROKER_ADOPTED, 0, true },
-	{ SL_BROKER_FLUSH, 0, true },    { SL_BROKER_HELLO, 4, false },
-	{ SL_BROKER_RESULT, 0, false },  { SL_BROKER_CHANGED, 0, false },
-	{ SL_BROKER_ENDED, 0, false },   { SL_BROKER_ADOPT, 0, false },
-	{ SL_BROKER_FLUSHED, 0, false }, { SL_BROKER_STATUS, 0, false },
+	{ SL_BROKER_HANDOVER, 2, true },     { SL_BROKER_RESOLVE, 2, true },
+	{ SL_BROKER_KILL, 0, true },         { SL_BROKER_PROBE, 0, true },
+	{ SL_BROKER_RELEASE, 0, true },      { SL_BROKER_ADOPTED, 0, true },
+	{ SL_BROKER_FLUSH, 0, true },        { SL_BROKER_HELLO, 4, false },
+	{ SL_BROKER_RESULT, 0, false },      { SL_BROKER_CHANGED, 0, false },
+	{ SL_BROKER_ENDED, 0, false },       { SL_BROKER_ADOPT, 0, false },
+	{ SL_BROKER_FLUSHED, 0, false },     { SL_BROKER_STATUS, 0, false },
+	{ SL_BROKER_NAT_KILL, 0, true },     { SL_BROKER_NAT_TARGET, 0, true },
+	{ SL_BROKER_NAT_FLOW, 0, false },    { SL_BROKER_NAT_STATUS, 0, false },
+	{ SL_BROKER_NAT_WORRIES, 0, false },
 };
 
 static struct sl_broker_msg sample(uint32_t type)
@@ -128,7 +150,33 @@ static struct sl_broker_msg sample(uint32_t type)
 		return adopt();
 	if (type == SL_BROKER_RESULT)
 		return result();
+	if (type == SL_BROKER_NAT_TARGET)
+		return nat_target();
+	if (type == SL_BROKER_NAT_FLOW)
+		return nat_flow();
 	return (struct sl_broker_msg){ .type = type };
+}
+
+/* The same flow of any broker, and each worker its share. */
+static void test_nat_worker(void **state)
+{
+	struct sl_broker_nat_flow f = nat_flow().nat_flow;
+	struct sl_broker_nat_flow again;
+	unsigned n[4] = { 0 };
+
+	(void)state;
+	for (uint16_t port = 1; port <= 4000; port++) {
+		sl_addr_set_port(&f.client, port);
+		again = f;
+		again.start_ns++;
+		again.bytes[SL_CLIENT] = 7;
+		again.is_over = again.is_adopted = 1;
+		assert_int_equal(sl_broker_nat_worker(&f, 4), sl_broker_nat_worker(&again, 4));
+		n[sl_broker_nat_worker(&f, 4)]++;
+	}
+	for (int i = 0; i < 4; i++)
+		assert_in_range(n[i], 900, 1100);
+	assert_int_equal(sl_broker_nat_worker(&f, 1), 0);
 }
 
 /* Each type goes one way, in one size, with one number of descriptors. */
@@ -187,6 +235,7 @@ static int check(const struct sl_broker_msg *msg)
 static void test_requests(void **state)
 {
 	const struct sl_broker_msg adopted = { .type = SL_BROKER_ADOPTED };
+	struct sl_broker_msg target = nat_target();
 
 	(void)state;
 	refuses(handover(SL_BROKER_HANDOVER), handover.client.sa.sa_family, AF_UNIX);
@@ -208,6 +257,16 @@ static void test_requests(void **state)
 	takes(adopted, room[0], 'x');
 	refuses(adopted, flag, 3);
 	refuses(adopted, flag, UINT32_MAX);
+	takes(nat_target(), flag, 0);
+	refuses(nat_target(), flag, 2);
+	refuses(nat_target(), nat_target.route[0], '\0');
+	refuses(nat_target(), nat_target.target[0], '\0');
+	memset(target.nat_target.route, 'x', sizeof(target.nat_target.route));
+	assert_int_equal(check(&target), -EBADMSG);
+	target.nat_target.route[71] = '\0';
+	assert_int_equal(check(&target), 0);
+	memset(target.nat_target.target, 'x', sizeof(target.nat_target.target));
+	assert_int_equal(check(&target), -EBADMSG);
 }
 
 static void test_replies(void **state)
@@ -234,6 +293,66 @@ static void test_replies(void **state)
 	refuses(adopt(), flow.back.sa.sa_family, AF_UNSPEC);
 	refuses(adopt(), flow.backend.sa.sa_family, AF_INET6);
 	refuses(adopt(), flow.backend.sa.sa_family, AF_UNIX);
+}
+
+static void test_nat_replies(void **state)
+{
+	struct sl_broker_msg status = { .type = SL_BROKER_NAT_STATUS };
+	struct sl_broker_msg flow = nat_flow();
+
+	(void)state;
+	refuses(status, nat_status.is_on, 2);
+	memset(status.nat_status.text, 'x', sizeof(status.nat_status.text));
+	assert_int_equal(check(&status), -EBADMSG);
+	takes(nat_flow(), nat_flow.is_udp, 1);
+	takes(nat_flow(), nat_flow.reason, SL_REASON_COUNT_ - 1);
+	refuses(nat_flow(), nat_flow.reason, SL_REASON_COUNT_);
+	refuses(nat_flow(), nat_flow.is_udp, 2);
+	refuses(nat_flow(), nat_flow.is_over, 2);
+	refuses(nat_flow(), nat_flow.is_adopted, 255);
+	refuses(nat_flow(), nat_flow.is_established, 2);
+	refuses(nat_flow(), nat_flow.is_rough, 2);
+	refuses(nat_flow(), nat_flow.route[0], '\0');
+	refuses(nat_flow(), nat_flow.client.sa.sa_family, AF_UNSPEC);
+	refuses(nat_flow(), nat_flow.front.sa.sa_family, AF_INET6);
+	refuses(nat_flow(), nat_flow.backend.sa.sa_family, AF_INET6);
+	memset(flow.nat_flow.route, 'x', sizeof(flow.nat_flow.route));
+	assert_int_equal(check(&flow), -EBADMSG);
+}
+
+static struct sl_broker_msg worries(void)
+{
+	return (struct sl_broker_msg){ .type = SL_BROKER_NAT_WORRIES,
+				       .flag = 300,
+				       .nat_worries = { .at = 232, .text = "line\nline\n" } };
+}
+
+/* Only what fills its part of the text exactly, and may be shown to people. */
+static void test_worries(void **state)
+{
+	struct sl_broker_msg msg = worries();
+
+	(void)state;
+	assert_int_equal(check(&msg), -EBADMSG); /* shorter than it says */
+	memset(msg.nat_worries.text, 'x', 68);
+	assert_int_equal(check(&msg), 0);
+	refuses(msg, nat_worries.text[68], 'x');
+	refuses(msg, nat_worries.text[231], 'x');
+	refuses(msg, nat_worries.text[67], '\0');
+	refuses(msg, nat_worries.text[3], '\x1b');
+	refuses(msg, nat_worries.text[3], '\x7f');
+	takes(msg, nat_worries.text[3], '\n');
+	takes(msg, nat_worries.text[3], '\xc3');
+	refuses(msg, nat_worries.at, 231);
+	refuses(msg, nat_worries.at, 464);
+	refuses(msg, flag, 299);
+	refuses(msg, flag, SL_BROKER_WORRIES_MAX + 1);
+	memset(msg.nat_worries.text, 'x', sizeof(msg.nat_worries.text));
+	takes(msg, flag, SL_BROKER_WORRIES_MAX);
+	takes(msg, nat_worries.at, 0);
+	msg = (struct sl_broker_msg){ .type = SL_BROKER_NAT_WORRIES };
+	assert_int_equal(check(&msg), 0); /* none */
+	refuses(msg, nat_worries.at, 232);
 }
 
 /* ---- the socket ---- */
@@ -523,17 +642,13 @@ static void test_reset_stays(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_types),
-		cmocka_unit_test(test_requests),
-		cmocka_unit_test(test_replies),
-		cmocka_unit_test(test_round_trip),
-		cmocka_unit_test(test_sender_checks),
-		cmocka_unit_test(test_bad_datagrams),
-		cmocka_unit_test(test_no_room_for_descriptor),
-		cmocka_unit_test(test_closed),
-		cmocka_unit_test(test_last_words),
-		cmocka_unit_test(test_flood),
-		cmocka_unit_test(test_linger),
+		cmocka_unit_test(test_types),         cmocka_unit_test(test_nat_worker),
+		cmocka_unit_test(test_requests),      cmocka_unit_test(test_replies),
+		cmocka_unit_test(test_nat_replies),   cmocka_unit_test(test_worries),
+		cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_sender_checks),
+		cmocka_unit_test(test_bad_datagrams), cmocka_unit_test(test_no_room_for_descriptor),
+		cmocka_unit_test(test_closed),        cmocka_unit_test(test_last_words),
+		cmocka_unit_test(test_flood),         cmocka_unit_test(test_linger),
 		cmocka_unit_test(test_reset_stays),
 	};
 

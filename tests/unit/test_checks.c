@@ -51,6 +51,7 @@ struct lab {
 	uint64_t number;
 	int log_fd;
 	int n_fds;
+	char told[256];               /* what became of targets: "+" up, "-" down */
 	struct sl_health_conf health; /* of the next generation */
 	struct server server;
 };
@@ -181,6 +182,15 @@ static int count_fds(void)
 	return n;
 }
 
+static void on_changed(void *arg, const char *route, const char *target_name, bool is_down)
+{
+	struct lab *lab = arg;
+	size_t n = strlen(lab->told);
+
+	(void)snprintf(lab->told + n, sizeof(lab->told) - n, "%c%s/%s ", is_down ? '-' : '+', route,
+		       target_name);
+}
+
 static int set_up(void **state)
 {
 	struct lab *lab = calloc(1, sizeof(*lab));
@@ -191,7 +201,7 @@ static int set_up(void **state)
 	sl_log_setup(SL_LOG_INFO, false, lab->log_fd);
 	lab->n_fds = count_fds();
 	assert_int_equal(sl_loop_new(&lab->loop), 0);
-	assert_int_equal(sl_checks_new(lab->loop, &lab->checks), 0);
+	assert_int_equal(sl_checks_new(lab->loop, on_changed, lab, &lab->checks), 0);
 	lab->next_scope = 1;
 	lab->health = (struct sl_health_conf){
 		.enabled = true, .every = 20, .timeout = 1000, .fall = 3, .rise = 2
@@ -787,6 +797,35 @@ static void what_is_no_longer_checked_is_up(void **state)
 	assert_int_equal(t->n_checks_failed, n + 3);
 }
 
+static void changes_are_told(void **state)
+{
+	struct lab *lab = *state;
+	const uint16_t ports[1] = { 1 };
+	char up[64], down[64];
+
+	use_server(lab);
+	(void)snprintf(down, sizeof(down), "-shop/127.0.0.1:%u ", lab->server.port);
+	(void)snprintf(up, sizeof(up), "+shop/127.0.0.1:%u ", lab->server.port);
+	run_until(lab, target(lab, 0)->is_down);
+	assert_string_equal(lab->told, down);
+	sl_checks_tell_down(lab->checks); /* to somebody who has not heard */
+	assert_string_equal(lab->told + strlen(down), down);
+	lab->told[0] = '\0';
+	server_up(&lab->server);
+	run_until(lab, !target(lab, 0)->is_down);
+	assert_string_equal(lab->told, up);
+	sl_checks_tell_down(lab->checks);
+	assert_string_equal(lab->told, up);
+	lab->told[0] = '\0';
+	use_ports(lab, ports, 1);
+	assert_string_equal(lab->told, ""); /* the one that left was up */
+	run_until(lab, target(lab, 0)->is_down);
+	assert_string_equal(lab->told, "-shop/127.0.0.1:1 ");
+	lab->told[0] = '\0';
+	use_server(lab); /* whatever is checked no longer is up */
+	assert_string_equal(lab->told, "+shop/127.0.0.1:1 ");
+}
+
 static void drained_targets_are_checked(void **state)
 {
 	struct lab *lab = *state;
@@ -904,6 +943,7 @@ int main(void)
 		in_lab(a_reload_keeps_state_and_schedule),
 		in_lab(new_settings_hold_from_the_next_check_on),
 		in_lab(what_is_no_longer_checked_is_up),
+		in_lab(changes_are_told),
 		in_lab(drained_targets_are_checked),
 		in_lab(disabled_routes_are_not),
 		in_lab(many_take_turns),

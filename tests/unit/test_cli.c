@@ -280,6 +280,51 @@ static void status_is_degraded_only_where_the_engine_was_asked_for(void **state)
 	lab->proxy.conf->global.packet.hook = SL_HOOK_CHOICE_AUTO;
 }
 
+static void routes_of_nat_are_seen_to(void **state)
+{
+	struct lab *lab = *state;
+
+	RUN(lab, "engines");
+	expect(lab, 0, "nftables  no              0      0  off: no enabled route has engine: nft",
+	       "");
+	RUN(lab, "status");
+	assert_null(strstr(lab->out, "\nnftables  "));
+	lab->proxy.route[1].engine = SL_CHOICE_NFTABLES;
+	RUN(lab, "status");
+	expect(lab, EXIT_DEGRADED,
+	       "nftables         off: the broker process is being started\n"
+	       "                 not forwarded: 1 route needs this engine\n",
+	       "");
+	lab->facts.no_broker = "off: not started as root";
+	RUN(lab, "status");
+	expect(lab, EXIT_DEGRADED, "nftables         off: not started as root\n", "");
+	lab->proxy.kernel.is_linked = true;
+	strcpy(lab->proxy.kernel.nat.text, "off: table inet sluice belongs to another program");
+	RUN(lab, "engines");
+	expect(lab, 0, "off: table inet sluice belongs to another program\n", "");
+	expect(lab, 0, "\nnftables: until that is mended nobody forwards its routes\n", "");
+	fake_nat_on(&lab->proxy);
+	RUN(lab, "status");
+	expect(lab, 0,
+	       "nftables         1 route in table inet sluice; 12 flows, 2 adopted, 3 times "
+	       "repaired, 4 times resynced; conntrack 500 of 65536\n",
+	       "");
+	lab->proxy.kernel.nat_worries = "chain a drops it: do this\nanother: do that\n";
+	RUN(lab, "status");
+	expect(lab, 0,
+	       "conntrack 500 of 65536\n"
+	       "                 in the way: chain a drops it: do this\n"
+	       "                 in the way: another: do that\n",
+	       "");
+	RUN(lab, "engines");
+	expect(lab, 0, "nftables  yes            11      0  1 route in table inet sluice\n", "");
+	RUN(lab, "explain", "53", "--protocol", "udp");
+	expect(lab, 0, "connection to    port 53 (UDP)", "");
+	assert_true(lab->proxy.asked.is_udp);
+	RUN(lab, "explain", "53", "--protocol", "icmp");
+	expect(lab, EXIT_FAILED, "", "is no protocol");
+}
+
 /* What is to be done stands in it, however long the path is. */
 static void an_engine_that_is_off_says_what_to_do(void **state)
 {
@@ -932,6 +977,7 @@ int main(void)
 		T(status_is_an_overview),
 		T(status_tells_a_degraded_daemon_by_exit_code),
 		T(status_is_degraded_only_where_the_engine_was_asked_for),
+		T(routes_of_nat_are_seen_to),
 		T(an_engine_that_is_off_says_what_to_do),
 		T(flows_are_a_table),
 		T(flows_can_be_flushed),

@@ -112,6 +112,10 @@ static const struct row values[] = {
 	{ R "    security: { new_connections_per_ip: 5 }\n",
 	  { "6:41: error: routes[0].security.new_connections_per_ip: '5' is not a rate: write "
 	    "50/s" } },
+	{ R "    security: { new_connections: 5, packets: 5/h, refuse: close }\n",
+	  { "6:34: error: routes[0].security.new_connections: '5' is not a rate: write 50/s",
+	    "6:46: error: routes[0].security.packets: '5/h' is not a rate",
+	    "6:59: error: routes[0].security.refuse: 'close' is not one of: reset, icmp, drop" } },
 	{ R "    security: { new_connections_per_ip: 99999999999/s }\n",
 	  { "6:41: error: routes[0].security.new_connections_per_ip: '99999999999/s' is out of" } },
 	{ V "listeners:\n  - backlog: 1\n", { "3:5: error: listeners[0]: required key 'ports'" } },
@@ -339,16 +343,8 @@ static const struct row packet[] = {
 
 static const struct row later[] = {
 	{ R "global: { sockmap: { backlog: 2MiB } }\n", LATER("22", "global.sockmap: 'backlog'") },
-	{ R "global: { nftables: { keep_on_exit: true } }\n",
-	  LATER("23", "global.nftables: 'keep_on_exit'") },
 	{ R "global: { security: { deny: [10.0.0.0/33] } }\n", { "6:30: error: " } },
 	{ R "acme: { email: a@b }\n", LATER("9", "acme: 'email'") },
-	{ R "    engine: nftables\n", LATER("13", "routes[0].engine: 'nftables'") },
-	{ R "defaults: { engine: nftables }\n", LATER("21", "defaults.engine: 'nftables'") },
-	{ R "global: { nftables: { mark_base: 1 } }\n",
-	  LATER("23", "global.nftables: 'mark_base'") },
-	{ R "global: { nftables: { flow_offload: [eth0] } }\n",
-	  LATER("23", "global.nftables: 'flow_offload'") },
 	{ R "    tls: acme\n", LATER("10", "routes[0].tls: 'acme'") },
 	{ R "    tls: { cert: /c, key: /k }\n", LATER("5", "routes[0]: 'tls'") },
 	{ R "    tls: { cert: c }\n",
@@ -360,11 +356,7 @@ static const struct row later[] = {
 	  LATER("17", "routes[0].timeouts: 'request_body'") },
 	{ R "    security: { basic_auth: { users_file: /u } }\n",
 	  LATER("17", "routes[0].security: 'basic_auth'") },
-	{ F("{ targets: h:1, preserve_source: true }"),
-	  { "5:30: error: routes[0].forward: 'preserve_source' is not" } },
 	{ M("80, headers: { a: b }"), { "5:25: error: routes[0].match: 'headers' is not" } },
-	{ M("80, protocol: udp"),
-	  { "5:35: error: routes[0].match.protocol: 'udp' is not supported" } },
 };
 
 static const struct row warnings[] = {

@@ -35,7 +35,8 @@ static void what_nat_can_do_is_accepted(void **state)
 		     "      balance: maglev, health: { every: 1s, tls: false } }"),
 		L(P, T) "    security: { allow: [10.0.0.0/8, 10.1.0.0-10.1.0.9, \"10.*\"],\n"
 			"      deny: \"2001:db8::/32\", max_connections: 5, "
-			"max_connections_per_ip: 0 }\n"
+			"max_connections_per_ip: 5,\n      new_connections_per_ip: 50/s, "
+			"new_connections: 100/m,\n      packets: 5000/s, refuse: icmp }\n"
 			"    timeouts: { drain: 1s }\n    tls: passthrough\n",
 		/* neighbours */
 		L(P, T) "  - { name: b, match: { ports: 81 }, forward: h:1 }\n",
@@ -60,6 +61,14 @@ static void what_nat_can_do_is_accepted(void **state)
 		"routes:\n" ROUTE("a", "80", T, ""),
 		"version: 1\ndefaults: { forward: { preserve_source: true } }\nroutes:\n" ROUTE(
 			"a", "80", T, ""),
+		"version: 1\ndefaults: { engine: nftables, security: { new_connections: 5/s, "
+		"packets: "
+		"5/s, refuse: drop } }\nroutes:\n"
+		"  - { name: a, match: { ports: 80 }, forward: 10.0.0.5:80 }\n"
+		"  - { name: b, engine: relay, match: { ports: 81 }, forward: h:80,\n"
+		"      security: { new_connections: 0, packets: 0/s, refuse: reset } }\n",
+		V "routes: [ { name: a, match: { ports: 80 }, forward: h:80, security: { "
+		  "new_connections: 0, packets: 0/m, refuse: reset } } ]\n",
 		"version: 1\ndefaults: { engine: nftables }\nroutes:\n"
 		"  - { name: a, match: { ports: 80 }, forward: 10.0.0.5:80 }\n"
 		"  - { name: b, engine: auto, match: { ports: 81, path: /x }, forward: h:80 }\n",
@@ -69,7 +78,7 @@ static void what_nat_can_do_is_accepted(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < SL_ARRAY_LEN(rows); i++) {
-		_cleanup_(built_done) struct built b = build_nft(rows[i]);
+		_cleanup_(built_done) struct built b = build_text(rows[i]);
 		const char *got = sl_str_text(&b.diags.text);
 
 		if (b.r < 0 || (b.diags.n_warnings && !strstr(rows[i], "path: /x")))
@@ -101,15 +110,6 @@ static const struct row forbidden[] = {
 	{ L(P, "{ targets: 10.0.0.5:80, health: { path: /x, tls: true } }"),
 	  { "6:48: error: routes[0]: 'forward.health.path'" WITH(": its targets are checked"),
 	    "6:58: error: routes[0]: 'forward.health.tls'" WITH("") } },
-	{ L(P, T) "    security: { max_connections_per_ip: 5, new_connections_per_ip: 50/s }\n",
-	  { "7:17: error: routes[0]: 'security.max_connections_per_ip'" WITH(": the kernel counts"),
-	    "7:44: error: routes[0]: 'security.new_connections_per_ip'" WITH("") } },
-	{ L(P, T) "defaults: { security: { max_connections_per_ip: 5 } }\n",
-	  { "4:13: error: routes[0]: 'engine: nftables' cannot be had with "
-	    "'security.max_connections_per_ip' (at a.yaml:7:25)" } },
-	{ L(P, T) "    security: { max_connections_per_ip: 0 }\n"
-		  "defaults: { security: { max_connections_per_ip: 5 } }\n",
-	  { NULL } },
 	{ L(P, T) "    security: { allow: [10.0.0.0/8, \"10.?.?.1\"], deny: \"10.*.1.*\" }\n",
 	  { "7:37: error: routes[0]: '10.?.?.1'" WITH(": it is not a range of addresses"),
 	    "7:56: error: routes[0]: '10.*.1.*'" WITH("") } },
@@ -133,6 +133,22 @@ static const struct row forbidden[] = {
 	    "routes: [ { name: a, match: { ports: 1 }, forward: h:1 } ]\n",
 	  { "3:19: error: routes[0]: 'preserve_source' (at a.yaml:2:24) needs 'engine: "
 	    "nftables'" } },
+	{ V "routes:\n  - { name: a, match: { ports: 1 }, forward: h:1,\n"
+	    "      security: { new_connections: 5/s, packets: 9/s, refuse: drop } }\n",
+	  { "4:19: error: routes[0]: 'new_connections' needs 'engine: nftables'\n",
+	    "4:41: error: routes[0]: 'packets' needs 'engine: nftables'\n",
+	    "4:55: error: routes[0]: 'refuse' needs 'engine: nftables'\n" } },
+	{ V "routes: [ { name: a, engine: packet, match: { ports: 1 }, forward: h:1, security: {\n"
+	    "  refuse: icmp } } ]\n",
+	  { "3:3: error: routes[0]: 'refuse' needs 'engine: nftables'\n" } },
+	{ V "defaults: { security: { new_connections: 5/s, packets: 9/s, refuse: drop } }\n"
+	    "routes: [ { name: a, match: { ports: 1 }, forward: h:1 } ]\n",
+	  { "3:19: error: routes[0]: 'new_connections' (at a.yaml:2:25) needs 'engine: nftables'",
+	    "3:19: error: routes[0]: 'packets' (at a.yaml:2:47) needs 'engine: nftables'",
+	    "3:19: error: routes[0]: 'refuse' (at a.yaml:2:61) needs 'engine: nftables'" } },
+	{ V "defaults: { engine: nftables, security: { packets: 9/s } }\n"
+	    "routes: [ { name: a, match: { ports: 1 }, forward: h:1, engine: relay } ]\n",
+	  { "3:65: error: routes[0]: 'packets' (at a.yaml:2:43) needs 'engine: nftables'" } },
 	{ V "global: { nftables: { keep_on_exit: 1, mark_base: 4293918721, flow_offload: [a/b] } "
 	    "}\n",
 	  { "2:37: error: global.nftables.keep_on_exit: '1' is neither true nor false",
@@ -146,7 +162,7 @@ static const struct row forbidden[] = {
 static void what_nat_cannot_do_is_refused(void **state)
 {
 	(void)state;
-	check_rows(build_nft, forbidden, SL_ARRAY_LEN(forbidden));
+	check_rows(build_text, forbidden, SL_ARRAY_LEN(forbidden));
 }
 
 #define NO_EFFECT(what) \
@@ -156,11 +172,10 @@ static void what_has_no_effect_is_warned_of(void **state)
 {
 	static const struct row rows[] = {
 		{ L(P, T) "    half_open: true\n    priority: 1\n    keep_alive: immortal\n",
-		  { "7:5: " NO_EFFECT("half_open"), "8:5: " NO_EFFECT("priority"),
-		    "9:5: " NO_EFFECT("keep_alive") } },
+		  { "7:5: " NO_EFFECT("half_open"), "8:5: " NO_EFFECT("priority") } },
 		{ L(P, T) "    half_open: false\n    priority: 0\n", { NULL } },
-		{ L(P, T) "    timeouts: { idle: 5m, drain: 1s, connect: 1s }\n",
-		  { "7:17: " NO_EFFECT("timeouts.idle"), "7:38: " NO_EFFECT("timeouts.connect") } },
+		{ L(P, T) "    timeouts: { idle: 5m, drain: 1s, connect: 1s, max_lifetime: 1d }\n",
+		  { "7:38: " NO_EFFECT("timeouts.connect") } },
 		{ L(P, "{ targets: 10.0.0.5:80, retries: 3, balance: least_conn,\n"
 		       "    health: { slow_start: 5s } }"),
 		  { "6:38: " NO_EFFECT("forward.retries"),
@@ -173,7 +188,7 @@ static void what_has_no_effect_is_warned_of(void **state)
 	};
 
 	(void)state;
-	check_rows(build_nft, rows, SL_ARRAY_LEN(rows));
+	check_rows(build_text, rows, SL_ARRAY_LEN(rows));
 }
 
 static void targets_must_be_reachable(void **state)
@@ -208,7 +223,7 @@ static void targets_must_be_reachable(void **state)
 	};
 
 	(void)state;
-	check_rows(build_nft, rows, SL_ARRAY_LEN(rows));
+	check_rows(build_text, rows, SL_ARRAY_LEN(rows));
 }
 
 #define OTHER(ports) "  - { name: b, match: { ports: " ports " }, forward: h:1 }\n"
@@ -256,7 +271,7 @@ static void ports_have_one_owner(void **state)
 	};
 
 	(void)state;
-	check_rows(build_nft, rows, SL_ARRAY_LEN(rows));
+	check_rows(build_text, rows, SL_ARRAY_LEN(rows));
 }
 
 /* All of it takes one look at each port, whatever the number of routes. */
@@ -277,7 +292,7 @@ static void many_routes_are_checked_at_once(void **state)
 			    i, 10000 + i);
 	}
 	sl_str_adds(&text, "global: { packet: { hook: off } }\n");
-	_cleanup_(built_done) struct built b = build_nft(text.p);
+	_cleanup_(built_done) struct built b = build_text(text.p);
 	assert_int_equal(b.r, 0);
 	assert_int_equal(b.conf->n_routes, 10000);
 	assert_int_equal(b.conf->n_listens, 0);
@@ -285,12 +300,15 @@ static void many_routes_are_checked_at_once(void **state)
 
 static void values_are_stored(void **state)
 {
-	_cleanup_(built_done) struct built d = build_nft(L(P, T));
-	_cleanup_(built_done) struct built b = build_nft(
-		V "global: { nft_table: other, nftables: { keep_on_exit: true, mark_base: 4096,\n"
-		  "  flow_offload: [eth0, eth1, eth0] } }\nroutes:\n" ROUTE(
-			  "a", "53, protocol: udp",
-			  "{ targets: 10.0.0.5:53, preserve_source: true }", "") OTHER("80"));
+	_cleanup_(built_done) struct built d = build_text(L(P, T));
+	_cleanup_(built_done) struct built b = build_text(
+		V
+		"global: { nft_table: other, nftables: { keep_on_exit: true, mark_base: 4096,\n"
+		"  flow_offload: [eth0, eth1, eth0] } }\nroutes:\n" ROUTE(
+			"a", "53, protocol: udp", "{ targets: 10.0.0.5:53, preserve_source: true }",
+			", security: { new_connections: 600/m, packets: 50/s, refuse: icmp }")
+			OTHER("80"));
+	const struct sl_conf_route *r;
 
 	(void)state;
 	assert_int_equal(d.r, 0);
@@ -301,6 +319,10 @@ static void values_are_stored(void **state)
 	assert_int_equal(d.conf->routes[0].engine, SL_CHOICE_NFTABLES);
 	assert_false(d.conf->routes[0].is_udp);
 	assert_false(d.conf->routes[0].preserve_source);
+	r = &d.conf->routes[0];
+	assert_int_equal(r->new_connections.per_minute + r->new_connections.burst, 0);
+	assert_int_equal(r->packets.per_minute + r->packets.burst, 0);
+	assert_int_equal(r->refuse, SL_REFUSE_CHOICE_RESET);
 	assert_int_equal(d.conf->n_listens, 0);
 
 	assert_int_equal(b.r, 0);
@@ -312,6 +334,12 @@ static void values_are_stored(void **state)
 	assert_string_equal(b.conf->global.nft_table, "other");
 	assert_true(b.conf->routes[0].is_udp);
 	assert_true(b.conf->routes[0].preserve_source);
+	r = &b.conf->routes[0];
+	assert_int_equal(r->new_connections.per_minute, 600);
+	assert_int_equal(r->new_connections.burst, 600);
+	assert_int_equal(r->packets.per_minute, 3000);
+	assert_int_equal(r->packets.burst, 50);
+	assert_int_equal(r->refuse, SL_REFUSE_CHOICE_ICMP);
 	assert_false(b.conf->routes[1].is_udp);
 	/* a socket only for what the daemon accepts */
 	assert_int_equal(b.conf->n_listens, 1);

@@ -104,7 +104,7 @@ static void check(const char *text, const char *change, int want)
 		int r;
 
 		fail_at = n;
-		r = sl_conf_build_for(&sources, true, &conf, &diags);
+		r = sl_conf_build(&sources, &conf, &diags);
 		failed = fail_at == 0;
 		fail_at = 0;
 		assert_int_equal(r, failed ? -ENOMEM : want);

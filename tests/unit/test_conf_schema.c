@@ -52,7 +52,7 @@ static void the_reference_has_every_key(void **state)
 		"*routes[].match.ports*: port, range, address:port",
 		"*routes[].timeouts.idle*: duration, 1ms to 366d, 0: off; default 4h\n",
 		"*routes[].engine*: auto | relay | packet | sockmap (not supported by this "
-		"build)",
+		"build) | nftables; default auto\n",
 		"*global.packet.hook*: auto | tc | xdp | off; default auto\n",
 		"*global.packet.ports*: a range of ports; default 40000-59999\n",
 		"*global.packet.after_age*: duration, 0 to 1d; default 1s\n",

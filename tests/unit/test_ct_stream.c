@@ -448,6 +448,11 @@ static void datagrams_end_by_silence(void **state)
 	(void)close(talks);
 }
 
+static int delete_mark(const struct lab *l, uint32_t mark)
+{
+	return sl_ct_stream_delete_marks(l->stream, (struct sl_ct_marks){ mark, UINT32_MAX });
+}
+
 static void deleting_a_mark_leaves_the_others(void **state)
 {
 	const uint16_t ports[] = { 8001, 8001, 8002, 8002, 8004 };
@@ -468,9 +473,13 @@ static void deleting_a_mark_leaves_the_others(void **state)
 		fd[i] = connect_to(ports[i]);
 	wait_for(&l, TCP_MARK, false, 2, 5);
 	wait_for(&l, OTHER_MARK, false, 2, 5);
-	assert_int_equal(sl_ct_stream_delete_mark(l.stream, FOREIGN_MARK), -EINVAL);
-	assert_int_equal(sl_ct_stream_delete_mark(l.stream, 0), -EINVAL);
-	assert_int_equal(sl_ct_stream_delete_mark(l.stream, TCP_MARK), 0);
+	assert_int_equal(delete_mark(&l, FOREIGN_MARK), -EINVAL);
+	assert_int_equal(delete_mark(&l, 0), -EINVAL);
+	/* a block with marks of others in it */
+	assert_int_equal(
+		sl_ct_stream_delete_marks(l.stream, (struct sl_ct_marks){ TCP_MARK & ~63u, ~63u }),
+		-EINVAL);
+	assert_int_equal(delete_mark(&l, TCP_MARK), 0);
 	wait_for(&l, TCP_MARK, true, 2, 5);
 	assert_int_equal(flow_from(&l, port_of(fd[0]))->last.reason, SL_REASON_NFTABLES_CLOSED);
 	wait_dumps(&l, 2);
@@ -523,7 +532,7 @@ static void lost_events_leave_no_ghost(void **state)
 		fd[i] = connect_to(8001);
 	wait_for(&l, TCP_MARK, false, n_before + BURST, 10);
 	/* all ends in one system call: most of their events find the buffer full */
-	assert_int_equal(sl_ct_stream_delete_mark(l.stream, TCP_MARK), 0);
+	assert_int_equal(delete_mark(&l, TCP_MARK), 0);
 	wait_for(&l, TCP_MARK, true, n_before + BURST, 10);
 	c = counts_of(&l);
 	assert_true(c.overruns > 0);
@@ -572,7 +581,7 @@ static void a_slow_owner_catches_up(void **state)
 	for (size_t i = 0; i < 100; i++)
 		fd[i] = connect_to(8001);
 	wait_live(&l, 100);
-	assert_int_equal(sl_ct_stream_delete_mark(l.stream, TCP_MARK), 0);
+	assert_int_equal(delete_mark(&l, TCP_MARK), 0);
 	wait_live(&l, 0);
 	assert_int_equal(counts_of(&l).table.not_taken, 0);
 	for (size_t i = 100; i < 200; i++)

@@ -304,6 +304,77 @@ static void the_same_tuple_again_while_a_dump_runs(void **state)
 	sl_ct_table_done(&t);
 }
 
+/* What was dumped of it is read behind what came after it, whose begin is not known yet. */
+static void an_old_answer_is_not_of_the_next_one(void **state)
+{
+	struct sl_ct_flow f = tcp_flow(7, SL_CT_DESTROY, SL_CT_TCP_TIME_WAIT);
+	struct sl_ct_change c[4];
+	struct sl_ct_table t;
+
+	(void)state;
+	new_table(&t, 8);
+	note(&t, tcp_flow(7, SL_CT_NEW, SL_CT_TCP_SYN_SENT), 3);
+	sl_ct_table_dump_begin(&t);
+	f.start_ns = 3 * SEC;
+	note(&t, with_bytes(f, 500, 500), 4);
+	note(&t, tcp_flow(7, SL_CT_NEW, SL_CT_TCP_SYN_SENT), 4);
+	f.kind = SL_CT_DUMPED;
+	note(&t, with_bytes(f, 500, 500), 4);
+	sl_ct_table_dump_end(&t, true);
+	while (sl_ct_table_sweep(&t, 1, 5 * SEC))
+		;
+	assert_int_equal(sl_ct_table_take(&t, c, 4), 2);
+	assert_int_equal(c[0].what, SL_CT_TELL_NEW | SL_CT_TELL_ENDED);
+	assert_int_equal(c[0].reason, SL_REASON_NORMAL);
+	assert_int_equal(c[1].what, SL_CT_TELL_NEW);
+	assert_int_equal(c[1].flow.count[SL_CT_ORIG].bytes, 0);
+	assert_int_equal(t.n_live, 1);
+	sl_ct_table_done(&t);
+}
+
+/* The kernel marks it, then sends DESTROY; a dump in between is no reason to miss it. */
+static void one_that_dies_is_not_missing(void **state)
+{
+	struct sl_ct_flow f = tcp_flow(7, SL_CT_DUMPED, SL_CT_TCP_ESTABLISHED);
+	struct sl_ct_change c;
+	struct sl_ct_table t;
+
+	(void)state;
+	new_table(&t, 8);
+	note(&t, tcp_flow(7, SL_CT_NEW, SL_CT_TCP_SYN_SENT), 3);
+	f.status = IPS_DYING;
+	f.start_ns = 3 * SEC;
+	whole_dump(&t, &f, 1, 4);
+	assert_int_equal(take_one(&t).what, SL_CT_TELL_NEW);
+	f.kind = SL_CT_DESTROY;
+	f.tcp = SL_CT_TCP_TIME_WAIT;
+	note(&t, with_bytes(f, 500, 500), 5);
+	c = take_one(&t);
+	assert_int_equal(c.what, SL_CT_TELL_ENDED);
+	assert_int_equal(c.reason, SL_REASON_NORMAL);
+	assert_int_equal(c.flow.count[SL_CT_ORIG].bytes, 500);
+	assert_int_equal(t.n, 0);
+	sl_ct_table_done(&t);
+}
+
+/* Nobody knows when it began, but that it has been silent since. */
+static void an_end_before_it_was_seen(void **state)
+{
+	struct sl_ct_flow f = tcp_flow(7, SL_CT_DUMPED, SL_CT_TCP_TIME_WAIT);
+	struct sl_ct_change c;
+	struct sl_ct_table t;
+
+	(void)state;
+	new_table(&t, 8);
+	f.has_timeout = true;
+	f.timeout_s = 90; /* of 120 */
+	note(&t, f, 1000);
+	c = take_one(&t);
+	assert_int_equal(c.end_ns, 970 * SEC);
+	assert_int_equal(c.start_ns, 970 * SEC);
+	sl_ct_table_done(&t);
+}
+
 static void what_is_said_of_its_predecessor_is_not_believed(void **state)
 {
 	struct sl_ct_flow f = tcp_flow(7, SL_CT_DUMPED, SL_CT_TCP_ESTABLISHED);
@@ -341,6 +412,26 @@ static void counts_once_known_stay(void **state)
 	sl_ct_table_done(&t);
 }
 
+/* Or its end would be told of another than its begin. */
+static void a_flow_keeps_its_mark(void **state)
+{
+	struct sl_ct_flow f = tcp_flow(1, SL_CT_DUMPED, SL_CT_TCP_ESTABLISHED);
+	struct sl_ct_change c;
+	struct sl_ct_table t;
+
+	(void)state;
+	new_table(&t, 8);
+	note(&t, tcp_flow(1, SL_CT_NEW, SL_CT_TCP_SYN_SENT), 1);
+	f.mark = 7;
+	whole_dump(&t, &f, 1, 2);
+	f.kind = SL_CT_DESTROY;
+	note(&t, f, 3);
+	assert_int_equal(sl_ct_table_take(&t, &c, 1), 1);
+	assert_int_equal(c.what, SL_CT_TELL_NEW | SL_CT_TELL_CHANGED | SL_CT_TELL_ENDED);
+	assert_int_equal(c.flow.mark, 1);
+	sl_ct_table_done(&t);
+}
+
 static void a_full_table_catches_up(void **state)
 {
 	struct sl_ct_flow f[4];
@@ -364,6 +455,17 @@ static void a_full_table_catches_up(void **state)
 	assert_int_equal(sl_ct_table_take(&t, c, 8), 2);
 	assert_true(c[0].is_adopted && c[1].is_adopted);
 	assert_int_equal(t.n_live, 2);
+	/* there may be more from now on, but not fewer */
+	sl_ct_table_grow(&t, 3);
+	sl_ct_table_grow(&t, 1);
+	whole_dump(&t, f + 1, 3, 5);
+	assert_int_equal(t.n_live, 3);
+	assert_int_equal(t.counts.not_taken, 4);
+	for (uint32_t i = 4; i < 1000; i++) { /* more than there are buckets */
+		sl_ct_table_grow(&t, i);
+		note(&t, tcp_flow(i, SL_CT_NEW, SL_CT_TCP_SYN_SENT), 6);
+	}
+	assert_int_equal(t.n_live, 999);
 	sl_ct_table_done(&t);
 }
 
@@ -377,14 +479,15 @@ static void a_full_table_catches_up(void **state)
 struct model {
 	struct sl_rand rand;
 	struct sl_ct_table table;
-	struct sl_ct_flow slot[N_SLOTS]; /* mark 0: free */
-	bool is_dying[N_SLOTS];
-	uint32_t last_flow; /* the mark of each is its number */
+	struct sl_ct_flow slot[N_SLOTS];                     /* mark 0: free */
+	enum { IS_THERE, IS_DYING, IS_TOLD } stage[N_SLOTS]; /* of its end */
+	uint32_t last_flow;                                  /* the mark of each is its number */
 	uint32_t last_id;
 	uint64_t now_s;
 	struct sl_ct_flow events[QUEUE];
 	size_t events_from, events_to;
 	struct sl_ct_flow answers[QUEUE];
+	size_t answered[QUEUE]; /* so many events had been sent before */
 	size_t answers_from, answers_to;
 	int dumping; /* -1: no; otherwise the next slot */
 	bool must_drain;
@@ -415,8 +518,10 @@ static bool is_idle(const struct model *m)
 
 static void create(struct model *m, size_t i)
 {
-	bool reuse = is_idle(m) && m->events_from == m->events_to && m->slot[i].id != 0 &&
-		     sl_rand_below(&m->rand, 3) == 0;
+	/* what waits in the queues of events that were lost may be of a predecessor: only guesses
+	 */
+	bool is_told_apart = !m->loses || (is_idle(m) && m->events_from == m->events_to);
+	bool reuse = is_told_apart && m->slot[i].id != 0 && sl_rand_below(&m->rand, 3) == 0;
 	uint32_t id = reuse ? m->slot[i].id : ++m->last_id;
 	struct sl_ct_flow f;
 
@@ -434,16 +539,29 @@ static void create(struct model *m, size_t i)
 	m->slot[i] = f;
 }
 
+static void die(struct model *m, size_t i)
+{
+	struct sl_ct_flow gone = m->slot[i];
+
+	if (m->stage[i] == IS_TOLD) {
+		m->stage[i] = IS_THERE;
+		m->slot[i].mark = 0;
+		return;
+	}
+	gone.kind = SL_CT_DESTROY;
+	gone.stop_ns = m->now_s * SEC;
+	emit(m, gone);
+	m->stage[i] = IS_TOLD;
+}
+
 /* One step in the life of a tuple. */
 static void live(struct model *m)
 {
 	size_t i = sl_rand_below(&m->rand, N_SLOTS);
 	struct sl_ct_flow *f = &m->slot[i];
-	struct sl_ct_flow gone;
 
-	if (m->is_dying[i]) {
-		m->is_dying[i] = false;
-		f->mark = 0;
+	if (m->stage[i] != IS_THERE) {
+		die(m, i);
 	} else if (f->mark == 0) {
 		create(m, i);
 	} else if (f->tcp == SL_CT_TCP_ESTABLISHED && sl_rand_below(&m->rand, 2)) {
@@ -452,11 +570,7 @@ static void live(struct model *m)
 		f->tcp = SL_CT_TCP_TIME_WAIT;
 	} else {
 		f->status |= IPS_DYING;
-		m->is_dying[i] = true;
-		gone = *f;
-		gone.kind = SL_CT_DESTROY;
-		gone.stop_ns = m->now_s * SEC;
-		emit(m, gone);
+		m->stage[i] = IS_DYING;
 	}
 }
 
@@ -471,6 +585,7 @@ static void dump_step(struct model *m)
 		m->dumping = 0;
 		m->answers_from = m->answers_to = 0;
 	}
+	m->answered[m->answers_to] = m->events_to;
 	if (m->dumping < N_SLOTS && m->slot[m->dumping].mark != 0) {
 		m->answers[m->answers_to] = m->slot[m->dumping];
 		m->answers[m->answers_to++].kind = SL_CT_DUMPED;
@@ -494,7 +609,7 @@ static void read_answer(struct model *m)
 {
 	const struct sl_ct_flow *f = &m->answers[m->answers_from];
 
-	if (m->answers_from == m->answers_to)
+	if (m->answers_from == m->answers_to || m->events_from < m->answered[m->answers_from])
 		return;
 	m->answers_from++;
 	if (f->mark != 0) {
@@ -535,14 +650,18 @@ static bool take_step(struct model *m)
 static void quiesce(struct model *m)
 {
 	m->loses = false;
+	for (size_t i = 0; i < N_SLOTS; i++) /* it takes the kernel microseconds */
+		while (m->stage[i] != IS_THERE)
+			die(m, i);
 	for (int dumps = 0; dumps < 3; dumps++) {
 		do {
 			dump_step(m);
 		} while (m->dumping >= 0);
-		while (m->answers_from < m->answers_to)
-			read_answer(m);
-		while (m->events_from < m->events_to || m->must_drain)
+		while (m->answers_from < m->answers_to || m->events_from < m->events_to ||
+		       m->must_drain) {
 			read_event(m);
+			read_answer(m);
+		}
 		while (m->is_sweeping)
 			sweep_step(m);
 	}
@@ -555,12 +674,13 @@ static void check_end(const struct model *m, bool was_lossy)
 	unsigned n_live = 0;
 	unsigned n_kept = 0;
 	bool is_there[MAX_FLOWS] = { 0 };
+	size_t n_found;
 
 	for (size_t i = 0; i < N_SLOTS; i++) {
 		const struct sl_ct_flow *f = &m->slot[i];
 		bool is_over = f->tcp == SL_CT_TCP_TIME_WAIT;
 
-		if (f->mark == 0 || m->is_dying[i])
+		if (f->mark == 0)
 			continue;
 		is_there[f->mark] = true;
 		n_live += !is_over;
@@ -569,6 +689,17 @@ static void check_end(const struct model *m, bool was_lossy)
 		assert_int_equal(m->ended[f->mark], is_over);
 		assert_int_equal(m->told_packets[f->mark], m->packets[f->mark]);
 	}
+	/* each live one is found by its number, and no other */
+	n_found = 0;
+	for (uint64_t serial = 1; serial <= m->table.last_serial; serial++) {
+		struct sl_ct_flow f;
+
+		if (!sl_ct_table_find(&m->table, serial, &f))
+			continue;
+		n_found++;
+		assert_true(is_there[f.mark]);
+	}
+	assert_int_equal(n_found, n_live);
 	/* no ghost: nothing is open that the kernel does not have */
 	assert_int_equal(m->table.n_live, n_live);
 	assert_int_equal(m->table.n, n_kept);
@@ -615,6 +746,49 @@ static unsigned walk(uint64_t seed, bool loses)
 	return resynced;
 }
 
+static void count_flow(void *arg, const struct sl_ct_flow *f)
+{
+	*(size_t *)arg += f->mark;
+}
+
+static void what_is_live_is_told_again(void **state)
+{
+	struct sl_ct_table t;
+	struct sl_ct_change c[4];
+	struct sl_ct_flow f;
+	uint64_t serial;
+	size_t marks = 0;
+
+	(void)state;
+	new_table(&t, 8);
+	t.last_serial = 1000;
+	note(&t, tcp_flow(1, SL_CT_NEW, SL_CT_TCP_NONE), 5);
+	note(&t, tcp_flow(2, SL_CT_NEW, SL_CT_TCP_NONE), 5);
+	note(&t, tcp_flow(3, SL_CT_NEW, SL_CT_TCP_NONE), 5);
+	assert_int_equal(sl_ct_table_take(&t, c, 2), 2);
+	assert_int_equal(c[0].serial, 1001);
+	serial = c[1].serial;
+	assert_true(sl_ct_table_find(&t, serial, &f));
+	assert_int_equal(f.mark, 2);
+	note(&t, tcp_flow(1, SL_CT_DESTROY, SL_CT_TCP_TIME_WAIT), 6);
+	assert_false(sl_ct_table_find(&t, 1001, &f));
+	sl_ct_table_each(&t, count_flow, &marks);
+	assert_int_equal(marks, 2 + 3);
+	sl_ct_table_retell(&t);
+	/* nobody heard of the third yet; the first is over, which is told as ever */
+	assert_int_equal(sl_ct_table_take(&t, c, 4), 3);
+	assert_int_equal(c[0].flow.mark, 3);
+	assert_int_equal(c[0].what, SL_CT_TELL_NEW | SL_CT_TELL_AGAIN);
+	assert_int_equal(c[1].flow.mark, 1);
+	assert_int_equal(c[1].what, SL_CT_TELL_ENDED);
+	assert_int_equal(c[2].serial, serial);
+	assert_int_equal(c[2].what, SL_CT_TELL_AGAIN);
+	nothing_told(&t);
+	note(&t, tcp_flow(2, SL_CT_DESTROY, SL_CT_TCP_TIME_WAIT), 7);
+	assert_int_equal(take_one(&t).what, SL_CT_TELL_ENDED);
+	sl_ct_table_done(&t);
+}
+
 static void every_flow_has_its_record_when_nothing_is_lost(void **state)
 {
 	(void)state;
@@ -645,9 +819,14 @@ int main(void)
 		cmocka_unit_test(a_broken_dump_ends_nothing),
 		cmocka_unit_test(the_same_tuple_again_is_another_flow),
 		cmocka_unit_test(the_same_tuple_again_while_a_dump_runs),
+		cmocka_unit_test(an_old_answer_is_not_of_the_next_one),
+		cmocka_unit_test(one_that_dies_is_not_missing),
+		cmocka_unit_test(an_end_before_it_was_seen),
 		cmocka_unit_test(what_is_said_of_its_predecessor_is_not_believed),
 		cmocka_unit_test(counts_once_known_stay),
+		cmocka_unit_test(a_flow_keeps_its_mark),
 		cmocka_unit_test(a_full_table_catches_up),
+		cmocka_unit_test(what_is_live_is_told_again),
 		cmocka_unit_test(every_flow_has_its_record_when_nothing_is_lost),
 		cmocka_unit_test(no_ghost_stays_when_events_are_lost),
 	};

@@ -490,6 +490,50 @@ static void is_off(struct lab *lab, const char *name, const char *text)
 }
 
 /* Who knows it says it: the configuration, the broker, the supervisor that has none. */
+static void status_says_what_nat_does(void **state)
+{
+	struct lab *lab = *state;
+	json_t *j, *nat;
+
+	lab->proxy.route[0].engine = SL_CHOICE_NFTABLES;
+	lab->proxy.route[0].is_udp = true;
+	j = ask_json(lab, "GET", "/v1/status", 200);
+	nat = json_object_get(j, "nftables");
+	assert_true(json_is_false(json_object_get(nat, "available")));
+	assert_string_equal(text_at(nat, "reason"), "off: the broker process is being started");
+	assert_true(json_is_string(json_object_get(nat, "hint")));
+	json_decref(j);
+	fake_nat_on(&lab->proxy);
+	j = ask_json(lab, "GET", "/v1/status", 200);
+	nat = json_object_get(j, "nftables");
+	assert_int_equal(number_at(json_object_get(j, "kernel"), "nft_flows"), 11);
+	assert_true(json_is_true(json_object_get(nat, "available")));
+	assert_string_equal(text_at(nat, "reason"), "1 route in table inet sluice");
+	assert_true(json_is_null(json_object_get(nat, "hint")));
+	assert_int_equal(number_at(nat, "routes"), 1);
+	assert_int_equal(number_at(nat, "flows"), 12);
+	assert_int_equal(number_at(nat, "adopted"), 2);
+	assert_int_equal(number_at(nat, "repairs"), 3);
+	assert_int_equal(number_at(nat, "resyncs"), 4);
+	assert_int_equal(number_at(nat, "conntrack_entries"), 500);
+	assert_int_equal(number_at(nat, "conntrack_limit"), 65536);
+	assert_int_equal(json_array_size(json_object_get(nat, "worries")), 0);
+	json_decref(j);
+	lab->proxy.kernel.nat_worries = "chain a drops \"it\": do this\nanother: do that\n";
+	j = ask_json(lab, "GET", "/v1/status", 200);
+	nat = json_object_get(json_object_get(j, "nftables"), "worries");
+	assert_int_equal(json_array_size(nat), 2);
+	assert_string_equal(json_string_value(json_array_get(nat, 0)),
+			    "chain a drops \"it\": do this");
+	assert_string_equal(json_string_value(json_array_get(nat, 1)), "another: do that");
+	json_decref(j);
+	j = ask_json(lab, "GET", "/v1/routes", 200);
+	assert_string_equal(text_at(json_array_get(j, 0), "protocol"), "udp");
+	assert_string_equal(text_at(json_array_get(j, 0), "engine"), "nftables");
+	assert_string_equal(text_at(json_array_get(j, 1), "protocol"), "tcp");
+	json_decref(j);
+}
+
 static void an_engine_that_is_off_says_why(void **state)
 {
 	struct lab *lab = *state;
@@ -1268,6 +1312,7 @@ static void bad_parameters_are_refused(void **state)
 		"/v1/explain?port=0",
 		"/v1/explain?port=65536",
 		"/v1/explain?port=1&client=host.name",
+		"/v1/explain?port=1&protocol=icmp",
 		"/v1/conns?route=%00",
 		"/v1/explain?port=1&address=1.2.3",
 		"/v1/explain?port=1&tls=1.4",
@@ -1522,6 +1567,7 @@ int main(void)
 		T(the_other_documents_are_there),
 		T(status_says_what_the_broker_says),
 		T(flows_are_counted_up_to_the_moment),
+		T(status_says_what_nat_does),
 		T(an_engine_that_is_off_says_why),
 		T(a_flow_has_exactly_the_promised_fields),
 		T(flows_are_listed_as_far_as_asked),

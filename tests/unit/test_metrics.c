@@ -110,6 +110,34 @@ static void values_stand_under_their_names(void **state)
 		has_line(text, lines[i]);
 }
 
+static void nat_is_counted_where_it_is_used(void **state)
+{
+	static const char *const lines[] = {
+		"sluice_engine_available{engine=\"nftables\"} 1",
+		"sluice_kernel_flows{engine=\"nftables\"} 11",
+		"sluice_nftables_repairs_total 3",
+		"sluice_nftables_resyncs_total 4",
+		"sluice_conntrack_entries 500",
+		"sluice_conntrack_limit 65536",
+	};
+	_cleanup_free_ char *without = render(&facts);
+	_cleanup_(sl_str_done) struct sl_str out = { 0 };
+	struct sl_hist age = { 0 };
+	struct sl_proxy proxy;
+
+	(void)state;
+	has_line(without, "sluice_engine_available{engine=\"nftables\"} 0");
+	has_line(without, "sluice_kernel_flows{engine=\"nftables\"} 0");
+	assert_null(strstr(without, "sluice_nftables_"));
+	assert_null(strstr(without, "sluice_conntrack_"));
+	fake_init(&proxy, NULL);
+	fake_nat_on(&proxy);
+	sl_metrics_render(&out, &proxy, &facts, &age, 5000);
+	for (size_t i = 0; i < SL_ARRAY_LEN(lines); i++)
+		has_line(sl_str_text(&out), lines[i]);
+	check_with_promtool(sl_str_text(&out));
+}
+
 static void the_kernel_is_counted_where_it_carries(void **state)
 {
 	struct sl_packet_counts counts = { .forwarded_tc = 100, .killed_answered = 1 };
@@ -195,6 +223,7 @@ int main(void)
 		cmocka_unit_test(promtool_accepts_the_page),
 		cmocka_unit_test(values_stand_under_their_names),
 		cmocka_unit_test(the_kernel_is_counted_where_it_carries),
+		cmocka_unit_test(nat_is_counted_where_it_is_used),
 		cmocka_unit_test(histograms_are_cumulative),
 		cmocka_unit_test(what_is_not_checked_has_no_checks),
 		cmocka_unit_test(every_name_is_announced_once),

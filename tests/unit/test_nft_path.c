@@ -525,6 +525,108 @@ static void lists_and_limits(void **state)
 	close(server);
 }
 
+/* One that is let in, over UDP; else -errno of the answer. */
+static int sent(const char *own, const char *ip, uint16_t port, int server)
+{
+	int fd = connection(CLIENT, own, ip, port, SOCK_DGRAM, 0), r;
+	char c;
+
+	assert_true(fd >= 0);
+	assert_int_equal(send(fd, "a", 1, 0), 1);
+	/* by the server, or as an error of the socket */
+	while (!is_ready(server, POLLIN, 10) && !is_ready(fd, POLLIN, 10))
+		;
+	r = recv(server, &c, 1, 0) == 1 ? 0 : -error_of(fd);
+	close(fd);
+	return r;
+}
+
+static void each_client_has_a_limit(void **state)
+{
+	struct sl_nft_route *r;
+	int server, server6, ends[2][2], other[2], fd;
+
+	NEEDS_ROOT();
+	(void)state;
+	r = test_route(&routes, "each");
+	r->max_per_client = 2;
+	test_listen(r, NULL, 80, 80);
+	test_target(r, "10.92.0.2", 8080, 1);
+	test_target(r, "fd92::2", 8080, 1);
+	apply();
+	server = bound(BACKEND, "10.92.0.2", 8080, SOCK_STREAM);
+	server6 = bound(BACKEND, "fd92::2", 8080, SOCK_STREAM);
+	for (int i = 0; i < 2; i++)
+		exchange_tcp(CLIENT, "10.91.0.2", "10.91.0.1", 80, server, "10.91.0.2", ends[i]);
+	assert_int_equal(refused("10.91.0.2", 80), -ECONNREFUSED);
+	/* others have theirs, in each family */
+	exchange_tcp(CLIENT, "10.91.0.3", "10.91.0.1", 80, server, "10.91.0.3", other);
+	for (int i = 0; i < 3; i++) {
+		fd = connection(CLIENT, "fd91::2", "fd91::1", 80, SOCK_STREAM, 2000);
+		assert_int_equal(fd < 0 ? fd : 0, i < 2 ? 0 : -ECONNREFUSED);
+	}
+	/* what the clients have put in is no difference, and is read by nft as it shows it */
+	enter(PROXY);
+	assert_int_equal(run("nft list set inet sluice clients4_1_2 | grep -q '10.91.0.3 ct count "
+			     "over 2'"),
+			 0);
+	assert_int_equal(run("nft list set inet sluice clients4_1_2 | sed 's/inet sluice/inet "
+			     "again/' | nft -f - && nft delete table inet again"),
+			 0);
+	apply();
+	assert_int_equal(refused("10.91.0.2", 80), -ECONNREFUSED);
+	/* who leaves may come again */
+	close(ends[0][0]);
+	close(ends[0][1]);
+	for (int i = 0; (fd = refused("10.91.0.2", 80)) == -ECONNREFUSED && i < 200; i++)
+		usleep(20000);
+	assert_true(fd >= 0);
+	assert_true(is_ready(server, POLLIN, 2000));
+	close(accept(server, NULL, NULL));
+	/* another limit holds for those who come from now on */
+	routes.route[0].max_per_client = 1;
+	apply();
+	exchange_tcp(CLIENT, "10.91.0.4", "10.91.0.1", 80, server, "10.91.0.4", ends[0]);
+	assert_int_equal(refused("10.91.0.4", 80), -ECONNREFUSED);
+	for (int i = 0; i < 2; i++) {
+		close(ends[i][0]);
+		close(ends[i][1]);
+	}
+	close(other[0]);
+	close(other[1]);
+	close(server6);
+	close(server);
+}
+
+static void each_client_has_a_rate(void **state)
+{
+	struct sl_nft_route *r;
+	int server, server6;
+
+	NEEDS_ROOT();
+	(void)state;
+	r = test_route(&routes, "udp");
+	r->protocols = SL_NFT_UDP;
+	r->per_client = (struct sl_nft_rate){ 2, 60, 2 };
+	test_listen(r, NULL, 80, 80);
+	test_target(r, "10.92.0.2", 8080, 1);
+	test_target(r, "fd92::2", 8080, 1);
+	apply();
+	server = bound(BACKEND, "10.92.0.2", 8080, SOCK_DGRAM);
+	server6 = bound(BACKEND, "fd92::2", 8080, SOCK_DGRAM);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(sent("10.91.0.2", "10.91.0.1", 80, server), 0);
+	assert_int_equal(sent("10.91.0.2", "10.91.0.1", 80, server), -ECONNREFUSED);
+	assert_int_equal(sent("10.91.0.3", "10.91.0.1", 80, server), 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(sent("fd91::2", "fd91::1", 80, server6), 0);
+	assert_int_equal(sent("fd91::2", "fd91::1", 80, server6), -ECONNREFUSED);
+	apply();
+	assert_int_equal(sent("10.91.0.2", "10.91.0.1", 80, server), -ECONNREFUSED);
+	close(server6);
+	close(server);
+}
+
 static void packets_have_a_limit(void **state)
 {
 	struct sl_nft_route *r;
@@ -547,6 +649,126 @@ static void packets_have_a_limit(void **state)
 		n++;
 	assert_int_equal(n, 5); /* the first of the flow is not counted */
 	close(client);
+	close(server);
+}
+
+/* Whether conntrack's entry of that client has what the kernel calls OFFLOAD, and so many bytes. */
+static bool takes_short_way(uint16_t client_port, uint64_t min_bytes)
+{
+	enter(PROXY);
+	return run("conntrack -L -p tcp --orig-port-src %u 2>/dev/null | grep OFFLOAD | grep -oE "
+		   "'bytes=[0-9]+' | awk -F= '{ n += $2 } END { exit n < %llu }'",
+		   client_port, (unsigned long long)min_bytes) == 0;
+}
+
+static void apply_offload(char (*devices)[SL_NFT_DEVICE], size_t n)
+{
+	struct sl_nft_ruleset *wanted = test_build(&routes), *again = test_build(&routes);
+	struct sl_nft_report report;
+
+	assert_int_equal(sl_nft_put_offload(wanted, routes.route, routes.n, devices, n), 0);
+	assert_int_equal(sl_nft_put_offload(again, routes.route, routes.n, devices, n), 0);
+	if (sl_nft_table_apply(table, &wanted, &report) < 0)
+		fail_msg("%s", report.text);
+	assert_false(report.is_replaced);
+	/* nothing is missing, read anew, too */
+	sl_nft_table_forget(table);
+	assert_int_equal(sl_nft_table_apply(table, &again, &report), 0);
+	assert_int_equal(report.n_added + report.n_removed, 0);
+}
+
+static bool has_flow_tables(void)
+{
+	_cleanup_(sl_str_done) struct sl_str why = { 0 };
+	int r = sl_nft_table_try_offload(table, &why);
+
+	enter(PROXY);
+	assert_int_equal(run("nft list tables | grep -q trial"), 256);
+	assert_int_equal(r, r == 0 ? 0 : -EOPNOTSUPP);
+	assert_true(r == 0 || why.len > 0);
+	return r == 0;
+}
+
+/* What the two ends of `ends` send one another, beginning with the client. */
+static void converse(const int ends[2], int n)
+{
+	char block[1000] = { 0 };
+
+	for (int i = 0; i < n; i++) {
+		for (int side = 0; side <= 1; side++) {
+			assert_int_equal(send(ends[side], block, sizeof(block), 0), sizeof(block));
+			for (size_t got = 0; got < sizeof(block);) {
+				ssize_t r;
+
+				assert_true(is_ready(ends[!side], POLLIN, 2000));
+				r = recv(ends[!side], block, sizeof(block), 0);
+				assert_true(r > 0);
+				got += (size_t)r;
+			}
+		}
+	}
+}
+
+static bool is_carried(int from, int to);
+
+static void the_short_way(void **state)
+{
+	char devices[3][SL_NFT_DEVICE] = { "c", "b", "later" };
+	struct sl_nft_route *r;
+	struct sl_addr own;
+	socklen_t len = sizeof(own);
+	int server, ends[2], other[2];
+	uint16_t port;
+
+	NEEDS_ROOT();
+	(void)state;
+	if (!has_flow_tables())
+		skip(); /* the kernel has said so */
+	enter(PROXY);
+	assert_int_equal(run("sysctl -qw net.netfilter.nf_conntrack_acct=1"), 0);
+	r = test_route(&routes, "short");
+	test_listen(r, NULL, 80, 80);
+	test_target(r, "10.92.0.2", 8080, 1);
+	apply();
+	apply_offload(devices, 2);
+	server = bound(BACKEND, "10.92.0.2", 8080, SOCK_STREAM);
+	exchange_tcp(CLIENT, "10.91.0.2", "10.91.0.1", 80, server, "10.91.0.2", ends);
+	assert_int_equal(getsockname(ends[0], &own.sa, &len), 0);
+	port = sl_addr_port(&own);
+	converse(ends, 300);
+	/* all of it is in conntrack's counts, and read back by nft */
+	for (int i = 0; !takes_short_way(port, 600000) && i < 200; i++)
+		usleep(20000);
+	assert_true(takes_short_way(port, 600000));
+	assert_int_equal(run("nft list table inet sluice | grep -q 'flow add @ft'"), 0);
+	/* other interfaces: nobody notices */
+	assert_int_equal(run("ip link add later type dummy"), 0);
+	apply_offload(devices, 3);
+	assert_int_equal(run("nft list flowtables | grep -q 'devices = { b, c, later }'"), 0);
+	converse(ends, 10);
+	apply_offload(devices + 1, 2);
+	assert_int_equal(run("nft list flowtables | grep -q 'devices = { b, later }'"), 0);
+	converse(ends, 10);
+	assert_int_equal(run("ip link del dev later"), 0);
+	sl_nft_table_forget(table);
+	apply_offload(devices, 2);
+	converse(ends, 300);
+	/* one that is cut is cut at its next packet */
+	exchange_tcp(CLIENT, "10.91.0.2", "10.91.0.1", 80, server, "10.91.0.2", other);
+	enter(PROXY);
+	assert_int_equal(run("conntrack -D -p tcp --orig-port-src %u >/dev/null 2>&1", port), 0);
+	(void)send(ends[0], "x", 1, MSG_NOSIGNAL);
+	assert_true(is_ready(ends[0], POLLIN, 2000));
+	assert_int_equal(error_of(ends[0]), ECONNRESET);
+	assert_true(is_carried(other[0], other[1]));
+	/* and without it the others go on */
+	apply();
+	assert_int_equal(run("nft list flowtables | grep -q ft"), 256);
+	assert_true(is_carried(other[0], other[1]));
+	for (int i = 0; i < 2; i++) {
+		close(ends[i]);
+		close(other[i]);
+	}
 	close(server);
 }
 
@@ -664,7 +886,10 @@ int main(void)
 		TEST(sources),
 		TEST(refusals),
 		TEST(lists_and_limits),
+		TEST(each_client_has_a_limit),
+		TEST(each_client_has_a_rate),
 		TEST(packets_have_a_limit),
+		TEST(the_short_way),
 		TEST(drained_flows_go_on_killed_ones_do_not),
 		TEST(segments_of_lost_flows_are_answered),
 	};

@@ -4,6 +4,7 @@
 
 #include "broker/nft_routes.h"
 #include "conf/ip_list.h"
+#include "nft/numbers.h"
 
 /* The n-th allocation from now on fails, once; 0: none does. */
 static size_t fail_at;
@@ -22,28 +23,64 @@ void *__wrap_calloc(size_t n, size_t size)
 struct made {
 	struct built b;
 	struct sl_nft_routes routes;
-	struct sl_nft_ruleset *rs; /* what the lower half makes of them */
+	struct sl_nft_target *settled; /* in place of the routes' own */
+	struct sl_nft_ruleset *rs;     /* what the lower half makes of them */
 };
 
-static bool is_in_list(void *arg, const char *route, const char *target)
+/* `down`: " ROUTE/TARGET  ROUTE/TARGET "; NULL: none. */
+static bool is_in_list(const char *down, const char *route, const char *target)
 {
 	char both[80];
 
 	(void)snprintf(both, sizeof(both), " %s/%s ", route, target);
-	return strstr(arg, both);
+	return down && strstr(down, both);
+}
+
+static int number(struct sl_nft_routes *r, const struct sl_nft_ruleset *installed, uint32_t base)
+{
+	_cleanup_free_ struct sl_nft_number *numbers = calloc(r->n + 1, sizeof(*numbers));
+	int res;
+
+	if (!numbers)
+		return -ENOMEM;
+	for (size_t i = 0; i < r->n; i++)
+		numbers[i] = (struct sl_nft_number){ r->item[i].name, r->item[i].mark };
+	res = sl_nft_numbers_give(installed, base, numbers, r->n);
+	for (size_t i = 0; res == 0 && i < r->n; i++)
+		r->item[i].mark = numbers[i].mark;
+	return res;
+}
+
+static void settle(struct made *m, const char *down)
+{
+	size_t at = 0;
+
+	m->settled = calloc(m->routes.n_targets + 1, sizeof(*m->settled));
+	for (size_t i = 0; i < m->routes.n; i++) {
+		struct sl_nft_route *r = &m->routes.item[i];
+
+		bool is_down[8] = { 0 };
+
+		assert_ptr_equal(r->targets, m->routes.targets + at);
+		for (size_t k = 0; k < r->n_targets; k++)
+			is_down[k] = is_in_list(down, r->name, r->targets[k].name);
+		sl_nft_settle_targets(r, m->routes.is_backup + at, is_down, m->settled + at);
+		r->targets = m->settled + at;
+		at += r->n_targets;
+	}
+	assert_int_equal(at, m->routes.n_targets);
 }
 
 static struct made make(const char *text, const struct sl_ip_set *deny_file, const char *down)
 {
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
-	struct made m = { .b = build_nft(text) };
+	struct made m = { .b = build_text(text) };
 
 	if (m.b.r < 0)
 		fail_msg("%s", sl_str_text(&m.b.diags.text));
-	assert_int_equal(sl_nft_routes_make(m.b.conf, deny_file, down ? is_in_list : NULL,
-					    (char *)(uintptr_t)down, &m.routes, &why),
-			 0);
-	assert_int_equal(sl_nft_routes_number(&m.routes, NULL, 0), 0);
+	assert_int_equal(sl_nft_routes_make(m.b.conf, deny_file, &m.routes, &why), 0);
+	assert_int_equal(number(&m.routes, NULL, 0), 0);
+	settle(&m, down);
 	if (sl_nft_build(m.routes.item, m.routes.n, &m.rs, &why) < 0)
 		fail_msg("%s", sl_str_text(&why));
 	return m;
@@ -53,6 +90,7 @@ static void made_done(struct made *m)
 {
 	sl_nft_ruleset_free(m->rs);
 	sl_nft_routes_done(&m->routes);
+	free(m->settled);
 	built_done(&m->b);
 }
 
@@ -144,6 +182,52 @@ static void plain_routes(void **state)
 	assert_int_equal(set_size(&m, "any4"), 1);
 	assert_int_equal(set_size(&m, "any6"), 1);
 	assert_int_equal(set_size(&m, "masq"), 1);
+}
+
+static bool has_chain(const struct made *m, const char *name)
+{
+	for (size_t i = 0; i < m->rs->n_chains; i++)
+		if (strcmp(m->rs->chains[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+static void rates_and_refusals(void **state)
+{
+	_cleanup_(made_done) struct made m =
+		make(HEAD "routes:\n" ROUTE("a", "80", "10.0.0.5:80", "")
+			     ROUTE("b", "81", "10.0.0.5:80",
+				   ", security: { new_connections: 50/s, refuse: icmp }")
+				     ROUTE("c", "82, protocol: udp", "10.0.0.5:80",
+					   ", security: { new_connections: 50/m, packets: 9/s, "
+					   "refuse: drop }"),
+		     NULL, NULL);
+	const struct sl_nft_route *r = m.routes.item;
+	char devices[1][SL_NFT_DEVICE] = { "eth0" };
+
+	(void)state;
+	assert_int_equal(r[1].connections.rate, 50);
+	assert_int_equal(r[1].connections.seconds, 1);
+	assert_int_equal(r[1].connections.burst, 50);
+	assert_int_equal(r[1].packets.rate, 0);
+	assert_int_equal(r[1].refusal, SL_NFT_REFUSE_ICMP);
+	assert_int_equal(r[2].connections.rate, 50);
+	assert_int_equal(r[2].connections.seconds, 60);
+	assert_int_equal(r[2].connections.burst, 50);
+	assert_int_equal(r[2].packets.rate, 9);
+	assert_int_equal(r[2].packets.seconds, 1);
+	assert_int_equal(r[2].packets.burst, 9);
+	assert_int_equal(r[2].refusal, SL_NFT_REFUSE_DROP);
+
+	assert_false(has_chain(&m, "policy_1"));
+	assert_true(has_chain(&m, "policy_2"));
+	assert_true(has_chain(&m, "policy_3"));
+	assert_false(has_chain(&m, "packets_2"));
+	assert_true(has_chain(&m, "packets_3"));
+	assert_int_equal(set_size(&m, "route_refuse"), 2);
+	/* the flow table would take packets past the limit */
+	assert_int_equal(sl_nft_put_offload(m.rs, r, m.routes.n, devices, 1), 0);
+	assert_int_equal(set_size(&m, "offloads"), 2);
 }
 
 static void ports_and_ranges(void **state)
@@ -245,10 +329,14 @@ static void drained_targets_get_nothing(void **state)
 	_cleanup_(sl_nft_routes_done) struct sl_nft_routes routes = { 0 };
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
 	_cleanup_(built_done) struct built b = { 0 };
+	struct sl_nft_target settled[4];
 
 	(void)state;
-	assert_int_equal(sl_conf_build_for(&sources, true, &b.conf, &b.diags), 0);
-	assert_int_equal(sl_nft_routes_make(b.conf, NULL, NULL, NULL, &routes, &why), 0);
+	assert_int_equal(sl_conf_build(&sources, &b.conf, &b.diags), 0);
+	assert_int_equal(sl_nft_routes_make(b.conf, NULL, &routes, &why), 0);
+	assert_int_equal(routes.n_targets, SL_ARRAY_LEN(settled));
+	sl_nft_settle_targets(&routes.item[0], routes.is_backup, NULL, settled);
+	routes.item[0].targets = settled;
 	assert_targets(&routes.item[0],
 		       "10.0.0.5:80=0 10.0.0.6:80=2 [2001:db8::5]:80=1 [2001:db8::6]:80=0");
 }
@@ -326,15 +414,15 @@ static void a_file_with_patterns_is_refused(void **state)
 	_cleanup_(sl_nft_routes_done) struct sl_nft_routes routes = { 0 };
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
 	_cleanup_(built_done) struct built b =
-		build_nft(HEAD "routes:\n" ROUTE("a", "80", "10.0.0.5:80", ""));
+		build_text(HEAD "routes:\n" ROUTE("a", "80", "10.0.0.5:80", ""));
 	_cleanup_(built_done) struct built none =
-		build_nft("version: 1\nroutes:\n" ROUTE("a", "80", "10.0.0.5:80", ""));
+		build_text("version: 1\nroutes:\n" ROUTE("a", "80", "10.0.0.5:80", ""));
 
 	(void)state;
-	assert_int_equal(sl_nft_routes_make(b.conf, &file, NULL, NULL, &routes, &why), -EINVAL);
+	assert_int_equal(sl_nft_routes_make(b.conf, &file, &routes, &why), -EINVAL);
 	assert_non_null(strstr(sl_str_text(&why), "deny_file"));
 	assert_null(routes.item);
-	assert_int_equal(sl_nft_routes_make(none.conf, &file, NULL, NULL, &routes, &why), 0);
+	assert_int_equal(sl_nft_routes_make(none.conf, &file, &routes, &why), 0);
 	assert_int_equal(routes.n, 0);
 }
 
@@ -373,19 +461,19 @@ static void numbers_are_stable(void **state)
 	assert_int_equal(first.routes.item[1].mark, 2);
 	for (size_t i = 0; i < second.routes.n; i++)
 		second.routes.item[i].mark = 0;
-	assert_int_equal(sl_nft_routes_number(&second.routes, first.rs, 100), 0);
+	assert_int_equal(number(&second.routes, first.rs, 100), 0);
 	assert_int_equal(second.routes.item[0].mark, 101);
 	assert_int_equal(second.routes.item[1].mark, 2);
 	assert_int_equal(second.routes.item[2].mark, 102);
 	second.routes.item[0].mark = 0;
-	assert_int_equal(sl_nft_routes_number(&second.routes, NULL, UINT32_MAX), -ENOSPC);
+	assert_int_equal(number(&second.routes, NULL, UINT32_MAX), -ENOSPC);
 }
 
 static void memory_may_run_out(void **state)
 {
 	struct sl_ip4_range range = { 1, 2 };
 	const struct sl_ip_set file = { .v4 = &range, .n4 = 1 };
-	_cleanup_(built_done) struct built b = build_nft(
+	_cleanup_(built_done) struct built b = build_text(
 		"version: 1\nglobal: { security: { allow: 10.0.0.0/8, deny: \"2001:db8::/32\" } }\n"
 		"defaults: { engine: nftables }\nroutes:\n" ROUTE(
 			"a", "80", "10.0.0.5:80",
@@ -401,9 +489,9 @@ static void memory_may_run_out(void **state)
 		int r;
 
 		fail_at = n;
-		r = sl_nft_routes_make(b.conf, &file, NULL, NULL, &routes, &why);
+		r = sl_nft_routes_make(b.conf, &file, &routes, &why);
 		if (r == 0)
-			r = sl_nft_routes_number(&routes, NULL, 0);
+			r = number(&routes, NULL, 0);
 		failed = fail_at == 0;
 		fail_at = 0;
 		assert_int_equal(r, failed ? -ENOMEM : 0);
@@ -416,6 +504,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(plain_routes),
+		cmocka_unit_test(rates_and_refusals),
 		cmocka_unit_test(ports_and_ranges),
 		cmocka_unit_test(balancing),
 		cmocka_unit_test(backups_wait),

@@ -458,6 +458,20 @@ static void play(struct sl_nft_ruleset *k, const struct sl_nft_ruleset *old,
 	size_t i;
 
 	switch (op->kind) {
+	case SL_NFT_ADD_FLOWTABLE:
+		k->flowtable.is_there = true;
+		k->flowtable.flags = new->flowtable.flags;
+		for (i = 0; i < new->flowtable.n; i++)
+			assert_true(sl_nft_put_device(k, new->flowtable.device[i]));
+		break;
+	case SL_NFT_CUT_FLOWTABLE:
+		assert_true(k->flowtable.is_there);
+		k->flowtable = new->flowtable;
+		break;
+	case SL_NFT_DEL_FLOWTABLE:
+		assert_true(k->flowtable.is_there);
+		k->flowtable = (struct sl_nft_flowtable){ 0 };
+		break;
 	case SL_NFT_ADD_SET:
 		assert_null(set_of(k, new->sets[op->object].name));
 		set = empty_set(k, new, &new->sets[op->object]);
@@ -662,6 +676,78 @@ static void rules_around_a_change_stay(void **state)
 	test_routes_done(&t);
 }
 
+/* Kinds of the operations from one ruleset to the other, as letters. */
+static const char *flowtable_ops(const struct sl_nft_ruleset *a, const struct sl_nft_ruleset *b)
+{
+	static char text[16];
+	struct sl_nft_ops ops = { 0 };
+	size_t n = 0;
+
+	assert_int_equal(sl_nft_diff(a, b, &ops), 0);
+	for (size_t i = 0; i < ops.n; i++) {
+		enum sl_nft_op_kind kind = ops.op[i].kind;
+
+		assert_true(n + 1 < sizeof(text));
+		if (kind == SL_NFT_ADD_FLOWTABLE)
+			text[n++] = 'a';
+		else if (kind == SL_NFT_CUT_FLOWTABLE)
+			text[n++] = 'c';
+		else if (kind == SL_NFT_DEL_FLOWTABLE)
+			text[n++] = 'd';
+		else if (kind == SL_NFT_DEL_RULE)
+			text[n++] = 'r'; /* it comes before what it refers to goes */
+		else if (kind == SL_NFT_DEL_TABLE)
+			text[n++] = 'T';
+	}
+	text[n] = '\0';
+	sl_nft_ops_done(&ops);
+	return text;
+}
+
+static void flow_tables(void **state)
+{
+	char devices[][SL_NFT_DEVICE] = { "eth1", "eth0", "eth2", "eth0" };
+	struct sl_nft_ruleset *none, *rs[2], *other;
+	struct test_routes t;
+
+	(void)state;
+	test_routes_init(&t, 2);
+	(void)test_route(&t, "on");
+	test_route(&t, "killed")->state = SL_NFT_KILLED;
+	none = test_build(&t);
+	for (size_t i = 0; i < 2; i++) {
+		rs[i] = test_build(&t);
+		assert_int_equal(sl_nft_put_offload(rs[i], t.route, t.n, devices + i, 3 - i), 0);
+	}
+	assert_int_equal(rs[0]->flowtable.n, 3);
+	assert_string_equal(rs[0]->flowtable.device[0], "eth0");
+	assert_string_equal(rs[0]->flowtable.device[2], "eth2");
+	assert_int_equal(count(rs[0], "offloads", NULL), 1);
+	assert_int_equal(count(rs[0], "offloads", "on"), 1);
+	assert_string_equal(flowtable_ops(none, rs[0]), "a");
+	assert_string_equal(flowtable_ops(rs[0], rs[0]), "");
+	assert_string_equal(flowtable_ops(rs[0], rs[1]), "c");
+	assert_string_equal(flowtable_ops(rs[1], rs[0]), "a");
+	assert_string_equal(flowtable_ops(rs[0], none), "rd");
+	other = test_build(&t);
+	assert_int_equal(sl_nft_put_offload(other, t.route, t.n, devices, 1), 0);
+	assert_string_equal(flowtable_ops(other, rs[1]), "ac");
+	other->flowtable.flags = 0; /* as nobody of us makes it */
+	assert_string_equal(flowtable_ops(other, rs[1]), "Ta");
+	for (int i = 0; i < SL_NFT_DEVICES; i++) {
+		char name[SL_NFT_DEVICE];
+
+		(void)snprintf(name, sizeof(name), "x%d", i);
+		assert_int_equal(sl_nft_put_device(other, name), i < SL_NFT_DEVICES - 1);
+	}
+	assert_false(sl_nft_put_device(none, "sixteen letters!"));
+	sl_nft_ruleset_free(none);
+	sl_nft_ruleset_free(rs[0]);
+	sl_nft_ruleset_free(rs[1]);
+	sl_nft_ruleset_free(other);
+	test_routes_done(&t);
+}
+
 static void one_of_many_is_two_operations(void **state)
 {
 	struct sl_nft_ruleset *a, *b;
@@ -744,6 +830,7 @@ int main(void)
 		cmocka_unit_test(code_is_read_as_it_was_written),
 		cmocka_unit_test(differences_lead_there),
 		cmocka_unit_test(rules_around_a_change_stay),
+		cmocka_unit_test(flow_tables),
 		cmocka_unit_test(one_of_many_is_two_operations),
 		cmocka_unit_test(another_form_is_replaced_as_a_whole),
 	};

@@ -184,6 +184,8 @@ static void every_kind(struct test_routes *t)
 	test_target(r, "fd00::7", 82, 1);
 	r->max_connections = 3;
 	r->connections = (struct sl_nft_rate){ 100, 1, 50 };
+	r->max_per_client = 2;
+	r->per_client = (struct sl_nft_rate){ 30, 60, 30 };
 	r->packets = (struct sl_nft_rate){ 60000, 60, 50 };
 	r->refusal = SL_NFT_REFUSE_ICMP;
 	r->allow = &list;
@@ -276,6 +278,40 @@ static void a_second_time_changes_nothing(void **state)
 	assert_int_equal(generation(), before);
 	assert_installed(t, &routes);
 	sl_nft_table_close(t);
+	test_routes_done(&routes);
+}
+
+/* An owner that dies leaves no new generation, but the table is free. */
+static void what_an_owner_has_left_is_seen(void **state)
+{
+	struct sl_nft_table *first, *second;
+	struct sl_nft_report report;
+	struct test_routes routes;
+
+	NEEDS_ROOT();
+	(void)state;
+	every_kind(&routes);
+	first = open_table();
+	report = apply(first, &routes);
+	if (!report.is_owned)
+		skip();
+	second = open_table();
+	assert_int_equal(try_apply(second, &routes, &report), -EBUSY);
+	sl_nft_table_close(first);
+	report = apply(second, &routes);
+	assert_true(report.is_adopted && report.is_owned);
+	/* one without PERSIST goes with its owner */
+	assert_int_equal(sl_nft_table_remove(second, &report), 0);
+	assert_int_equal(
+		run("{ echo 'add table inet sluice { flags owner; comment \"" SL_NFT_TABLE_COMMENT
+		    "\"; }'; sleep 0.5; } | nft -i >/dev/null & for i in $(seq 100); do nft "
+		    "list table inet sluice >/dev/null 2>&1 && break; sleep 0.02; done"),
+		0);
+	assert_int_equal(try_apply(second, &routes, &report), -EBUSY);
+	for (int i = 0; i < 100 && try_apply(second, &routes, &report) == -EBUSY; i++)
+		usleep(50000);
+	assert_installed(second, &routes);
+	sl_nft_table_close(second);
 	test_routes_done(&routes);
 }
 
@@ -454,7 +490,7 @@ static void what_others_do_is_noticed_and_repaired(void **state)
 		{ "nft add rule inet sluice routed ip saddr '{ 1.2.3.4, 1.2.3.5 }' drop", 1, 0, 1 },
 		{ "nft add chain inet sluice theirs", 1, 0, 1 },
 		{ "nft add set inet sluice theirs '{ type mark; }'", 1, 0, 1 },
-		{ "nft flush chain inet sluice policy_5", 1, 6, 0 },
+		{ "nft flush chain inet sluice policy_5", 1, 10, 0 },
 	};
 	struct sl_nft_table *t;
 	struct test_routes routes;
@@ -688,6 +724,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(nft_reads_what_it_shows, set_up),
+		cmocka_unit_test_setup(what_an_owner_has_left_is_seen, set_up),
 		cmocka_unit_test_setup(a_second_time_changes_nothing, set_up),
 		cmocka_unit_test_setup(counts_of_unchanged_routes_stay, set_up),
 		cmocka_unit_test_setup(a_refusal_names_the_route, set_up),

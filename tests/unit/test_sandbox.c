@@ -33,6 +33,8 @@
 #include <cmocka.h>
 
 #include "daemon/sandbox.h"
+#include "nft/ct_stream.h"
+#include "nft/table.h"
 
 #define SKIPPED 77
 
@@ -310,6 +312,37 @@ static int case_broker_netlink(void)
 	return fd >= 0 && bind(fd, (struct sockaddr *)&nl, sizeof(nl)) == 0 ? 0 : 1;
 }
 
+/* What it needs while it runs; without the right to, it is refused, but not killed. */
+static int case_broker_nat(void)
+{
+	const struct sl_ct_stream_conf conf = {
+		.n_marks = 1, .mark_base = 1, .max_records = 1, .dump_ms = 1000, .rcvbuf = 65536
+	};
+	struct sl_nft_table *table = NULL;
+	struct sl_ct_stream *stream = NULL;
+	const char *what;
+	int r = sl_nft_table_open("sluice-sandbox", &table);
+
+	if (r < 0)
+		return r == -EPERM || r == -EOPNOTSUPP ? 0 : 1;
+	sl_nft_table_close(table);
+	r = sl_ct_stream_start(&conf, &stream, &what);
+	if (r < 0)
+		return r == -EPERM || r == -EPROTONOSUPPORT ? 0 : 2;
+	sl_ct_stream_dump_soon(stream);
+	for (int i = 0; i < 1000; i++) {
+		struct sl_ct_stream_counts c;
+
+		sl_ct_stream_get_counts(stream, &c);
+		if (c.dumps > 0) {
+			sl_ct_stream_stop(stream);
+			return 0;
+		}
+		(void)usleep(1000);
+	}
+	return 3;
+}
+
 static int case_broker_loop(void)
 {
 	return case_loop() == 0 && case_memory() == 0 ? 0 : 1;
@@ -420,6 +453,8 @@ static void test_broker_allowed(void **state)
 		{ "maps, links", case_broker_maps },
 		{ "loading is refused", case_broker_load },
 		{ "netlink", case_broker_netlink },
+		{ "a thread", case_thread },
+		{ "the kernel's NAT", case_broker_nat },
 	};
 
 	(void)state;
@@ -429,7 +464,6 @@ static void test_broker_allowed(void **state)
 static const struct row broker_forbidden[] = {
 	{ "exec", case_exec },
 	{ "fork", case_fork },
-	{ "a thread", case_thread },
 	{ "kill", case_kill },
 	{ "ptrace", case_ptrace },
 	{ "io_uring", case_io_uring },
@@ -478,6 +512,20 @@ static int reach_files(const char *root)
 	fd = open("/proc/sys/net/ipv4/ip_local_reserved_ports", O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || read(fd, path, 1) < 0)
 		return 6;
+	fd = open("/proc/sys/net/ipv4/ip_forward", O_WRONLY | O_CLOEXEC);
+	if (fd >= 0 || errno != EACCES)
+		return 8;
+	fd = open("/proc/sys/net/ipv4/conf/all/route_localnet", O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, path, 1) != 1)
+		return 9;
+	fd = open("/proc/sys/net/ipv6/conf/all/forwarding", O_RDONLY | O_CLOEXEC);
+	if (fd < 0 && errno != ENOENT)
+		return 10;
+	fd = open("/proc/sys/net/ipv4/conf", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || openat(fd, "lo/route_localnet", O_RDONLY | O_CLOEXEC) < 0)
+		return 11;
+	if (openat(fd, "lo/route_localnet", O_WRONLY | O_CLOEXEC) >= 0 || errno != EACCES)
+		return 12;
 	return open("/proc/sys/net/ipv4/ip_local_port_range", O_RDONLY) < 0 && errno == EACCES ? 0
 											       : 7;
 }

@@ -71,6 +71,9 @@ SL_DEFINE_CLEANUP(struct sl_packet, sl_packet_close);
  */
 SL_MUST_CHECK int sl_packet_purge(const char *dir, struct sl_str *report);
 
+/* There is a bpf file system for `dir`, which opening needs first of all. Needs no sl_packet. */
+bool sl_packet_has_place(const char *dir);
+
 /* Flows of an earlier daemon may be there. Needs no sl_packet. */
 bool sl_packet_is_pinned(const char *dir);
 

@@ -155,6 +155,15 @@ static int make_missing(const char *dir)
 	return mkdir(dir, 0700) < 0 && errno != EEXIST ? -errno : 0;
 }
 
+bool sl_packet_has_place(const char *dir)
+{
+	_cleanup_free_ char *parent = NULL;
+
+	if (access(dir, F_OK) == 0)
+		return is_bpffs(dir);
+	return parent_of(dir, &parent) == 0 && is_bpffs(parent);
+}
+
 /* Where the file system lets everybody make directories, it may be a trap. */
 static int check_owner(const char *dir)
 {

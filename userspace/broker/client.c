@@ -7,7 +7,9 @@
 #include <sys/ioctl.h>
 
 #include "accel/packet.h"
+#include "base/list.h"
 #include "base/log.h"
+#include "base/str.h"
 
 #define MAX_PER_TURN 64
 
@@ -24,6 +26,12 @@ struct kept {
 	enum sl_broker_type type;
 	uint32_t flag;
 	uint64_t conn_id;
+};
+
+/* About the kernel's NAT: for this channel, or for none. */
+struct kept_nat {
+	struct sl_list node;
+	struct sl_broker_msg msg;
 };
 
 /* From first on, n of them. */
@@ -46,7 +54,9 @@ struct sl_broker_client {
 	bool is_freed;   /* by a callback, perhaps; the memory stays until the turn ends */
 	int maps[SL_BROKER_MAX_FDS];
 	struct queue queue;
-	struct queue unread; /* in the channel: for the next broker, if this one dies */
+	struct queue unread;   /* in the channel: for the next broker, if this one dies */
+	struct sl_list nat;    /* of struct kept_nat */
+	struct sl_str worries; /* as far as they have come */
 	struct sl_task free_task;
 };
 
@@ -143,25 +153,55 @@ static void wait_for_room(struct sl_broker_client *cl, bool wanted)
 	(void)sl_io_change(&cl->io, SL_IO_IN | (wanted ? SL_IO_OUT : 0u));
 }
 
-static void flush(struct sl_broker_client *cl)
+/* -EAGAIN: there is more; another error: the channel is gone, the next broker gets the rest. */
+static int flush_queue(struct sl_broker_client *cl)
 {
 	struct queue *q = &cl->queue;
 
 	while (q->n > 0) {
 		int r = send_kept(cl, &q->item[q->first]);
 
-		if (r == -EAGAIN) {
-			wait_for_room(cl, true);
-			return;
-		}
 		if (r < 0)
-			break; /* gone: the reader sees it; the next broker gets the rest */
+			return r;
 		q->first++;
 		q->n--;
 	}
-	if (q->n == 0)
-		q->first = 0;
-	wait_for_room(cl, false);
+	q->first = 0;
+	return 0;
+}
+
+static void drop_nat(struct kept_nat *k)
+{
+	sl_list_remove(&k->node);
+	free(k);
+}
+
+static int flush_nat(struct sl_broker_client *cl)
+{
+	while (!sl_list_is_empty(&cl->nat)) {
+		struct kept_nat *k = SL_CONTAINER_OF(cl->nat.next, struct kept_nat, node);
+		int r = sl_broker_send(cl->fd, &k->msg, NULL, 0);
+
+		if (r < 0)
+			return r;
+		drop_nat(k);
+	}
+	return 0;
+}
+
+static void forget_nat(struct sl_broker_client *cl)
+{
+	while (!sl_list_is_empty(&cl->nat))
+		drop_nat(SL_CONTAINER_OF(cl->nat.next, struct kept_nat, node));
+}
+
+static void flush(struct sl_broker_client *cl)
+{
+	int r = cl->is_up ? flush_queue(cl) : 0;
+
+	if (r == 0)
+		r = flush_nat(cl);
+	wait_for_room(cl, r == -EAGAIN); /* another error: the reader sees it */
 }
 
 /* ---- the channel ---- */
@@ -184,6 +224,10 @@ static void disconnect(struct sl_broker_client *cl)
 	cl->is_up = false;
 	cl->is_waiting = false;
 	keep_unread(cl);
+	forget_nat(cl);
+	sl_str_done(&cl->worries);
+	if (cl->fns.unlinked)
+		cl->fns.unlinked(cl->arg);
 	if (was_up && cl->fns.down)
 		cl->fns.down(cl->arg);
 }
@@ -205,6 +249,26 @@ static void take_hello(struct sl_broker_client *cl, int fds[SL_BROKER_MAX_FDS])
 		cl->fns.up(cl->arg);
 }
 
+/* Parts that do not follow on each other are of a text that another one has replaced. */
+static void take_worries(struct sl_broker_client *cl, const struct sl_broker_msg *msg)
+{
+	const struct sl_broker_nat_worries *w = &msg->nat_worries;
+	struct sl_str whole;
+
+	if (w->at == 0)
+		sl_str_clear(&cl->worries);
+	if (w->at != cl->worries.len)
+		return;
+	sl_str_add(&cl->worries, w->text, strnlen(w->text, sizeof(w->text)));
+	if (cl->worries.len < msg->flag && !cl->worries.oom)
+		return;
+	whole = cl->worries;
+	cl->worries = (struct sl_str){ 0 };
+	if (!whole.oom && cl->fns.nat_worries)
+		cl->fns.nat_worries(cl->arg, sl_str_text(&whole));
+	sl_str_done(&whole);
+}
+
 static void take_reply(struct sl_broker_client *cl, const struct sl_broker_msg *msg)
 {
 	const struct sl_broker_client_fns *fns = &cl->fns;
@@ -221,6 +285,12 @@ static void take_reply(struct sl_broker_client *cl, const struct sl_broker_msg *
 		fns->status(cl->arg, &msg->status);
 	else if (msg->type == SL_BROKER_FLUSHED && fns->flushed)
 		fns->flushed(cl->arg);
+	else if (msg->type == SL_BROKER_NAT_FLOW && fns->nat_flow)
+		fns->nat_flow(cl->arg, msg->conn_id, &msg->nat_flow);
+	else if (msg->type == SL_BROKER_NAT_STATUS && fns->nat_status)
+		fns->nat_status(cl->arg, &msg->nat_status);
+	else if (msg->type == SL_BROKER_NAT_WORRIES)
+		take_worries(cl, msg);
 }
 
 static void receive(struct sl_broker_client *cl)
@@ -252,7 +322,7 @@ static void on_ready(struct sl_io *io, uint32_t events)
 {
 	struct sl_broker_client *cl = SL_CONTAINER_OF(io, struct sl_broker_client, io);
 
-	if ((events & SL_IO_OUT) && cl->is_up)
+	if (events & SL_IO_OUT)
 		flush(cl);
 	if (events & (SL_IO_IN | SL_IO_HUP | SL_IO_ERR))
 		receive(cl);
@@ -268,6 +338,7 @@ int sl_broker_client_new(struct sl_loop *loop, const struct sl_broker_client_fns
 	*cl = (struct sl_broker_client){
 		.loop = loop, .fns = *fns, .arg = arg, .fd = -1, .maps = { -1, -1, -1, -1 }
 	};
+	sl_list_init(&cl->nat);
 	*ret = cl;
 	return 0;
 }
@@ -306,6 +377,8 @@ void sl_broker_client_connect(struct sl_broker_client *cl, int fd)
 		return;
 	}
 	cl->fd = SL_TAKE_FD(owned);
+	if (cl->fns.linked)
+		cl->fns.linked(cl->arg);
 }
 
 /* ---- what a worker asks ---- */
@@ -382,6 +455,52 @@ void sl_broker_tell(struct sl_broker_client *cl, enum sl_broker_type type, uint6
 	keep(&cl->queue, k);
 	if (cl->is_up && r == -EAGAIN)
 		wait_for_room(cl, true);
+}
+
+/* ---- flows of the kernel's NAT ---- */
+
+bool sl_broker_client_is_linked(const struct sl_broker_client *cl)
+{
+	return cl->fd >= 0;
+}
+
+static void tell_nat(struct sl_broker_client *cl, const struct sl_broker_msg *msg)
+{
+	struct kept_nat *k;
+	int r = -EAGAIN;
+
+	if (cl->fd < 0)
+		return;
+	if (sl_list_is_empty(&cl->nat))
+		r = sl_broker_send(cl->fd, msg, NULL, 0);
+	if (r == 0 || r == -EPIPE)
+		return;
+	k = r == -EAGAIN ? malloc(sizeof(*k)) : NULL;
+	if (!k) {
+		(void)sl_err(r == -EAGAIN ? -ENOMEM : r, "broker: message %u cannot be sent",
+			     msg->type);
+		return;
+	}
+	k->msg = *msg;
+	sl_list_add(&cl->nat, &k->node);
+	wait_for_room(cl, true);
+}
+
+void sl_broker_nat_kill(struct sl_broker_client *cl, uint64_t serial)
+{
+	const struct sl_broker_msg msg = { .type = SL_BROKER_NAT_KILL, .conn_id = serial };
+
+	tell_nat(cl, &msg);
+}
+
+void sl_broker_nat_target(struct sl_broker_client *cl, const struct sl_broker_nat_target *target,
+			  bool is_down)
+{
+	const struct sl_broker_msg msg = { .type = SL_BROKER_NAT_TARGET,
+					   .flag = is_down,
+					   .nat_target = *target };
+
+	tell_nat(cl, &msg);
 }
 
 /* ---- reading a flow ---- */

@@ -25,9 +25,19 @@ struct sl_broker_client_fns {
 	void (*changed)(void *arg, uint64_t conn_id);
 	void (*ended)(void *arg, uint64_t conn_id, const struct sl_broker_ended *ended);
 	void (*adopt)(void *arg, uint64_t conn_id, const struct sl_broker_flow *flow);
+	/*
+	 * There is a channel, or it has gone: all that the kernel's NAT needs, because a broker
+	 * whose packet engine is off never comes up. unlinked() precedes down().
+	 */
+	void (*linked)(void *arg);
+	void (*unlinked)(void *arg);
+	void (*nat_flow)(void *arg, uint64_t serial, const struct sl_broker_nat_flow *flow);
 	/* control thread only */
 	void (*status)(void *arg, const struct sl_broker_status *status);
 	void (*flushed)(void *arg);
+	void (*nat_status)(void *arg, const struct sl_broker_nat_status *status);
+	/* Why flows may not arrive: lines, the whole text each time; "": all is well. */
+	void (*nat_worries)(void *arg, const char *lines);
 };
 
 int sl_broker_client_new(struct sl_loop *loop, const struct sl_broker_client_fns *fns, void *arg,
@@ -56,6 +66,17 @@ SL_MUST_CHECK int sl_broker_resolve(struct sl_broker_client *cl, uint64_t conn_i
 /* KILL, PROBE, RELEASE, ADOPTED, FLUSH: kept until it can be sent. Losing a PROBE is harmless. */
 void sl_broker_tell(struct sl_broker_client *cl, enum sl_broker_type type, uint64_t conn_id,
 		    uint32_t flag);
+
+/* ---- flows of the kernel's NAT ---- */
+
+bool sl_broker_client_is_linked(const struct sl_broker_client *cl);
+/*
+ * Both are kept while the channel has no room, and forgotten with it: the next broker gives its
+ * flows other serials, and is told of targets anew by linked(). Without a channel nothing is kept.
+ */
+void sl_broker_nat_kill(struct sl_broker_client *cl, uint64_t serial);
+void sl_broker_nat_target(struct sl_broker_client *cl, const struct sl_broker_nat_target *target,
+			  bool is_down);
 
 /* ---- reading a flow ---- */
 

@@ -6,16 +6,11 @@
 #include <string.h>
 
 #include "conf/ip_list.h"
-#include "nft/numbers.h"
 
 struct maker {
 	const struct sl_conf *conf;
 	const struct sl_ip_set *deny_file; /* NULL: none */
-	sl_nft_is_down_fn is_down;         /* NULL: no target is */
-	void *arg;
 	struct sl_nft_routes *out;
-	size_t n_listeners;
-	size_t n_targets;
 	/* for the many routes whose lists are those of `defaults`; NULL: not made yet */
 	const struct sl_ip_set *default_allow;
 	const struct sl_ip_set *default_deny;
@@ -72,7 +67,7 @@ static bool has_any_of_family(const struct sl_conf_route *r)
 static void put_listeners(struct maker *m, const struct sl_conf_route *r, struct sl_nft_route *to)
 {
 	static const sa_family_t families[] = { AF_INET, AF_INET6 };
-	struct sl_nft_listener *l = m->out->listeners + m->n_listeners;
+	struct sl_nft_listener *l = m->out->listeners + m->out->n_listeners;
 	bool is_split = has_any_of_family(r);
 	size_t n = 0;
 
@@ -90,7 +85,7 @@ static void put_listeners(struct maker *m, const struct sl_conf_route *r, struct
 	}
 	to->listeners = l;
 	to->n_listeners = merge_listeners(l, n);
-	m->n_listeners += to->n_listeners;
+	m->out->n_listeners += to->n_listeners;
 }
 
 /* ---- targets ---- */
@@ -100,40 +95,48 @@ static bool is_usable(const struct sl_nft_target *t)
 	return t->weight > 0 && !t->is_down;
 }
 
-static bool is_backup_time(const struct sl_conf_route *r, const struct sl_nft_target *made,
+static bool is_backup_time(const struct sl_nft_target *t, const bool *is_backup, size_t n,
 			   sa_family_t family)
 {
-	for (size_t i = 0; i < r->n_targets; i++)
-		if (!r->targets[i].backup && sl_addr_family(&made[i].addr) == family &&
-		    is_usable(&made[i]))
+	for (size_t i = 0; i < n; i++)
+		if (!is_backup[i] && sl_addr_family(&t[i].addr) == family && is_usable(&t[i]))
 			return false;
 	return true;
 }
 
-static void put_targets(struct maker *m, const struct sl_conf_route *r, struct sl_nft_route *to)
+void sl_nft_settle_targets(const struct sl_nft_route *route, const bool *is_backup,
+			   const bool *is_down, struct sl_nft_target *ret)
 {
-	struct sl_nft_target *made = m->out->targets + m->n_targets;
 	bool is_time4, is_time6;
 
+	for (size_t i = 0; i < route->n_targets; i++) {
+		ret[i] = route->targets[i];
+		ret[i].is_down = is_down && is_down[i];
+	}
+	is_time4 = is_backup_time(ret, is_backup, route->n_targets, AF_INET);
+	is_time6 = is_backup_time(ret, is_backup, route->n_targets, AF_INET6);
+	for (size_t i = 0; i < route->n_targets; i++)
+		if (is_backup[i] &&
+		    !(sl_addr_family(&ret[i].addr) == AF_INET6 ? is_time6 : is_time4))
+			ret[i].weight = 0;
+}
+
+static void put_targets(struct maker *m, const struct sl_conf_route *r, struct sl_nft_route *to)
+{
+	struct sl_nft_routes *out = m->out;
+
+	to->targets = out->targets + out->n_targets;
+	to->n_targets = r->n_targets;
 	for (size_t i = 0; i < r->n_targets; i++) {
 		const struct sl_conf_target *t = &r->targets[i];
 
-		made[i] = (struct sl_nft_target){
+		out->is_backup[out->n_targets] = t->backup;
+		out->targets[out->n_targets++] = (struct sl_nft_target){
 			.name = t->address,
 			.addr = t->addr,
 			.weight = t->drained ? 0 : t->weight,
-			.is_down = m->is_down && m->is_down(m->arg, r->name, t->address),
 		};
 	}
-	is_time4 = is_backup_time(r, made, AF_INET);
-	is_time6 = is_backup_time(r, made, AF_INET6);
-	for (size_t i = 0; i < r->n_targets; i++)
-		if (r->targets[i].backup &&
-		    !(sl_addr_family(&made[i].addr) == AF_INET6 ? is_time6 : is_time4))
-			made[i].weight = 0;
-	to->targets = made;
-	to->n_targets = r->n_targets;
-	m->n_targets += r->n_targets;
 }
 
 /* ---- lists of clients ---- */
@@ -287,6 +290,32 @@ static int make_deny(struct maker *m, const struct sl_ip_set *own, const struct 
 
 /* ---- all of them ---- */
 
+static uint32_t clamp(uint64_t n)
+{
+	return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+}
+
+/* 50/s has a burst of 50 and so many times 60 a minute, 50/m has 50 of both. */
+static struct sl_nft_rate rate_of(uint64_t per_minute, uint64_t burst)
+{
+	uint32_t n = clamp(burst);
+
+	return (struct sl_nft_rate){ n, burst == per_minute ? 60 : 1, n };
+}
+
+static enum sl_nft_refusal refusal_of(enum sl_refuse_choice choice)
+{
+	switch (choice) {
+	case SL_REFUSE_CHOICE_ICMP:
+		return SL_NFT_REFUSE_ICMP;
+	case SL_REFUSE_CHOICE_DROP:
+		return SL_NFT_REFUSE_DROP;
+	case SL_REFUSE_CHOICE_RESET:
+		break;
+	}
+	return SL_NFT_REFUSE_RESET;
+}
+
 static int put_route(struct maker *m, const struct sl_conf_route *r)
 {
 	struct sl_nft_route *to = &m->out->item[m->out->n];
@@ -297,8 +326,12 @@ static int put_route(struct maker *m, const struct sl_conf_route *r)
 		.protocols = r->is_udp ? SL_NFT_UDP : SL_NFT_TCP,
 		.balance = r->balance,
 		.masquerade = !r->preserve_source,
-		.max_connections =
-			r->max_connections < UINT32_MAX ? (uint32_t)r->max_connections : UINT32_MAX,
+		.max_connections = clamp(r->max_connections),
+		.max_per_client = clamp(r->max_connections_per_ip),
+		.per_client = rate_of(r->new_per_ip_per_minute, r->new_per_ip_burst),
+		.connections = rate_of(r->new_connections.per_minute, r->new_connections.burst),
+		.packets = rate_of(r->packets.per_minute, r->packets.burst),
+		.refusal = refusal_of(r->refuse),
 	};
 	res = make_allow(m, &r->access.allow, &to->allow);
 	if (res == 0)
@@ -328,18 +361,19 @@ static int make_room(struct maker *m)
 	m->out->item = calloc(n, sizeof(*m->out->item));
 	m->out->listeners = calloc(n_listeners, sizeof(*m->out->listeners));
 	m->out->targets = calloc(n_targets, sizeof(*m->out->targets));
+	m->out->is_backup = calloc(n_targets, sizeof(*m->out->is_backup));
 	m->out->sets = calloc(2 * n, sizeof(*m->out->sets));
-	return m->out->item && m->out->listeners && m->out->targets && m->out->sets ? 0 : -ENOMEM;
+	return m->out->item && m->out->listeners && m->out->targets && m->out->is_backup &&
+			       m->out->sets
+		       ? 0
+		       : -ENOMEM;
 }
 
 int sl_nft_routes_make(const struct sl_conf *conf, const struct sl_ip_set *deny_file,
-		       sl_nft_is_down_fn is_down, void *arg, struct sl_nft_routes *ret,
-		       struct sl_str *why)
+		       struct sl_nft_routes *ret, struct sl_str *why)
 {
 	_cleanup_(sl_nft_routes_done) struct sl_nft_routes out = { 0 };
-	struct maker m = {
-		.conf = conf, .deny_file = deny_file, .is_down = is_down, .arg = arg, .out = &out
-	};
+	struct maker m = { .conf = conf, .deny_file = deny_file, .out = &out };
 	int r = make_room(&m);
 
 	for (size_t i = 0; r == 0 && i < conf->n_routes; i++)
@@ -365,21 +399,6 @@ void sl_nft_routes_done(struct sl_nft_routes *r)
 	free(r->item);
 	free(r->listeners);
 	free(r->targets);
+	free(r->is_backup);
 	*r = (struct sl_nft_routes){ 0 };
-}
-
-int sl_nft_routes_number(struct sl_nft_routes *r, const struct sl_nft_ruleset *installed,
-			 uint32_t base)
-{
-	_cleanup_free_ struct sl_nft_number *numbers = calloc(r->n + 1, sizeof(*numbers));
-	int res;
-
-	if (!numbers)
-		return -ENOMEM;
-	for (size_t i = 0; i < r->n; i++)
-		numbers[i] = (struct sl_nft_number){ r->item[i].name, r->item[i].mark };
-	res = sl_nft_numbers_give(installed, base, numbers, r->n);
-	for (size_t i = 0; res == 0 && i < r->n; i++)
-		r->item[i].mark = numbers[i].mark;
-	return res;
 }

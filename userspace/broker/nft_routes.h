@@ -8,41 +8,40 @@
 #include "nft/build.h"
 
 /*
- * What the kernel's NAT is to do, from the configuration and from what is known of targets. Pure:
- * the same input gives the same routes, so it is made anew whenever one of them changes, and
- * applying it again changes nothing (nft/table.h).
+ * What the kernel's NAT is to do, from the configuration. Pure: the same input gives the same
+ * routes, and applying them again changes nothing (nft/table.h).
  */
 struct sl_nft_routes {
 	struct sl_nft_route *item; /* the enabled routes with `engine: nftables`, in file order */
 	size_t n;
 	/* what they point to, beside the configuration */
 	struct sl_nft_listener *listeners;
-	struct sl_nft_target *targets;
+	size_t n_listeners;
+	struct sl_nft_target *targets; /* in the order of the routes */
+	bool *is_backup;               /* of each */
+	size_t n_targets;
 	struct sl_ip_set *sets; /* each owned */
 	size_t n_sets;
 };
 void sl_nft_routes_done(struct sl_nft_routes *r);
 
-/* Whether health checks have taken a target out; both texts as in the configuration. */
-typedef bool (*sl_nft_is_down_fn)(void *arg, const char *route, const char *target);
-
 /*
- * `conf` has been checked by sl_conf_build(); `deny_file` is built, NULL: none; `is_down` NULL: no
- * target is. All must outlive what is made of them, whose marks are 0: see sl_nft_routes_number().
+ * `conf` has been checked by sl_conf_build(); `deny_file` is built, NULL: none. Both must outlive
+ * what is made of them, whose marks are 0, and in which no target is down.
  *
- * The global lists and the file become part of each route, because NAT comes before
- * what else would ask them. Backups have no weight while, in their family, another target is
- * left. -EINVAL with `why` for patterns in the file that are no ranges, as 10.?.?.1; -ENOMEM.
+ * The global lists and the file become part of each route, because NAT comes before what else
+ * would ask them. -EINVAL with `why` for patterns in the file that are no ranges, as 10.?.?.1;
+ * -ENOMEM.
  */
 SL_MUST_CHECK int sl_nft_routes_make(const struct sl_conf *conf, const struct sl_ip_set *deny_file,
-				     sl_nft_is_down_fn is_down, void *arg,
 				     struct sl_nft_routes *ret, struct sl_str *why);
 
 /*
- * Gives each the mark that a route of its name has in `installed` (NULL: none), else one above
- * `base` that is free there (nft/numbers.h). -ENOSPC: none is left; -ENOMEM.
+ * A copy of a route's targets as they count now. `is_backup` and `is_down` are of these targets;
+ * is_down NULL: none is. Backups have no weight while, in their family, another target is left.
+ * `ret` has room for them.
  */
-SL_MUST_CHECK int sl_nft_routes_number(struct sl_nft_routes *r,
-				       const struct sl_nft_ruleset *installed, uint32_t base);
+void sl_nft_settle_targets(const struct sl_nft_route *route, const bool *is_backup,
+			   const bool *is_down, struct sl_nft_target *ret);
 
 #endif

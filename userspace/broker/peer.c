@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "broker/flows.h"
@@ -110,6 +111,50 @@ static int send_status(struct sl_peer *p)
 	return r;
 }
 
+static int send_nat_status(struct sl_peer *p)
+{
+	const struct sl_broker_msg msg = { .type = SL_BROKER_NAT_STATUS,
+					   .nat_status = p->broker->nat_status };
+	int r = send_now(p, &msg, NULL, 0);
+
+	if (r == 0)
+		p->wants_nat_status = false;
+	return r;
+}
+
+/* The text stays the same until it is sent, or begins anew. */
+static int send_worries(struct sl_peer *p)
+{
+	const char *text = sl_worries_text(p->broker->worries);
+	size_t size = strlen(text);
+	int r;
+
+	do {
+		struct sl_broker_msg msg = { .type = SL_BROKER_NAT_WORRIES,
+					     .flag = (uint32_t)size,
+					     .nat_worries.at = p->worries_at };
+		size_t n = size - p->worries_at;
+
+		if (n > sizeof(msg.nat_worries.text))
+			n = sizeof(msg.nat_worries.text);
+		memcpy(msg.nat_worries.text, text + p->worries_at, n);
+		r = send_now(p, &msg, NULL, 0);
+		if (r < 0)
+			return r;
+		p->worries_at += (uint32_t)n;
+	} while (p->worries_at < size);
+	p->wants_worries = false;
+	return 0;
+}
+
+void sl_peer_tell_worries(struct sl_peer *p)
+{
+	p->wants_worries = p->worker == p->n_workers;
+	p->worries_at = 0;
+	if (p->wants_worries)
+		sl_peer_flush_later(p);
+}
+
 static int send_flushed(struct sl_peer *p)
 {
 	const struct sl_broker_msg msg = { .type = SL_BROKER_FLUSHED };
@@ -143,6 +188,12 @@ static void flush(struct sl_peer *p)
 		r = send_flushed(p);
 	if (r == 0 && p->wants_status)
 		r = send_status(p);
+	if (r == 0 && p->wants_nat_status)
+		r = send_nat_status(p);
+	if (r == 0 && p->wants_worries)
+		r = send_worries(p);
+	if (r == 0 && p->broker->nat && p->worker < p->n_workers)
+		sl_nat_resume(p->broker->nat);
 	watch_what_matters(p);
 }
 
@@ -251,6 +302,93 @@ void sl_peers_announce(struct sl_broker *b)
 {
 	if (!sl_list_is_empty(&b->orphans) && newest(b))
 		sl_loop_defer(b->loop, &b->announce_task, on_announce);
+}
+
+/* ---- flows of the kernel's NAT ---- */
+
+/* The newest of which the control thread is there, whose channel is the last to come. */
+static const struct sl_peer *newest_whole(const struct sl_broker *b)
+{
+	for (const struct sl_list *i = b->peers.prev; i != &b->peers; i = i->prev) {
+		const struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
+
+		if (p->worker == p->n_workers)
+			return p;
+	}
+	return NULL;
+}
+
+static void on_nat_task(struct sl_task *task)
+{
+	struct sl_broker *b = SL_CONTAINER_OF(task, struct sl_broker, nat_task);
+	const struct sl_peer *p = newest_whole(b);
+	bool is_same = p && b->has_nat_proxy && b->nat_proxy == p->proxy;
+
+	b->has_nat_proxy = p;
+	if (!p || !b->nat)
+		return;
+	b->nat_proxy = p->proxy;
+	if (!is_same)
+		sl_nat_tell_all(b->nat);
+	sl_nat_resume(b->nat); /* whoever had no room may be the one that is no more */
+}
+
+static void choose_nat_proxy(struct sl_broker *b)
+{
+	sl_loop_defer(b->loop, &b->nat_task, on_nat_task);
+}
+
+static struct sl_peer *nat_peer(const struct sl_broker *b, const struct sl_broker_nat_flow *flow)
+{
+	struct sl_list *i;
+
+	sl_list_for_each (i, &b->peers) {
+		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
+
+		if (p->proxy == b->nat_proxy &&
+		    p->worker == sl_broker_nat_worker(flow, p->n_workers))
+			return p;
+	}
+	return NULL;
+}
+
+/*
+ * What happens while there is no proxy is for the next one: of what has begun and ended by then it
+ * would never hear otherwise. A worker that is gone alone misses what its flows do.
+ */
+bool sl_peers_tell_nat(struct sl_broker *b, uint64_t serial, const struct sl_broker_nat_flow *flow)
+{
+	const struct sl_broker_msg msg = { .type = SL_BROKER_NAT_FLOW,
+					   .conn_id = serial,
+					   .nat_flow = *flow };
+	struct sl_peer *p;
+	int r;
+
+	if (!b->has_nat_proxy)
+		return false;
+	p = nat_peer(b, flow);
+	if (!p)
+		return true;
+	if (p->is_blocked)
+		return false;
+	r = send_now(p, &msg, NULL, 0);
+	watch_what_matters(p);
+	return r == 0;
+}
+
+static int on_nat_target(const struct sl_peer *p, const struct sl_broker_msg *msg)
+{
+	if (p->worker != p->n_workers)
+		return -EBADMSG;
+	if (p->broker->nat)
+		sl_nat_set_target(p->broker->nat, &msg->nat_target, msg->flag);
+	return 0;
+}
+
+static void on_nat_kill(const struct sl_peer *p, const struct sl_broker_msg *msg)
+{
+	if (p->broker->nat)
+		sl_nat_kill(p->broker->nat, msg->conn_id);
 }
 
 /* ---- requests about flows ---- */
@@ -367,6 +505,11 @@ static int serve(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_
 		return 0;
 	case SL_BROKER_FLUSH:
 		return on_flush_request(p);
+	case SL_BROKER_NAT_KILL:
+		on_nat_kill(p, msg);
+		return 0;
+	case SL_BROKER_NAT_TARGET:
+		return on_nat_target(p, msg);
 	case SL_BROKER_HELLO:
 	case SL_BROKER_RESULT:
 	case SL_BROKER_CHANGED:
@@ -374,6 +517,9 @@ static int serve(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_
 	case SL_BROKER_ADOPT:
 	case SL_BROKER_FLUSHED:
 	case SL_BROKER_STATUS:
+	case SL_BROKER_NAT_FLOW:
+	case SL_BROKER_NAT_STATUS:
+	case SL_BROKER_NAT_WORRIES:
 	case SL_BROKER_TYPE_COUNT_:
 		break;
 	}
@@ -430,6 +576,12 @@ static void on_ready(struct sl_io *io, uint32_t events)
 	sl_peer_close(p);
 }
 
+/* Who has never heard of any needs not hear that there are none. */
+static bool has_worries(const struct sl_broker *b)
+{
+	return b->worries && *sl_worries_text(b->worries);
+}
+
 int sl_peer_new(struct sl_broker *b, uint64_t proxy, unsigned worker, unsigned n_workers, int fd)
 {
 	struct sl_peer *p = calloc(1, sizeof(*p));
@@ -444,7 +596,9 @@ int sl_peer_new(struct sl_broker *b, uint64_t proxy, unsigned worker, unsigned n
 			       .n_workers = n_workers,
 			       .tokens = (uint64_t)SL_PEER_BURST * TOKEN,
 			       .tokens_at_us = sl_loop_now_us(b->loop),
-			       .wants_status = worker == n_workers };
+			       .wants_status = worker == n_workers,
+			       .wants_nat_status = worker == n_workers,
+			       .wants_worries = worker == n_workers && has_worries(b) };
 	sl_list_init(&p->flows);
 	sl_list_init(&p->todo);
 	r = sl_io_start(b->loop, &p->io, fd, SL_IO_IN, on_ready);
@@ -455,6 +609,7 @@ int sl_peer_new(struct sl_broker *b, uint64_t proxy, unsigned worker, unsigned n
 	sl_list_add(&b->peers, &p->node);
 	if (p->wants_status)
 		sl_broker_refresh(b);
+	choose_nat_proxy(b);
 	flush(p);
 	return 0;
 }
@@ -473,6 +628,7 @@ void sl_peer_close(struct sl_peer *p)
 	sl_list_remove(&p->node);
 	while (!sl_list_is_empty(&p->flows))
 		leave_behind(SL_CONTAINER_OF(p->flows.next, struct sl_kflow, own));
+	choose_nat_proxy(p->broker);
 	sl_task_cancel(&p->flush_task);
 	sl_loop_defer(p->broker->loop, &p->free_task, free_late);
 }

@@ -38,6 +38,9 @@ struct sl_peer {
 	bool awaits_out;
 	bool has_hello;
 	bool wants_status;
+	bool wants_nat_status;
+	bool wants_worries;
+	uint32_t worries_at; /* so much of their text it has */
 	bool wants_flushed;
 	bool is_flushing;
 	bool is_leaving; /* it lets go of its flows; they are not given back to it */
@@ -55,6 +58,10 @@ bool sl_peer_take_token(struct sl_peer *p);
 void sl_peer_reply(struct sl_peer *p, const struct sl_broker_msg *msg);
 /* To the flow's owner, or whoever becomes it; at the end of the turn. */
 void sl_peer_tell(struct sl_kflow *f, uint8_t what);
+/* To the worker of the proxy that is told of flows of the kernel's NAT. False: it has no room. */
+bool sl_peers_tell_nat(struct sl_broker *b, uint64_t serial, const struct sl_broker_nat_flow *flow);
+/* To the control thread: they are others now. */
+void sl_peer_tell_worries(struct sl_peer *p);
 /* Sends what there is; at the end of the turn. */
 void sl_peer_flush_later(struct sl_peer *p);
 /* Sends all there is now, to be read by others than this thread, until `until_us` of the loop. */

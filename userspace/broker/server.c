@@ -204,6 +204,7 @@ static int open_packet(struct sl_broker *b, struct sl_packet_found *found)
 	_cleanup_(sl_str_done) struct sl_str report = { 0 };
 	int r = sl_packet_open(&options, found, &report, &b->packet);
 
+	b->open_error = r;
 	if (r < 0)
 		say_why_off(b, reason_of(r), report.len ? sl_str_text(&report) : strerror(-r));
 	return r;
@@ -277,6 +278,16 @@ static int start_parts(struct sl_broker *b)
 	return r < 0 ? r
 		     : sl_io_start(b->loop, &b->events_io, sl_packet_events_fd(b->packet), SL_IO_IN,
 				   on_events);
+}
+
+bool sl_broker_has_programs(const struct sl_broker *b)
+{
+	return b->packet;
+}
+
+bool sl_broker_is_off_for_now(const struct sl_broker *b)
+{
+	return !b->packet && b->open_error < 0 && b->open_error != -ENOTSUP;
 }
 
 /* They came before there was something to say. */
@@ -391,6 +402,96 @@ void sl_broker_set_policy(struct sl_broker *b, struct sl_policy *policy)
 	else
 		(void)snprintf(b->off_text, sizeof(b->off_text), "packet.hook is off");
 	sl_broker_touch(b);
+}
+
+/* ---- the kernel's NAT ---- */
+
+static bool on_nat_flow(void *arg, uint64_t serial, const struct sl_broker_nat_flow *flow)
+{
+	return sl_peers_tell_nat(arg, serial, flow);
+}
+
+/* Somebody who has it looked at knows the limits better. */
+static bool is_nearly_full(const struct sl_broker_nat_status *s)
+{
+	return s->ct_count / 9 >= s->ct_max / 10 && s->ct_max > 0;
+}
+
+static void on_worries(void *arg)
+{
+	struct sl_broker *b = arg;
+	struct sl_list *i;
+
+	sl_list_for_each (i, &b->peers)
+		sl_peer_tell_worries(SL_CONTAINER_OF(i, struct sl_peer, node));
+}
+
+static void on_nat_status(void *arg, const struct sl_broker_nat_status *status)
+{
+	struct sl_broker *b = arg;
+	struct sl_list *i;
+
+	if (is_nearly_full(status) && !is_nearly_full(&b->nat_status))
+		sl_worries_look(b->worries);
+	b->nat_status = *status;
+	if (b->options.nat_changed)
+		b->options.nat_changed(b->options.arg);
+	sl_list_for_each (i, &b->peers) {
+		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
+
+		p->wants_nat_status = p->worker == p->n_workers;
+		if (p->wants_nat_status)
+			sl_peer_flush_later(p);
+	}
+}
+
+int sl_broker_open_nat(struct sl_broker *b, const struct sl_nat_plan *plan)
+{
+	const struct sl_nat_options options = {
+		.loop = b->loop, .tell = on_nat_flow, .changed = on_nat_status, .arg = b
+	};
+	struct sl_worries_options worries = { .loop = b->loop, .changed = on_worries, .arg = b };
+	int r = sl_nat_new(&options, plan, &b->nat);
+
+	worries.nat = b->nat;
+	if (r == 0)
+		r = sl_worries_new(&worries, &b->worries);
+	if (r == 0)
+		sl_nat_get_status(b->nat, &b->nat_status);
+	return r;
+}
+
+bool sl_broker_can_take_nat(const struct sl_broker *b, const struct sl_nat_plan *plan)
+{
+	return b->nat && sl_nat_can_take(b->nat, plan);
+}
+
+void sl_broker_set_nat_plan(struct sl_broker *b, struct sl_nat_plan *plan)
+{
+	if (!b->nat) {
+		sl_nat_plan_free(plan);
+		return;
+	}
+	sl_nat_set_plan(b->nat, plan);
+	sl_worries_look(b->worries);
+}
+
+bool sl_broker_is_nat_in_force(const struct sl_broker *b, const char **ret_text)
+{
+	*ret_text = b->nat_status.text;
+	return b->nat && sl_nat_is_in_force(b->nat);
+}
+
+void sl_broker_stop_nat(struct sl_broker *b)
+{
+	if (b->nat)
+		sl_nat_stop(b->nat);
+}
+
+void sl_broker_leave_nat(struct sl_broker *b, const char *table)
+{
+	if (b->nat && strcmp(sl_nat_table(b->nat), table) != 0)
+		sl_nat_stop(b->nat);
 }
 
 /* ---- flush ---- */
@@ -527,10 +628,13 @@ void sl_broker_free(struct sl_broker *b)
 	if (!b)
 		return;
 	turn_off(b);
+	sl_worries_free(SL_TAKE_PTR(b->worries));
+	sl_nat_free(SL_TAKE_PTR(b->nat));
 	sl_linger_done(&b->linger);
 	sl_flow_table_done(&b->table);
 	while (!sl_list_is_empty(&b->peers))
 		sl_peer_close(SL_CONTAINER_OF(b->peers.next, struct sl_peer, node));
+	sl_task_cancel(&b->nat_task);
 	sl_sweep_done(b);
 	sl_conntrack_done(&b->conntrack);
 	sl_timer_stop(&b->status_timer);

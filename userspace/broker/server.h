@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "broker/nat_plan.h"
 #include "broker/policy.h"
 #include "broker/wire.h"
 #include "io/loop.h"
@@ -35,6 +36,8 @@ struct sl_broker_options {
 	/* The policy's max_flows is not what is loaded, and no flow is left: another process can
 	 * load it now. NULL: nobody does */
 	void (*outgrown)(void *arg);
+	/* That of the kernel's NAT, or whether its plan is in force, may have. NULL: nobody asks */
+	void (*nat_changed)(void *arg);
 	void *arg;
 };
 
@@ -51,10 +54,34 @@ void sl_broker_free(struct sl_broker *b);
  */
 void sl_broker_set_policy(struct sl_broker *b, struct sl_policy *policy);
 
+/* They are loaded, though packet.hook may be off: policies make a difference. */
+bool sl_broker_has_programs(const struct sl_broker *b);
+/*
+ * It is off, but not for lack of something in the kernel: with `dir` on a bpf file system
+ * another process may well be on.
+ */
+bool sl_broker_is_off_for_now(const struct sl_broker *b);
+
+/*
+ * The kernel's NAT (broker/nat.h). Opened once, before the sandbox and the first plan; then each
+ * plan is taken over. A plan that this process cannot take is for the next one.
+ */
+SL_MUST_CHECK int sl_broker_open_nat(struct sl_broker *b, const struct sl_nat_plan *plan);
+bool sl_broker_can_take_nat(const struct sl_broker *b, const struct sl_nat_plan *plan);
+void sl_broker_set_nat_plan(struct sl_broker *b, struct sl_nat_plan *plan);
+/* Whether the kernel holds what the last plan wants, and in words. */
+bool sl_broker_is_nat_in_force(const struct sl_broker *b, const char **ret_text);
+/* Its share of the end: unless it is to stay, flows, table and settings go. */
+void sl_broker_stop_nat(struct sl_broker *b);
+/* The same when the next one is to have `table`, and this one has another. */
+void sl_broker_leave_nat(struct sl_broker *b, const char *table);
+
 /*
  * A channel of a proxy (ownership passes). `proxy` tells processes apart; `worker` is its index of
  * `n_workers`, equal to n_workers for the control thread. Flows without a record are
- * announced (ADOPT) to worker conn_id % n_workers of the newest proxy.
+ * announced (ADOPT) to worker conn_id % n_workers of the newest proxy, those of the kernel's NAT
+ * told (NAT_FLOW) to worker sl_broker_nat_worker() of the newest one that is there with its control
+ * thread, which comes last.
  */
 SL_MUST_CHECK int sl_broker_add_channel(struct sl_broker *b, uint64_t proxy, unsigned worker,
 					unsigned n_workers, int fd);

@@ -12,6 +12,7 @@
 #include "broker/conntrack.h"
 #include "broker/flow.h"
 #include "broker/linger.h"
+#include "broker/nat.h"
 #include "broker/peer.h"
 #include "broker/policy.h"
 #include "broker/routes.h"
@@ -19,6 +20,7 @@
 #include "broker/sweep.h"
 #include "broker/validate.h"
 #include "broker/watch.h"
+#include "broker/worries.h"
 #include "io/loop.h"
 
 /*
@@ -45,6 +47,7 @@ struct sl_broker {
 	int flows_fd;
 	enum sl_engine_reason why_off; /* NONE: on */
 	char off_text[100];
+	int open_error; /* of the last try */
 
 	struct sl_validator validator;
 	struct sl_flow_table table;
@@ -59,6 +62,13 @@ struct sl_broker {
 	struct sl_routes routes;
 	struct sl_conntrack conntrack;
 	struct sl_flush flush;
+
+	struct sl_nat *nat;                     /* NULL before it is opened */
+	struct sl_worries *worries;             /* NULL before it is opened */
+	struct sl_broker_nat_status nat_status; /* as last told */
+	uint64_t nat_proxy;                     /* which one is told of its flows */
+	bool has_nat_proxy;
+	struct sl_task nat_task; /* whether that is still so */
 
 	struct sl_broker_status status; /* as last told */
 	uint64_t status_at_ms;

@@ -13,11 +13,13 @@
 #define MOST_FDS 253
 
 static const int8_t n_fds_of[] = {
-	[SL_BROKER_HANDOVER] = 2, [SL_BROKER_RESOLVE] = 2, [SL_BROKER_KILL] = 0,
-	[SL_BROKER_PROBE] = 0,    [SL_BROKER_RELEASE] = 0, [SL_BROKER_ADOPTED] = 0,
-	[SL_BROKER_FLUSH] = 0,    [SL_BROKER_HELLO] = 4,   [SL_BROKER_RESULT] = 0,
-	[SL_BROKER_CHANGED] = 0,  [SL_BROKER_ENDED] = 0,   [SL_BROKER_ADOPT] = 0,
-	[SL_BROKER_FLUSHED] = 0,  [SL_BROKER_STATUS] = 0,
+	[SL_BROKER_HANDOVER] = 2,    [SL_BROKER_RESOLVE] = 2,  [SL_BROKER_KILL] = 0,
+	[SL_BROKER_PROBE] = 0,       [SL_BROKER_RELEASE] = 0,  [SL_BROKER_ADOPTED] = 0,
+	[SL_BROKER_FLUSH] = 0,       [SL_BROKER_HELLO] = 4,    [SL_BROKER_RESULT] = 0,
+	[SL_BROKER_CHANGED] = 0,     [SL_BROKER_ENDED] = 0,    [SL_BROKER_ADOPT] = 0,
+	[SL_BROKER_FLUSHED] = 0,     [SL_BROKER_STATUS] = 0,   [SL_BROKER_NAT_KILL] = 0,
+	[SL_BROKER_NAT_TARGET] = 0,  [SL_BROKER_NAT_FLOW] = 0, [SL_BROKER_NAT_STATUS] = 0,
+	[SL_BROKER_NAT_WORRIES] = 0,
 };
 _Static_assert(SL_ARRAY_LEN(n_fds_of) == SL_BROKER_TYPE_COUNT_, "a number per type");
 
@@ -30,7 +32,8 @@ int sl_broker_n_fds(uint32_t type)
 
 bool sl_broker_is_request(uint32_t type)
 {
-	return type >= SL_BROKER_HANDOVER && type <= SL_BROKER_FLUSH;
+	return (type >= SL_BROKER_HANDOVER && type <= SL_BROKER_FLUSH) ||
+	       type == SL_BROKER_NAT_KILL || type == SL_BROKER_NAT_TARGET;
 }
 
 static bool is_ip(const struct sl_addr *a)
@@ -66,6 +69,43 @@ static bool is_status(const struct sl_broker_status *s)
 	return s->is_on <= 1 && s->why < SL_WHY_COUNT_ && memchr(s->text, '\0', sizeof(s->text));
 }
 
+static bool is_text(const char *text, size_t size)
+{
+	return text[0] && memchr(text, '\0', size);
+}
+
+static bool is_nat_target(const struct sl_broker_nat_target *t)
+{
+	return is_text(t->route, sizeof(t->route)) && is_text(t->target, sizeof(t->target));
+}
+
+static bool is_nat_flow(const struct sl_broker_nat_flow *f)
+{
+	sa_family_t family = sl_addr_family(&f->client);
+
+	return is_text(f->route, sizeof(f->route)) && is_ip(&f->client) &&
+	       family == sl_addr_family(&f->front) && family == sl_addr_family(&f->backend) &&
+	       f->is_udp <= 1 && f->is_over <= 1 && f->is_adopted <= 1 && f->is_established <= 1 &&
+	       f->is_rough <= 1 && f->reason < SL_REASON_COUNT_;
+}
+
+static bool is_nat_worries(const struct sl_broker_nat_worries *w, uint32_t size)
+{
+	size_t n;
+
+	if (size > SL_BROKER_WORRIES_MAX || w->at % sizeof(w->text) != 0 ||
+	    (w->at > 0 && w->at >= size))
+		return false;
+	n = size - w->at < sizeof(w->text) ? size - w->at : sizeof(w->text);
+	for (size_t i = 0; i < sizeof(w->text); i++) {
+		uint8_t c = (uint8_t)w->text[i];
+
+		if (i < n ? (c < ' ' && c != '\n') || c == 0x7f : c != 0)
+			return false;
+	}
+	return true;
+}
+
 /* What every datagram has: one size, a known type, the descriptors of the type. */
 static int read_head(const void *bytes, size_t n, size_t n_fds, struct sl_broker_msg *ret)
 {
@@ -89,9 +129,11 @@ int sl_broker_check_request(const void *bytes, size_t n, size_t n_fds)
 		good = is_handover(&msg.handover);
 	else if (msg.type == SL_BROKER_ADOPTED)
 		good = msg.flag <= 2;
+	else if (msg.type == SL_BROKER_NAT_TARGET)
+		good = msg.flag <= 1 && is_nat_target(&msg.nat_target);
 	else
-		good = true; /* KILL, PROBE, RELEASE, FLUSH: any id; whose it is, the server knows
-			      */
+		good = true; /* KILL, PROBE, RELEASE, FLUSH, NAT_KILL: any id; whose it is, the
+				server knows */
 	return good ? 0 : -EBADMSG;
 }
 
@@ -110,9 +152,43 @@ int sl_broker_check_reply(const void *bytes, size_t n, size_t n_fds)
 		good = is_flow(&msg.flow);
 	else if (msg.type == SL_BROKER_STATUS)
 		good = is_status(&msg.status);
+	else if (msg.type == SL_BROKER_NAT_FLOW)
+		good = is_nat_flow(&msg.nat_flow);
+	else if (msg.type == SL_BROKER_NAT_STATUS)
+		good = msg.nat_status.is_on <= 1 &&
+		       memchr(msg.nat_status.text, '\0', sizeof(msg.nat_status.text));
+	else if (msg.type == SL_BROKER_NAT_WORRIES)
+		good = is_nat_worries(&msg.nat_worries, msg.flag);
 	else
 		good = true; /* HELLO, CHANGED, FLUSHED */
 	return good ? 0 : -EBADMSG;
+}
+
+/* ---- which worker ---- */
+
+/* FNV-1a (Fowler, Noll, Vo); nobody gains by aiming at a worker. */
+static uint32_t mix(uint32_t hash, const void *bytes, size_t n)
+{
+	const uint8_t *p = bytes;
+
+	for (size_t i = 0; i < n; i++)
+		hash = (hash ^ p[i]) * UINT32_C(16777619);
+	return hash;
+}
+
+unsigned sl_broker_nat_worker(const struct sl_broker_nat_flow *f, unsigned n_workers)
+{
+	const struct sl_addr *const addrs[] = { &f->client, &f->front, &f->backend };
+	uint32_t hash = mix(UINT32_C(2166136261), &f->is_udp, sizeof(f->is_udp));
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(addrs); i++) {
+		uint16_t port = sl_addr_port(addrs[i]);
+		uint8_t ip[16];
+
+		hash = mix(hash, ip, sl_addr_ip_bytes(addrs[i], ip));
+		hash = mix(hash, &port, sizeof(port));
+	}
+	return (hash ^ hash >> 16) % n_workers;
 }
 
 /* ---- sending and receiving ---- */

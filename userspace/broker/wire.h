@@ -35,6 +35,12 @@ enum sl_broker_type {
 	SL_BROKER_ADOPT,   /* a flow without a record; answered by ADOPTED */
 	SL_BROKER_FLUSHED,
 	SL_BROKER_STATUS, /* to the control thread, when it has changed */
+	/* flows of the kernel's NAT; conn_id is a serial of the broker's: SL_BROKER_NAT_FLOW */
+	SL_BROKER_NAT_KILL,    /* from a worker: delete its entry and reset both sides */
+	SL_BROKER_NAT_TARGET,  /* from the control thread; flag 1: down by health checks, 0: up */
+	SL_BROKER_NAT_FLOW,    /* from the broker to a worker: begun, changed, ended */
+	SL_BROKER_NAT_STATUS,  /* from the broker to the control thread, when it has changed */
+	SL_BROKER_NAT_WORRIES, /* likewise: a part of a text; flag: how long that is */
 	SL_BROKER_TYPE_COUNT_,
 };
 
@@ -104,6 +110,68 @@ struct sl_broker_status {
 	char text[120]; /* "tcx on 3 interfaces"; or "off: " and why */
 };
 
+struct sl_broker_nat_target {
+	char route[72]; /* names as in the configuration */
+	char target[160];
+};
+
+/*
+ * All that is known of a flow of the kernel's NAT, each time. What a broker tells is told again,
+ * as adopted, to a proxy that comes later; the same flow has the same addresses and start_ns then,
+ * but after a restart of the broker another serial. When a flow began the kernel says only in dumps
+ * and at the end, and only if nf_conntrack_timestamp was set then; before that it is rough, and
+ * each broker's own.
+ */
+struct sl_broker_nat_flow {
+	char route[72];
+	struct sl_addr client;
+	struct sl_addr front;
+	struct sl_addr backend;
+	uint64_t start_ns; /* since 1970; see is_rough */
+	uint64_t end_ns;   /* with is_over: its last packet, as far as that can be told */
+	uint64_t bytes[SL_SIDE_COUNT_]; /* by sending side, IP headers included, as conntrack counts
+					 */
+	uint8_t is_udp;
+	uint8_t is_over;
+	uint8_t is_adopted;     /* not seen from its begin */
+	uint8_t is_established; /* TCP: both have spoken; UDP: an answer was seen */
+	uint8_t reason;         /* with is_over: enum sl_reason */
+	uint8_t is_rough;       /* start_ns is when that broker first heard of it, no earlier */
+	uint8_t pad[2];
+};
+
+/*
+ * Which worker has its record: always the same, whatever broker tells of it, because serials are
+ * each broker's own.
+ */
+unsigned sl_broker_nat_worker(const struct sl_broker_nat_flow *f, unsigned n_workers);
+
+struct sl_broker_nat_status {
+	uint32_t is_on;    /* the table is in the kernel and as wanted */
+	uint32_t n_routes; /* in it */
+	uint32_t n_flows;  /* with records, not over */
+	uint32_t adopted;  /* flows found by this broker */
+	uint32_t repairs;  /* of the table, after somebody else had changed it */
+	uint32_t resyncs;  /* records set right by a dump after events were lost */
+	uint32_t ct_count; /* nf_conntrack_count, */
+	uint32_t ct_max;   /* and _max, when last looked at */
+	uint32_t lag_ms;   /* what is told of flows that live may be that old */
+	char text[200];    /* "12 routes in table inet sluice"; or "off: " and why */
+};
+
+/*
+ * Why flows of the kernel's NAT may not arrive, and what to do about it: a line each, in as many
+ * messages as it takes, in order. The first one of a text is `at` 0; a text of no bytes is one
+ * message, too. No control characters but the newlines; behind the end of the text zeros.
+ */
+#define SL_BROKER_WORRIES 16                                                  /* lines */
+#define SL_BROKER_WORRY_MAX 800                                               /* bytes of one */
+#define SL_BROKER_WORRIES_MAX (SL_BROKER_WORRIES * (SL_BROKER_WORRY_MAX + 1)) /* of all */
+struct sl_broker_nat_worries {
+	uint32_t at; /* of the first byte of `text` in the whole */
+	char text[232];
+};
+
 struct sl_broker_msg {
 	uint32_t type; /* enum sl_broker_type */
 	uint32_t flag;
@@ -114,6 +182,10 @@ struct sl_broker_msg {
 		struct sl_broker_flow flow;
 		struct sl_broker_ended ended;
 		struct sl_broker_status status;
+		struct sl_broker_nat_target nat_target;
+		struct sl_broker_nat_flow nat_flow;
+		struct sl_broker_nat_status nat_status;
+		struct sl_broker_nat_worries nat_worries;
 		char room[240];
 	};
 };

@@ -276,10 +276,10 @@ int sl_conf_runtime_dir(const struct sl_conf_sources *sources, struct sl_str *re
 	return r;
 }
 
-int sl_conf_build_for(const struct sl_conf_sources *sources, bool has_nftables,
-		      struct sl_conf **ret, struct sl_diags *diags)
+int sl_conf_build(const struct sl_conf_sources *sources, struct sl_conf **ret,
+		  struct sl_diags *diags)
 {
-	struct sl_build b = { .report.sources = sources, .has_nftables = has_nftables };
+	struct sl_build b = { .report.sources = sources };
 	int r = build(&b, sources), printed = sl_report_print(&b.report, diags);
 
 	if (r == 0)
@@ -296,12 +296,6 @@ int sl_conf_build_for(const struct sl_conf_sources *sources, bool has_nftables,
 	sl_report_done(&b.report);
 	sl_arena_done(&b.arena);
 	return r;
-}
-
-int sl_conf_build(const struct sl_conf_sources *sources, struct sl_conf **ret,
-		  struct sl_diags *diags)
-{
-	return sl_conf_build_for(sources, sl_conf_has_nftables(), ret, diags);
 }
 
 static void access_done(struct sl_access_lists *access)

@@ -28,7 +28,6 @@ struct sl_build {
 	struct sl_conf *conf;           /* owned until the end */
 	const struct sl_node *defaults; /* NULL: none in the files */
 	const struct sl_node *global;   /* likewise */
-	bool has_nftables;              /* sl_conf_has_nftables() */
 	/* what routes begin with; its lists are conf->default_access, its texts are owned */
 	struct sl_conf_route fresh;
 	struct sl_proxy_setting *settings; /* in the arena, but for the lists */
@@ -89,10 +88,6 @@ SL_MUST_CHECK int sl_conf_check_reachable(struct sl_build *b);
 /* Makes conf->listens of the enabled routes and conf->accept_proxies; warns of entries nobody uses.
  */
 SL_MUST_CHECK int sl_conf_make_listens(struct sl_build *b);
-
-/* sl_conf_build() of a build that has the nftables engine, or has not. */
-SL_MUST_CHECK int sl_conf_build_for(const struct sl_conf_sources *sources, bool has_nftables,
-				    struct sl_conf **ret, struct sl_diags *diags);
 
 /* Orders addresses: every address, then IPv4, then IPv6, each by value. */
 int sl_compare_ip(const struct sl_addr *a, const struct sl_addr *b);

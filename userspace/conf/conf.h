@@ -124,6 +124,19 @@ struct sl_conf_send_proxy {
 	bool unique_id;
 };
 
+/* "N/s" or "N/m" as the key table stores it; both 0: no limit. */
+struct sl_conf_rate {
+	uint64_t per_minute;
+	uint64_t burst; /* N: so many may come at once before the rate applies */
+};
+
+/* What a client of the kernel's NAT meets that is not let in. */
+enum sl_refuse_choice {
+	SL_REFUSE_CHOICE_RESET = 0,
+	SL_REFUSE_CHOICE_ICMP,
+	SL_REFUSE_CHOICE_DROP,
+};
+
 struct sl_conf_route {
 	char *name;
 	bool enabled;
@@ -153,6 +166,10 @@ struct sl_conf_route {
 	uint64_t new_per_ip_per_minute;  /* 0: no limit */
 	/* how many may come at once before the rate applies: N of "N/s" or "N/m" */
 	uint64_t new_per_ip_burst;
+	/* these three with SL_CHOICE_NFTABLES only, else as if nothing was written */
+	struct sl_conf_rate new_connections; /* of the whole route */
+	struct sl_conf_rate packets; /* of its clients, not counting the first of each flow */
+	enum sl_refuse_choice refuse;
 	enum sl_keep_alive keep_alive;
 	bool half_open;
 	struct sl_timeouts timeouts;
@@ -212,12 +229,6 @@ struct sl_conf_nftables {
 	char **flow_offload; /* names of interfaces; owned */
 	size_t n_flow_offload;
 };
-
-/* Whether this build carries routes of `engine: nftables`; nothing else decides it. */
-static inline bool sl_conf_has_nftables(void)
-{
-	return false;
-}
 
 struct sl_conf_global {
 	unsigned workers; /* 0: one per online CPU */

@@ -259,6 +259,10 @@ static const struct sl_word keep_alive_words[] = { { "standard", SL_KEEP_ALIVE_S
 						   { "extended", SL_KEEP_ALIVE_EXTENDED, false },
 						   { "immortal", SL_KEEP_ALIVE_IMMORTAL, false },
 						   { NULL, 0, false } };
+static const struct sl_word refuse_words[] = { { "reset", SL_REFUSE_CHOICE_RESET, false },
+					       { "icmp", SL_REFUSE_CHOICE_ICMP, false },
+					       { "drop", SL_REFUSE_CHOICE_DROP, false },
+					       { NULL, 0, false } };
 static const struct sl_word http_words[] = { { "h1", 0, false },
 					     { "h2", 1, false },
 					     { NULL, 0, false } };
@@ -284,6 +288,7 @@ static const struct sl_word reject_words[] = {
 	.name = n, .type = SL_KEY_DURATION, .flags = (f), .def = d, .min = (lo), .max = (hi)
 #define SIZE(n, f, d, lo, hi) \
 	.name = n, .type = SL_KEY_SIZE, .flags = (f), .def = d, .min = (lo), .max = (hi)
+#define RATE(n, f, d) .name = n, .type = SL_KEY_RATE, .flags = (f), .def = d
 #define ENUM(n, f, d, w) .name = n, .type = SL_KEY_ENUM, .flags = (f), .def = d, .words = (w)
 #define TEXT(n, f, d, fmt) .name = n, .type = SL_KEY_TEXT, .flags = (f), .def = d, .format = &(fmt)
 #define OBJECT(n, f, k) .name = n, .type = SL_KEY_OBJECT, .flags = (f), .keys = (k)
@@ -359,12 +364,11 @@ static const struct sl_key sockmap_keys[] = {
 };
 
 static const struct sl_key nftables_keys[] = {
-	{ BOOL("keep_on_exit", SL_KEY_NFTABLES, "false"), IN_GLOBAL(nftables.keep_on_exit),
+	{ BOOL("keep_on_exit", 0, "false"), IN_GLOBAL(nftables.keep_on_exit),
 	  .help = "Leave the rules when the daemon stops." },
-	{ INT("mark_base", SL_KEY_NFTABLES, "0", 0, SL_MARK_BASE_MAX),
-	  IN_GLOBAL(nftables.mark_base),
+	{ INT("mark_base", 0, "0", 0, SL_MARK_BASE_MAX), IN_GLOBAL(nftables.mark_base),
 	  .help = "Connection marks above this are those of routes." },
-	{ LIST("flow_offload", SL_KEY_NFTABLES, offload_item),
+	{ LIST("flow_offload", 0, offload_item),
 	  .help = "Interfaces between which established flows take the kernel's short way." },
 	END
 };
@@ -479,12 +483,19 @@ static const struct sl_key security_keys[] = {
 	  .help = "Connections at one time; 0: no limit." },
 	{ INT("max_connections_per_ip", 0, "0", 0, MAX_COUNT), IN_ROUTE(max_connections_per_ip),
 	  .help = "Connections at one time of one client address; 0: no limit." },
-	{ .name = "new_connections_per_ip",
-	  .type = SL_KEY_RATE,
-	  .def = "0",
+	{ RATE("new_connections_per_ip", 0, "0"),
 	  .offset = offsetof(struct sl_conf_route, new_per_ip_per_minute),
 	  .size = 2 * sizeof(uint64_t),
 	  .help = "New connections of one client address, like 50/s or 600/m; 0: no limit." },
+	{ RATE("new_connections", 0, "0"), IN_ROUTE(new_connections),
+	  .help = "New connections of all clients, like 50/s or 600/m; 0: no limit; with engine "
+		  "nftables only." },
+	{ RATE("packets", 0, "0"), IN_ROUTE(packets),
+	  .help = "Packets of all clients, not counting the first of each connection; those "
+		  "above are dropped; 0: no limit; with engine nftables only." },
+	{ ENUM("refuse", 0, "reset", refuse_words), IN_ROUTE(refuse),
+	  .help = "What refused clients meet: RST (UDP: ICMP port unreachable), ICMP "
+		  "administratively prohibited, or silence; with engine nftables only." },
 	{ OBJECT("basic_auth", LATER, basic_auth_keys), .help = "HTTP basic authentication." },
 	END
 };
@@ -492,6 +503,9 @@ static const struct sl_key security_keys[] = {
 _Static_assert(offsetof(struct sl_conf_route, new_per_ip_burst) ==
 		       offsetof(struct sl_conf_route, new_per_ip_per_minute) + sizeof(uint64_t),
 	       "rate and burst stand side by side");
+_Static_assert(sizeof(struct sl_conf_rate) == 2 * sizeof(uint64_t) &&
+		       offsetof(struct sl_conf_rate, burst) == sizeof(uint64_t),
+	       "likewise");
 
 static const struct sl_key tls_acme_keys[] = {
 	{ TEXT("email", 0, NULL, email_format), .help = "Contact given to the authority." },
@@ -583,7 +597,7 @@ static const struct sl_key targets_short = { ONE_OR_LIST("targets", REQUIRED, ta
 		{ OBJECT("send_proxy", WHOLE, send_proxy_keys), .item = &send_proxy_short,         \
 		  .def = "none", .help = "PROXY header sent to the target first." },               \
 		{ OBJECT("tls", LATER, forward_tls_keys), .help = "Encrypt towards the target." }, \
-		{ BOOL("preserve_source", SL_KEY_NFTABLES, "false"), IN_ROUTE(preserve_source),    \
+		{ BOOL("preserve_source", 0, "false"), IN_ROUTE(preserve_source),                  \
 		  .help = "The target sees the client's address; with engine nftables only." },    \
 	{                                                                                          \
 		INT("retries", 0, "2", 0, 10), IN_ROUTE(retries),                                  \

@@ -37,7 +37,6 @@ enum sl_key_flags {
 	SL_KEY_LATER_OBJECT = 4, /* as LATER, but only the mapping form */
 	SL_KEY_OFF_IS_ZERO = 8,  /* 0 is allowed beside min..max and switches it off */
 	SL_KEY_WHOLE = 16,       /* replaces what `defaults` has, instead of adding to it */
-	SL_KEY_NFTABLES = 32,    /* of routes with engine nftables: as they are in this build */
 };
 
 struct sl_word {

@@ -33,26 +33,17 @@ static bool has_interface(const struct sl_conf_nftables *n, const char *name)
 	return false;
 }
 
-/* A build without the engine takes what happens anyway. */
-static void refuse_settings(struct sl_build *b, const struct sl_node *node)
+/* As many as the kernel has been asked for at once; hosts have some. */
+#define OFFLOAD_MAX 64
+
+static int refuse_interface(struct sl_build *b, const struct sl_node *node)
 {
-	const struct sl_conf_nftables *n = &b->conf->global.nftables;
-	const struct {
-		const char *key;
-		bool is_asked;
-	} settings[] = { { "keep_on_exit", n->keep_on_exit },
-			 { "mark_base", n->mark_base != 0 },
-			 { "flow_offload", n->n_flow_offload != 0 } };
 	struct sl_path global = { .up = &root_path, .name = "global" };
-	struct sl_path path = { .up = &global, .name = "nftables" };
+	struct sl_path nftables = { .up = &global, .name = "nftables" };
+	struct sl_path path = { .up = &nftables, .name = "flow_offload" };
 
-	for (size_t i = 0; i < SL_ARRAY_LEN(settings); i++) {
-		const struct sl_node *key = sl_node_find(node, settings[i].key);
-
-		if (key && settings[i].is_asked)
-			sl_report_error(&b->report, key->key_at, &path,
-					"'%s' is not supported by this build", settings[i].key);
-	}
+	sl_report_error(&b->report, node->at, &path, "more than %d interfaces", OFFLOAD_MAX);
+	return 0;
 }
 
 int sl_build_nftables(struct sl_build *b, const struct sl_node *node)
@@ -68,14 +59,14 @@ int sl_build_nftables(struct sl_build *b, const struct sl_node *node)
 		for (const struct sl_node *i = sl_node_items(list); i; i = sl_node_next(list, i)) {
 			if (!is_usable(i) || has_interface(n, i->text))
 				continue;
+			if (n->n_flow_offload == OFFLOAD_MAX)
+				return refuse_interface(b, i);
 			n->flow_offload[n->n_flow_offload] = strdup(i->text);
 			if (!n->flow_offload[n->n_flow_offload])
 				return -ENOMEM;
 			n->n_flow_offload++;
 		}
 	}
-	if (!b->has_nftables)
-		refuse_settings(b, node);
 	return 0;
 }
 
@@ -109,23 +100,24 @@ static const struct unfit forbidden[] = {
 	{ { "forward", "tls" }, NULL, "the kernel's NAT changes nothing of what clients send" },
 	{ { "forward", "health", "path" }, NULL, "its targets are checked by connecting only" },
 	{ { "forward", "health", "tls" }, "false", "its targets are checked by connecting only" },
-	{ { "security", "max_connections_per_ip" },
-	  "0",
-	  "the kernel counts the connections of a route, not of each client" },
-	{ { "security", "new_connections_per_ip" },
-	  "0",
-	  "the kernel counts the connections of a route, not of each client" },
 	{ { "security", "basic_auth" }, NULL, UNREAD },
 };
 
 static const struct unfit ineffective[] = {
 	{ { "priority" }, "0", "its ports belong to it alone" },
 	{ { "half_open" }, "false", "the kernel's connection tracking has times of its own" },
-	{ { "keep_alive" }, "standard", "the kernel's connection tracking has times of its own" },
 	{ { "forward", "retries" }, "0", "the kernel's NAT does not try again" },
 	{ { "forward", "health", "slow_start" },
 	  "0s",
 	  "a target that comes back gets its share at once" },
+};
+
+/* What only NAT can do. */
+static const struct unfit exclusive[] = {
+	{ { "forward", "preserve_source" }, "false", NULL },
+	{ { "security", "new_connections" }, "0", NULL },
+	{ { "security", "packets" }, "0", NULL },
+	{ { "security", "refuse" }, "reset", NULL },
 };
 
 /* A list or mapping with anything in it, or a value that is not the neutral one. */
@@ -136,6 +128,8 @@ static bool asks(const struct sl_node *n, const char *neutral)
 	if (n->kind != SL_NODE_SCALAR)
 		return n->n > 0;
 	if (neutral && strcmp(neutral, "0s") == 0 && strcmp(n->text, "0") == 0)
+		return false;
+	if (neutral && strcmp(neutral, "0") == 0 && strncmp(n->text, "0/", 2) == 0)
 		return false;
 	return !neutral || strcmp(n->text, neutral) != 0;
 }
@@ -199,6 +193,13 @@ static void warn(struct sl_build *b, const struct subject *s, const struct sl_no
 			  sl_report_place(&b->report, s->engine->at, place), why);
 }
 
+/* The daemon sees how old and how silent a flow is, and can end it; the rest is the kernel's. */
+static bool is_watched(const char *timeout)
+{
+	return strcmp(timeout, "idle") == 0 || strcmp(timeout, "max_lifetime") == 0 ||
+	       strcmp(timeout, "drain") == 0;
+}
+
 /* Only of what the route says itself: `defaults` are for all engines. */
 static void warn_of_ineffective(struct sl_build *b, const struct subject *s)
 {
@@ -219,7 +220,7 @@ static void warn_of_ineffective(struct sl_build *b, const struct subject *s)
 	for (const struct sl_node *n = times && times->kind == SL_NODE_MAPPING ? times->first
 									       : NULL;
 	     n; n = n->next) {
-		if (n->key_bad || n->bad || strcmp(n->key, "drain") == 0)
+		if (n->key_bad || n->bad || is_watched(n->key))
 			continue;
 		(void)snprintf(name, sizeof(name), "timeouts.%.40s", n->key);
 		warn(b, s, n, name, "the kernel's connection tracking has times of its own");
@@ -288,15 +289,29 @@ static void forbid_global_globs(struct sl_build *b, struct sl_mark route)
 
 /* ---- one route ---- */
 
+/* In `defaults` it is for those routes that can do it. */
+static void require_nat(struct sl_build *b, const struct subject *s, const struct unfit *u)
+{
+	const struct sl_node *own = find_below(s->node, u);
+	const struct sl_node *n = own ? own : find_below(s->inherited, u);
+	const struct sl_node *name = sl_node_find(s->node, "name");
+	char place[SL_PLACE_LEN];
+
+	if (!asks(n, u->neutral) || !name)
+		return;
+	if (own)
+		sl_report_error(&b->report, own->key_at, s->path, "'%s' needs 'engine: nftables'",
+				u->key[1]);
+	else
+		sl_report_error(&b->report, s->own_engine ? s->own_engine->at : name->at, s->path,
+				"'%s' (at %s) needs 'engine: nftables'", u->key[1],
+				sl_report_place(&b->report, n->key_at, place));
+}
+
 /* What only NAT can do, asked of another engine. */
 static void check_other(struct sl_build *b, const struct subject *s)
 {
 	const struct sl_node *protocol = sl_node_find(sl_node_find(s->node, "match"), "protocol");
-	const struct sl_node *own =
-		sl_node_find(sl_node_find(s->node, "forward"), "preserve_source");
-	const struct sl_node *source =
-		own ? own : sl_node_find(sl_node_find(s->inherited, "forward"), "preserve_source");
-	const struct sl_node *name = sl_node_find(s->node, "name");
 	char place[SL_PLACE_LEN];
 
 	if (is_word(protocol, "udp") && s->engine)
@@ -306,38 +321,8 @@ static void check_other(struct sl_build *b, const struct subject *s)
 	else if (is_word(protocol, "udp"))
 		sl_report_error(&b->report, protocol->at, s->path,
 				"'protocol: udp' needs 'engine: nftables'");
-	if (!is_word(source, "true") || !name)
-		return; /* in `defaults` it is for those routes that can do it */
-	if (own)
-		sl_report_error(&b->report, own->key_at, s->path,
-				"'preserve_source' needs 'engine: nftables'");
-	else
-		sl_report_error(&b->report, s->own_engine ? s->own_engine->at : name->at, s->path,
-				"'preserve_source' (at %s) needs 'engine: nftables'",
-				sl_report_place(&b->report, source->key_at, place));
-}
-
-/* The one place where a build without the engine says so, beside refuse_settings(). */
-static void refuse(struct sl_build *b, const struct subject *s)
-{
-	const struct sl_node *forward = sl_node_find(s->node, "forward");
-	const struct sl_node *source = sl_node_find(forward, "preserve_source");
-	const struct sl_node *protocol = sl_node_find(sl_node_find(s->node, "match"), "protocol");
-	struct sl_path engine = { .up = s->path, .name = "engine" };
-	struct sl_path match = { .up = s->path, .name = "match" };
-	struct sl_path udp = { .up = &match, .name = "protocol" };
-	struct sl_path forward_path = { .up = s->path, .name = "forward" };
-
-	if (is_word(s->own_engine, "nftables"))
-		sl_report_error(&b->report, s->own_engine->at, &engine,
-				"'nftables' is not supported by this build; supported: auto, "
-				"relay, packet");
-	if (is_word(protocol, "udp"))
-		sl_report_error(&b->report, protocol->at, &udp,
-				"'udp' is not supported by this build");
-	if (is_word(source, "true"))
-		sl_report_error(&b->report, source->key_at, &forward_path,
-				"'preserve_source' is not supported by this build");
+	for (size_t i = 0; i < SL_ARRAY_LEN(exclusive); i++)
+		require_nat(b, s, &exclusive[i]);
 }
 
 void sl_build_check_nftables(struct sl_build *b, const struct sl_node *node,
@@ -351,10 +336,6 @@ void sl_build_check_nftables(struct sl_build *b, const struct sl_node *node,
 	s.engine = s.own_engine ? s.own_engine : sl_node_find(s.inherited, "engine");
 	if (s.engine && !is_usable(s.engine))
 		return;
-	if (!b->has_nftables) {
-		refuse(b, &s);
-		return;
-	}
 	if (!is_word(s.engine, "nftables")) {
 		check_other(b, &s);
 		return;
@@ -484,8 +465,6 @@ int sl_conf_check_nftables(struct sl_build *b)
 {
 	const struct sl_conf_route *first = NULL;
 
-	if (!b->has_nftables)
-		return 0;
 	for (size_t i = 0; i < b->conf->n_routes; i++) {
 		const struct sl_conf_route *r = &b->conf->routes[i];
 

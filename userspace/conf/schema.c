@@ -37,17 +37,12 @@ static bool is_decimal(const char *text)
 	       text[2] <= '9' && text[3] == '\0';
 }
 
-static bool is_of_nftables(const struct sl_word *w)
-{
-	return strcmp(w->name, "nftables") == 0 || strcmp(w->name, "udp") == 0;
-}
-
 /* Only words this build supports. */
 static void add_words(struct sl_json *j, const struct sl_key *key)
 {
 	sl_json_arr(j, "enum");
 	for (const struct sl_word *w = key->words; w->name; w++) {
-		if (w->later || (is_of_nftables(w) && !sl_conf_has_nftables()))
+		if (w->later)
 			continue;
 		add_scalar_number(j, NULL, w->name);
 		if (is_decimal(w->name))
@@ -259,25 +254,19 @@ static void add_scalar(struct sl_json *j, const struct sl_key *key)
 	}
 }
 
-static bool is_later(const struct sl_key *key)
-{
-	return key->flags & SL_KEY_LATER ||
-	       (key->flags & SL_KEY_NFTABLES && !sl_conf_has_nftables());
-}
-
 static void add_type(struct sl_json *j, const struct sl_key *key)
 {
 	_cleanup_(sl_str_done) struct sl_str help = { 0 };
 
 	sl_str_addf(&help, "%s%s", key->help ? key->help : "",
-		    is_later(key) ? " Not supported by this build." : "");
+		    key->flags & SL_KEY_LATER ? " Not supported by this build." : "");
 	if (help.len)
 		sl_json_str(j, "description", help.p);
 	if (help.oom)
 		j->out->oom = true;
 	if (key->def)
 		add_scalar_number(j, "default", key->def);
-	if (is_later(key)) {
+	if (key->flags & SL_KEY_LATER) {
 		add_later(j, key);
 	} else if (key->type == SL_KEY_OBJECT && key->item) {
 		add_alternatives(j, key);

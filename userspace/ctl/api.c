@@ -364,6 +364,7 @@ static void get_explain(struct sl_ctl *ctl, struct sl_call *call)
 	uint64_t port;
 
 	if (!sl_param_number(call, "port", 1, 65535, 0, &port) ||
+	    !sl_param_protocol(call, "protocol", &q.is_udp) ||
 	    !sl_param_addr(call, "address", &q.local) ||
 	    !sl_param_addr(call, "client", &q.client) ||
 	    !sl_param_tls(call, "tls", &q.tls_versions) || !sl_param(call, "name", name) ||
@@ -460,8 +461,8 @@ static const struct endpoint endpoints[] = {
 	{ "GET", "/v1/engines", get_engines, false, "", "what may carry connections here" },
 	{ "GET", "/v1/reasons", get_reasons, false, "", "meaning of all reason names" },
 	{ "GET", "/v1/version", get_version, false, "", "version of the daemon" },
-	{ "GET", "/v1/explain", get_explain, false, "port address name path client alpn tls ",
-	  "what would happen to a connection" },
+	{ "GET", "/v1/explain", get_explain, false,
+	  "port protocol address name path client alpn tls ", "what would happen to a connection" },
 	{ "POST", "/v1/kill", post_kill, false, "id route client target all ",
 	  "closes connections" },
 	{ "POST", "/v1/reload", sl_api_reload, false, "what ",

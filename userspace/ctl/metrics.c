@@ -48,6 +48,14 @@
 	  "What the packet programs did, by outcome; packets unless the name says else.")          \
 	X(DRIFT, "sluice_drift_total", "counter",                                                  \
 	  "Differences between kernel and records that were found and put right.")                 \
+	X(NFT_REPAIRS, "sluice_nftables_repairs_total", "counter",                                 \
+	  "Times that somebody else's changes to our nftables table were put right.")              \
+	X(NFT_RESYNCS, "sluice_nftables_resyncs_total", "counter",                                 \
+	  "Times that flows were read anew after events of connection tracking were lost.")        \
+	X(CT_ENTRIES, "sluice_conntrack_entries", "gauge",                                         \
+	  "Entries of connection tracking, also those of others.")                                 \
+	X(CT_LIMIT, "sluice_conntrack_limit", "gauge",                                             \
+	  "Entries that fit; more connections than that get nowhere.")                             \
 	X(TARGET_UP, "sluice_target_up", "gauge", "1 when the target can be used.")                \
 	X(TARGET_ACTIVE, "sluice_target_connections_active", "gauge",                              \
 	  "Open connections to the target.")                                                       \
@@ -289,6 +297,25 @@ static void add_kernel(struct page *p, const struct sl_proxy *proxy,
 		(void)sl_flows_outcomes(k.counters_fd, add_outcome, p);
 }
 
+/* Connection tracking is looked at where there are routes of this engine. */
+static void add_nat(struct page *p, const struct sl_proxy *proxy, const struct sl_proxy_totals *t)
+{
+	const struct label engine = { "engine", sl_engine_name(SL_ENGINE_NFTABLES) };
+	struct sl_kernel_view k;
+
+	sl_proxy_kernel(proxy, &k);
+	add(p, METRIC_ENGINE, LABELS(engine), k.nat.is_on);
+	add(p, METRIC_KERNEL_FLOWS, LABELS(engine), t->engine_active[SL_ENGINE_NFTABLES]);
+	if (!k.nat.text[0])
+		return;
+	add(p, METRIC_NFT_REPAIRS, NULL, k.nat.repairs);
+	add(p, METRIC_NFT_RESYNCS, NULL, k.nat.resyncs);
+	if (!k.nat.ct_max)
+		return;
+	add(p, METRIC_CT_ENTRIES, NULL, k.nat.ct_count);
+	add(p, METRIC_CT_LIMIT, NULL, k.nat.ct_max);
+}
+
 static void add_denied(struct page *p, const struct sl_ctl_facts *facts)
 {
 	struct sl_ctl_guarded n = { 0 };
@@ -317,6 +344,7 @@ void sl_metrics_render(struct sl_str *out, struct sl_proxy *proxy, const struct 
 	add_denied(&page, facts);
 	add_totals(&page, &totals);
 	add_kernel(&page, proxy, &totals);
+	add_nat(&page, proxy, &totals);
 	add_hist(&page, METRIC_AGE, (struct label){ 0 }, age);
 	sl_proxy_each_route(proxy, add_route, &page);
 

@@ -79,6 +79,20 @@ bool sl_param_client(struct sl_call *call, const char *name, struct sl_ip_patter
 	return true;
 }
 
+bool sl_param_protocol(struct sl_call *call, const char *name, bool *ret_is_udp)
+{
+	char text[SL_PARAM_MAX];
+
+	if (!sl_param(call, name, text))
+		return false;
+	if (text[0] && strcmp(text, "tcp") != 0 && strcmp(text, "udp") != 0) {
+		sl_call_fail(call, 400, "tcp or udp", "the parameter '%s' is no protocol", name);
+		return false;
+	}
+	*ret_is_udp = strcmp(text, "udp") == 0;
+	return true;
+}
+
 /* "1.2,1.3" */
 bool sl_param_tls(struct sl_call *call, const char *name, uint32_t *ret)
 {

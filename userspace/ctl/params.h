@@ -23,6 +23,8 @@ bool sl_param_addr(struct sl_call *call, const char *name, struct sl_addr *ret);
 /* A pattern of addresses; `ret` is written when it is `given`. */
 bool sl_param_client(struct sl_call *call, const char *name, struct sl_ip_pattern *ret,
 		     bool *given);
+/* tcp or udp; tcp where none is given. */
+bool sl_param_protocol(struct sl_call *call, const char *name, bool *ret_is_udp);
 bool sl_param_tls(struct sl_call *call, const char *name, uint32_t *ret); /* SL_TLS_*; 0: absent */
 bool sl_param_route(struct sl_call *call, const char *name, char ret[SL_PARAM_MAX]);
 /* NAME of /v1/routes/NAME and what stands below it. */

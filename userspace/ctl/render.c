@@ -36,29 +36,36 @@ static bool is_true_at(const json_t *j, const char *key)
 }
 
 /* By name: with auto, relay is what it may come down to. */
-static bool asks_for_packet(const json_t *route)
+static bool asks_for(const json_t *route, const char *engine)
 {
-	return strcmp(text_at(route, "engine"), "packet") == 0 &&
+	return strcmp(text_at(route, "engine"), engine) == 0 &&
 	       !json_is_false(json_object_get(route, "enabled"));
 }
 
-static size_t n_without_packet(const json_t *status)
+static size_t n_routes_of(const json_t *status, const char *engine)
 {
 	const json_t *routes = json_object_get(status, "routes");
 	size_t n = 0;
 
-	if (is_true_at(json_object_get(status, "packet"), "available"))
-		return 0;
 	for (size_t i = 0; i < json_array_size(routes); i++)
-		n += asks_for_packet(json_array_get(routes, i));
+		n += asks_for(json_array_get(routes, i), engine);
 	return n;
+}
+
+/* Routes that have named an engine which is off. */
+static size_t n_without(const json_t *status, const char *engine)
+{
+	if (is_true_at(json_object_get(status, engine), "available"))
+		return 0;
+	return n_routes_of(status, engine);
 }
 
 bool sl_render_is_degraded(const json_t *status)
 {
 	const json_t *reload = json_object_get(status, "last_reload");
 
-	return n_without_packet(status) > 0 || strcmp(text_at(status, "state"), "running") != 0 ||
+	return n_without(status, "packet") > 0 || n_without(status, "nftables") > 0 ||
+	       strcmp(text_at(status, "state"), "running") != 0 ||
 	       is_true_at(status, "overloaded") || json_is_false(json_object_get(reload, "ok"));
 }
 
@@ -207,7 +214,7 @@ static void print_packet(const struct sl_render *r, const json_t *doc)
 	_cleanup_(sl_str_done) struct sl_str text = { 0 };
 	const json_t *p = json_object_get(doc, "packet");
 	const json_t *k = json_object_get(doc, "kernel");
-	size_t n = n_without_packet(doc);
+	size_t n = n_without(doc, "packet");
 	char word[64];
 
 	if (is_true_at(p, "available"))
@@ -227,6 +234,49 @@ static void print_packet(const struct sl_render *r, const json_t *doc)
 	if (n)
 		line(r, "", "%s: %zu route%s named this engine",
 		     coloured(r, RED, "relayed instead", word), n, n == 1 ? " has" : "s have");
+}
+
+/* Why flows may not arrive, each with what to do about it. */
+static void print_worries(const struct sl_render *r, const json_t *worries)
+{
+	const json_t *w;
+	size_t i;
+
+	json_array_foreach(worries, i, w)
+	{
+		char word[64];
+
+		if (json_is_string(w))
+			line(r, "", "%s: %s", coloured(r, RED, "in the way", word),
+			     json_string_value(w));
+	}
+}
+
+/* Nothing where no route is of this engine and no rule is in the kernel. */
+static void print_nftables(const struct sl_render *r, const json_t *doc)
+{
+	_cleanup_(sl_str_done) struct sl_str text = { 0 };
+	const json_t *n = json_object_get(doc, "nftables");
+	size_t n_off = n_without(doc, "nftables");
+	char word[64];
+
+	if (!is_true_at(n, "available") && n_routes_of(doc, "nftables") == 0)
+		return;
+	sl_str_adds(&text, text_at(n, "reason"));
+	if (is_true_at(n, "available"))
+		sl_str_addf(&text, "; %" PRIu64 " flow%s", count_at(n, "flows"),
+			    count_at(n, "flows") == 1 ? "" : "s");
+	add_count(&text, n, "adopted", "adopted");
+	add_count(&text, n, "repairs", "times repaired");
+	add_count(&text, n, "resyncs", "times resynced");
+	if (count_at(n, "conntrack_limit"))
+		sl_str_addf(&text, "; conntrack %" PRIu64 " of %" PRIu64,
+			    count_at(n, "conntrack_entries"), count_at(n, "conntrack_limit"));
+	line(r, "nftables", "%s", sl_str_text(&text));
+	if (n_off)
+		line(r, "", "%s: %zu route%s this engine", coloured(r, RED, "not forwarded", word),
+		     n_off, n_off == 1 ? " needs" : "s need");
+	print_worries(r, json_object_get(n, "worries"));
 }
 
 static void print_protection(const struct sl_render *r, const json_t *doc)
@@ -276,6 +326,7 @@ void sl_render_status(const struct sl_render *r, const json_t *doc)
 					   : "");
 	print_engines(r, doc);
 	print_packet(r, doc);
+	print_nftables(r, doc);
 	print_protection(r, doc);
 	print_lists(r, doc);
 	if (count_at(doc, "runtime_changes"))
@@ -325,7 +376,8 @@ static void print_match(const struct sl_render *r, const json_t *route)
 	const json_t *health = json_object_get(route, "health");
 	const json_t *security = json_object_get(route, "security");
 
-	line_of_list(r, "  ports", json_object_get(route, "ports"));
+	line_of_list(r, strcmp(text_at(route, "protocol"), "udp") == 0 ? "  UDP ports" : "  ports",
+		     json_object_get(route, "ports"));
 	if (count_at(route, "priority"))
 		line(r, "  priority", "%" PRIu64, count_at(route, "priority"));
 	line_of_list(r, "  domains", json_object_get(route, "domains"));
@@ -640,7 +692,8 @@ static void print_question(const struct sl_render *r, const json_t *doc)
 		      { "client", ", from " }, { "alpn", ", ALPN " }, { "tls", ", TLS " } };
 	_cleanup_(sl_str_done) struct sl_str text = { 0 };
 
-	sl_str_addf(&text, "port %" PRIu64, count_at(doc, "port"));
+	sl_str_addf(&text, "port %" PRIu64 "%s", count_at(doc, "port"),
+		    strcmp(text_at(doc, "protocol"), "udp") == 0 ? " (UDP)" : "");
 	for (size_t i = 0; i < SL_ARRAY_LEN(parts); i++)
 		if (json_is_string(json_object_get(doc, parts[i].key)))
 			sl_str_addf(&text, "%s%s", parts[i].words, text_at(doc, parts[i].key));

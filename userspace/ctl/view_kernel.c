@@ -102,6 +102,78 @@ void sl_view_packet_engine(struct sl_json *j, const struct sl_proxy *proxy,
 	add_ports(j, &k.status);
 }
 
+/* ---- the kernel's NAT ---- */
+
+static bool has_nat_routes(const struct sl_proxy *proxy)
+{
+	const struct sl_conf *conf = sl_proxy_conf(proxy);
+
+	for (size_t i = 0; conf && i < conf->n_routes; i++)
+		if (conf->routes[i].enabled && conf->routes[i].engine == SL_CHOICE_NFTABLES)
+			return true;
+	return false;
+}
+
+/* Why the rules are not in the kernel; NULL: they are. */
+static const char *nat_off_text(const struct sl_proxy *proxy, const struct sl_ctl_facts *facts,
+				const struct sl_kernel_view *k)
+{
+	if (k->nat.is_on)
+		return NULL;
+	if (!has_nat_routes(proxy))
+		return "off: no enabled route has engine: nftables";
+	if (k->nat.text[0])
+		return k->nat.text;
+	if (!k->is_linked && facts->no_broker && facts->no_broker[0])
+		return facts->no_broker;
+	return "off: the broker process is being started";
+}
+
+static const char *nat_hint(const struct sl_proxy *proxy, const struct sl_ctl_facts *facts,
+			    const struct sl_kernel_view *k)
+{
+	if (k->nat.is_on || !has_nat_routes(proxy))
+		return NULL;
+	if (k->nat.text[0])
+		return "until that is mended nobody forwards its routes";
+	if (!k->is_linked && facts->no_broker && facts->no_broker[0])
+		return "started as root, sluiced has a broker process; the log says why one ends";
+	return "ask again in a second; the log says why if it stays so";
+}
+
+static void add_worries(struct sl_json *j, const char *lines)
+{
+	sl_json_arr(j, "worries");
+	while (lines && *lines) {
+		size_t n = strcspn(lines, "\n");
+
+		sl_json_strn(j, NULL, lines, n);
+		lines += lines[n] ? n + 1 : n;
+	}
+	sl_json_arr_end(j);
+}
+
+void sl_view_nft_engine(struct sl_json *j, const struct sl_proxy *proxy,
+			const struct sl_ctl_facts *facts)
+{
+	struct sl_kernel_view k;
+	const char *off;
+
+	sl_proxy_kernel(proxy, &k);
+	off = nat_off_text(proxy, facts, &k);
+	sl_json_bool(j, "available", !off);
+	sl_json_str(j, "reason", off ? off : k.nat.text);
+	sl_json_str(j, "hint", nat_hint(proxy, facts, &k));
+	sl_json_u64(j, "routes", k.nat.n_routes);
+	sl_json_u64(j, "flows", k.nat.n_flows);
+	sl_json_u64(j, "adopted", k.nat.adopted);
+	sl_json_u64(j, "repairs", k.nat.repairs);
+	sl_json_u64(j, "resyncs", k.nat.resyncs);
+	sl_json_u64(j, "conntrack_entries", k.nat.ct_count);
+	sl_json_u64(j, "conntrack_limit", k.nat.ct_max);
+	add_worries(j, k.nat_worries);
+}
+
 void sl_view_kernel(struct sl_json *j, const struct sl_proxy *proxy,
 		    const struct sl_ctl_facts *facts)
 {
@@ -113,7 +185,7 @@ void sl_view_kernel(struct sl_json *j, const struct sl_proxy *proxy,
 	sl_json_obj(j, "kernel");
 	sl_json_u64(j, "packet_flows", sl_view_packet_flows(&totals, &k));
 	sl_json_u64(j, "sockmap_sockets", 0);
-	sl_json_u64(j, "nft_flows", 0);
+	sl_json_u64(j, "nft_flows", totals.engine_active[SL_ENGINE_NFTABLES]);
 	sl_json_u64(j, "orphans", k.status.orphans);
 	sl_json_u64(j, "missing", 0);
 	sl_json_u64(j, "adopted", k.status.adopted);
@@ -122,6 +194,9 @@ void sl_view_kernel(struct sl_json *j, const struct sl_proxy *proxy,
 	sl_json_obj_end(j);
 	sl_json_obj(j, "packet");
 	sl_view_packet_engine(j, proxy, facts);
+	sl_json_obj_end(j);
+	sl_json_obj(j, "nftables");
+	sl_view_nft_engine(j, proxy, facts);
 	sl_json_obj_end(j);
 }
 

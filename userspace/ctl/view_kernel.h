@@ -9,7 +9,7 @@
 
 /* What the kernel carries, as JSON. */
 
-/* "kernel" and "packet" of the status. */
+/* "kernel", "packet" and "nftables" of the status. */
 void sl_view_kernel(struct sl_json *j, const struct sl_proxy *proxy,
 		    const struct sl_ctl_facts *facts);
 /* Members of the engine's object in GET /v1/engines. */
@@ -17,6 +17,10 @@ void sl_view_packet_engine(struct sl_json *j, const struct sl_proxy *proxy,
 			   const struct sl_ctl_facts *facts);
 /* Flows can be handed over. */
 bool sl_view_packet_is_on(const struct sl_proxy *proxy);
+/* The same of the nftables engine: "nftables" of the status, and its object of the engines. */
+void sl_view_nft_engine(struct sl_json *j, const struct sl_proxy *proxy,
+			const struct sl_ctl_facts *facts);
+
 /*
  * Flows of the packet engine that are not over. Records are up to the moment, while the broker
  * tells its numbers a few times a second; but flows that have no record yet only it knows.

@@ -228,6 +228,7 @@ void sl_view_match(struct sl_json *j, const struct sl_conf_route *r)
 	for (size_t i = 0; i < r->n_ports; i++)
 		add_port(j, &r->ports[i]);
 	sl_json_arr_end(j);
+	sl_json_str(j, "protocol", r->is_udp ? "udp" : "tcp");
 	sl_json_u64(j, "priority", r->priority);
 	add_texts(j, "domains", r->domains, r->n_domains);
 	sl_json_str(j, "path", r->path);
@@ -238,6 +239,7 @@ void sl_view_match(struct sl_json *j, const struct sl_conf_route *r)
 	sl_json_str(j, "tls_versions", sl_view_tls(r->tls_versions, tls));
 	add_texts(j, "alpn", r->alpn, r->n_alpn);
 	sl_json_str(j, "balance", balance_name(r->balance));
+	sl_json_bool(j, "preserve_source", r->preserve_source);
 	sl_json_str(j, "send_proxy", send_proxy_name(r->send_proxy.version));
 	add_health(j, &r->health);
 	sl_json_obj(j, "security");

@@ -384,6 +384,8 @@ void sl_view_engines(struct sl_str *out, const struct sl_proxy *proxy,
 		sl_json_str(&j, "name", sl_engine_name((enum sl_engine_id)i));
 		if (i == SL_ENGINE_PACKET) {
 			sl_view_packet_engine(&j, proxy, facts);
+		} else if (i == SL_ENGINE_NFTABLES) {
+			sl_view_nft_engine(&j, proxy, facts);
 		} else {
 			sl_json_bool(&j, "available", available);
 			sl_json_str(&j, "reason", available ? "always available" : NOT_IN_BUILD);
@@ -415,6 +417,7 @@ static void add_question(struct sl_json *j, const struct sl_question *q)
 	char ip[SL_ADDR_TEXT];
 
 	sl_json_u64(j, "port", q->port);
+	sl_json_str(j, "protocol", q->is_udp ? "udp" : "tcp");
 	sl_json_str(j, "address",
 		    sl_addr_family(&q->local) ? sl_addr_format_ip(&q->local, ip) : NULL);
 	sl_json_str(j, "name", q->name);

@@ -8,6 +8,7 @@
 
 #include "accel/packet.h"
 #include "base/log.h"
+#include "broker/nat_plan.h"
 #include "broker/policy.h"
 #include "broker/server.h"
 #include "daemon/channel.h"
@@ -18,6 +19,7 @@
 /* What is settled by loading; another policy that differs here is for another broker. */
 struct fixed {
 	bool wants_xdp;
+	bool is_off; /* programs that are loaded may as well stay */
 	char bpf_dir[sizeof(((struct sl_policy *)NULL)->bpf_dir)];
 };
 
@@ -27,18 +29,29 @@ struct role {
 	struct sl_msg_options options;
 	struct sl_broker *broker; /* NULL before the first policy */
 	struct fixed fixed;
-	struct sl_policy *next; /* came before this one is ready */
+	struct sl_policy *next;  /* came before this one is ready */
+	struct sl_nat_plan *nat; /* came before there was a policy */
+	uint64_t nat_id;         /* of the last one */
+	bool has_nat;            /* which this process follows, */
+	bool is_nat_told;        /* and has said */
+	bool is_in_force;        /* so */
 	bool is_ready;
-	bool is_loaded; /* programs are there: policies make a difference */
+	bool is_on; /* as was said last */
 	int exit_code;
 };
 
-static void say(struct role *role, enum sl_msg_type type, uint32_t flag, const char *text)
+static void say_of(struct role *role, enum sl_msg_type type, uint64_t id, uint32_t flag,
+		   const char *text)
 {
-	struct sl_msg msg = { .type = type, .flag = flag };
+	struct sl_msg msg = { .type = type, .id = id, .flag = flag };
 
 	(void)snprintf(msg.text, sizeof(msg.text), "%s", text);
 	(void)sl_channel_send(role->channel, &msg, -1); /* its end is reported to us anyway */
+}
+
+static void say(struct role *role, enum sl_msg_type type, uint32_t flag, const char *text)
+{
+	say_of(role, type, 0, flag, text);
 }
 
 static void say_failed(struct role *role, int err, const char *what)
@@ -57,7 +70,7 @@ static void say_failed(struct role *role, int err, const char *what)
 
 static struct fixed fixed_of(const struct sl_policy *p)
 {
-	struct fixed f = { .wants_xdp = p->wants_xdp };
+	struct fixed f = { .wants_xdp = p->wants_xdp, .is_off = p->is_off };
 
 	(void)snprintf(f.bpf_dir, sizeof(f.bpf_dir), "%s", p->bpf_dir);
 	return f;
@@ -88,13 +101,23 @@ static int restrict_self(struct role *role)
 	return r < 0 ? r : sl_sandbox_enter(SL_ROLE_BROKER, &is_on);
 }
 
-/* What could not be loaded can be no more: the supervisor starts another one for that. */
-static void change_policy(struct role *role, struct sl_policy *policy)
+/* What could not be loaded can be no more: another process is needed, if it can do better. */
+static void retry(struct role *role, const struct fixed *wanted)
+{
+	bool is_other = !is_same(&role->fixed, wanted) || role->fixed.is_off != wanted->is_off;
+
+	if (!wanted->is_off && (is_other || sl_broker_is_off_for_now(role->broker)))
+		make_room(role, "the packet engine, which is off, may be on with another process");
+}
+
+static void change_policy(struct role *role, struct sl_policy *policy, bool may_retry)
 {
 	struct fixed wanted = fixed_of(policy);
 
-	if (!role->is_loaded && !role->options.is_single) {
+	if (!sl_broker_has_programs(role->broker) && !role->options.is_single) {
 		sl_policy_free(policy);
+		if (may_retry)
+			retry(role, &wanted);
 		return;
 	}
 	if (!is_same(&role->fixed, &wanted)) {
@@ -108,6 +131,63 @@ static void change_policy(struct role *role, struct sl_policy *policy)
 	sl_broker_set_policy(role->broker, policy);
 }
 
+/* ---- the kernel's NAT ---- */
+
+static void on_nat_changed(void *arg)
+{
+	struct role *role = arg;
+	const char *text;
+	bool is_in_force = sl_broker_is_nat_in_force(role->broker, &text);
+
+	if (!role->has_nat || (role->is_nat_told && role->is_in_force == is_in_force))
+		return;
+	role->is_nat_told = true;
+	role->is_in_force = is_in_force;
+	say_of(role, SL_MSG_NAT_STATE, role->nat_id, is_in_force, text);
+}
+
+/* Takes over the plan, one that can be taken. */
+static void follow(struct role *role, struct sl_nat_plan *plan)
+{
+	role->has_nat = false; /* what is heard meanwhile is of both */
+	sl_broker_set_nat_plan(role->broker, plan);
+	role->has_nat = true;
+	role->is_nat_told = false;
+	on_nat_changed(role);
+}
+
+/*
+ * Takes over the plan. What goes with the old one goes at once when the table is another:
+ * nobody looks at that any more.
+ */
+static void change_nat(struct role *role, struct sl_nat_plan *plan)
+{
+	if (sl_broker_can_take_nat(role->broker, plan)) {
+		follow(role, plan);
+		return;
+	}
+	role->has_nat = false;
+	sl_broker_leave_nat(role->broker, plan->table);
+	sl_nat_plan_free(plan);
+	make_room(role, "routes for the kernel's NAT have come, or its table changes");
+}
+
+static void set_nat(struct role *role, uint64_t id, int fd)
+{
+	struct sl_nat_plan *plan = NULL;
+	int r = sl_nat_plan_unpack(fd, &plan);
+
+	role->nat_id = id;
+	if (r < 0) {
+		say_failed(role, r, "cannot read what the kernel's NAT is to do");
+	} else if (role->broker) {
+		change_nat(role, plan);
+	} else {
+		sl_nat_plan_free(role->nat);
+		role->nat = plan;
+	}
+}
+
 /* By a policy that came later, or by that of the start while there were flows. */
 static void on_outgrown(void *arg)
 {
@@ -118,13 +198,13 @@ static void on_status(void *arg, const struct sl_broker_status *status)
 {
 	struct role *role = arg;
 
-	if (role->is_ready && role->is_loaded == status->is_on)
+	if (role->is_ready && role->is_on == status->is_on)
 		return;
 	role->is_ready = true;
-	role->is_loaded = status->is_on;
+	role->is_on = status->is_on;
 	say(role, SL_MSG_READY, status->is_on, status->text);
 	if (role->next)
-		change_policy(role, SL_TAKE_PTR(role->next));
+		change_policy(role, SL_TAKE_PTR(role->next), false);
 }
 
 /* Takes over the policy. */
@@ -136,19 +216,26 @@ static int begin(struct role *role, struct sl_policy *policy)
 						   .proxy_uid = is_same_uid ? geteuid() : o->uid,
 						   .changed = on_status,
 						   .outgrown = on_outgrown,
+						   .nat_changed = on_nat_changed,
 						   .arg = role };
 	int r = sl_broker_new(&options, &role->broker);
 
+	if (r == 0 && role->nat)
+		r = sl_broker_open_nat(role->broker, role->nat);
 	if (r < 0) {
 		sl_policy_free(policy);
 		return r;
 	}
 	role->fixed = fixed_of(policy);
 	sl_broker_set_policy(role->broker, policy);
-	return restrict_self(role);
+	r = restrict_self(role);
+	/* its thread is to be restricted, too */
+	if (r == 0 && role->nat)
+		follow(role, SL_TAKE_PTR(role->nat));
+	return r;
 }
 
-static void set_policy(struct role *role, int fd)
+static void set_policy(struct role *role, bool may_retry, int fd)
 {
 	struct sl_policy *policy = NULL;
 	int r = sl_policy_unpack(fd, &policy);
@@ -160,7 +247,7 @@ static void set_policy(struct role *role, int fd)
 		if (r < 0)
 			say_failed(role, r, "cannot start");
 	} else if (role->is_ready) {
-		change_policy(role, policy);
+		change_policy(role, policy, may_retry);
 	} else {
 		sl_policy_free(role->next);
 		role->next = policy;
@@ -185,8 +272,10 @@ static void add_channel(struct role *role, const struct sl_msg *msg, int fd)
 
 static void stop(struct role *role)
 {
-	if (role->broker)
+	if (role->broker) {
+		sl_broker_stop_nat(role->broker);
 		sl_broker_stop(role->broker);
+	}
 	sl_loop_quit(role->loop);
 }
 
@@ -199,8 +288,10 @@ static void on_channel(void *arg, int err, const struct sl_msg *msg, int fd)
 		sl_loop_quit(role->loop);
 		return;
 	}
-	if (msg->type == SL_MSG_POLICY)
-		set_policy(role, fd);
+	if (msg->type == SL_MSG_NAT)
+		set_nat(role, msg->id, fd);
+	else if (msg->type == SL_MSG_POLICY)
+		set_policy(role, msg->flag, fd);
 	else if (msg->type == SL_MSG_WORKER)
 		add_channel(role, msg, SL_TAKE_FD(fd));
 	else if (msg->type == SL_MSG_STOP)
@@ -256,6 +347,7 @@ int sl_broker_role_run(int channel_fd)
 		role.exit_code = 1;
 	sl_broker_free(role.broker);
 	sl_policy_free(role.next);
+	sl_nat_plan_free(role.nat);
 	sl_channel_free(role.channel);
 	sl_loop_free(role.loop);
 	return role.exit_code;

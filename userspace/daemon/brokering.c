@@ -6,8 +6,12 @@
 #include <unistd.h>
 
 #include "accel/packet.h"
+#include "base/clock.h"
 #include "base/log.h"
+#include "broker/nat.h"
+#include "broker/nat_plan.h"
 #include "broker/policy.h"
+#include "daemon/deny_set.h"
 #include "daemon/state.h"
 #include "proxy/handover.h"
 
@@ -102,9 +106,68 @@ static void kill_broker(struct sl_brokering *b, int err, const char *what)
 	sl_child_kill(b->child);
 }
 
-static void send_policy(struct sl_supervisor *s)
+static int pack_nat(const struct sl_conf *conf, const struct sl_deny_list *deny, bool is_draining,
+		    int *ret_fd, struct sl_str *why)
 {
-	const struct sl_msg msg = { .type = SL_MSG_POLICY, .id = s->now.generation };
+	_cleanup_(sl_ip_list_done) struct sl_ip_set denied = { 0 };
+	int r = 0;
+
+	if (deny && sl_nat_plan_has_routes(conf))
+		r = sl_deny_set_unpack(deny->fd, &denied);
+	if (r < 0)
+		return r;
+	return is_draining ? sl_nat_plan_pack_drain(conf, &denied, ret_fd, why)
+			   : sl_nat_plan_pack(conf, &denied, ret_fd, why);
+}
+
+int sl_brokering_check(const struct sl_supervisor *s, const struct sl_conf *conf,
+		       struct sl_str *report)
+{
+	_cleanup_(sl_str_done) struct sl_str why = { 0 };
+	_cleanup_fd_ int fd = -1;
+	int r;
+
+	if (!sl_nat_plan_has_routes(conf))
+		return 0;
+	r = pack_nat(conf, s->next_deny ? s->next_deny : s->deny, false, &fd, &why);
+	if (r < 0)
+		sl_str_addf(report, "error: %s\n", why.len ? sl_str_text(&why) : strerror(-r));
+	return r;
+}
+
+/* What was asked before is of no interest; without routes only what takes away earlier ones. */
+static void begin_plan(struct sl_supervisor *s)
+{
+	struct sl_brokering *b = &s->brokering;
+	bool has_routes = sl_nat_plan_has_routes(s->now.conf);
+
+	b->nat_id = sl_clock_us() > b->nat_id ? sl_clock_us() : b->nat_id + 1;
+	b->is_nat_told = !has_routes && !b->has_nat_routes;
+	b->is_nat_on = b->is_nat_told;
+	b->has_nat_routes = has_routes;
+}
+
+/* At the end of the daemon no new flows, unless the kernel is to go on without it; those there are
+ * go on until the proxy, which has their deadlines, ends them. */
+static void send_nat(struct sl_supervisor *s)
+{
+	bool is_end = s->stopping && !s->now.conf->global.nftables.keep_on_exit;
+	const struct sl_msg msg = { .type = SL_MSG_NAT, .id = s->brokering.nat_id };
+	_cleanup_(sl_str_done) struct sl_str why = { 0 };
+	int fd = -1;
+	int r = pack_nat(s->now.conf, s->deny, is_end, &fd, &why);
+
+	if (r < 0)
+		(void)sl_err(r, "cannot pack what the kernel's NAT is to do, it stays as it is");
+	else
+		sl_child_send_owned(s->brokering.child, &msg, fd);
+}
+
+static void send_policy(struct sl_supervisor *s, bool may_retry)
+{
+	const struct sl_msg msg = { .type = SL_MSG_POLICY,
+				    .id = s->now.generation,
+				    .flag = may_retry };
 	int fd = -1;
 	int r = sl_policy_pack(s->now.conf, s->now.generation, &fd);
 
@@ -137,6 +200,7 @@ static void wait_restart(struct sl_supervisor *s, uint64_t wait_ms)
 	       " s; new connections stay with the proxy",
 	       wait_ms / 1000);
 	set_why_not(s, "off: the broker process keeps failing");
+	sl_reload_on_nat(s);
 	sl_timer_start(s->loop, &s->brokering.restart, sl_loop_now_ms(s->loop) + wait_ms,
 		       on_restart);
 }
@@ -164,7 +228,11 @@ static void start(struct sl_supervisor *s)
 		       on_start_deadline);
 	sl_supervisor_send_facts(s);
 	sl_supervisor_send_options(s, b->child);
-	send_policy(s);
+	if (b->nat_id == 0)
+		begin_plan(s);
+	b->is_nat_told = b->is_nat_told && !b->has_nat_routes; /* it says so itself */
+	send_nat(s);
+	send_policy(s, false);
 	/* The current one last, which is then the one that is told of flows. */
 	sl_list_for_each (pos, &s->children)
 		if (proxy_of(pos)->has_commit && proxy_of(pos) != s->current)
@@ -174,16 +242,19 @@ static void start(struct sl_supervisor *s)
 }
 
 /* Also when it is off now: flows of an earlier configuration go on, and somebody must end them. */
-static bool is_needed(const struct sl_conf_global *g)
+static bool is_needed(const struct sl_conf *conf)
 {
-	return g->packet.hook != SL_HOOK_CHOICE_OFF || sl_packet_is_pinned(g->bpf_dir);
+	const struct sl_conf_global *g = &conf->global;
+
+	return g->packet.hook != SL_HOOK_CHOICE_OFF || sl_packet_is_pinned(g->bpf_dir) ||
+	       sl_nat_plan_has_routes(conf) || sl_nat_is_there(g->nft_table);
 }
 
 void sl_brokering_start(struct sl_supervisor *s)
 {
 	if (geteuid() != 0)
 		set_why_not(s, "off: not started as root");
-	else if (!is_needed(&s->now.conf->global))
+	else if (!is_needed(s->now.conf))
 		set_why_not(s, "off: packet.hook is off");
 	else
 		start(s);
@@ -228,14 +299,42 @@ void sl_brokering_replace(struct sl_supervisor *s, const char *exe)
 void sl_brokering_update(struct sl_supervisor *s, bool retry)
 {
 	struct sl_brokering *b = &s->brokering;
-	bool is_off = s->now.conf->global.packet.hook == SL_HOOK_CHOICE_OFF;
 
-	if (is_there(b) && retry && b->is_off && !is_off && !s->options->is_single)
-		end_broker(s);
-	else if (is_there(b))
-		send_policy(s);
-	else if (!b->child && !sl_timer_is_armed(&b->restart))
+	begin_plan(s);
+	if (is_there(b)) {
+		send_nat(s);
+		send_policy(s,
+			    retry && b->is_off && sl_packet_has_place(s->now.conf->global.bpf_dir));
+	} else if (!b->child && !sl_timer_is_armed(&b->restart)) {
 		sl_brokering_start(s);
+	}
+}
+
+enum sl_nat_state sl_brokering_nat(const struct sl_supervisor *s, const char **ret_text)
+{
+	const struct sl_brokering *b = &s->brokering;
+
+	*ret_text = b->nat_text;
+	if (b->is_nat_told)
+		return b->is_nat_on ? SL_NAT_IN_FORCE : SL_NAT_NOT_YET;
+	if (b->child)
+		return SL_NAT_UNKNOWN;
+	*ret_text = b->why_not;
+	return b->has_nat_routes ? SL_NAT_NO_BROKER : SL_NAT_IN_FORCE;
+}
+
+void sl_brokering_deny(struct sl_supervisor *s)
+{
+	if (!is_there(&s->brokering) || !sl_nat_plan_has_routes(s->now.conf))
+		return;
+	begin_plan(s);
+	send_nat(s);
+}
+
+void sl_brokering_drain(struct sl_supervisor *s)
+{
+	if (is_there(&s->brokering))
+		send_nat(s);
 }
 
 void sl_brokering_adopt(struct sl_supervisor *s, struct sl_child *broker, bool is_replaced)
@@ -243,6 +342,7 @@ void sl_brokering_adopt(struct sl_supervisor *s, struct sl_child *broker, bool i
 	s->brokering.child = broker;
 	s->brokering.was_started = true;
 	s->brokering.is_replaced = is_replaced;
+	s->brokering.has_nat_routes = sl_nat_plan_has_routes(s->now.conf);
 	if (is_replaced)
 		sl_timer_start(s->loop, &broker->deadline, sl_loop_now_ms(s->loop) + END_WAIT_MS,
 			       on_end_deadline);
@@ -266,10 +366,15 @@ static void on_stop_deadline(struct sl_timer *timer)
 static void purge(struct sl_supervisor *s)
 {
 	_cleanup_(sl_str_done) struct sl_str report = { 0 };
+	int nat = 0;
 	int r = 0;
 
+	if (s->brokering.was_started && !s->now.conf->global.nftables.keep_on_exit)
+		nat = sl_nat_purge(s->now.conf->global.nft_table, &report);
 	if (s->brokering.was_started)
 		r = sl_packet_purge(s->now.conf->global.bpf_dir, &report);
+	if (r == 0)
+		r = nat;
 	s->brokering.was_started = false;
 	if (r < 0)
 		(void)sl_warn(r, "cannot remove everything from the kernel:\n%s",
@@ -322,6 +427,18 @@ static void on_ready(struct sl_brokering *b, const struct sl_msg *msg)
 	sl_info("ready: broker process %d%s", (int)c->pid, b->is_off ? ", off" : "");
 }
 
+static void on_nat_state(struct sl_supervisor *s, const struct sl_msg *msg)
+{
+	struct sl_brokering *b = &s->brokering;
+
+	if (msg->id != b->nat_id)
+		return;
+	b->is_nat_told = true;
+	b->is_nat_on = msg->flag;
+	(void)snprintf(b->nat_text, sizeof(b->nat_text), "%s", msg->text);
+	sl_reload_on_nat(s);
+}
+
 static void on_message(void *arg, struct sl_child *c, const struct sl_msg *msg, int fd)
 {
 	struct sl_supervisor *s = arg;
@@ -329,6 +446,8 @@ static void on_message(void *arg, struct sl_child *c, const struct sl_msg *msg, 
 	(void)fd;
 	if (msg->type == SL_MSG_READY) {
 		on_ready(&s->brokering, msg);
+	} else if (msg->type == SL_MSG_NAT_STATE) {
+		on_nat_state(s, msg);
 	} else if (msg->type == SL_MSG_FAILED && msg->flag) {
 		sl_info("broker process %d makes room: %s", (int)c->pid, msg->text);
 		end_broker(s);

@@ -15,7 +15,7 @@
  * has. A message of another size, type, number of descriptors, or cut short
  * by the kernel is -EBADMSG, and whoever sent it is not talked to any more.
  */
-#define SL_PROTOCOL 3
+#define SL_PROTOCOL 4
 
 /* The processes of the daemon, with --single its threads. */
 enum sl_role {
@@ -53,9 +53,12 @@ enum sl_msg_type {
 	 * worker n_workers is the control thread. Replaces the one before */
 	SL_MSG_BROKER,
 	SL_MSG_NO_BROKER, /* any time after OPTIONS; text: why there is none */
-	/* to the broker, the first after OPTIONS and then any time; id: generation; fd: what
-	 * broker/policy.h packs */
+	/* to the broker, the first after OPTIONS and then any time; id: generation; flag: if it is
+	 * off another one may be on; fd: what broker/policy.h packs */
 	SL_MSG_POLICY,
+	/* to the broker, once before the first POLICY and then any time; id: never used twice; fd:
+	 * what broker/nat_plan.h packs */
+	SL_MSG_NAT,
 	/* to the broker; id: the proxy's serial; flag: SL_MSG_WORKER_FLAG(); fd: the other end of
 	 * BROKER */
 	SL_MSG_WORKER,
@@ -67,6 +70,9 @@ enum sl_msg_type {
 	SL_MSG_FAILED,  /* text; the broker's flag: the next one can, and is to be started */
 	SL_MSG_REQUEST, /* id: chosen by the proxy; flag: enum sl_ctl_request */
 	SL_MSG_CHANGE,  /* as REQUEST; fd: what daemon/overlay.h packs */
+	/* from the broker; id: of the last NAT; flag: it is in force; text: the status. Again when
+	 * that changes */
+	SL_MSG_NAT_STATE,
 	SL_MSG_COUNT_,
 };
 

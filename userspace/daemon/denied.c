@@ -115,7 +115,8 @@ void sl_denied_start(struct sl_supervisor *s)
 		finish(s, false);
 		return;
 	}
-	if (sl_denied_read(s, s->now.conf) < 0) {
+	if (sl_denied_read(s, s->now.conf) < 0 ||
+	    sl_brokering_check(s, s->now.conf, &s->report) < 0) {
 		sl_str_adds(&s->report, "nothing has changed, the old addresses stay in force\n");
 		finish(s, false);
 		return;
@@ -129,6 +130,7 @@ void sl_denied_start(struct sl_supervisor *s)
 static void on_applied(struct sl_supervisor *s)
 {
 	sl_denied_commit(s);
+	sl_brokering_deny(s);
 	sl_str_addf(&s->report,
 		    "deny_file: %" PRIu64 " patterns in force (%" PRIu64 " ranges), %.2f s\n",
 		    s->deny->n_patterns, s->deny->n_ranges,

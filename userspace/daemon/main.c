@@ -9,6 +9,7 @@
 #include "accel/packet.h"
 #include "base/log.h"
 #include "base/num.h"
+#include "broker/nat.h"
 #include "conf/conf.h"
 #include "daemon/broker_role.h"
 #include "daemon/deny.h"
@@ -128,7 +129,7 @@ static int purge(const char *path)
 	_cleanup_(sl_conf_freep) struct sl_conf *conf = NULL;
 	_cleanup_(sl_str_done) struct sl_str report = { 0 };
 	_cleanup_fd_ int lock = -1;
-	int r;
+	int nat, r;
 
 	if (read_config(path, false, &conf) < 0)
 		return SL_EXIT_CONFIG;
@@ -136,12 +137,16 @@ static int purge(const char *path)
 	if (r < 0)
 		return 1;
 	r = sl_packet_purge(conf->global.bpf_dir, &report);
-	(void)fputs(sl_str_text(&report), stdout);
 	if (r < 0)
 		(void)sl_err(r, "cannot remove everything of %s", conf->global.bpf_dir);
-	else if (report.len == 0)
-		(void)printf("nothing to remove in %s\n", conf->global.bpf_dir);
-	return r < 0;
+	nat = sl_nat_purge(conf->global.nft_table, &report);
+	if (nat < 0)
+		(void)sl_err(nat, "cannot remove table inet %s", conf->global.nft_table);
+	(void)fputs(sl_str_text(&report), stdout);
+	if (r == 0 && nat == 0 && report.len == 0)
+		(void)printf("nothing to remove in %s, no table inet %s\n", conf->global.bpf_dir,
+			     conf->global.nft_table);
+	return r < 0 || nat < 0;
 }
 
 static int run(int argc, char **argv)

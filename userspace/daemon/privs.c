@@ -119,16 +119,16 @@ static int keep_only(const unsigned *keep, size_t n, capng_select_t sets)
 /*
  * NET_BIND_SERVICE, CHOWN: sockets. SETUID, SETGID, SETPCAP, KILL: to start and stop
  * proxies of another identity, with an empty bounding set. DAC_OVERRIDE: configuration and
- * log files may belong to others. NET_ADMIN, BPF: port ranges that a reload brings. PERFMON: for
- * the brokers to come, whose programs read the kernel's sockets.
- * SYS_RESOURCE: the limit of open files of proxies to come.
+ * log files may belong to others. NET_ADMIN, BPF: port ranges that a reload brings. PERFMON,
+ * NET_RAW: for the brokers to come, whose programs read the kernel's sockets, and which tell peers
+ * of NAT. SYS_RESOURCE: the limit of open files of proxies to come.
  */
 int sl_privs_trim_supervisor(void)
 {
 	static const unsigned keep[] = { CAP_NET_BIND_SERVICE, CAP_CHOWN,     CAP_SETUID,
 					 CAP_SETGID,           CAP_SETPCAP,   CAP_KILL,
 					 CAP_DAC_OVERRIDE,     CAP_NET_ADMIN, CAP_BPF,
-					 CAP_SYS_RESOURCE,     CAP_PERFMON };
+					 CAP_SYS_RESOURCE,     CAP_PERFMON,   CAP_NET_RAW };
 
 	return geteuid() == 0 ? keep_only(keep, SL_ARRAY_LEN(keep), CAPNG_SELECT_BOTH) : 0;
 }
@@ -189,7 +189,7 @@ int sl_privs_drop(uid_t uid, gid_t gid, pid_t supervisor)
 
 int sl_privs_enter_broker(pid_t supervisor)
 {
-	static const unsigned keep[] = { CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON };
+	static const unsigned keep[] = { CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON, CAP_NET_RAW };
 	int r = has_setpcap() ? drop_bounding_set() : 0;
 
 	if (r == 0)

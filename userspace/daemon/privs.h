@@ -46,10 +46,11 @@ SL_MUST_CHECK int sl_privs_drop(uid_t uid, gid_t gid, pid_t supervisor);
 
 /*
  * The broker stays uid 0, to which what is pinned belongs, but keeps of its capabilities only what
- * kernel objects need: NET_ADMIN, BPF, PERFMON, as far as it has them; the rest as above.
+ * kernel objects need: NET_ADMIN, BPF, PERFMON, NET_RAW, as far as it has them; the rest as
+ * above.
  */
 SL_MUST_CHECK int sl_privs_enter_broker(pid_t supervisor);
-/* Programs are loaded: NET_ADMIN alone is left. */
+/* Programs are loaded and raw sockets are open: NET_ADMIN alone is left. */
 SL_MUST_CHECK int sl_privs_end_loading(void);
 
 #endif

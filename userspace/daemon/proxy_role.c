@@ -592,6 +592,7 @@ static void dispatch(struct role *role, const struct sl_msg *msg, int *fd)
 			sl_proxy_no_broker(role->proxy);
 		break;
 	case SL_MSG_POLICY:
+	case SL_MSG_NAT:
 	case SL_MSG_WORKER:
 	case SL_MSG_OPTIONS:
 	case SL_MSG_READY:
@@ -600,6 +601,7 @@ static void dispatch(struct role *role, const struct sl_msg *msg, int *fd)
 	case SL_MSG_FAILED:
 	case SL_MSG_REQUEST:
 	case SL_MSG_CHANGE:
+	case SL_MSG_NAT_STATE:
 	case SL_MSG_COUNT_:
 		break;
 	}

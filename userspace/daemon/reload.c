@@ -11,6 +11,12 @@
 
 /* The proxy answers PREPARE at once and COMMIT within 2 s of waiting for names. */
 #define RELOAD_WAIT_MS 15000
+/*
+ * The kernel's NAT follows in milliseconds, unless a broker is being started, or something is in
+ * its way, which may go away.
+ */
+#define NAT_WAIT_MS 10000
+#define NAT_TRY_MS 1000
 #define HTTP_BACKLOG 128
 
 void sl_setup_done(struct sl_setup *setup)
@@ -233,6 +239,8 @@ void sl_reload_switch(struct sl_supervisor *s, const struct sl_bundle *bundle, i
 	if (r == 0 && s->job_what == SL_CTL_RELOAD)
 		r = sl_denied_read(s, s->next.conf);
 	if (r == 0)
+		r = sl_brokering_check(s, s->next.conf, &s->report);
+	if (r == 0)
 		r = sl_setup_bind(s, &s->now, &bundle->sources, &s->next, &s->report);
 	if (r == 0)
 		r = sl_bundle_pack(bundle, &s->next.bundle_fd);
@@ -319,12 +327,52 @@ static void on_prepared(struct sl_supervisor *s)
 	finish_refused(s);
 }
 
-static void on_applied(struct sl_supervisor *s)
+static void finish_applied(struct sl_supervisor *s)
 {
+	const char *text;
+	enum sl_nat_state state = sl_brokering_nat(s, &text);
+
 	sl_timer_stop(&s->job_deadline);
+	if (state == SL_NAT_UNKNOWN)
+		sl_str_adds(&s->report, "warning: nftables: the broker process has not said yet "
+					"whether the kernel has the routes\n");
+	else if (state != SL_NAT_IN_FORCE)
+		sl_str_addf(&s->report, "warning: nftables: %s\n", text);
 	if (s->job_what == SL_CTL_RELOAD)
 		sl_str_addf(&s->report, "generation %" PRIu64 " is in force\n", s->now.generation);
 	finish(s, true);
+}
+
+static void on_nat_deadline(struct sl_timer *timer)
+{
+	finish_applied(SL_CONTAINER_OF(timer, struct sl_supervisor, job_deadline));
+}
+
+static void wait_for_nat(struct sl_supervisor *s, uint64_t wait_ms)
+{
+	sl_timer_start(s->loop, &s->job_deadline, sl_loop_now_ms(s->loop) + wait_ms,
+		       on_nat_deadline);
+}
+
+void sl_reload_on_nat(struct sl_supervisor *s)
+{
+	const char *text;
+	enum sl_nat_state state = sl_brokering_nat(s, &text);
+
+	if (s->job != SL_JOB_NAT)
+		return;
+	if (state == SL_NAT_NOT_YET)
+		wait_for_nat(s, NAT_TRY_MS);
+	else if (state != SL_NAT_UNKNOWN)
+		finish_applied(s);
+}
+
+/* What the proxy leaves to the kernel's NAT is to be there when the answer is read. */
+static void on_applied(struct sl_supervisor *s)
+{
+	s->job = SL_JOB_NAT;
+	wait_for_nat(s, NAT_WAIT_MS);
+	sl_reload_on_nat(s);
 }
 
 static void on_failed(struct sl_supervisor *s, const char *text)

@@ -12,6 +12,7 @@
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -350,8 +351,8 @@ static const struct rules proxy_rules = {
 /* ---- the broker ---- */
 
 /*
- * One thread, sockets that others made, objects of the kernel by their descriptors, and files:
- * pins, where sl_sandbox_confine_files() lets it.
+ * A thread, one more that follows the kernel's NAT, sockets that others made, objects of the kernel
+ * by their descriptors, and files: pins, where sl_sandbox_confine_files() lets it.
  */
 static const int broker_plain[] = {
 	SCMP_SYS(access),
@@ -410,6 +411,7 @@ static const int broker_plain[] = {
 	SCMP_SYS(readlinkat),
 	SCMP_SYS(readv),
 	SCMP_SYS(recvfrom),
+	SCMP_SYS(recvmmsg),
 	SCMP_SYS(recvmsg),
 	SCMP_SYS(restart_syscall),
 	SCMP_SYS(rmdir),
@@ -446,8 +448,14 @@ static const struct option broker_sockopts[] = {
 	{ SOL_SOCKET, SO_RCVBUF },
 	{ SOL_SOCKET, SO_REUSEADDR },
 	{ SOL_SOCKET, SO_PASSCRED },
+	{ SOL_SOCKET, SO_SNDBUF }, /* transactions of nf_tables, events of conntrack */
+	{ SOL_SOCKET, SO_SNDBUFFORCE },
+	{ SOL_SOCKET, SO_RCVBUFFORCE },
+	{ SOL_SOCKET, SO_RCVTIMEO },
+	{ SOL_SOCKET, SO_SNDTIMEO },
 	{ SOL_NETLINK, NETLINK_EXT_ACK }, /* libbpf, for clsact */
 	{ SOL_NETLINK, NETLINK_ADD_MEMBERSHIP },
+	{ SOL_NETLINK, NETLINK_DROP_MEMBERSHIP },
 	{ SOL_NETLINK, NETLINK_CAP_ACK },
 };
 
@@ -499,6 +507,8 @@ static int more_for_broker(scmp_filter_ctx ctx)
 				 2);
 	if (r == 0)
 		r = refuse_loading(ctx);
+	if (r == 0)
+		r = allow_threads(ctx);
 	return r < 0 ? r : allow_netlink(ctx);
 }
 
@@ -569,13 +579,49 @@ static int allow_pins(int ruleset, const char *bpf_dir)
 	return allow_beneath(ruleset, end ? parent : ".", access, false);
 }
 
+/*
+ * Settings that the broker changes and puts back, or looks at. Kept open: the kernel makes another
+ * inode for it when nobody holds this one.
+ */
+static int allow_settings(int ruleset, uint64_t handled)
+{
+	static const struct {
+		const char *path; /* below /proc/sys/net/ */
+		bool is_written;
+	} settings[] = {
+		{ "ipv4/ip_local_reserved_ports", true },
+		{ "ipv4/ip_forward", false },
+		{ "ipv6/conf/all/forwarding", false },
+		{ "ipv4/conf/all/route_localnet", true },
+		{ "netfilter/nf_conntrack_acct", true },
+		{ "netfilter/nf_conntrack_timestamp", true },
+		{ "netfilter/nf_conntrack_events", true },
+		{ "netfilter/nf_conntrack_count", false },
+		{ "netfilter/nf_conntrack_max", false },
+	};
+	const uint64_t writing =
+		handled & (LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_TRUNCATE);
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < SL_ARRAY_LEN(settings); i++) {
+		char path[96];
+
+		(void)snprintf(path, sizeof(path), "/proc/sys/net/%s", settings[i].path);
+		r = allow_beneath(ruleset, path,
+				  LANDLOCK_ACCESS_FS_READ_FILE |
+					  (settings[i].is_written ? writing : 0),
+				  true);
+	}
+	if (r == 0) /* of each interface there is, or will be */
+		r = allow_beneath(ruleset, "/proc/sys/net/ipv4/conf",
+				  LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR, true);
+	return r;
+}
+
 int sl_sandbox_confine_files(const char *bpf_dir)
 {
 	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 	const struct landlock_ruleset_attr attr = { .handled_access_fs = handled_access(abi) };
-	const uint64_t ports = attr.handled_access_fs &
-			       (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE |
-				LANDLOCK_ACCESS_FS_TRUNCATE);
 	_cleanup_fd_ int ruleset = -1;
 	int r;
 
@@ -585,10 +631,8 @@ int sl_sandbox_confine_files(const char *bpf_dir)
 	if (ruleset < 0)
 		return -errno;
 	r = allow_pins(ruleset, bpf_dir);
-	/* Kept open: the kernel makes another inode for it when nobody holds this one. */
 	if (r == 0)
-		r = allow_beneath(ruleset, "/proc/sys/net/ipv4/ip_local_reserved_ports", ports,
-				  true);
+		r = allow_settings(ruleset, attr.handled_access_fs);
 	if (r == 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) < 0)
 		r = -errno;
 	return r;

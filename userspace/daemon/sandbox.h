@@ -19,10 +19,10 @@
 SL_MUST_CHECK int sl_sandbox_enter(enum sl_role role, bool *ret_on);
 
 /*
- * The files the broker may open from now on: those in `bpf_dir` and beside it, and the list of
- * reserved ports, although it is uid 0, to which nearly all others belong. Before the
- * filter and with no_new_privs set; where the kernel has no Landlock (Linux 5.13), the filter is
- * what there is. Nothing in builds with a sanitizer.
+ * The files the broker may open from now on: those in `bpf_dir` and beside it, the list of
+ * reserved ports and settings of NAT and connection tracking, although it is uid 0, to which nearly
+ * all others belong. Before the filter and with no_new_privs set; where the kernel has no Landlock
+ * (Linux 5.13), the filter is what there is. Nothing in builds with a sanitizer.
  */
 SL_MUST_CHECK int sl_sandbox_confine_files(const char *bpf_dir);
 

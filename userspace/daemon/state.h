@@ -63,6 +63,7 @@ enum sl_job {
 	SL_JOB_NONE = 0,
 	SL_JOB_PREPARE, /* reload, change: the proxy looks at it */
 	SL_JOB_COMMIT,  /* reload, change: the proxy changes over */
+	SL_JOB_NAT,     /* reload, change: then the kernel's NAT does, if it has not yet */
 	SL_JOB_DENY,    /* deny_file alone: the proxy takes it */
 	SL_JOB_UPGRADE, /* a proxy of the installed program gets ready */
 	SL_JOB_EXEC,    /* the last messages leave, then this program is replaced */
@@ -74,12 +75,18 @@ struct sl_brokering {
 	struct sl_child
 		*child;   /* NULL: none runs; one that was replaced is in it until it has ended */
 	bool is_replaced; /* it was told to end, and the next one starts then */
-	bool is_off;      /* it runs, but cannot hand over; a reload tries with another */
+	bool is_off;      /* it runs, but cannot hand over */
 	bool was_started; /* the kernel may hold objects of ours */
 	const char *exe;  /* program of the next one; borrowed; NULL: this one */
 	struct sl_backoff backoff;
 	struct sl_timer restart;
 	char why_not[160]; /* there is none; "": there is */
+	/* what the kernel's NAT is to do, as last sent, or as it would have been */
+	uint64_t nat_id;
+	bool has_nat_routes;
+	bool is_nat_told; /* the broker has said of it whether */
+	bool is_nat_on;   /* it is in force */
+	char nat_text[240];
 };
 
 enum sl_stopping {
@@ -195,6 +202,7 @@ void sl_reload_start(struct sl_supervisor *s);
 void sl_reload_switch(struct sl_supervisor *s, const struct sl_bundle *bundle, int r);
 void sl_reload_on_message(struct sl_supervisor *s, const struct sl_msg *msg);
 void sl_reload_on_death(struct sl_supervisor *s); /* of the current proxy */
+void sl_reload_on_nat(struct sl_supervisor *s);   /* the broker has said something of it */
 
 /* ---- change.c ---- */
 
@@ -235,8 +243,24 @@ void sl_brokering_init(struct sl_supervisor *s);
 void sl_brokering_start(struct sl_supervisor *s);
 /* New channels between a proxy that has been sent its first COMMIT and the broker, if any. */
 void sl_brokering_connect(struct sl_supervisor *s, struct sl_child *proxy);
-/* s->now has another generation. `retry`: a broker that is off is replaced. */
+/* s->now has another generation. `retry`: a broker that is off makes room, if that may help. */
 void sl_brokering_update(struct sl_supervisor *s, bool retry);
+/* Whether the broker can be told of `conf` with s->next_deny (else s->deny); why not: `report`. */
+SL_MUST_CHECK int sl_brokering_check(const struct sl_supervisor *s, const struct sl_conf *conf,
+				     struct sl_str *report);
+/* Where the kernel's NAT is with the last plan. */
+enum sl_nat_state {
+	SL_NAT_IN_FORCE = 0, /* or nothing is asked of it */
+	SL_NAT_UNKNOWN,      /* the broker has not said yet */
+	SL_NAT_NOT_YET,      /* it tries again and again */
+	SL_NAT_NO_BROKER,
+};
+/* `ret_text`: why it is not in force; borrowed. */
+enum sl_nat_state sl_brokering_nat(const struct sl_supervisor *s, const char **ret_text);
+/* s->deny is another: the kernel's NAT comes before who else would ask it. */
+void sl_brokering_deny(struct sl_supervisor *s);
+/* s->stopping is set: the kernel's NAT takes no new flows, unless it is to go on. */
+void sl_brokering_drain(struct sl_supervisor *s);
 /* Ends the broker, leaves the kernel as it is, and starts `exe` (borrowed) as the next one. */
 void sl_brokering_replace(struct sl_supervisor *s, const char *exe);
 /* Everything is taken out of the kernel. False: it has ended, or there was none. */

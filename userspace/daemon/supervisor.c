@@ -425,7 +425,7 @@ static void on_message(void *arg, struct sl_child *c, const struct sl_msg *msg, 
 		on_ready(s, c);
 	} else if (c == s->current && s->job == SL_JOB_DENY) {
 		sl_denied_on_message(s, msg);
-	} else if (c == s->current && s->job != SL_JOB_NONE) {
+	} else if (c == s->current && s->job != SL_JOB_NONE && s->job != SL_JOB_NAT) {
 		sl_reload_on_message(s, msg);
 	} else if (c == s->current && msg->type == SL_MSG_FAILED) {
 		sl_log(SL_LOG_ERROR, "proxy process %d cannot start: %s", (int)c->pid, msg->text);
@@ -554,6 +554,7 @@ static void stop_drain(struct sl_supervisor *s)
 	sl_guarding_stop(s->guarding);
 	sl_steering_done(&s->steering);
 	sl_listeners_done(&s->now.listeners);
+	sl_brokering_drain(s);
 	if (s->current)
 		sl_supervisor_drain(s, s->current, true);
 	quit_when_empty(s);
@@ -795,6 +796,8 @@ static int start_fresh(struct sl_supervisor *s)
 		r = read_changes(s, &bundle);
 	if (r == 0)
 		r = sl_denied_read(s, s->now.conf);
+	if (r == 0)
+		r = sl_brokering_check(s, s->now.conf, &s->report);
 	print_report(&s->report);
 	if (r < 0) {
 		s->exit_code = SL_EXIT_CONFIG;

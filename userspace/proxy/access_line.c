@@ -97,7 +97,7 @@ void sl_access_line(const struct sl_conn *c, const char *route)
 	(void)sl_addr_format(&c->client, f.client);
 	(void)sl_addr_format(&c->via, f.via);
 	(void)sl_addr_format(&c->backend, f.backend);
-	f.duration_us = sl_loop_now_us(w->loop) - c->accepted_us;
+	f.duration_us = sl_conn_age_us(c);
 	if (w->gen->conf->global.log_json)
 		add_json(&w->access_lines, c, &f);
 	else

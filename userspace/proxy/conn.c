@@ -19,6 +19,7 @@
 #include "proxy/connect.h"
 #include "proxy/engine.h"
 #include "proxy/handover.h"
+#include "proxy/nat.h"
 #include "proxy/worker.h"
 
 /* Closing a drained connection early needs this much silence, less where the drain is short. */
@@ -96,10 +97,15 @@ static void close_side(struct sl_conn *c, enum sl_side side)
 	sl_closep(&s->io.fd);
 }
 
+static bool is_in_kernel(const struct sl_conn *c)
+{
+	return c->engine && c->engine->is_in_kernel;
+}
+
 /* Of a flow in the kernel there is no socket, but both sides are there. */
 static bool has_side(const struct sl_conn *c, enum sl_side side)
 {
-	return c->side[side].io.fd >= 0 || c->engine == &sl_engine_packet;
+	return c->side[side].io.fd >= 0 || is_in_kernel(c);
 }
 
 bool sl_conn_hold(struct sl_conn *c, enum sl_side from, const char *bytes, size_t n)
@@ -175,6 +181,12 @@ static struct sl_deadline own_deadline(const struct sl_conn *c,
 	return sl_deadline_next(&early, facts);
 }
 
+/* When bytes may have moved last, as far as is known. */
+static uint64_t active_ms(const struct sl_conn *c)
+{
+	return c->engine && c->engine->active_ms ? c->engine->active_ms(c) : c->active_ms;
+}
+
 static struct sl_deadline next_deadline(const struct sl_conn *c)
 {
 	const struct sl_deadline_facts facts = {
@@ -185,7 +197,7 @@ static struct sl_deadline next_deadline(const struct sl_conn *c)
 		.accepted_ms = c->accepted_us / 1000,
 		.attempt_ms = c->attempt_us / 1000,
 		.entered_ms = c->entered_us / 1000,
-		.active_ms = c->active_ms,
+		.active_ms = active_ms(c),
 	};
 	struct sl_deadline d = own_deadline(c, &facts);
 
@@ -289,7 +301,7 @@ static void drain_if_silent(struct sl_conn *c, uint64_t now_ms)
 
 	if (silence_ms > DRAIN_SILENCE_MS)
 		silence_ms = DRAIN_SILENCE_MS;
-	if (now_ms - c->active_ms >= silence_ms && sl_conn_is_at_rest(c)) {
+	if (now_ms >= active_ms(c) + silence_ms && sl_conn_is_at_rest(c)) {
 		sl_conn_end(c, SL_REASON_DRAINED, false);
 		return;
 	}
@@ -332,30 +344,47 @@ static void on_deadline(struct sl_timer *timer)
 	}
 }
 
+/* Without this process. */
+static bool goes_on(const struct sl_conn *c)
+{
+	return is_in_kernel(c) &&
+	       (c->worker->hands_on || (c->nat && sl_nat_flows_go_on(c->worker->nat_flows)));
+}
+
 void sl_conn_drain(struct sl_conn *c, uint64_t now_ms)
 {
 	uint64_t limit_ms;
 
 	if (c->state == SL_CONN_CLOSED || !c->gen || c->drain_final_ms != SL_NEVER)
 		return;
-	if (c->worker->hands_on && c->engine == &sl_engine_packet) {
+	if (goes_on(c)) {
 		sl_conn_let_go(c);
 		return;
 	}
 	limit_ms = timeouts(c)->drain;
 	c->drain_final_ms = now_ms + limit_ms;
-	/* Before the final one, which would give the silent another reason. */
-	c->drain_at_ms = now_ms + limit_ms / 2 + sl_rand_below(&c->worker->rand, limit_ms / 2);
+	/* Before the final one, which would give the silent another reason. Datagrams have no end
+	 * but silence: there is nothing to wait for. */
+	c->drain_at_ms = now_ms;
+	if (!c->route || !c->route->conf->is_udp)
+		c->drain_at_ms += limit_ms / 2 + sl_rand_below(&c->worker->rand, limit_ms / 2);
 	sl_conn_rearm(c);
 }
 
 /* ---- life cycle ---- */
 
+uint64_t sl_conn_age_us(const struct sl_conn *c)
+{
+	uint64_t until_us = c->ended_us ? c->ended_us : sl_loop_now_us(c->worker->loop);
+
+	return until_us - c->accepted_us;
+}
+
 static void count_end(struct sl_conn *c)
 {
 	struct sl_worker *w = c->worker;
 
-	sl_hist_add(&w->counts.duration, sl_loop_now_us(w->loop) - c->accepted_us);
+	sl_hist_add(&w->counts.duration, sl_conn_age_us(c));
 	for (int i = 0; i < SL_SIDE_COUNT_; i++) {
 		enum sl_reason reason = c->side[i].reason;
 

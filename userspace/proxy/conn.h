@@ -20,6 +20,7 @@ struct sl_worker;
 struct sl_engine;
 struct sl_first;
 struct sl_handover;
+struct sl_nat_record;
 
 /* More than forward.retries can ask for. */
 #define SL_MAX_TRIES 11
@@ -122,7 +123,10 @@ struct sl_conn {
 	bool has_own_port;            /* its source port is one of packet.ports */
 	bool let_go;                  /* the next process has the flow: nothing has ended */
 
+	struct sl_nat_record *nat; /* a flow of the kernel's NAT: proxy/nat.c; else NULL */
+
 	uint64_t accepted_us;
+	uint64_t ended_us;   /* where the end is told of later; 0: now */
 	uint64_t entered_us; /* the state was entered */
 	uint64_t attempt_us;
 	uint64_t connect_us; /* how long the connect that succeeded took */
@@ -168,8 +172,8 @@ void sl_conn_drain(struct sl_conn *c, uint64_t now_ms);
 void sl_conn_moved(struct sl_conn *c, enum sl_side from, uint64_t bytes);
 
 /*
- * A flow of the kernel that has no record, because the process that had it is no more: `c` is new
- * and sl_packet_adopt() has filled it in. May end it.
+ * A flow of the kernel that has no record, because the process that had it is no more, or because
+ * it never met one: `c` is new and sl_packet_adopt() or proxy/nat.c has filled it in.
  */
 void sl_conn_adopted(struct sl_conn *c);
 
@@ -189,6 +193,9 @@ void sl_conn_set_reason(struct sl_conn *c, enum sl_engine_reason why);
 
 /* Neither the process nor the kernel's queues hold bytes that have not been acknowledged. */
 bool sl_conn_is_at_rest(const struct sl_conn *c);
+
+/* From its begin to now, or to its end. */
+uint64_t sl_conn_age_us(const struct sl_conn *c);
 
 /* Recomputes the deadline after something it depends on has changed. */
 void sl_conn_rearm(struct sl_conn *c);

@@ -2,6 +2,7 @@
 #ifndef SL_PROXY_ENGINE_H
 #define SL_PROXY_ENGINE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/reason.h"
@@ -19,15 +20,21 @@ struct sl_conn;
  */
 struct sl_engine {
 	enum sl_engine_id id;
+	bool is_in_kernel; /* no socket of ours is part of it, and it needs no process */
 	int (*start)(struct sl_conn *c);
 	void (*on_socket)(struct sl_conn *c, enum sl_side side, uint32_t events);
 	/* NULL: what the record says is always true. Else makes it so; may end the connection. */
 	void (*refresh)(struct sl_conn *c);
+	/* NULL: bytes are known as they pass. Else when the last may have passed for all we know.
+	 */
+	uint64_t (*active_ms)(const struct sl_conn *c);
 	void (*stop)(struct sl_conn *c);
 };
 
 extern const struct sl_engine sl_engine_relay;
 /* Started by proxy/handover.c alone: the flow is in the kernel already. */
 extern const struct sl_engine sl_engine_packet;
+/* Likewise by proxy/nat.c. */
+extern const struct sl_engine sl_engine_nat;
 
 #endif

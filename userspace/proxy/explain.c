@@ -74,6 +74,8 @@ static int list_candidates(const struct sl_generation *g, const struct sl_match_
 				sl_matcher_judge(g->matcher, facts, winner, (uint32_t)i);
 			int its_group = v == SL_MATCH_WON ? 0 : v == SL_MATCH_OUTRANKED ? 1 : 2;
 
+			if (!g->rules[i].enabled && g->conf->routes[i].enabled)
+				continue; /* not the daemon's */
 			if (v == SL_MATCH_PORT || its_group != group ||
 			    (v == SL_MATCH_DISABLED && !has_port(&g->conf->routes[i], facts->port)))
 				continue;
@@ -112,37 +114,74 @@ static int choose_target(const struct sl_gen_route *gr, const struct sl_question
 	return 0;
 }
 
+/* Who gets it, and from whom it would be refused. */
+static int judge(const struct sl_generation *g, const struct sl_deny *deny,
+		 const struct sl_question *q, uint64_t now_ms, const struct sl_gen_route *gr,
+		 struct sl_explanation *x)
+{
+	x->route = gr->conf;
+	x->engine_reason = SL_WHY_CONFIGURED; /* unless the kernel may carry it */
+	x->access = sl_access_check(&g->conf->global.access, deny ? &deny->set : NULL,
+				    &gr->conf->access, &q->client);
+	x->verdict = sl_access_is_denied(x->access) ? SL_REASON_ROUTE_IP_BLOCKED : SL_REASON_NONE;
+	/* A denied client's target is shown, too: what would be without the list. */
+	return choose_target(gr, q, now_ms, x);
+}
+
+/* The same lists and states of targets are in the kernel's rules, the choice itself is not here. */
+static int judge_nat(const struct sl_generation *g, const struct sl_deny *deny,
+		     const struct sl_question *q, uint64_t now_ms, const struct sl_gen_route *gr,
+		     struct sl_explanation *x)
+{
+	int r;
+
+	x->candidates = calloc(1, sizeof(*x->candidates));
+	if (!x->candidates)
+		return -ENOMEM;
+	x->candidates[x->n_candidates++] =
+		(struct sl_explained_route){ .conf = gr->conf, .verdict = SL_MATCH_WON };
+	r = judge(g, deny, q, now_ms, gr, x);
+	x->engine = SL_ENGINE_NFTABLES;
+	if (r == 0 && x->target && gr->conf->n_targets > 1) {
+		x->target = NULL;
+		x->target_why = "the kernel chooses among its targets";
+	}
+	return r;
+}
+
+static int match(const struct sl_generation *g, const struct sl_deny *deny,
+		 const struct sl_question *q, uint64_t now_ms, struct sl_match_facts *facts,
+		 struct sl_explanation *x)
+{
+	uint32_t winner = sl_matcher_find(g->matcher, facts);
+	int r = list_candidates(g, facts, winner, x);
+
+	if (r < 0)
+		return r;
+	facts->known = SL_MATCH_NO_BYTES;
+	x->needs_hello = sl_matcher_find(g->matcher, facts) == SL_NEED_BYTES;
+	x->wants_proxy = sl_generation_accept_proxy(g, &q->local, q->port) != NULL;
+	if (winner == SL_NO_ROUTE)
+		return 0;
+	x->engine = SL_ENGINE_RELAY;
+	return judge(g, deny, q, now_ms, &g->routes[winner], x);
+}
+
 int sl_explain(const struct sl_generation *g, const struct sl_deny *deny,
 	       const struct sl_question *q, uint64_t now_ms, struct sl_explanation *ret)
 {
 	struct sl_explanation x = { .engine = SL_ENGINE_NONE };
 	struct first_bytes bytes = { 0 };
 	struct sl_match_facts facts;
-	const struct sl_gen_route *gr;
-	uint32_t winner;
-	int r;
+	const struct sl_gen_route *nat = sl_generation_find_nat(g, &q->local, q->port, q->is_udp);
+	int r = 0;
 
 	make_facts(q, &bytes, &facts, &x.name_error);
-	winner = sl_matcher_find(g->matcher, &facts);
-	r = list_candidates(g, &facts, winner, &x);
-	if (r < 0)
-		return r;
-	facts.known = SL_MATCH_NO_BYTES;
-	x.needs_hello = sl_matcher_find(g->matcher, &facts) == SL_NEED_BYTES;
-	x.wants_proxy = sl_generation_accept_proxy(g, &q->local, q->port) != NULL;
 	x.verdict = SL_REASON_NO_ROUTE;
-	if (winner != SL_NO_ROUTE) {
-		gr = &g->routes[winner];
-		x.route = gr->conf;
-		x.engine = SL_ENGINE_RELAY;
-		x.engine_reason = SL_WHY_CONFIGURED; /* unless the kernel may carry it */
-		x.access = sl_access_check(&g->conf->global.access, deny ? &deny->set : NULL,
-					   &gr->conf->access, &q->client);
-		x.verdict =
-			sl_access_is_denied(x.access) ? SL_REASON_ROUTE_IP_BLOCKED : SL_REASON_NONE;
-		/* A denied client's target is shown, too: what would be without the list. */
-		r = choose_target(gr, q, now_ms, &x);
-	}
+	if (nat)
+		r = judge_nat(g, deny, q, now_ms, nat, &x);
+	else if (!q->is_udp)
+		r = match(g, deny, q, now_ms, &facts, &x);
 	if (r < 0) {
 		sl_explanation_done(&x);
 		return r;

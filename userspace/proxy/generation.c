@@ -3,40 +3,55 @@
 
 #include <errno.h>
 #include <string.h>
-#include <uthash.h>
 
-/* Finds the routes of the generation before by name, while the next is built. */
-struct name_entry {
-	const char *name;
-	const struct sl_gen_route *route;
-	UT_hash_handle hh;
-};
-
-static void free_index(struct name_entry **index)
+bool sl_generation_accepts(const struct sl_conf_route *route)
 {
-	struct name_entry *e;
-	struct name_entry *next;
-
-	HASH_ITER(hh, *index, e, next)
-	{
-		HASH_DEL(*index, e);
-		free(e);
-	}
+	return route->enabled && route->engine != SL_CHOICE_NFTABLES;
 }
 
-static int index_routes(const struct sl_generation *g, struct name_entry **index)
-{
-	for (size_t i = 0; g && i < g->conf->n_routes; i++) {
-		struct name_entry *e = calloc(1, sizeof(*e));
+/* ---- routes by name ---- */
 
-		if (!e)
-			return -ENOMEM;
-		e->name = g->routes[i].conf->name;
-		e->route = &g->routes[i];
-		HASH_ADD_KEYPTR(hh, *index, e->name, strlen(e->name), e);
-	}
+static int compare_names(const void *a, const void *b)
+{
+	const struct sl_gen_route *const *x = a;
+	const struct sl_gen_route *const *y = b;
+
+	return strcmp((*x)->conf->name, (*y)->conf->name);
+}
+
+static int index_routes(struct sl_generation *g)
+{
+	size_t n = g->conf->n_routes;
+
+	g->by_name = calloc(n + 1, sizeof(struct sl_gen_route *));
+	if (!g->by_name)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		g->by_name[i] = &g->routes[i];
+	qsort(g->by_name, n, sizeof(g->by_name[0]), compare_names);
 	return 0;
 }
+
+const struct sl_gen_route *sl_generation_find_route(const struct sl_generation *g, const char *name)
+{
+	size_t low = 0;
+	size_t high = g->conf->n_routes;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		int order = strcmp(g->by_name[middle]->conf->name, name);
+
+		if (order == 0)
+			return g->by_name[middle];
+		if (order < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return NULL;
+}
+
+/* ---- what outlives a reload ---- */
 
 static struct sl_target *find_target(const struct sl_gen_route *before,
 				     const struct sl_conf_target *conf)
@@ -138,7 +153,7 @@ static void fill_rule(struct sl_match_rule *rule, const struct sl_conf_route *ro
 		ports[i] = (struct sl_match_ports){ .ip = route->ports[i].ip,
 						    .from = route->ports[i].from,
 						    .to = route->ports[i].to };
-	*rule = (struct sl_match_rule){ .enabled = route->enabled,
+	*rule = (struct sl_match_rule){ .enabled = sl_generation_accepts(route),
 					.ports = ports,
 					.n_ports = route->n_ports,
 					.priority = route->priority,
@@ -278,7 +293,8 @@ static int build_segments(struct sl_generation *g)
 		g->segments[i].first_data_ms = SL_NEVER;
 	}
 	for (size_t i = 0; i < conf->n_routes; i++)
-		for (size_t p = 0; conf->routes[i].enabled && p < conf->routes[i].n_ports; p++)
+		for (size_t p = 0;
+		     sl_generation_accepts(&conf->routes[i]) && p < conf->routes[i].n_ports; p++)
 			add_route(g, &conf->routes[i], &conf->routes[i].ports[p]);
 	for (size_t i = 0; i < conf->n_accept_proxies; i++)
 		add_accept_proxy(g, &conf->accept_proxies[i].ports);
@@ -316,6 +332,36 @@ const struct sl_conf_accept_proxy *sl_generation_accept_proxy(const struct sl_ge
 	return NULL;
 }
 
+static bool is_nat(const struct sl_conf_route *r, bool is_udp)
+{
+	return r->enabled && r->engine == SL_CHOICE_NFTABLES && r->is_udp == is_udp;
+}
+
+const struct sl_gen_route *sl_generation_find_nat(const struct sl_generation *g,
+						  const struct sl_addr *local, uint16_t port,
+						  bool is_udp)
+{
+	const struct sl_gen_route *found = NULL;
+
+	for (size_t i = 0; i < g->conf->n_routes; i++) {
+		const struct sl_conf_route *r = &g->conf->routes[i];
+
+		for (size_t p = 0; is_nat(r, is_udp) && p < r->n_ports; p++) {
+			const struct sl_port_spec *ports = &r->ports[p];
+			bool is_one = sl_addr_family(&ports->ip) && !sl_addr_is_any(&ports->ip);
+
+			if (!sl_addr_family(local) ? port < ports->from || port > ports->to
+						   : !is_at(ports, local, port))
+				continue;
+			if (is_one)
+				return &g->routes[i];
+			if (!found)
+				found = &g->routes[i];
+		}
+	}
+	return found;
+}
+
 bool sl_generation_needs_ip(const struct sl_generation *g, uint16_t port)
 {
 	bool accepts_proxy = sl_generation_segment(g, port)->accepts_proxy;
@@ -335,8 +381,7 @@ int sl_generation_new(struct sl_conf *conf, uint64_t number, unsigned n_workers,
 		      struct sl_generation **ret)
 {
 	_cleanup_(sl_generation_unrefp) struct sl_generation *g = NULL;
-	struct name_entry *index = NULL;
-	int r;
+	int r = 0;
 
 	g = calloc(1, sizeof(*g));
 	if (!g) {
@@ -349,15 +394,16 @@ int sl_generation_new(struct sl_conf *conf, uint64_t number, unsigned n_workers,
 	g->routes = calloc(conf->n_routes + 1, sizeof(*g->routes));
 	if (!g->routes)
 		return -ENOMEM;
-	r = index_routes(before, &index);
 	for (size_t i = 0; i < conf->n_routes && r == 0; i++) {
-		struct name_entry *e = NULL;
+		const char *name = conf->routes[i].name;
 
 		g->routes[i].conf = &conf->routes[i];
-		HASH_FIND_STR(index, conf->routes[i].name, e);
-		r = build_route(&g->routes[i], e ? e->route : NULL, n_workers, next_scope);
+		r = build_route(&g->routes[i],
+				before ? sl_generation_find_route(before, name) : NULL, n_workers,
+				next_scope);
 	}
-	free_index(&index);
+	if (r == 0)
+		r = index_routes(g);
 	if (r == 0)
 		r = build_matcher(g);
 	if (r == 0)
@@ -395,6 +441,7 @@ void sl_generation_unref(struct sl_generation *g)
 		sl_route_unref(gr->route);
 	}
 	free(g->routes);
+	free(g->by_name);
 	free(g->matcher_block);
 	free(g->segments);
 	free(g->ports);

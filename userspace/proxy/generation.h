@@ -42,8 +42,9 @@ struct sl_port_segment {
 struct sl_generation {
 	uint32_t refs; /* atomic */
 	uint64_t number;
-	struct sl_conf *conf;         /* owned */
-	struct sl_gen_route *routes;  /* conf->n_routes of them, same order */
+	struct sl_conf *conf;        /* owned */
+	struct sl_gen_route *routes; /* conf->n_routes of them, same order */
+	const struct sl_gen_route **by_name;
 	struct sl_match_rule *rules;  /* one for each route, same order */
 	struct sl_match_ports *ports; /* of all rules */
 	void *matcher_block;
@@ -51,6 +52,20 @@ struct sl_generation {
 	struct sl_port_segment *segments; /* sorted */
 	size_t n_segments;
 };
+
+/* NULL: there is none of that name. */
+const struct sl_gen_route *sl_generation_find_route(const struct sl_generation *g,
+						    const char *name);
+/* The daemon accepts for it; else the kernel's NAT forwards, and no socket of ours is met. */
+bool sl_generation_accepts(const struct sl_conf_route *route);
+
+/*
+ * The route that the kernel's NAT takes for what comes to that address (AF_UNSPEC: any): those of
+ * one address before those of every. NULL: none.
+ */
+const struct sl_gen_route *sl_generation_find_nat(const struct sl_generation *g,
+						  const struct sl_addr *local, uint16_t port,
+						  bool is_udp);
 
 /* The listener's demand for a PROXY header; NULL: connections begin with the client's bytes. */
 const struct sl_conf_accept_proxy *sl_generation_accept_proxy(const struct sl_generation *g,

@@ -251,7 +251,7 @@ static const struct sl_gen_route *find_route(const struct sl_handover *h,
 		*ret = c->gen;
 		return c->route;
 	}
-	route = sl_packet_find_route(newest, c->route->conf->name);
+	route = sl_generation_find_route(newest, c->route->conf->name);
 	if (!route || !sl_conf_may_packet(&newest->conf->global, route->conf) ||
 	    !has_target(route, c->target))
 		return NULL;
@@ -581,6 +581,29 @@ static void on_adopt(void *arg, uint64_t conn_id, const struct sl_broker_flow *f
 	}
 }
 
+/* ---- the kernel's NAT ---- */
+
+static void on_nat_flow(void *arg, uint64_t serial, const struct sl_broker_nat_flow *flow)
+{
+	struct sl_handovers *hs = arg;
+
+	sl_nat_flows_told(hs->worker->nat_flows, serial, flow);
+}
+
+static void on_linked(void *arg)
+{
+	struct sl_handovers *hs = arg;
+
+	sl_nat_flows_linked(hs->worker->nat_flows);
+}
+
+static void on_unlinked(void *arg)
+{
+	struct sl_handovers *hs = arg;
+
+	sl_nat_flows_unlinked(hs->worker->nat_flows);
+}
+
 /* ---- becoming due ---- */
 
 enum sl_engine_reason sl_handover_reason(const struct sl_conn *c)
@@ -687,7 +710,10 @@ int sl_handovers_new(struct sl_worker *w, struct sl_handovers **ret)
 							 .result = on_result,
 							 .changed = on_changed,
 							 .ended = on_ended,
-							 .adopt = on_adopt };
+							 .adopt = on_adopt,
+							 .linked = on_linked,
+							 .unlinked = on_unlinked,
+							 .nat_flow = on_nat_flow };
 	struct sl_handovers *hs = calloc(1, sizeof(*hs));
 	int r;
 

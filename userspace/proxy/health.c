@@ -21,6 +21,7 @@
 
 /* Checks at the same time; others wait their turn. Each has one socket. */
 #define MAX_BUSY 256
+#define AGAIN_MS 10000
 
 /* In the order they are passed; what a check does not need is skipped. */
 enum stage {
@@ -53,6 +54,7 @@ struct sl_check {
 	enum stage stage;
 	struct sl_timer timer; /* next check, deadline of this one */
 	uint64_t next_ms;      /* when the next check is due */
+	uint64_t told_ms;      /* `changed` was called; 0: never */
 	struct sl_task end;
 
 	/* the check under way, with the settings it began with */
@@ -70,7 +72,9 @@ struct sl_check {
 };
 
 struct sl_checks {
-	struct sl_loop *loop;      /* borrowed */
+	struct sl_loop *loop; /* borrowed */
+	sl_checks_fn changed;
+	void *arg;
 	struct sl_generation *gen; /* reference; NULL: nothing is checked */
 	struct sl_list all;
 	struct sl_list waiting;
@@ -169,6 +173,23 @@ static void log_change(const struct sl_check *k, enum sl_health_change change)
 	}
 }
 
+static void tell(struct sl_check *k, bool is_down)
+{
+	k->told_ms = now(k);
+	k->owner->changed(k->owner->arg, k->route->name, k->target->address, is_down);
+}
+
+/*
+ * Who acts on it far away may have heard another thing of a process before this one, or have known
+ * nothing of the target when it went down.
+ */
+static bool is_news(const struct sl_check *k)
+{
+	if (k->route->engine != SL_CHOICE_NFTABLES)
+		return false;
+	return k->told_ms == 0 || (k->target->health.is_down && now(k) >= k->told_ms + AGAIN_MS);
+}
+
 static void record(struct sl_check *k, bool ok)
 {
 	struct sl_target *t = k->target;
@@ -183,6 +204,8 @@ static void record(struct sl_check *k, bool ok)
 		sl_count_set(&t->up_since_ms, now(k));
 	__atomic_store_n(&t->is_down, t->health.is_down, __ATOMIC_RELEASE); /* after up_since_ms */
 	log_change(k, change);
+	if (change != SL_HEALTH_SAME || (ok != t->health.is_down && is_news(k)))
+		tell(k, t->health.is_down);
 }
 
 static void succeed(struct sl_check *k)
@@ -538,6 +561,8 @@ static void retire(struct sl_check *k)
 {
 	struct sl_target *t = k->target;
 
+	if (t->health.is_down)
+		tell(k, false);
 	part(k);
 	rest(k);
 	sl_list_remove(&k->node);
@@ -649,7 +674,19 @@ int sl_checks_use(struct sl_checks *c, struct sl_generation *g)
 	return 0;
 }
 
-int sl_checks_new(struct sl_loop *control, struct sl_checks **ret)
+void sl_checks_tell_down(struct sl_checks *c)
+{
+	struct sl_list *pos;
+
+	sl_list_for_each (pos, &c->all) {
+		struct sl_check *k = SL_CONTAINER_OF(pos, struct sl_check, node);
+
+		if (k->target->health.is_down)
+			tell(k, true);
+	}
+}
+
+int sl_checks_new(struct sl_loop *control, sl_checks_fn changed, void *arg, struct sl_checks **ret)
 {
 	struct sl_checks *c = calloc(1, sizeof(*c));
 	uint64_t seed = 0;
@@ -659,6 +696,8 @@ int sl_checks_new(struct sl_loop *control, struct sl_checks **ret)
 		return -ENOMEM;
 	}
 	c->loop = control;
+	c->changed = changed;
+	c->arg = arg;
 	sl_list_init(&c->all);
 	sl_list_init(&c->waiting);
 	/* Without it several instances would check in step, no more. */

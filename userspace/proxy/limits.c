@@ -198,6 +198,14 @@ void sl_limits_leave_route(struct sl_limits *l, struct sl_route *route,
 	(void)pthread_mutex_unlock(&shard->lock);
 }
 
+void sl_limits_count(struct sl_limits *l, struct sl_route *route)
+{
+	uint64_t before = __atomic_fetch_add(&l->active, 1, __ATOMIC_RELAXED);
+
+	(void)step_breaker(l, before, __atomic_load_n(&l->max_active, __ATOMIC_RELAXED));
+	__atomic_fetch_add(&route->active, 1, __ATOMIC_RELAXED);
+}
+
 uint64_t sl_limits_active(const struct sl_limits *l)
 {
 	return __atomic_load_n(&l->active, __ATOMIC_RELAXED);

@@ -38,6 +38,12 @@ enum sl_reason sl_limits_enter_route(struct sl_limits *l, struct sl_route *route
 void sl_limits_leave_route(struct sl_limits *l, struct sl_route *route,
 			   const struct sl_addr *client, bool tracked, uint64_t now_us);
 
+/*
+ * A flow that the kernel has let in counts, but nobody can refuse it any more. Left as above, with
+ * no address counted.
+ */
+void sl_limits_count(struct sl_limits *l, struct sl_route *route);
+
 uint64_t sl_limits_active(const struct sl_limits *l);
 bool sl_limits_is_overloaded(const struct sl_limits *l);
 

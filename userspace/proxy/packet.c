@@ -259,14 +259,6 @@ uint32_t sl_target_hash(const struct sl_target *t)
 	return (uint32_t)(t->name ^ t->name >> 32);
 }
 
-const struct sl_gen_route *sl_packet_find_route(const struct sl_generation *g, const char *name)
-{
-	for (size_t i = 0; i < g->conf->n_routes; i++)
-		if (strcmp(g->conf->routes[i].name, name) == 0)
-			return &g->routes[i];
-	return NULL;
-}
-
 static void adopt_target(struct sl_conn *c, uint32_t hash)
 {
 	for (size_t i = 0; i < c->route->conf->n_targets; i++) {
@@ -370,7 +362,7 @@ int sl_packet_adopt(struct sl_worker *w, uint64_t conn_id, const struct sl_broke
 		return -ENOMEM;
 	sl_worker_rename_conn(w, c, conn_id);
 	c->gen = sl_generation_ref(w->gen);
-	c->route = sl_packet_find_route(w->gen, facts.route);
+	c->route = sl_generation_find_route(w->gen, facts.route);
 	adopt_facts(c, &facts, flow);
 	if (!c->route) {
 		lose(c, &facts);
@@ -469,6 +461,7 @@ static void stop(struct sl_conn *c)
 
 const struct sl_engine sl_engine_packet = {
 	.id = SL_ENGINE_PACKET,
+	.is_in_kernel = true,
 	.start = start,
 	.on_socket = on_socket,
 	.refresh = refresh,

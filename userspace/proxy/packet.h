@@ -13,8 +13,6 @@ struct sl_conf_route;
 struct sl_conn;
 struct sl_worker;
 struct sl_target;
-struct sl_generation;
-struct sl_gen_route;
 
 /*
  * The packet engine as a connection's record sees it: no sockets, two entries in the kernel's
@@ -71,9 +69,6 @@ void sl_packet_forget(struct sl_conn *c, struct sl_packet_record *record);
 
 /* Why the kernel carries what it carries of a route. */
 enum sl_engine_reason sl_packet_reason(const struct sl_conf_route *conf);
-
-/* NULL: there is none of that name. */
-const struct sl_gen_route *sl_packet_find_route(const struct sl_generation *g, const char *name);
 
 /* Which of a route's targets a flow went to, for whoever adopts it. */
 uint32_t sl_target_hash(const struct sl_target *t);

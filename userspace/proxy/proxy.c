@@ -40,6 +40,8 @@ struct sl_proxy {
 	struct sl_broker_client *broker;
 	bool broker_expected; /* whether there is one is not known yet */
 	struct sl_broker_status status;
+	struct sl_broker_nat_status nat_status; /* of this channel; zeros: not told */
+	char *nat_worries;                      /* likewise; NULL: none */
 	sl_proxy_fn flushed;
 	void *flushed_arg;
 };
@@ -240,11 +242,67 @@ static void on_flushed(void *arg)
 		done(p->flushed_arg);
 }
 
+/* ---- the kernel's NAT ---- */
+
+/* The broker knows the routes of NAT, and passes over the others. */
+static void on_health(void *arg, const char *route, const char *target, bool is_down)
+{
+	const struct sl_proxy *p = arg;
+	struct sl_broker_nat_target t = { 0 };
+
+	/* While it drains, the next process checks; without a channel, on_linked() tells. */
+	if (p->draining || !sl_broker_client_is_linked(p->broker) ||
+	    strlen(route) >= sizeof(t.route) || strlen(target) >= sizeof(t.target))
+		return; /* no address is that long */
+	memcpy(t.route, route, strlen(route));
+	memcpy(t.target, target, strlen(target));
+	sl_broker_nat_target(p->broker, &t, is_down);
+}
+
+static void on_linked(void *arg)
+{
+	struct sl_proxy *p = arg;
+
+	sl_checks_tell_down(p->checks);
+}
+
+static void on_unlinked(void *arg)
+{
+	struct sl_proxy *p = arg;
+
+	p->nat_status = (struct sl_broker_nat_status){ 0 };
+	free(SL_TAKE_PTR(p->nat_worries));
+}
+
+static void on_nat_worries(void *arg, const char *lines)
+{
+	struct sl_proxy *p = arg;
+
+	free(p->nat_worries);
+	p->nat_worries = *lines ? strdup(lines) : NULL;
+}
+
+static void on_nat_status(void *arg, const struct sl_broker_nat_status *status)
+{
+	struct sl_proxy *p = arg;
+	bool was_on = p->nat_status.is_on;
+
+	p->nat_status = *status;
+	for (unsigned i = 0; i < p->n_workers; i++)
+		__atomic_store_n(&p->workers[i]->nat_lag_ms, status->lag_ms, __ATOMIC_RELAXED);
+	if (status->is_on && !was_on) /* it may not have known the targets before */
+		sl_checks_tell_down(p->checks);
+}
+
 static int start_broker_client(struct sl_proxy *p)
 {
 	static const struct sl_broker_client_fns fns = { .down = on_broker_down,
 							 .status = on_status,
-							 .flushed = on_flushed };
+							 .flushed = on_flushed,
+							 .linked = on_linked,
+							 .unlinked = on_unlinked,
+							 .nat_status = on_nat_status,
+							 .nat_worries = on_nat_worries };
 
 	return sl_broker_client_new(p->control, &fns, p, &p->broker);
 }
@@ -266,7 +324,7 @@ int sl_proxy_new(const struct sl_proxy_options *options, struct sl_proxy **ret)
 	if (r == 0)
 		r = sl_dns_new(p->control, &options->dns, &p->dns);
 	if (r == 0)
-		r = sl_checks_new(p->control, &p->checks);
+		r = sl_checks_new(p->control, on_health, p, &p->checks);
 	if (r == 0)
 		r = start_broker_client(p);
 	if (r == 0)
@@ -289,6 +347,7 @@ void sl_proxy_free(struct sl_proxy *p)
 		sl_worker_free(p->workers[i]);
 	free(p->workers);
 	sl_broker_client_free(p->broker);
+	free(p->nat_worries);
 	for (size_t i = 0; i < p->n_sockets; i++)
 		sl_listen_socket_unref(p->sockets[i]);
 	free(p->sockets);
@@ -561,6 +620,9 @@ void sl_proxy_kernel(const struct sl_proxy *p, struct sl_kernel_view *ret)
 {
 	*ret = (struct sl_kernel_view){ .has_broker = sl_broker_client_is_up(p->broker),
 					.status = p->status,
+					.is_linked = sl_broker_client_is_linked(p->broker),
+					.nat = p->nat_status,
+					.nat_worries = p->nat_worries,
 					.off = p->n_workers ? sl_worker_packet_reason(p->workers[0])
 							    : SL_WHY_NO_PRIVILEGE,
 					.flows_fd = sl_broker_client_flows_fd(p->broker),
@@ -588,6 +650,7 @@ static void drain_worker(struct sl_worker *w, struct round *r)
 	struct sl_list *tmp;
 
 	w->hands_on = r->proxy->hands_on;
+	sl_nat_flows_drain(w->nat_flows);
 	sl_listener_remove_all(w, true);
 	sl_list_for_each_safe (pos, tmp, &w->conns) {
 		struct sl_conn *c = SL_CONTAINER_OF(pos, struct sl_conn, node);
@@ -844,7 +907,9 @@ int sl_proxy_explain(struct sl_proxy *p, const struct sl_question *q, struct sl_
 		r = sl_explain(p->gen, p->deny, q, sl_loop_now_ms(p->control), &x);
 	if (r < 0)
 		return r;
-	x.is_listening = is_listening(p, &q->local, q->port);
+	x.is_listening = x.engine == SL_ENGINE_NFTABLES
+				 ? p->nat_status.is_on
+				 : !q->is_udp && is_listening(p, &q->local, q->port);
 	choose_engine(p, &x);
 	*ret = x;
 	return 0;

@@ -95,8 +95,11 @@ SL_MUST_CHECK int sl_proxy_flush(struct sl_proxy *proxy, sl_proxy_fn done, void 
 /* The kernel's side of the packet engine, as the broker and the programs tell it. */
 struct sl_kernel_view {
 	bool has_broker;
-	struct sl_broker_status status; /* the last one; zeros before the first */
-	enum sl_engine_reason off;      /* SL_WHY_ELIGIBLE: hand-overs are possible */
+	struct sl_broker_status status;  /* the last one; zeros before the first */
+	bool is_linked;                  /* there is a channel */
+	struct sl_broker_nat_status nat; /* the last one of this channel; zeros before the first */
+	const char *nat_worries;         /* lines, borrowed; NULL: none */
+	enum sl_engine_reason off;       /* SL_WHY_ELIGIBLE: hand-overs are possible */
 	/* read-only descriptors of the maps, borrowed; -1: there are none */
 	int flows_fd;
 	int counters_fd;
@@ -228,6 +231,7 @@ SL_MUST_CHECK int sl_proxy_set_deny_file(struct sl_proxy *proxy, struct sl_ip_se
 struct sl_question {
 	struct sl_addr local; /* AF_UNSPEC: any */
 	uint16_t port;
+	bool is_udp;           /* what only the kernel's NAT can forward */
 	struct sl_addr client; /* AF_UNSPEC: in no list */
 	const char *name;      /* SNI, as typed; NULL: none, and not TLS */
 	const char *path;      /* NULL: none */
@@ -249,7 +253,7 @@ struct sl_explanation {
 	enum sl_engine_reason engine_reason;
 	const char *target;     /* as written; NULL: none is usable */
 	const char *target_why; /* static text: how it was chosen */
-	bool is_listening;      /* a listener for that port is open */
+	bool is_listening;      /* a listener for that port is open, or the kernel has the rules */
 	bool needs_hello;       /* the decision waits for a ClientHello */
 	bool wants_proxy;       /* the port has accept_proxy */
 	bool mixes_families;    /* of client and target one is IPv4, the other IPv6 */

@@ -55,6 +55,8 @@ int sl_worker_new(const struct sl_worker_options *options, struct sl_worker **re
 	if (r == 0)
 		r = sl_sources_new(&w->sources);
 	if (r == 0)
+		r = sl_nat_flows_new(w, &w->nat_flows);
+	if (r == 0)
 		r = sl_handovers_new(w, &w->handovers);
 	if (r < 0)
 		return r;
@@ -122,6 +124,7 @@ void sl_worker_free(struct sl_worker *w)
 		sl_timer_stop(&w->accept_pause);
 		sl_packet_flows_stop(&w->packet_flows);
 		sl_handovers_free(w->handovers);
+		sl_nat_flows_free(w->nat_flows);
 		flush_access(&w->access_flush);
 	}
 	sl_loop_free(w->loop); /* runs what is deferred: records come back */
@@ -239,9 +242,11 @@ int sl_worker_use_generation(struct sl_worker *w, struct sl_generation *gen)
 	if (r < 0)
 		return r;
 	w->gen = sl_generation_ref(gen);
-	sl_generation_unref(before);
 	if (!before)
 		sl_handovers_start(w->handovers);
+	else
+		sl_nat_flows_use_generation(w->nat_flows, before);
+	sl_generation_unref(before);
 	return 0;
 }
 

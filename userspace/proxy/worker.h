@@ -16,6 +16,7 @@
 #include "proxy/generation.h"
 #include "proxy/handover.h"
 #include "proxy/limits.h"
+#include "proxy/nat.h"
 #include "proxy/packet.h"
 #include "proxy/proxy.h"
 #include "proxy/source.h"
@@ -78,6 +79,9 @@ struct sl_worker {
 	uint32_t next_port;
 	struct sl_handovers *handovers;
 	struct sl_packet_flows packet_flows;
+	struct sl_nat_flows *nat_flows;
+	uint32_t nat_lag_ms; /* atomic, set by the control thread: as the broker says; 0: it has not
+			      */
 	struct sl_sources *sources;
 	uint32_t packet_reason; /* atomic, set by the control thread: see sl_worker_packet_reason()
 				 */

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "broker/nat_settings.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "broker/nat_state.h"
+
+static const struct sl_nat_settings untouched = { .ct = { -1, -1, -1 }, .localnet = -1 };
+
+void sl_nat_settings_init(struct sl_nat_settings *s)
+{
+	*s = untouched;
+}
+
+#define N_SETTINGS 4
+static const struct {
+	const char *counter; /* and the value behind it */
+	const char *sysctl;
+} kept[N_SETTINGS] = {
+	{ "was_acct_", "net.netfilter.nf_conntrack_acct" },
+	{ "was_timestamp_", "net.netfilter.nf_conntrack_timestamp" },
+	{ "was_events_", "net.netfilter.nf_conntrack_events" },
+	{ "was_localnet_", "net.ipv4.conf.all.route_localnet" },
+};
+
+static int *setting(struct sl_nat_settings *s, size_t i)
+{
+	int *const fields[N_SETTINGS] = { &s->ct.acct, &s->ct.timestamp, &s->ct.events,
+					  &s->localnet };
+
+	return fields[i];
+}
+
+void sl_nat_read_kept(const struct sl_nft_ruleset *rs, struct sl_nat_settings *ret)
+{
+	for (size_t i = 0; i < rs->n_counters; i++) {
+		const char *name = rs->counters[i].name;
+
+		for (size_t k = 0; k < N_SETTINGS; k++) {
+			size_t len = strlen(kept[k].counter);
+
+			/* none has a value of two digits */
+			if (strncmp(name, kept[k].counter, len) == 0 && name[len] >= '0' &&
+			    name[len] <= '9' && !name[len + 1])
+				*setting(ret, k) = name[len] - '0';
+		}
+	}
+}
+
+int sl_nat_put_kept(struct sl_nat *n, struct sl_nft_ruleset *rs)
+{
+	for (size_t i = 0; i < N_SETTINGS; i++) {
+		int value = *setting(&n->was, i);
+		struct sl_nft_counter c = { 0 };
+
+		if (value < 0 || value > 9)
+			continue;
+		(void)snprintf(c.name, sizeof(c.name), "%s%d", kept[i].counter, value);
+		c.comment = sl_nft_put_text(rs, kept[i].sysctl);
+		sl_nft_put_counter(rs, &c);
+	}
+	return sl_nft_ruleset_sort(rs);
+}
+
+static bool is_loopback(const struct sl_addr *a)
+{
+	return sl_addr_family(a) == AF_INET && ntohl(a->v4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+}
+
+static bool has_local_target(const struct sl_nat *n)
+{
+	for (size_t i = 0; i < n->plan->n_routes; i++)
+		for (size_t k = 0; k < n->plan->routes[i].n_targets; k++)
+			if (is_loopback(&n->plan->routes[i].targets[k].addr))
+				return true;
+	return false;
+}
+
+void sl_nat_look_at_settings(struct sl_nat *n)
+{
+	struct sl_nat_settings now = untouched;
+	const char *what = NULL;
+	int r = sl_ct_sysctl_look(&now.ct, &what);
+
+	if (r < 0)
+		(void)sl_warn(r, "nftables: cannot read net/%s, records may lack bytes and times",
+			      what);
+	if (has_local_target(n) && sl_nat_sysctl_localnet() == 0)
+		now.localnet = 0;
+	for (size_t i = 0; i < N_SETTINGS; i++)
+		if (*setting(&n->was, i) < 0)
+			*setting(&n->was, i) = *setting(&now, i);
+}
+
+void sl_nat_change_settings(struct sl_nat *n)
+{
+	struct sl_ct_sysctls old;
+	const char *what = NULL;
+	int r = n->is_set ? 0 : sl_ct_sysctl_set(&old, &what);
+
+	if (r < 0)
+		(void)sl_warn(r, "nftables: cannot set net/%s to 1, records lack bytes and times",
+			      what);
+	n->is_set = true;
+	if (!has_local_target(n) || sl_nat_sysctl_localnet() != 0)
+		return;
+	r = sl_nat_sysctl_set_localnet(true);
+	if (r < 0)
+		(void)sl_warn(r, "nftables: cannot set net.ipv4.conf.all.route_localnet to 1, "
+				 "targets on 127.0.0.1 are reached from this host only");
+}
+
+void sl_nat_restore_settings(struct sl_nat_settings *was)
+{
+	int r = sl_ct_sysctl_restore(&was->ct);
+
+	if (r == 0 && was->localnet == 0)
+		r = sl_nat_sysctl_set_localnet(false);
+	if (r < 0)
+		(void)sl_warn(r, "nftables: cannot put back settings of the host");
+	*was = untouched;
+}
