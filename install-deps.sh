@@ -50,7 +50,7 @@ need="gcc libc6-dev make pkgconf clang llvm libclang-rt-$clang-dev $bpftool
 	libseccomp-dev libssl-dev libnftnl-dev libmnl-dev libcmocka-dev
 	iproute2 procps util-linux bsdextrautils libcap2-bin ethtool nftables netbase ca-certificates curl jq
 	socat python3 python3-jsonschema python3-yaml nginx
-	dnsmasq-base prometheus shellcheck git openssl gnutls-bin haproxy libnginx-mod-stream"
+	dnsmasq-base bind9-dnsutils conntrack prometheus shellcheck git openssl gnutls-bin haproxy libnginx-mod-stream"
 if [ "$dev" = yes ]; then need="$need gcovr clang-tidy $browser"; fi
 if [ "$vm" = yes ]; then need="$need qemu-system-x86 cpio kmod xz-utils debian-archive-keyring"; fi
 if [ "$list" = yes ]; then
