@@ -446,6 +446,33 @@ static int refuse_repeated(const struct sl_nft_ruleset *rs, struct sl_str *why)
 	return 0;
 }
 
+static bool has_loopback4_target(const struct sl_nft_route *r)
+{
+	for (size_t i = 0; i < r->n_targets; i++)
+		if (!is_ip6(&r->targets[i].addr) && is_loopback(&r->targets[i].addr))
+			return true;
+	return false;
+}
+
+/* The chains that all packets pass, as far as these routes need them. */
+static void put_needed_chains(struct sl_nft_ruleset *rs, const struct sl_nft_route *routes,
+			      size_t n)
+{
+	bool guards = false, kills = false, polices = false;
+
+	for (size_t i = 0; i < n; i++) {
+		guards |= has_loopback4_target(&routes[i]);
+		kills |= routes[i].state == SL_NFT_KILLED;
+		polices |= routes[i].packets.rate != 0;
+	}
+	if (guards)
+		sl_nft_put_guard_chain(rs);
+	if (kills)
+		sl_nft_put_killer_chains(rs);
+	if (polices)
+		sl_nft_put_police_chain(rs);
+}
+
 int sl_nft_build(const struct sl_nft_route *routes, size_t n, struct sl_nft_ruleset **ret,
 		 struct sl_str *why)
 {
@@ -459,6 +486,7 @@ int sl_nft_build(const struct sl_nft_route *routes, size_t n, struct sl_nft_rule
 	rs->comment = sl_nft_put_text(rs, SL_NFT_TABLE_COMMENT);
 	put_fixed_sets(rs);
 	sl_nft_put_fixed_chains(rs);
+	put_needed_chains(rs, routes, n);
 	for (size_t i = 0; i < n; i++) {
 		const char *fault = fault_of(&routes[i]);
 
@@ -482,6 +510,14 @@ int sl_nft_build(const struct sl_nft_route *routes, size_t n, struct sl_nft_rule
 		return r;
 	*ret = SL_TAKE_PTR(rs);
 	return 0;
+}
+
+int sl_nft_put_guard(struct sl_nft_ruleset *rs)
+{
+	if (sl_nft_find_chain(rs, SL_NFT_GUARD))
+		return 0;
+	sl_nft_put_guard_chain(rs);
+	return sl_nft_ruleset_sort(rs);
 }
 
 int sl_nft_put_offload(struct sl_nft_ruleset *rs, const struct sl_nft_route *routes, size_t n,

@@ -90,6 +90,13 @@ SL_MUST_CHECK int sl_nft_build(const struct sl_nft_route *routes, size_t n,
 			       struct sl_nft_ruleset **ret, struct sl_str *why);
 
 /*
+ * Adds what keeps the network away from 127.0.0.0/8, unless a target there has brought it already:
+ * for as long as net.ipv4.conf.all.route_localnet is what we made it. -ENOMEM.
+ */
+#define SL_NFT_GUARD "guard" /* the chain */
+SL_MUST_CHECK int sl_nft_put_guard(struct sl_nft_ruleset *rs);
+
+/*
  * Adds a flow table over these interfaces to a ruleset of sl_nft_build(), and what offers it the
  * established flows of the routes. They are there, or the kernel refuses the whole. -ENOMEM.
  */

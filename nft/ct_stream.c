@@ -16,15 +16,20 @@
 #include "base/clock.h"
 #include "base/count.h"
 
-#define N_EVENTS 32        /* per system call */
-#define EVENT_BYTES 2048   /* one has 300; with a helper and labels still less than 1000 */
-#define EVENT_BATCHES 32   /* before the dump has its turn */
+#define N_EVENTS 32      /* per system call */
+#define EVENT_BYTES 2048 /* one has 300; with a helper and labels still less than 1000 */
+#define EVENT_BATCHES 32 /* before the dump has its turn */
+/*
+ * Nobody waits for events sooner than this after those before: to wake up for each one costs, with
+ * all that follows from it, several times what it takes to read it.
+ */
+#define GATHER_MS 10
 #define ANSWER_BYTES 65536 /* the kernel fills 32 KiB at most */
 #define ANSWER_DATAGRAMS 8
 #define SWEEP_STEP 4096    /* records per turn: below a millisecond */
 #define DUMP_GAP_US 100000 /* between dumps asked for in a hurry */
 #define DUMP_DEADLINE_US 30000000
-#define DUMP_SHARE 10 /* one tenth of the time at most */
+#define DUMP_SHARE 20 /* one twentieth of a processor at most */
 #define MAX_DUMP_MS 3600000
 #define REQUEST_DEADLINE_S 10
 
@@ -66,7 +71,8 @@ struct sl_ct_stream {
 	uint64_t dump_start_us;
 	uint64_t dump_start_cpu_us;
 	uint64_t next_dump_us;
-	bool must_resync; /* events were lost since the last dump began */
+	bool must_resync;         /* events were lost since the last dump began */
+	uint64_t gather_until_us; /* until then events are left to come together */
 	struct event_buf in;
 	_Alignas(4) uint8_t answer[ANSWER_BYTES];
 	size_t answer_n; /* received, to be noted after the events; 0: none */
@@ -205,6 +211,7 @@ static bool read_events(struct sl_ct_stream *s)
 		if (n <= 0)
 			return true;
 		now_ns = real_ns();
+		s->gather_until_us = sl_clock_us() + GATHER_MS * 1000;
 		(void)pthread_mutex_lock(&s->lock);
 		for (int i = 0; i < n; i++)
 			read_event(s, (size_t)i, now_ns);
@@ -381,35 +388,40 @@ static void step_dump(struct sl_ct_stream *s, bool drained)
 
 /* ---- thread ---- */
 
-static int timeout_ms(const struct sl_ct_stream *s)
+static int ms_until(uint64_t us, uint64_t now_us)
 {
-	uint64_t now_us = sl_clock_us();
+	if (us <= now_us)
+		return 0;
+	return us - now_us > 60000000 ? 60000 : (int)((us - now_us) / 1000) + 1;
+}
+
+static int timeout_ms(const struct sl_ct_stream *s, uint64_t now_us)
+{
+	int ms = s->phase == READING ? 1000 : ms_until(s->next_dump_us, now_us);
+	int gather_ms = ms_until(s->gather_until_us, now_us);
 
 	if (s->phase == DRAINING || s->phase == SWEEPING || s->answer_n > 0)
 		return 0;
-	if (s->phase == READING)
-		return 1000;
-	if (s->next_dump_us <= now_us)
-		return 0;
-	return s->next_dump_us - now_us > 60000000 ? 60000
-						   : (int)((s->next_dump_us - now_us) / 1000) + 1;
+	return gather_ms > 0 && gather_ms < ms ? gather_ms : ms;
 }
 
 static void *run(void *arg)
 {
 	struct sl_ct_stream *s = arg;
 	struct pollfd p[] = {
-		{ .fd = mnl_socket_get_fd(s->events), .events = POLLIN },
+		{ .fd = -1, .events = POLLIN },
 		{ .fd = -1, .events = POLLIN },
 		{ .fd = s->wake_fd, .events = POLLIN },
 	};
 
 	while (!__atomic_load_n(&s->must_stop, __ATOMIC_RELAXED)) {
+		uint64_t now_us = sl_clock_us();
 		uint64_t count;
 
+		p[0].fd = now_us >= s->gather_until_us ? mnl_socket_get_fd(s->events) : -1;
 		/* what is left of a dump that was given up waits for the next one */
 		p[1].fd = s->phase == READING ? mnl_socket_get_fd(s->dumps) : -1;
-		(void)poll(p, SL_ARRAY_LEN(p), timeout_ms(s));
+		(void)poll(p, SL_ARRAY_LEN(p), timeout_ms(s, now_us));
 		if (p[2].revents && read(s->wake_fd, &count, sizeof(count)) < 0)
 			continue;
 		step_dump(s, read_events(s));

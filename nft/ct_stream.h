@@ -13,7 +13,7 @@
  *
  * The kernel's answer to a dump goes through the whole table: about 2 ms for 1000 entries, whose
  * marks do not matter. Dumps are at least `dump_ms` apart, and further when they would take more
- * than a tenth of a processor.
+ * than a twentieth of a processor.
  */
 
 struct sl_ct_stream_conf {

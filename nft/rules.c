@@ -267,37 +267,6 @@ static void put_stray_chain(struct rule *r)
 	}
 }
 
-static void put_filter_chains(struct rule *r)
-{
-	begin_chain(r, "guard", "route_localnet must not open loopback to the network", "filter",
-		    NF_INET_PRE_ROUTING, -300);
-	is_not_lo(r, NFT_META_IIFNAME);
-	is_loopback4(r, false);
-	verdict(r, NF_DROP, "");
-
-	/* behind conntrack (-200), before NAT */
-	begin_chain(r, "killer_in", "flows that are to be cut", "filter", NF_INET_PRE_ROUTING,
-		    -140);
-	has_mark_in(r, SL_NFT_KILL);
-	go_to(r, "killed");
-	begin_chain(r, "killer_out", "flows of this host that are to be cut", "filter",
-		    NF_INET_LOCAL_OUT, -140);
-	has_mark_in(r, SL_NFT_KILL);
-	go_to(r, "killed");
-	begin_chain(r, "killed", "", "", 0, 0);
-	/* what ends a flow may pass, the RST of the rule behind this one among it */
-	tcp_flags(r, NFT_CMP_NEQ, 0x04, 0);
-	verdict(r, NF_ACCEPT, "");
-	is_protocol(r, IPPROTO_TCP);
-	reject(r, NFT_REJECT_TCP_RST, 0);
-	verdict(r, NF_DROP, "");
-
-	begin_chain(r, "police", "limits of packets", "filter", NF_INET_PRE_ROUTING, -139);
-	PUT(r, SL_NFT_CT, "", NFT_CT_DIRECTION, R(0), SL_NFT_NO_REG);
-	compare_u8(r, NFT_CMP_EQ, 0);
-	vmap(r, SL_NFT_ROUTE_PACKETS);
-}
-
 static void masquerade(struct rule *r)
 {
 	put(r, &(struct sl_nft_expr){ .kind = SL_NFT_MASQUERADE });
@@ -390,12 +359,57 @@ void sl_nft_put_fixed_chains(struct sl_nft_ruleset *rs)
 {
 	struct rule r = { .rs = rs };
 
-	put_filter_chains(&r);
 	put_nat_chains(&r);
 	put_dispatch_chain(&r);
 	put_stray_chain(&r);
 	put_routed_chain(&r);
 	put_refuse_chains(&r);
+	sl_str_done(&r.code);
+}
+
+void sl_nft_put_guard_chain(struct sl_nft_ruleset *rs)
+{
+	struct rule r = { .rs = rs };
+
+	begin_chain(&r, SL_NFT_GUARD, "route_localnet must not open loopback to the network",
+		    "filter", NF_INET_PRE_ROUTING, -300);
+	is_not_lo(&r, NFT_META_IIFNAME);
+	is_loopback4(&r, false);
+	verdict(&r, NF_DROP, "");
+	sl_str_done(&r.code);
+}
+
+void sl_nft_put_killer_chains(struct sl_nft_ruleset *rs)
+{
+	struct rule r = { .rs = rs };
+
+	/* behind conntrack (-200), before NAT */
+	begin_chain(&r, "killer_in", "flows that are to be cut", "filter", NF_INET_PRE_ROUTING,
+		    -140);
+	has_mark_in(&r, SL_NFT_KILL);
+	go_to(&r, "killed");
+	begin_chain(&r, "killer_out", "flows of this host that are to be cut", "filter",
+		    NF_INET_LOCAL_OUT, -140);
+	has_mark_in(&r, SL_NFT_KILL);
+	go_to(&r, "killed");
+	begin_chain(&r, "killed", "", "", 0, 0);
+	/* what ends a flow may pass, the RST of the rule behind this one among it */
+	tcp_flags(&r, NFT_CMP_NEQ, 0x04, 0);
+	verdict(&r, NF_ACCEPT, "");
+	is_protocol(&r, IPPROTO_TCP);
+	reject(&r, NFT_REJECT_TCP_RST, 0);
+	verdict(&r, NF_DROP, "");
+	sl_str_done(&r.code);
+}
+
+void sl_nft_put_police_chain(struct sl_nft_ruleset *rs)
+{
+	struct rule r = { .rs = rs };
+
+	begin_chain(&r, "police", "limits of packets", "filter", NF_INET_PRE_ROUTING, -139);
+	PUT(&r, SL_NFT_CT, "", NFT_CT_DIRECTION, R(0), SL_NFT_NO_REG);
+	compare_u8(&r, NFT_CMP_EQ, 0);
+	vmap(&r, SL_NFT_ROUTE_PACKETS);
 	sl_str_done(&r.code);
 }
 

@@ -90,6 +90,46 @@ static void states_differ_by_listeners_and_kill(void **state)
 	}
 }
 
+/* What all packets of the host would pass is there for those who need it. */
+static void chains_of_all_packets_are_there_when_needed(void **state)
+{
+	static const char *const chains[] = { "guard", "killer_in", "killer_out", "police" };
+	static const struct {
+		const char *target;
+		enum sl_nft_state state;
+		unsigned packets;
+		bool has[4];
+	} cases[] = {
+		{ "10.0.0.1", SL_NFT_ON, 0, { 0 } },
+		{ "::1", SL_NFT_DRAINING, 0, { 0 } },
+		{ "127.3.2.1", SL_NFT_ON, 0, { true, false, false, false } },
+		{ "10.0.0.1", SL_NFT_KILLED, 0, { false, true, true, false } },
+		{ "10.0.0.1", SL_NFT_ON, 5, { false, false, false, true } },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < SL_ARRAY_LEN(cases); i++) {
+		struct test_routes t;
+		struct sl_nft_ruleset *rs;
+		struct sl_nft_route *r;
+
+		test_routes_init(&t, 1);
+		r = test_route(&t, "a");
+		r->state = cases[i].state;
+		r->packets = (struct sl_nft_rate){ cases[i].packets, 1, cases[i].packets };
+		test_target(r, cases[i].target, 80, 1);
+		rs = test_build(&t);
+		for (size_t k = 0; k < SL_ARRAY_LEN(chains); k++)
+			assert_int_equal(!!sl_nft_find_chain(rs, chains[k]), cases[i].has[k]);
+		/* what was a target on loopback may have flows yet */
+		assert_int_equal(sl_nft_put_guard(rs), 0);
+		assert_int_equal(sl_nft_put_guard(rs), 0);
+		assert_int_equal(sl_nft_find_chain(rs, "guard")->n, 1);
+		sl_nft_ruleset_free(rs);
+		test_routes_done(&t);
+	}
+}
+
 static void lists_are_ranges_with_exclusive_ends(void **state)
 {
 	struct sl_ip4_range v4[] = { { 0x0a000000, 0x0affffff },
@@ -820,6 +860,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(families_of_targets_are_listened_on),
 		cmocka_unit_test(states_differ_by_listeners_and_kill),
+		cmocka_unit_test(chains_of_all_packets_are_there_when_needed),
 		cmocka_unit_test(lists_are_ranges_with_exclusive_ends),
 		cmocka_unit_test(faults_name_the_routes),
 		cmocka_unit_test(numbers_can_be_read_back),

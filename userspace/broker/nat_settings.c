@@ -62,6 +62,12 @@ int sl_nat_put_kept(struct sl_nat *n, struct sl_nft_ruleset *rs)
 		c.comment = sl_nft_put_text(rs, kept[i].sysctl);
 		sl_nft_put_counter(rs, &c);
 	}
+	if (n->was.localnet >= 0) {
+		int r = sl_nft_put_guard(rs);
+
+		if (r < 0)
+			return r;
+	}
 	return sl_nft_ruleset_sort(rs);
 }
 
