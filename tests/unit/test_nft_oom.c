@@ -83,7 +83,7 @@ static void building_fails_as_a_whole(void **state)
 
 		armed = true;
 		fail_at = at;
-		r = sl_nft_build(t.route, t.n, &rs, &why);
+		r = sl_nft_build(t.route, t.n, NULL, &rs, &why);
 		armed = false;
 		assert_int_equal(rs == NULL, r < 0);
 		sl_nft_ruleset_free(rs);

@@ -178,14 +178,14 @@ static void faults_name_the_routes(void **state)
 	r = test_route(&t, "second");
 	test_listen(r, "0.0.0.0", 80, 80);
 	test_target(r, "10.0.0.2", 8080, 1);
-	assert_int_equal(sl_nft_build(t.route, t.n, &rs, &why), -EINVAL);
+	assert_int_equal(sl_nft_build(t.route, t.n, NULL, &rs, &why), -EINVAL);
 	assert_null(rs);
 	assert_non_null(strstr(sl_str_text(&why), "'first'"));
 	assert_non_null(strstr(sl_str_text(&why), "'second'"));
 	assert_non_null(strstr(sl_str_text(&why), "'any4'"));
 	sl_str_clear(&why);
 	test_target(r, "10.0.0.3", 0, 1);
-	assert_int_equal(sl_nft_build(t.route, t.n, &rs, &why), -EINVAL);
+	assert_int_equal(sl_nft_build(t.route, t.n, NULL, &rs, &why), -EINVAL);
 	assert_non_null(strstr(sl_str_text(&why), "'second': some targets keep the port"));
 	test_routes_done(&t);
 }

@@ -156,6 +156,7 @@ static void every_kind(struct test_routes *t)
 	struct sl_nft_route *r;
 
 	test_routes_init(t, 16);
+	t->lists = (struct sl_nft_lists){ .allow = &list, .deny = &list };
 	r = test_route(t, "web");
 	test_listen(r, NULL, 80, 80);
 	test_target(r, "10.0.0.5", 8080, 1);
