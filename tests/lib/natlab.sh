@@ -131,7 +131,7 @@ local_shot() { SHOT=$(local_client shot timeout=15 "$@" || true); }
 local_server() { # NAME MODE PORT [ARGUMENT...]
 	local name=$1 mode=$2 port=$3
 	shift 3
-	OUT=$LAB_DIR/$name.out spawn proxy "$PEERS/peer_server" "$mode" "listen=127.0.0.1:$port" timeout=300 \
+	OUT=$LAB_DIR/$name.out spawn proxy "$PEERS/peer_server" "$mode" "listen=127.0.0.1:$port" timeout=$((300 * SLOW)) \
 		name="$name" "$@"
 	PEER_PIDS[$name]=$LAST
 	wait_for listening proxy "$port"

@@ -372,11 +372,16 @@ assert_back_to_baseline() {
 
 client() { in_ns client "$PEERS/peer_client" "$@"; }
 
-# client_bg NAME ARGUMENT...: in the background; output in NAME.out; pid in LAST.
+# client_bg NAME ARGUMENT...: in the background; output in NAME.out; pid in LAST. It lives as long as its
+# timeout=SECONDS says, which is a time of the lab: SLOW times as long.
 client_bg() {
-	local name=$1
+	local name=$1 word words=()
 	shift
-	OUT=$LAB_DIR/$name.out spawn client "$PEERS/peer_client" "$@"
+	for word; do
+		if [[ $word == timeout=* ]]; then word=timeout=$((${word#*=} * SLOW)); fi
+		words+=("$word")
+	done
+	OUT=$LAB_DIR/$name.out spawn client "$PEERS/peer_client" "${words[@]}"
 	PEER_PIDS[$name]=$LAST
 }
 
@@ -386,7 +391,7 @@ server() {
 	shift 3
 	for port in $ports; do listens+=("listen=$BACKEND_IP:$port" "listen=[$BACKEND6]:$port"); done
 	OUT=$LAB_DIR/$name.out spawn backend "$PEERS/peer_server" "$mode" "${listens[@]}" \
-		timeout=300 name="$name" "$@"
+		timeout=$((300 * SLOW)) name="$name" "$@"
 	PEER_PIDS[$name]=$LAST
 	for port in $ports; do wait_for listening backend "$port"; done
 }
