@@ -14,6 +14,8 @@ nat_up() {
 	ip -n "$LAB-b" -6 route add default via $PROXY_BACK6
 	ip -n "$LAB-c" route add default via $PROXY_IP
 	ip -n "$LAB-c" -6 route add default via $PROXY6
+	# makes the kernel load connection tracking, whose settings there are only then
+	in_ns proxy nft 'add table inet load; add chain inet load c; add rule inet load c ct state new; delete table inet load'
 	# duplicate ACKs and the like must not end in "invalid" drops of this lab's own making
 	in_ns proxy sysctl -qw net.netfilter.nf_conntrack_tcp_be_liberal=1
 }
