@@ -300,10 +300,12 @@ proxy_pid() {
 
 cpu_ms() { awk '{ sub(/.*\) /, ""); print ($12 + $13) * 10 }' "/proc/$1/stat"; }
 rss_kib() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
-n_fds() { find "/proc/$1/fd" -mindepth 1 -maxdepth 1 | wc -l; }
+# What each descriptor is; one that is closed meanwhile is none.
+fds() { find "/proc/$1/fd" -mindepth 1 -maxdepth 1 -printf '%l\n' 2>/dev/null || true; }
+n_fds() { fds "$1" | wc -l; }
 # Without pipes, of which each worker keeps a bounded number for the next connections.
-n_own_fds() { find "/proc/$1/fd" -mindepth 1 -maxdepth 1 -printf '%l\n' | grep -vc '^pipe:'; }
-n_pipes() { find "/proc/$1/fd" -mindepth 1 -maxdepth 1 -printf '%l\n' | grep -c '^pipe:' || true; }
+n_own_fds() { fds "$1" | grep -vc '^pipe:'; }
+n_pipes() { fds "$1" | grep -c '^pipe:' || true; }
 n_sockets() { in_ns proxy ss -Htan | grep -vc '^TIME-WAIT' || true; }
 # inodes PORT...: of the sockets that listen there; a socket that was kept has the same.
 inodes() {
