@@ -129,7 +129,7 @@ wait_reaches() { wait_for reaches "$1" "$2"; }
 
 # a client and servers on the proxy's own host
 local_client() { in_ns proxy "$PEERS/peer_client" "$@"; }
-local_shot() { SHOT=$(local_client shot timeout=15 "$@" || true); }
+local_shot() { SHOT=$(local_client shot timeout=$((15 * SLOW)) "$@" || true); }
 local_server() { # NAME MODE PORT [ARGUMENT...]
 	local name=$1 mode=$2 port=$3
 	shift 3

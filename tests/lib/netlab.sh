@@ -432,7 +432,7 @@ server_field() { # NAME FIELD
 more_lines() { [ "$(wc -l <"$1")" -gt "$2" ]; }
 
 # shot ARGUMENT...: one connection; SHOT holds the result, `of FIELD` reads it.
-shot() { SHOT=$(client shot timeout=15 "$@" || true); }
+shot() { SHOT=$(client shot timeout=$((15 * SLOW)) "$@" || true); }
 of() { jq -r ".$1" <<<"$SHOT"; }
 
 # names_of PORT N: who of several `identify` servers served each of N connections, in order.
