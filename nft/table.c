@@ -207,8 +207,10 @@ static int look_at_owner(const struct sl_nft_table *t, struct sl_nft_report *rep
 	}
 	if (rs->owner && rs->owner != t->socket.port) {
 		snprintf(report->text, sizeof(report->text),
-			 "table inet %s belongs to another process (netlink port %u)", t->name,
-			 rs->owner);
+			 "table inet %s belongs to another process (netlink port %u); each daemon "
+			 "needs "
+			 "a global.nft_table of its own",
+			 t->name, rs->owner);
 		return -EBUSY;
 	}
 	return 0;

@@ -26,7 +26,7 @@ static void describe(const struct sl_nat *n, size_t n_routes, size_t n_gone, uin
 		(void)snprintf(more + len, sizeof(more) - (size_t)len,
 			       ", no room for a record %" PRIu64 " times", not_taken);
 	if (n->is_applied && n->routes.n)
-		(void)snprintf(ret, size, "%zu route%s in table inet %s%s%s%s%.60s", n_routes,
+		(void)snprintf(ret, size, "%zu route%s in table inet %s%s%s%s%.84s", n_routes,
 			       n_routes == 1 ? "" : "s", n->name,
 			       n->plan->is_draining ? ", no new flows" : "", more,
 			       *n->offload.text ? "; " : "", n->offload.text);

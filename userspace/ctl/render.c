@@ -691,14 +691,15 @@ static void print_question(const struct sl_render *r, const json_t *doc)
 	} parts[] = { { "address", " of " },   { "name", ", name " }, { "path", ", path " },
 		      { "client", ", from " }, { "alpn", ", ALPN " }, { "tls", ", TLS " } };
 	_cleanup_(sl_str_done) struct sl_str text = { 0 };
+	bool is_udp = strcmp(text_at(doc, "protocol"), "udp") == 0;
 
-	sl_str_addf(&text, "port %" PRIu64 "%s", count_at(doc, "port"),
-		    strcmp(text_at(doc, "protocol"), "udp") == 0 ? " (UDP)" : "");
+	sl_str_addf(&text, "port %" PRIu64 "%s", count_at(doc, "port"), is_udp ? " (UDP)" : "");
 	for (size_t i = 0; i < SL_ARRAY_LEN(parts); i++)
 		if (json_is_string(json_object_get(doc, parts[i].key)))
 			sl_str_addf(&text, "%s%s", parts[i].words, text_at(doc, parts[i].key));
 	if (!is_true_at(doc, "listening"))
-		sl_str_adds(&text, " (nothing listens there)");
+		sl_str_adds(&text, is_udp ? " (nothing listens there)"
+					  : " (nothing listens there; UDP: --protocol udp)");
 	line(r, "connection to", "%s", sl_str_text(&text));
 }
 
@@ -731,7 +732,8 @@ static void print_decision(const struct sl_render *r, const json_t *doc)
 	if (json_is_string(json_object_get(doc, "target")))
 		line(r, "target", "%s (%s)", text_at(doc, "target"), text_at(doc, "target_why"));
 	else if (json_is_string(json_object_get(doc, "route")))
-		line(r, "target", "none: %s", text_at(doc, "target_why"));
+		/* accepted without a target: a choice of the kernel's */
+		line(r, "target", "%s%s", accepted ? "" : "none: ", text_at(doc, "target_why"));
 	if (json_is_string(json_object_get(doc, "engine")))
 		line(r, "engine", "%s, %s: %s", text_at(doc, "engine"),
 		     text_at(doc, "engine_reason"), text_at(doc, "engine_text"));
