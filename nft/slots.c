@@ -74,18 +74,43 @@ static int fill_turns(const struct sl_nft_share *shares, size_t n, uint16_t **re
 	return 0;
 }
 
-/* Primes, 30 slots or more for a target, so that weights 1 and 2 can be told apart. */
-static size_t table_size(size_t n)
+/*
+ * Primes, 30 slots or more for a target, so that weights 1 and 2 can be told apart; slots that are
+ * drawn need more, or chance makes the shares.
+ */
+static size_t table_size(size_t n, bool is_drawn)
 {
 	static const struct {
 		size_t n_shares;
 		size_t n_slots;
 	} sizes[] = { { 8, 251 }, { 32, 1021 }, { 128, 4093 }, { 512, 16381 } };
 
-	for (size_t i = 0; i < SL_ARRAY_LEN(sizes); i++)
+	for (size_t i = is_drawn ? 1 : 0; i < SL_ARRAY_LEN(sizes); i++)
 		if (n <= sizes[i].n_shares)
 			return sizes[i].n_slots;
 	return SL_NFT_SLOTS_MAX;
+}
+
+/* The targets draw for each slot, so whoever comes or goes moves no slot between others. */
+static int draw_table(const struct sl_nft_share *shares, size_t n, uint16_t **ret, size_t *ret_n)
+{
+	_cleanup_free_ struct sl_choice *choices = calloc(n, sizeof(*choices));
+	size_t n_slots = table_size(n, true);
+	_cleanup_free_ uint16_t *slots = calloc(n_slots, sizeof(*slots));
+
+	if (!choices || !slots)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		choices[i] = (struct sl_choice){ .share = usable(&shares[i]),
+						 .name = sl_balance_name(shares[i].name) };
+	for (size_t i = 0; i < n_slots; i++) {
+		struct sl_ticket ticket = { .client = i };
+
+		slots[i] = (uint16_t)sl_balance_pick(SL_BALANCE_SOURCE_HASH, choices, n, &ticket);
+	}
+	*ret_n = n_slots;
+	*ret = SL_TAKE_PTR(slots);
+	return 0;
 }
 
 static int fill_table(const struct sl_nft_share *shares, size_t n, uint16_t **ret, size_t *ret_n)
@@ -93,7 +118,7 @@ static int fill_table(const struct sl_nft_share *shares, size_t n, uint16_t **re
 	_cleanup_free_ const char **names = calloc(n, sizeof(*names));
 	_cleanup_free_ uint32_t *weights = calloc(n, sizeof(*weights));
 	_cleanup_free_ uint64_t *scratch = calloc(2 * n, sizeof(*scratch));
-	size_t n_slots = table_size(n);
+	size_t n_slots = table_size(n, false);
 	_cleanup_free_ uint16_t *slots = calloc(n_slots, sizeof(*slots));
 	_cleanup_free_ uint16_t *rest = calloc(n_slots, sizeof(*rest));
 
@@ -129,7 +154,9 @@ int sl_nft_slots_fill(enum sl_balance how, const struct sl_nft_share *shares, si
 		*ret_n = 0;
 		return 0;
 	}
-	if (how == SL_BALANCE_SOURCE_HASH || how == SL_BALANCE_MAGLEV)
+	if (how == SL_BALANCE_SOURCE_HASH)
+		return draw_table(shares, n, ret, ret_n);
+	if (how == SL_BALANCE_MAGLEV)
 		return fill_table(shares, n, ret, ret_n);
 	return fill_turns(shares, n, ret, ret_n);
 }

@@ -13,7 +13,8 @@
  * The kernel chooses among several targets by a number below N: each slot of a map of N names
  * a target. Round robin and random: as many slots as weights, in lowest terms, spread evenly, of
  * the usable targets only. Source hash and Maglev: a table of fixed size, in which only the slots
- * of a target that is not usable go to others (core/balance.h).
+ * of a target that is down go to others; source hash also when one is gone or has no weight, while
+ * Maglev then moves a few more, and has the more even shares (core/balance.h).
  */
 struct sl_nft_share {
 	const char *name; /* identifies the target over time */

@@ -33,8 +33,8 @@ nat_baseline
 # owners PORT FILE: "ADDRESS NAME" for 60 clients, each with an address of its own.
 owners() {
 	in_ns client bash -c 'for ((i = 1; i <= 60; i++)); do
-		"$1" shot timeout=15 to="$2" src=10.91.130.$i | jq -r --arg i "$i" "\$i + \" \" + (.text | split(\" \")[0])"
-		done' _ "$PEERS/peer_client" "$PROXY_IP:$1" >"$LAB_DIR/$2"
+		"$1" shot timeout=15 to="$2" src=10.91.130.$i; done' _ "$PEERS/peer_client" "$PROXY_IP:$1" |
+		jq -r '.text | split(" ")[0]' | awk '{ print NR, $1 }' >"$LAB_DIR/$2"
 	assert_eq "clients served" "$(awk '$2 ~ /^s[1-4]$/' "$LAB_DIR/$2" | wc -l)" 60
 }
 lost() { # FILE FILE: the owners that lost clients, each once
@@ -82,6 +82,25 @@ for how in hash:8083 maglev:8084; do
 	owners "${how#*:}" "${how%:*}.4"
 	assert_eq "${how%:*}: as before" "$(lost "${how%:*}.1" "${how%:*}.4")" ""
 done
+
+say "one is removed from the file, not the last: by source_hash nobody else moves, by maglev few"
+reload "$(config "[ \"$T:8001\", \"$T:8002\", \"$T:8004\" ]")"
+owners 8083 hash.5
+assert_eq "source_hash: who lost clients" "$(lost hash.1 hash.5)" s3
+owners 8084 maglev.5
+assert_between "maglev: moved, of 60" "$(diff "$LAB_DIR/maglev.1" "$LAB_DIR/maglev.5" | grep -c '^<')" 1 30
+assert_eq "maglev: the removed one has none" "$(grep -c s3 "$LAB_DIR/maglev.5" || true)" 0
+
+say "in another order they are the same targets"
+reload "$(config "[ \"$T:8004\", \"$T:8002\", \"$T:8003\", \"$T:8001\" ]")"
+owners 8083 hash.6
+assert_eq "source_hash" "$(lost hash.1 hash.6)" ""
+
+say "a drained one is as one that is gone"
+sl drain hash "$T:8002" >/dev/null || fail drain
+owners 8083 hash.7
+assert_eq "who lost clients" "$(lost hash.1 hash.7)" s2
+sl undrain hash "$T:8002" >/dev/null || fail undrain
 
 say "IPv6"
 SHOT=$(for i in 1 2 3 4; do client shot timeout=15 "to=[$PROXY6]:8087" | jq -r '.text | split(" ")[0]'; done | sort | uniq -c | xargs)

@@ -306,6 +306,46 @@ static void only_slots_of_the_dead_move(void **state)
 	free(after);
 }
 
+/* Whether a target is down, drained (weight 0) or removed. */
+static void source_hash_moves_nobody_else(void **state)
+{
+	static const char *const names[] = { "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80",
+					     "10.0.0.4:80" };
+	static const size_t without[] = { 0, 1, 3 }; /* the third */
+	struct sl_nft_share shares[4];
+	uint16_t *before = NULL, *after = NULL;
+	size_t n = 0, m = 0, of[4] = { 0 };
+
+	(void)state;
+	for (size_t i = 0; i < 4; i++)
+		shares[i] = (struct sl_nft_share){ names[i], i == 3 ? 3 : 1, false };
+	assert_int_equal(sl_nft_slots_fill(SL_BALANCE_SOURCE_HASH, shares, 4, &before, &n), 0);
+	for (int way = 0; way < 3; way++) {
+		size_t left = way == 2 ? 3 : 4;
+
+		shares[2].is_down = way == 0;
+		shares[2].weight = way == 1 ? 0 : 1;
+		if (way == 2)
+			shares[2] = shares[3];
+		assert_int_equal(
+			sl_nft_slots_fill(SL_BALANCE_SOURCE_HASH, shares, left, &after, &m), 0);
+		assert_int_equal(n, m);
+		for (size_t i = 0; i < n; i++) {
+			size_t now = way == 2 ? without[after[i]] : after[i];
+
+			assert_true(before[i] == 2 ? now != 2 : now == before[i]);
+		}
+		free(after);
+		after = NULL;
+	}
+	for (size_t i = 0; i < n; i++)
+		of[before[i]]++;
+	assert_in_range(of[3], n * 45 / 100, n * 55 / 100);
+	for (size_t i = 0; i < 3; i++)
+		assert_in_range(of[i], n * 13 / 100, n * 20 / 100);
+	free(before);
+}
+
 /* Code of rules: what was put in comes out, and every cut is an end. */
 static void code_is_read_as_it_was_written(void **state)
 {
@@ -868,6 +908,7 @@ int main(void)
 		cmocka_unit_test(turns_are_weights),
 		cmocka_unit_test(large_weights_stay_within_bounds),
 		cmocka_unit_test(only_slots_of_the_dead_move),
+		cmocka_unit_test(source_hash_moves_nobody_else),
 		cmocka_unit_test(code_is_read_as_it_was_written),
 		cmocka_unit_test(differences_lead_there),
 		cmocka_unit_test(rules_around_a_change_stay),
