@@ -1749,6 +1749,11 @@ static bool has_three_interfaces(const struct sl_broker_status *s)
 	return s->n_interfaces == 3;
 }
 
+static bool has_five_interfaces(const struct sl_broker_status *s)
+{
+	return s->n_interfaces == 5;
+}
+
 static bool has_one_interface(const struct sl_broker_status *s)
 {
 	return s->n_interfaces == 1;
@@ -1826,9 +1831,22 @@ static void test_new_interface(void **state)
 	struct sl_policy *lo_only = new_policy(w, GENERATION + 1);
 
 	assert_true(await_status(w, has_one_interface));
+	assert_string_equal(w->status.interfaces, "lo ");
 	assert_true(run("ip link add sl0 type veth peer name sl2"));
 	assert_true(await_status(w, has_three_interfaces));
+	assert_non_null(strstr(w->status.interfaces, "sl0 "));
+	assert_non_null(strstr(w->status.interfaces, "sl2 "));
 	assert_true(run("ip link del sl0"));
+	assert_true(await_status(w, has_one_interface));
+	assert_string_equal(w->status.interfaces, "lo ");
+
+	/* as many as there is room for */
+	assert_true(run("ip link add sl3456789012345 type veth peer name sl4456789012345"));
+	assert_true(run("ip link add sl5456789012345 type veth peer name sl6456789012345"));
+	assert_true(await_status(w, has_five_interfaces));
+	assert_int_equal(strlen(w->status.interfaces), 3 + 3 * 16);
+	assert_true(run("ip link del sl3456789012345"));
+	assert_true(run("ip link del sl5456789012345"));
 	assert_true(await_status(w, has_one_interface));
 
 	/* those named alone */

@@ -101,6 +101,7 @@ static void fill_status(const struct sl_broker *b, struct sl_broker_status *ret)
 	};
 
 	sl_watch_count(b, &s.n_interfaces, &s.n_failed, &missing);
+	sl_watch_names(b, s.interfaces, sizeof(s.interfaces));
 	s.n_failed += missing;
 	describe(b, &s, missing, s.text);
 	*ret = s;

@@ -108,6 +108,8 @@ struct sl_broker_status {
 	uint16_t port_from;
 	uint16_t port_to;
 	char text[120]; /* "tcx on 3 interfaces"; or "off: " and why */
+	/* The first ones of those that are attached, each followed by a blank, as many as fit. */
+	char interfaces[64];
 };
 
 struct sl_broker_nat_target {

@@ -24,6 +24,8 @@
 
 /* Closing a drained connection early needs this much silence, less where the drain is short. */
 #define DRAIN_SILENCE_MS 1000
+/* For the last counters of a flow that the kernel was asked to end. */
+#define LAST_WORD_MS 1000
 
 /* Those of defaults before the route is known. */
 static const struct sl_timeouts *timeouts(const struct sl_conn *c)
@@ -220,10 +222,15 @@ static uint64_t warn_at(const struct sl_conn *c, struct sl_deadline d)
 
 void sl_conn_rearm(struct sl_conn *c)
 {
-	struct sl_deadline d = next_deadline(c);
-	uint64_t warn_ms = warn_at(c, d);
-	uint64_t at_ms = warn_ms < d.at_ms ? warn_ms : d.at_ms;
+	struct sl_deadline d;
+	uint64_t warn_ms;
+	uint64_t at_ms;
 
+	if (sl_conn_is_ending(c))
+		return;
+	d = next_deadline(c);
+	warn_ms = warn_at(c, d);
+	at_ms = warn_ms < d.at_ms ? warn_ms : d.at_ms;
 	if (at_ms == SL_NEVER)
 		sl_timer_stop(&c->timer);
 	else
@@ -355,7 +362,7 @@ void sl_conn_drain(struct sl_conn *c, uint64_t now_ms)
 {
 	uint64_t limit_ms;
 
-	if (c->state == SL_CONN_CLOSED || !c->gen || c->drain_final_ms != SL_NEVER)
+	if (sl_conn_is_ending(c) || !c->gen || c->drain_final_ms != SL_NEVER)
 		return;
 	if (goes_on(c)) {
 		sl_conn_let_go(c);
@@ -394,7 +401,7 @@ static void count_end(struct sl_conn *c)
 		if (c->route)
 			sl_route_count_end(c->route->route, w->index, c->engine_id, (enum sl_side)i,
 					   reason);
-		else
+		else if (i == SL_CLIENT) /* all that such ends are counted by */
 			sl_count_add(&w->counts.no_route_ended[reason], 1);
 	}
 }
@@ -549,10 +556,31 @@ void sl_conn_event(struct sl_conn *c, enum sl_conn_event event)
 	}
 }
 
+static void on_no_last_word(struct sl_timer *timer)
+{
+	struct sl_conn *c = SL_CONTAINER_OF(timer, struct sl_conn, timer);
+
+	sl_conn_end(c, c->ending, false);
+}
+
+/* What has passed since it was last told of would be in no access line, and counted nowhere. */
+static bool waits_for_last_word(struct sl_conn *c, enum sl_reason reason)
+{
+	if (c->ending != SL_REASON_NONE || !c->engine || !c->engine->ask_end ||
+	    !c->engine->ask_end(c))
+		return false;
+	c->ending = reason;
+	sl_timer_start(c->worker->loop, &c->timer, sl_loop_now_ms(c->worker->loop) + LAST_WORD_MS,
+		       on_no_last_word);
+	return true;
+}
+
 void sl_conn_end(struct sl_conn *c, enum sl_reason reason, bool reset)
 {
-	if (c->state == SL_CONN_CLOSED)
+	if (c->state == SL_CONN_CLOSED || waits_for_last_word(c, reason))
 		return;
+	if (c->ending != SL_REASON_NONE)
+		reason = c->ending;
 	for (int i = 0; i < SL_SIDE_COUNT_; i++)
 		if (c->side[i].reason == SL_REASON_NONE && has_side(c, (enum sl_side)i))
 			c->side[i].reason = reason;
