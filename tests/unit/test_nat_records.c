@@ -613,17 +613,46 @@ static void a_kill_is_said_once(void **state)
 	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
 	kill_all(lab);
 	hears_kill(lab, 9);
-	assert_int_equal(n_active(lab), 0);
-	UNTIL(lab, WAIT_MS, n_lines(lab, "client_reason=killed backend_reason=killed\n") == 1);
 	f.bytes[SL_CLIENT] = 5; /* on its way when it was killed */
 	tell(lab, 9, &f);
+	f.bytes[SL_CLIENT] = 7;
 	tell_end(lab, 9, &f, SL_REASON_NFTABLES_CLOSED);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 0);
+	UNTIL(lab, WAIT_MS,
+	      n_lines(lab, "up=7 down=0 client_reason=killed backend_reason=killed\n") == 1);
+	assert_int_equal(route_of(lab, "n")->bytes_up, 7);
 	f = flow_n(); /* a new one of the same names */
 	tell(lab, 10, &f);
 	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
 	assert_int_equal(n_total(lab), 2);
 	assert_int_equal(n_lines(lab, " access: "), 1);
 	assert_false(hear_on(lab, lab->broker, 50, &msg));
+}
+
+/* The line waits for the end, but not for ever; it is no news then. */
+static void a_kill_nobody_answers(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_broker_nat_flow f = flow_n();
+	struct sl_broker_msg msg;
+
+	f.bytes[SL_CLIENT] = 3;
+	tell(lab, 9, &f);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	kill_all(lab);
+	hears_kill(lab, 9);
+	kill_all(lab); /* once more says nothing */
+	UNTIL(lab, WAIT_MS, n_active(lab) == 0);
+	UNTIL(lab, WAIT_MS,
+	      n_lines(lab, "up=3 down=0 client_reason=killed backend_reason=killed\n") == 1);
+	assert_false(hear_on(lab, lab->broker, 50, &msg));
+	f.bytes[SL_CLIENT] = 9;
+	tell_end(lab, 9, &f, SL_REASON_NFTABLES_CLOSED);
+	f = flow_n();
+	tell(lab, 10, &f);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	assert_int_equal(n_total(lab), 2);
+	assert_int_equal(n_lines(lab, " access: "), 1);
 }
 
 /* A broker that died before it read that is no excuse. */
@@ -640,8 +669,9 @@ static void a_kill_nobody_read(void **state)
 	f.is_adopted = 1;
 	tell(lab, 500, &f);
 	hears_kill(lab, 500);
-	assert_int_equal(n_active(lab), 0);
 	assert_int_equal(n_total(lab), 1);
+	tell_end(lab, 500, &f, SL_REASON_NFTABLES_CLOSED);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 0);
 
 	/* and one that is killed while there is none */
 	f = flow_n();
@@ -906,19 +936,22 @@ static void silence_of_a_slow_broker_is_none(void **state)
 static void a_drain_ends_it(void **state)
 {
 	struct lab *lab = *state;
-	struct sl_broker_nat_flow f = flow("short", "192.0.2.9:1", "10.0.0.1:81", "10.0.0.7:81");
+	struct sl_broker_nat_flow f[2];
 	uint64_t first;
 
-	tell(lab, 4, &f);
+	f[0] = f[1] = flow("short", "192.0.2.9:1", "10.0.0.1:81", "10.0.0.7:81");
+	sl_addr_set_port(&f[1].client, 2);
+	tell(lab, 4, &f[0]);
 	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
 	sl_proxy_drain(lab->proxy, false, on_drained, lab);
-	sl_addr_set_port(&f.client, 2);
-	tell(lab, 5, &f); /* begins in the middle of it */
-	UNTIL(lab, WAIT_MS, lab->done);
-	assert_int_equal(n_active(lab), 0);
+	tell(lab, 5, &f[1]); /* begins in the middle of it */
 	first = killed(lab);
 	assert_true(first == 4 || first == 5);
 	hears_kill(lab, 9 - first);
+	for (int i = 0; i < 2; i++)
+		tell_end(lab, 4 + (uint64_t)i, &f[i], SL_REASON_NFTABLES_CLOSED);
+	UNTIL(lab, WAIT_MS, lab->done);
+	assert_int_equal(n_active(lab), 0);
 	UNTIL(lab, WAIT_MS, n_lines(lab, "client_reason=shutdown ") == 2);
 }
 
@@ -980,6 +1013,7 @@ static void what_was_killed_before_an_upgrade(void **state)
 	tell_end(lab, 5, &f, SL_REASON_NORMAL); /* read after it */
 	UNTIL(lab, WAIT_MS, n_lines(lab, ":2000 ") == 1);
 	assert_int_equal(n_lines(lab, ":1000 "), 1);
+	assert_int_equal(n_lines(lab, "client_reason=killed backend_reason=killed\n"), 1);
 }
 
 /* Over, but the route has not come: nobody else would write the line. */
@@ -1129,6 +1163,7 @@ int main(void)
 		EACH(targets_are_recognized),
 		EACH(found_by_a_later_process),
 		EACH(a_kill_is_said_once),
+		EACH(a_kill_nobody_answers),
 		EACH(a_kill_nobody_read),
 		EACH(another_broker_goes_on),
 		EACH(what_was_over_is_not_news),

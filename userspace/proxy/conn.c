@@ -24,6 +24,8 @@
 
 /* Closing a drained connection early needs this much silence, less where the drain is short. */
 #define DRAIN_SILENCE_MS 1000
+/* Who was asked for the end of a flow, and for its last bytes, has so long to answer. */
+#define LAST_BYTES_MS 2000
 
 /* Those of defaults before the route is known. */
 static const struct sl_timeouts *timeouts(const struct sl_conn *c)
@@ -201,6 +203,8 @@ static struct sl_deadline next_deadline(const struct sl_conn *c)
 	};
 	struct sl_deadline d = own_deadline(c, &facts);
 
+	if (c->end_by_ms != SL_NEVER)
+		return (struct sl_deadline){ .at_ms = c->end_by_ms, .reason = SL_REASON_SHUTDOWN };
 	if (c->drain_final_ms < d.at_ms)
 		d = (struct sl_deadline){ .at_ms = c->drain_final_ms,
 					  .reason = SL_REASON_SHUTDOWN };
@@ -358,7 +362,10 @@ void sl_conn_drain(struct sl_conn *c, uint64_t now_ms)
 	if (c->state == SL_CONN_CLOSED || !c->gen || c->drain_final_ms != SL_NEVER)
 		return;
 	if (goes_on(c)) {
-		sl_conn_let_go(c);
+		if (c->end_by_ms == SL_NEVER)
+			sl_conn_let_go(c);
+		else
+			sl_conn_event(c, SL_EV_ABORT); /* nobody else knows why it ends */
 		return;
 	}
 	limit_ms = timeouts(c)->drain;
@@ -549,6 +556,19 @@ void sl_conn_event(struct sl_conn *c, enum sl_conn_event event)
 	}
 }
 
+/* What moved since the last look is in no record yet, and is told when the flow is over. */
+static bool ends_later(struct sl_conn *c)
+{
+	uint64_t now_ms = sl_loop_now_ms(c->worker->loop);
+
+	if (!c->engine || !c->engine->ask_end || now_ms >= c->end_by_ms || !c->engine->ask_end(c))
+		return false;
+	if (c->end_by_ms == SL_NEVER)
+		c->end_by_ms = now_ms + LAST_BYTES_MS;
+	sl_conn_rearm(c);
+	return true;
+}
+
 void sl_conn_end(struct sl_conn *c, enum sl_reason reason, bool reset)
 {
 	if (c->state == SL_CONN_CLOSED)
@@ -557,7 +577,8 @@ void sl_conn_end(struct sl_conn *c, enum sl_reason reason, bool reset)
 		if (c->side[i].reason == SL_REASON_NONE && has_side(c, (enum sl_side)i))
 			c->side[i].reason = reason;
 	c->reset = reset;
-	sl_conn_event(c, SL_EV_ABORT);
+	if (!ends_later(c))
+		sl_conn_event(c, SL_EV_ABORT);
 }
 
 void sl_conn_fail(struct sl_conn *c, enum sl_side side, enum sl_reason reason)

@@ -133,6 +133,7 @@ struct sl_conn {
 	uint64_t active_ms;
 	uint64_t drain_at_ms; /* SL_NEVER: not draining */
 	uint64_t drain_final_ms;
+	uint64_t end_by_ms; /* its end has been asked for; SL_NEVER: not */
 	uint64_t outq_seen; /* undelivered bytes in the kernel at the last deadline check */
 };
 

@@ -28,6 +28,12 @@ struct sl_engine {
 	/* NULL: bytes are known as they pass. Else when the last may have passed for all we know.
 	 */
 	uint64_t (*active_ms)(const struct sl_conn *c);
+	/*
+	 * NULL, or: asks for the end of the flow, whose last bytes are told with it; then the
+	 * engine calls sl_conn_end() once more. false: there is nobody to ask, or nothing more to
+	 * tell.
+	 */
+	bool (*ask_end)(struct sl_conn *c);
 	void (*stop)(struct sl_conn *c);
 };
 

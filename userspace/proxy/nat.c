@@ -53,6 +53,7 @@ struct sl_nat_record {
 	bool is_rough;                     /* start_ns */
 	bool is_over;
 	bool is_stray; /* its route has not come */
+	bool is_asked; /* the broker, for its end */
 };
 
 struct sl_nat_flows {
@@ -437,6 +438,13 @@ static void out_of_memory(struct sl_nat_flows *n)
 		(void)sl_err(-ENOMEM, "nftables: a flow has no record until it is told of again");
 }
 
+static void ask_broker(struct sl_nat_record *r)
+{
+	if (!r->is_in_doubt && !r->is_asked)
+		sl_broker_nat_kill(client_of(r->owner), r->serial);
+	r->is_asked = !r->is_in_doubt;
+}
+
 /* It has been killed here; another broker (`is_other`) has not heard of that. */
 static void on_killed(struct sl_nat_record *r, bool is_other, const struct sl_broker_nat_flow *f)
 {
@@ -525,6 +533,7 @@ void sl_nat_flows_told(struct sl_nat_flows *n, uint64_t serial, const struct sl_
 		return;
 	}
 	is_other = r->serial != serial;
+	r->is_asked &= !is_other;
 	r->serial = serial;
 	r->is_in_doubt = false;
 	r->is_rough = f->is_rough;
@@ -533,6 +542,8 @@ void sl_nat_flows_told(struct sl_nat_flows *n, uint64_t serial, const struct sl_
 	r->start_ns = f->start_ns;
 	sl_list_remove(&r->node);
 	sl_list_add(&n->told, &r->node);
+	if (r->conn && r->conn->end_by_ms != SL_NEVER && !f->is_over)
+		ask_broker(r); /* the one before has not heard of it */
 	if (r->conn)
 		update(r, f);
 	else if (is_new || r->latest)
@@ -708,6 +719,17 @@ static uint64_t active_ms(const struct sl_conn *c)
 	       (lag_ms > SL_NAT_LAG_MS ? lag_ms : SL_NAT_LAG_MS);
 }
 
+/* Conntrack says with an entry's end what it has counted since the last dump. */
+static bool ask_end(struct sl_conn *c)
+{
+	struct sl_nat_record *r = c->nat;
+
+	if (!r || r->is_over || r->is_in_doubt || c->worker->is_stopping)
+		return false;
+	ask_broker(r);
+	return true;
+}
+
 /* What is not over is reset on both sides, and noted until it is. */
 static void stop(struct sl_conn *c)
 {
@@ -721,8 +743,7 @@ static void stop(struct sl_conn *c)
 		return;
 	}
 	r->since_ms = now_ms(r->owner);
-	if (!r->is_in_doubt)
-		sl_broker_nat_kill(client_of(r->owner), r->serial);
+	ask_broker(r);
 }
 
 const struct sl_engine sl_engine_nat = {
@@ -731,5 +752,6 @@ const struct sl_engine sl_engine_nat = {
 	.start = start,
 	.on_socket = on_socket,
 	.active_ms = active_ms,
+	.ask_end = ask_end,
 	.stop = stop,
 };

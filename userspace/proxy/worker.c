@@ -100,6 +100,7 @@ static void end_all(struct sl_worker *w)
 	struct sl_list *pos;
 	struct sl_list *tmp;
 
+	w->is_stopping = true;
 	sl_listener_remove_all(w, false);
 	sl_list_for_each_safe (pos, tmp, &w->conns) {
 		struct sl_conn *c = SL_CONTAINER_OF(pos, struct sl_conn, node);
@@ -162,7 +163,8 @@ struct sl_conn *sl_worker_new_conn(struct sl_worker *w)
 			       .engine_id = SL_ENGINE_NONE,
 			       .handover_after = UINT64_MAX,
 			       .drain_at_ms = SL_NEVER,
-			       .drain_final_ms = SL_NEVER };
+			       .drain_final_ms = SL_NEVER,
+			       .end_by_ms = SL_NEVER };
 	for (int i = 0; i < SL_SIDE_COUNT_; i++) {
 		c->side[i].io.fd = -1;
 		c->flow[i].pipe = SL_PIPE_NONE;
