@@ -117,8 +117,8 @@ static void walk_elems(struct diff *d, size_t old, size_t new, enum sl_nft_op_ki
 		int r = i == a->n   ? 1
 			: j == b->n ? -1
 				    : sl_nft_elem_compare(&a->elems[i], &b->elems[j]);
-		bool is_same = r == 0 && sl_nft_elem_has_same_data(d->old, &a->elems[i], d->new,
-								   &b->elems[j]);
+		bool is_same =
+			r == 0 && sl_nft_elem_is_same(d->old, &a->elems[i], d->new, &b->elems[j]);
 
 		if (kind == SL_NFT_DEL_ELEM && r <= 0 && !is_same)
 			add(d, kind, old, i, 0);

@@ -34,6 +34,10 @@ was=$(settings)
 say "a stop: flows are given their time, then all of ours goes"
 start_nat "$(conf $((2 * SLOW))s)"
 assert_eq "settings while it runs" "$(settings)" "1 1 1"
+in_ns proxy sysctl -qw net.netfilter.nf_conntrack_acct=0 net.netfilter.nf_conntrack_events=2
+are() { [ "$(settings)" = "$1" ]; }
+wait_until 4000 are "1 1 1" || fail "settings that somebody has changed: $(settings)"
+wait_log 'somebody has changed net.netfilter.nf_conntrack_acct'
 client_bg held trickle to=$PROXY_IP:8080 c=10 ms=20 timeout=60
 udp_flow busy $PROXY_IP:8082 ms=20
 wait_records held 10

@@ -25,7 +25,7 @@ ${2:-}"
 }
 start_nat "$(conf 8002)"
 client_bg long long to=$PROXY_IP:8080 c=2 t=600 rate=${RATE:-60000000} stall=$((8000 * SLOW)) timeout=300
-client_bg held trickle to=$PROXY_IP:8081 c=20 ms=50 timeout=300
+client_bg held trickle to=$PROXY_IP:8081 c=20 ms=50 stall=$((8000 * SLOW)) timeout=300
 wait_records long 2
 wait_records held 20
 clients=$(records held client)

@@ -286,6 +286,7 @@ static void on_tick(struct sl_timer *timer)
 	if (!n->plan || !n->stream)
 		return;
 	sl_nat_look_at_room(n);
+	sl_nat_keep_settings(n);
 	if (dumps < n->udp_until)
 		sl_nat_clean_udp(n);
 	drop_gone(n, dumps);

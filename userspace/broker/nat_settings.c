@@ -85,6 +85,14 @@ static bool has_local_target(const struct sl_nat *n)
 	return false;
 }
 
+/* What is known from before stays known. */
+static void note_what_was(struct sl_nat *n, struct sl_nat_settings *now)
+{
+	for (size_t i = 0; i < N_SETTINGS; i++)
+		if (*setting(&n->was, i) < 0)
+			*setting(&n->was, i) = *setting(now, i);
+}
+
 void sl_nat_look_at_settings(struct sl_nat *n)
 {
 	struct sl_nat_settings now = untouched;
@@ -96,9 +104,7 @@ void sl_nat_look_at_settings(struct sl_nat *n)
 			      what);
 	if (has_local_target(n) && sl_nat_sysctl_localnet() == 0)
 		now.localnet = 0;
-	for (size_t i = 0; i < N_SETTINGS; i++)
-		if (*setting(&n->was, i) < 0)
-			*setting(&n->was, i) = *setting(&now, i);
+	note_what_was(n, &now);
 }
 
 void sl_nat_change_settings(struct sl_nat *n)
@@ -117,6 +123,27 @@ void sl_nat_change_settings(struct sl_nat *n)
 	if (r < 0)
 		(void)sl_warn(r, "nftables: cannot set net.ipv4.conf.all.route_localnet to 1, "
 				 "targets on 127.0.0.1 are reached from this host only");
+}
+
+void sl_nat_keep_settings(struct sl_nat *n)
+{
+	struct sl_nat_settings now = untouched;
+	const char *what = NULL;
+
+	if (!n->is_set)
+		return;
+	/* another instance that ends, or a reload of sysctl.conf */
+	if (sl_ct_sysctl_set(&now.ct, &what) == 0 &&
+	    (now.ct.acct >= 0 || now.ct.timestamp >= 0 || now.ct.events >= 0))
+		sl_log(SL_LOG_WARN, "nftables: somebody has changed net.netfilter.nf_conntrack_"
+				    "acct, _timestamp or _events, put back");
+	if (has_local_target(n) && sl_nat_sysctl_localnet() == 0 &&
+	    sl_nat_sysctl_set_localnet(true) == 0) {
+		now.localnet = 0;
+		sl_log(SL_LOG_WARN,
+		       "nftables: somebody has changed net.ipv4.conf.all.route_localnet, put back");
+	}
+	note_what_was(n, &now);
 }
 
 void sl_nat_restore_settings(struct sl_nat_settings *was)
