@@ -23,7 +23,7 @@
 #include "conf_text.h"
 #include "proxy/proxy.h"
 
-#define WAIT_MS 3000
+#define WAIT_MS 6000
 #define SECOND UINT64_C(1000000000)
 
 #define ROUTE_N                                                                           \
@@ -652,7 +652,7 @@ static void a_kill_is_said_once(void **state)
 	assert_int_equal(lab->n_rows, 0);
 	UNTIL(lab, WAIT_MS, n_lines(lab, "client_reason=killed backend_reason=killed\n") == 1);
 	assert_int_equal(n_active(lab), 0);
-	f.bytes[SL_CLIENT] = 5; /* on its way when it was killed, and for more than a second */
+	f.bytes[SL_CLIENT] = 5; /* on its way when it was killed, and for more than three seconds */
 	tell(lab, 9, &f);
 	tell_end(lab, 9, &f, SL_REASON_NFTABLES_CLOSED);
 	f = flow_n(); /* a new one of the same names */
