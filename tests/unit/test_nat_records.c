@@ -1118,7 +1118,7 @@ static void what_was_killed_before_an_upgrade(void **state)
 	hears_kill(lab, 4);
 	sl_proxy_drain(lab->proxy, true, on_drained, lab);
 	UNTIL(lab, WAIT_MS, lab->done); /* it waits for the last word, not for long */
-	assert_int_equal(n_lines(lab, "client_reason=killed "), 1);
+	UNTIL(lab, WAIT_MS, n_lines(lab, "client_reason=killed ") == 1);
 	tell_end(lab, 4, &f, SL_REASON_NFTABLES_CLOSED);
 	sl_addr_set_port(&f.client, 2000);
 	tell_end(lab, 5, &f, SL_REASON_NORMAL); /* read after it */
