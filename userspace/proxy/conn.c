@@ -25,7 +25,9 @@
 /* Closing a drained connection early needs this much silence, less where the drain is short. */
 #define DRAIN_SILENCE_MS 1000
 /* For the last counters of a flow that the kernel was asked to end. */
-#define LAST_WORD_MS 1000
+#define LAST_WORD_MS 3000
+/* The supervisor waits 2 s. */
+#define LAST_WORD_IN_HASTE_MS 1000
 
 /* Those of defaults before the route is known. */
 static const struct sl_timeouts *timeouts(const struct sl_conn *c)
@@ -570,7 +572,9 @@ static bool waits_for_last_word(struct sl_conn *c, enum sl_reason reason)
 	    !c->engine->ask_end(c))
 		return false;
 	c->ending = reason;
-	sl_timer_start(c->worker->loop, &c->timer, sl_loop_now_ms(c->worker->loop) + LAST_WORD_MS,
+	sl_timer_start(c->worker->loop, &c->timer,
+		       sl_loop_now_ms(c->worker->loop) +
+			       (c->worker->in_haste ? LAST_WORD_IN_HASTE_MS : LAST_WORD_MS),
 		       on_no_last_word);
 	return true;
 }

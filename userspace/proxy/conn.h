@@ -157,7 +157,8 @@ void sl_conn_event(struct sl_conn *c, enum sl_conn_event event);
  * Ends the connection as a whole: `reason` goes to every side that exists and
  * has not ended. With `reset` both sockets send a RST, else what was handed to
  * the kernel is still delivered. Where the engine is to say the last word (engine.h) it ends with
- * that, a second later at most; further calls meanwhile end it at once, for the first one's reason.
+ * that, three seconds later at most; further calls meanwhile end it at once, for the first one's
+ * reason.
  */
 void sl_conn_end(struct sl_conn *c, enum sl_reason reason, bool reset);
 

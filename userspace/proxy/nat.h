@@ -18,10 +18,10 @@ struct sl_generation;
  *
  * The kernel holds the truth. A record that is to end here (kill, deadline, drain) ends when the
  * broker says that the flow is over, because that brings the last counts; without that word it ends
- * a second later, and stays noted until it comes, so that no later broker brings it back as a new
- * one; one whose broker has died is matched by addresses and time of begin with what the next one
- * tells, and ends with crash_recovered when it tells nothing for SL_HANDOVER_DOUBT_MS. Flows of a
- * route that this worker does not know (yet) wait for it; they get an access line, but no record.
+ * three seconds later, and stays noted until it comes, so that no later broker brings it back as a
+ * new one; one whose broker has died is matched by addresses and time of begin with what the next
+ * one tells, and ends with crash_recovered when it tells nothing for SL_HANDOVER_DOUBT_MS. Flows of
+ * a route that this worker does not know (yet) wait for it; they get an access line, but no record.
  *
  * One per worker; on its thread.
  */

@@ -702,6 +702,7 @@ static void stop_worker(struct sl_worker *w, struct round *r)
 	struct sl_list *pos;
 	struct sl_list *tmp;
 
+	w->in_haste = true;
 	sl_list_for_each_safe (pos, tmp, &w->conns) {
 		struct sl_conn *c = SL_CONTAINER_OF(pos, struct sl_conn, node);
 
