@@ -43,13 +43,14 @@ for ((i = 1; i <= ROUNDS; i++)); do
 	storm
 	client_bg new trickle to=$PROXY_IP:8080 c=20 ms=50 timeout=120 stall=20000
 	wait_until 15000 eval '[ "$(n_entries -p udp)" = 0 ]' || fail "entries of datagrams do not end"
-	client rate to=$PROXY_IP:8081 c=8 t=1 timeout=30 >"$LAB_DIR/rate.out" || fail "the kernel goes on: $(cat "$LAB_DIR/rate.out")"
+	# an address each: an entry that is over makes room for the next of its names
+	client rate to=$PROXY_IP:8081 src=$CLIENT_NET c=8 t=1 timeout=30 >"$LAB_DIR/rate.out" || fail "the kernel goes on: $(cat "$LAB_DIR/rate.out")"
 	made=$(jq .ok "$LAB_DIR/rate.out")
 	kill -CONT "$broker"
 	wait_until 15000 resynced "$was" || fail "it has not noticed: $(nat_field resyncs)"
 	wait_records held 50 15000
 	wait_until 15000 has_records storm 0 || fail "ghosts: $(n_records storm)"
-	wait_until 15000 eval "[ \"\$(n_access short)\" -ge $((made - 8)) ]" || fail "lines of those in TIME_WAIT: $(n_access short) of $made"
+	wait_until 15000 eval "[ \"\$(n_access short)\" -ge $made ]" || fail "lines of those in TIME_WAIT: $(n_access short) of $made"
 	wait_until 15000 nat_active_is 50 || fail "open: $(n_nat_active)"
 	assert_eq "ids lost" "$(comm -23 <(tr ' ' '\n' <<<"$ids") <(records held | tr ' ' '\n' | sort) | wc -l)" 0
 	stop_peer new

@@ -303,10 +303,29 @@ bool sl_conn_is_at_rest(const struct sl_conn *c)
 	return c->state != SL_CONN_CONNECTING && !c->again.is_queued && undelivered(c) == 0;
 }
 
+/*
+ * As the configuration in force says, which may have changed since the connection began: the
+ * supervisor waits no longer than the longest of that.
+ */
+static uint64_t drain_limit(const struct sl_conn *c)
+{
+	const struct sl_generation *now = c->worker->gen ? c->worker->gen : c->gen;
+	const struct sl_gen_route *route =
+		c->route ? sl_generation_find_route(now, c->route->conf->name) : NULL;
+	uint64_t longest = 0;
+
+	if (route)
+		return route->conf->timeouts.drain;
+	for (size_t i = 0; i < now->conf->n_routes; i++)
+		if (now->conf->routes[i].timeouts.drain > longest)
+			longest = now->conf->routes[i].timeouts.drain;
+	return timeouts(c)->drain < longest ? timeouts(c)->drain : longest;
+}
+
 /* A drained connection in the middle of an exchange is left alone until the final deadline. */
 static void drain_if_silent(struct sl_conn *c, uint64_t now_ms)
 {
-	uint64_t silence_ms = timeouts(c)->drain / 4;
+	uint64_t silence_ms = drain_limit(c) / 4;
 
 	if (silence_ms > DRAIN_SILENCE_MS)
 		silence_ms = DRAIN_SILENCE_MS;
@@ -370,7 +389,7 @@ void sl_conn_drain(struct sl_conn *c, uint64_t now_ms)
 		sl_conn_let_go(c);
 		return;
 	}
-	limit_ms = timeouts(c)->drain;
+	limit_ms = drain_limit(c);
 	c->drain_final_ms = now_ms + limit_ms;
 	/* Before the final one, which would give the silent another reason. Datagrams have no end
 	 * but silence: there is nothing to wait for. */
