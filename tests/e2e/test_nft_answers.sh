@@ -15,7 +15,8 @@ conf() {
 $(nroute web 8080 "\"$BACKEND_IP:8001\"")
 $(nroute two 8082 "\"$BACKEND_IP:8002\"")"
 }
-with() { # TABLE [MORE]
+# shellcheck disable=SC2034 # the libraries ask for both
+with() { # TABLE
 	GLOBAL="  nft_table: $1
   nftables: { keep_on_exit: true }
   security: { deny_file: $LAB_DIR/deny.txt }"
