@@ -93,11 +93,12 @@ static void note_what_was(struct sl_nat *n, struct sl_nat_settings *now)
 			*setting(&n->was, i) = *setting(now, i);
 }
 
+/* Those that are changed already are known, whatever others do to them since. */
 void sl_nat_look_at_settings(struct sl_nat *n)
 {
 	struct sl_nat_settings now = untouched;
 	const char *what = NULL;
-	int r = sl_ct_sysctl_look(&now.ct, &what);
+	int r = n->is_set ? 0 : sl_ct_sysctl_look(&now.ct, &what);
 
 	if (r < 0)
 		(void)sl_warn(r, "nftables: cannot read net/%s, records may lack bytes and times",
@@ -120,9 +121,23 @@ void sl_nat_change_settings(struct sl_nat *n)
 	if (!has_local_target(n) || sl_nat_sysctl_localnet() != 0)
 		return;
 	r = sl_nat_sysctl_set_localnet(true);
-	if (r < 0)
+	if (r < 0 && !n->has_lacked_localnet)
 		(void)sl_warn(r, "nftables: cannot set net.ipv4.conf.all.route_localnet to 1, "
 				 "targets on 127.0.0.1 are reached from this host only");
+	n->has_lacked_localnet = r < 0;
+}
+
+/* What is not as we left it is somebody else's by now. */
+static void keep_what_others_set(struct sl_nat_settings *was)
+{
+	struct sl_nat_settings now = untouched;
+	const char *what;
+
+	if (sl_ct_sysctl_look(&now.ct, &what) < 0)
+		return;
+	for (size_t i = 0; i < N_SETTINGS; i++)
+		if (*setting(&now, i) >= 0)
+			*setting(was, i) = -1;
 }
 
 void sl_nat_keep_settings(struct sl_nat *n)
@@ -148,10 +163,14 @@ void sl_nat_keep_settings(struct sl_nat *n)
 
 void sl_nat_restore_settings(struct sl_nat_settings *was)
 {
-	int r = sl_ct_sysctl_restore(&was->ct);
+	int r, localnet = 0;
 
-	if (r == 0 && was->localnet == 0)
-		r = sl_nat_sysctl_set_localnet(false);
+	keep_what_others_set(was);
+	r = sl_ct_sysctl_restore(&was->ct);
+	if (was->localnet == 0 && sl_nat_sysctl_localnet() > 0)
+		localnet = sl_nat_sysctl_set_localnet(false);
+	if (r == 0)
+		r = localnet;
 	if (r < 0)
 		(void)sl_warn(r, "nftables: cannot put back settings of the host");
 	*was = untouched;

@@ -26,6 +26,10 @@ void sl_nat_look_at_settings(struct sl_nat *n);
 void sl_nat_change_settings(struct sl_nat *n);
 /* Now and then: what somebody else has changed meanwhile is put back, and said. */
 void sl_nat_keep_settings(struct sl_nat *n);
+/*
+ * While the table is still there: as long as it is, whoever comes after us knows what to put back,
+ * and it keeps the network away from 127.0.0.1. What others have changed since stays.
+ */
 void sl_nat_restore_settings(struct sl_nat_settings *was);
 
 #endif

@@ -492,7 +492,7 @@ void sl_broker_stop_nat(struct sl_broker *b)
 void sl_broker_leave_nat(struct sl_broker *b, const char *table)
 {
 	if (b->nat && strcmp(sl_nat_table(b->nat), table) != 0)
-		sl_nat_stop(b->nat);
+		sl_nat_leave(b->nat);
 }
 
 /* ---- flush ---- */
