@@ -26,10 +26,10 @@
 #define GATHER_MS 10
 #define ANSWER_BYTES 65536 /* the kernel fills 32 KiB at most */
 #define ANSWER_DATAGRAMS 8
-#define SWEEP_STEP 4096    /* records per turn: below a millisecond */
-#define DUMP_GAP_US 100000 /* between dumps asked for in a hurry */
-#define DUMP_DEADLINE_US 30000000
-#define DUMP_SHARE 20 /* one twentieth of a processor at most */
+#define SWEEP_STEP 4096           /* records per turn: below a millisecond */
+#define DUMP_GAP_US 100000        /* between dumps asked for in a hurry */
+#define DUMP_DEADLINE_US 30000000 /* without a word of the kernel */
+#define DUMP_SHARE 20             /* one twentieth of a processor at most */
 #define MAX_DUMP_MS 3600000
 #define REQUEST_DEADLINE_S 10
 
@@ -69,6 +69,7 @@ struct sl_ct_stream {
 	enum dump_phase phase;
 	uint32_t dump_seq;
 	uint64_t dump_start_us;
+	uint64_t dump_heard_us; /* when the last answer came */
 	uint64_t dump_start_cpu_us;
 	uint64_t next_dump_us;
 	bool must_resync;         /* events were lost since the last dump began */
@@ -258,6 +259,7 @@ static void begin_dump(struct sl_ct_stream *s)
 	(void)pthread_mutex_unlock(&s->lock);
 	s->phase = READING;
 	s->dump_start_us = sl_clock_us();
+	s->dump_heard_us = s->dump_start_us;
 	s->dump_start_cpu_us = cpu_us();
 	s->next_dump_us = UINT64_MAX;
 	s->must_resync = false;
@@ -342,9 +344,20 @@ static void read_answers(struct sl_ct_stream *s)
 		signal_owner(s);
 		(void)pthread_mutex_unlock(&s->lock);
 		s->answer_n = 0;
+		s->dump_heard_us = sl_clock_us();
 		if (r <= 0)
 			end_dump(s, r);
 	}
+}
+
+/*
+ * However long it takes: one that is given up half-way goes on in the kernel, which begins no other
+ * (-EBUSY) until all of it is read.
+ */
+static bool is_dump_lost(const struct sl_ct_stream *s)
+{
+	return s->phase == READING && s->answer_n == 0 &&
+	       sl_clock_us() - s->dump_heard_us > DUMP_DEADLINE_US;
 }
 
 static void sweep(struct sl_ct_stream *s)
@@ -372,7 +385,7 @@ static void step_dump(struct sl_ct_stream *s, bool drained)
 		break;
 	case READING:
 		read_answers(s);
-		if (s->phase == READING && now_us - s->dump_start_us > DUMP_DEADLINE_US)
+		if (is_dump_lost(s))
 			end_dump(s, -ETIMEDOUT);
 		break;
 	case DRAINING:
@@ -429,6 +442,35 @@ static void *run(void *arg)
 	return NULL;
 }
 
+/* ---- requests ---- */
+
+/* The acknowledgement of `seq`; what is left of an earlier request that timed out is skipped. */
+static int wait_verdict(struct sl_ct_stream *s, uint32_t seq)
+{
+	_Alignas(4) uint8_t bytes[1024];
+
+	for (int i = 0; i < 16; i++) {
+		ssize_t n = mnl_socket_recvfrom(s->requests, bytes, sizeof(bytes));
+		struct sl_ct_reply reply;
+
+		if (n < 0 && errno == EINTR)
+			continue; /* of the owner, who has signals */
+		if (n < 0)
+			return errno == EAGAIN ? -ETIMEDOUT : -errno;
+		if (sl_ct_msg_parse(bytes, (size_t)n, &reply) == SL_CT_MSG_ERROR &&
+		    reply.seq == seq)
+			return reply.error;
+	}
+	return -EPROTO;
+}
+
+static int ask(struct sl_ct_stream *s, const struct sl_ct_request *q, uint32_t seq)
+{
+	if (mnl_socket_sendto(s->requests, q->bytes, q->n) < 0)
+		return -errno;
+	return wait_verdict(s, seq);
+}
+
 /* ---- start and stop ---- */
 
 static int open_socket(unsigned groups, struct mnl_socket **ret)
@@ -465,14 +507,46 @@ static int set_rcvbuf(struct mnl_socket *nl, size_t bytes)
 	return -errno;
 }
 
-static int open_sockets(struct sl_ct_stream *s, const char **ret_what)
+static int open_requests(struct sl_ct_stream *s)
 {
 	const struct timeval deadline = { .tv_sec = REQUEST_DEADLINE_S };
 	int one = 1;
+	int r = open_socket(0, &s->requests);
+
+	if (r < 0)
+		return r;
+	(void)mnl_socket_setsockopt(s->requests, NETLINK_CAP_ACK, &one, sizeof(one));
+	return setsockopt(mnl_socket_get_fd(s->requests), SOL_SOCKET, SO_RCVTIMEO, &deadline,
+			  sizeof(deadline)) < 0
+		       ? -errno
+		       : 0;
+}
+
+/*
+ * Whoever subscribes does not wait for the module that sends the events (nf_conntrack_netlink), and
+ * what happens before it is there nobody hears of. Whoever asks does wait.
+ */
+static int load_conntrack(struct sl_ct_stream *s)
+{
+	struct sl_ct_request q;
+	int r;
+
+	sl_ct_request_count(&q, ++s->request_seq);
+	r = ask(s, &q, s->request_seq);
+	return r == -EINVAL ? -EPROTONOSUPPORT : r; /* nobody answers for connection tracking */
+}
+
+static int open_sockets(struct sl_ct_stream *s, const char **ret_what)
+{
 	int r;
 
 	*ret_what = "listening to the events of connection tracking";
-	r = open_socket(NF_NETLINK_CONNTRACK_NEW | NF_NETLINK_CONNTRACK_DESTROY, &s->events);
+	r = open_requests(s);
+	if (r == 0)
+		r = load_conntrack(s);
+	if (r == 0)
+		r = open_socket(NF_NETLINK_CONNTRACK_NEW | NF_NETLINK_CONNTRACK_DESTROY,
+				&s->events);
 	if (r < 0)
 		return r;
 	*ret_what = "the buffer for events of connection tracking";
@@ -481,14 +555,8 @@ static int open_sockets(struct sl_ct_stream *s, const char **ret_what)
 		return r;
 	*ret_what = "a socket to connection tracking";
 	r = open_socket(0, &s->dumps);
-	if (r == 0)
-		r = open_socket(0, &s->requests);
 	if (r < 0)
 		return r;
-	(void)mnl_socket_setsockopt(s->requests, NETLINK_CAP_ACK, &one, sizeof(one));
-	if (setsockopt(mnl_socket_get_fd(s->requests), SOL_SOCKET, SO_RCVTIMEO, &deadline,
-		       sizeof(deadline)) < 0)
-		return -errno;
 	s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	s->ready_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	return s->wake_fd < 0 || s->ready_fd < 0 ? -errno : 0;
@@ -641,31 +709,6 @@ void sl_ct_stream_dump_soon(struct sl_ct_stream *s)
 {
 	__atomic_store_n(&s->wants_dump, true, __ATOMIC_RELAXED);
 	wake(s);
-}
-
-/* The acknowledgement of `seq`; what is left of an earlier request that timed out is skipped. */
-static int wait_verdict(struct sl_ct_stream *s, uint32_t seq)
-{
-	_Alignas(4) uint8_t bytes[1024];
-
-	for (int i = 0; i < 16; i++) {
-		ssize_t n = mnl_socket_recvfrom(s->requests, bytes, sizeof(bytes));
-		struct sl_ct_reply reply;
-
-		if (n < 0)
-			return errno == EAGAIN ? -ETIMEDOUT : -errno;
-		if (sl_ct_msg_parse(bytes, (size_t)n, &reply) == SL_CT_MSG_ERROR &&
-		    reply.seq == seq)
-			return reply.error;
-	}
-	return -EPROTO;
-}
-
-static int ask(struct sl_ct_stream *s, const struct sl_ct_request *q, uint32_t seq)
-{
-	if (mnl_socket_sendto(s->requests, q->bytes, q->n) < 0)
-		return -errno;
-	return wait_verdict(s, seq);
 }
 
 int sl_ct_stream_delete_marks(struct sl_ct_stream *s, struct sl_ct_marks marks)

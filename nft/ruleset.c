@@ -163,8 +163,9 @@ int sl_nft_elem_compare(const struct sl_nft_elem *a, const struct sl_nft_elem *b
 
 	if (r == 0)
 		r = memcmp(a->end, b->end, sizeof(a->end));
+	/* where one interval ends and the next begins, the end comes first */
 	if (r == 0 && a->flags != b->flags)
-		r = a->flags < b->flags ? -1 : 1;
+		r = a->flags > b->flags ? -1 : 1;
 	return r;
 }
 

@@ -718,6 +718,62 @@ static void differences_lead_there(void **state)
 	assert_true(n_ops > 400);
 }
 
+/* Changes of the sets of one list, a letter for each operation: b, e out, B, E in. */
+static const char *list_ops(const struct sl_ip4_range *from, size_t n_from,
+			    const struct sl_ip4_range *to, size_t n_to)
+{
+	static char text[32];
+	struct sl_ip_set list = { .v4 = (struct sl_ip4_range *)from, .n4 = n_from };
+	struct sl_nft_ruleset *a, *b;
+	struct sl_nft_ops ops = { 0 };
+	struct test_routes t;
+	size_t n = 0;
+
+	test_routes_init(&t, 1);
+	test_route(&t, "a")->deny = &list;
+	a = test_build(&t);
+	list = (struct sl_ip_set){ .v4 = (struct sl_ip4_range *)to, .n4 = n_to };
+	b = test_build(&t);
+	assert_int_equal(sl_nft_diff(a, b, &ops), 0);
+	for (; n < ops.n; n++) {
+		bool is_added = ops.op[n].kind == SL_NFT_ADD_ELEM;
+		const struct sl_nft_elem *e =
+			&(is_added ? b : a)->sets[ops.op[n].object].elems[ops.op[n].index];
+		bool is_end = e->flags & NFT_SET_ELEM_INTERVAL_END;
+
+		assert_true(n + 1 < sizeof(text));
+		text[n] = is_added ? is_end ? 'E' : 'B' : is_end ? 'e' : 'b';
+	}
+	text[n] = '\0';
+	sl_nft_ops_done(&ops);
+	sl_nft_ruleset_free(a);
+	sl_nft_ruleset_free(b);
+	test_routes_done(&t);
+	return text;
+}
+
+/* The kernel takes no beginning of an interval without its end. */
+static void intervals_come_and_go_as_a_whole(void **state)
+{
+	static const struct sl_ip4_range a[] = { { 1, 5 }, { 7, 9 }, { 20, 30 } };
+	static const struct sl_ip4_range longer[] = { { 1, 5 }, { 7, 10 }, { 20, 30 } };
+	static const struct sl_ip4_range earlier[] = { { 1, 5 }, { 7, 9 }, { 19, 30 } };
+	static const struct sl_ip4_range less[] = { { 1, 5 }, { 20, 30 } };
+	static const struct sl_ip4_range joined[] = { { 1, 9 }, { 20, 30 } };
+	static const struct sl_ip4_range open[] = { { 1, 5 }, { 7, 9 }, { 20, UINT32_MAX } };
+
+	(void)state;
+	assert_string_equal(list_ops(a, 3, a, 3), "");
+	assert_string_equal(list_ops(a, 3, longer, 3), "beBE");
+	assert_string_equal(list_ops(a, 3, earlier, 3), "beBE");
+	assert_string_equal(list_ops(a, 3, less, 2), "be");
+	assert_string_equal(list_ops(less, 2, a, 3), "BE");
+	assert_string_equal(list_ops(a, 3, joined, 2), "bebeBE");
+	assert_string_equal(list_ops(a, 3, open, 3), "beB");
+	assert_string_equal(list_ops(open, 3, a, 3), "bBE");
+	assert_string_equal(list_ops(open, 3, open, 3), "");
+}
+
 /* A rule in the middle comes, goes: those around it stay. */
 static void rules_around_a_change_stay(void **state)
 {
@@ -911,6 +967,7 @@ int main(void)
 		cmocka_unit_test(source_hash_moves_nobody_else),
 		cmocka_unit_test(code_is_read_as_it_was_written),
 		cmocka_unit_test(differences_lead_there),
+		cmocka_unit_test(intervals_come_and_go_as_a_whole),
 		cmocka_unit_test(rules_around_a_change_stay),
 		cmocka_unit_test(flow_tables),
 		cmocka_unit_test(one_of_many_is_two_operations),
