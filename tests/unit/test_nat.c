@@ -994,9 +994,17 @@ static void somebody_new_is_told_of_all(void **state)
 	assert_true(find_told(l, port)->flow.is_adopted);
 	assert_int_equal(find_told(l, port)->serial, serial);
 	WAIT_FOR(l, l->status.n_flows == 1); /* and is not counted twice */
+	/* also one who comes when it is over already */
+	l->n_told = 0;
+	l->room = 0;
 	(void)close(client);
 	(void)close(listener);
 	WAIT_FOR(l, l->status.n_flows == 0);
+	l->room = SIZE_MAX;
+	sl_nat_tell_all(l->nat);
+	sl_nat_resume(l->nat);
+	WAIT_FOR(l, find_told(l, port));
+	assert_true(find_told(l, port)->flow.is_over && find_told(l, port)->flow.is_adopted);
 	finish(l);
 }
 

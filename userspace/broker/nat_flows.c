@@ -70,7 +70,9 @@ static bool has_both_spoken(const struct sl_ct_flow *f)
 static void fill_flow(const struct sl_ct_change *c, const struct sl_nat_route *route,
 		      struct sl_broker_nat_flow *ret)
 {
-	bool is_told_again = (c->what & SL_CT_TELL_AGAIN) && !(c->what & SL_CT_TELL_NEW);
+	/* whose begin was told before, perhaps to somebody who is no more */
+	bool is_told_again =
+		(c->what & (SL_CT_TELL_AGAIN | SL_CT_TELL_ENDED)) && !(c->what & SL_CT_TELL_NEW);
 
 	*ret = (struct sl_broker_nat_flow){
 		.client = c->flow.tuple[SL_CT_ORIG].src,

@@ -135,7 +135,7 @@ struct sl_broker_nat_flow {
 					 */
 	uint8_t is_udp;
 	uint8_t is_over;
-	uint8_t is_adopted;     /* not seen from its begin */
+	uint8_t is_adopted;     /* not seen from its begin, or told of that before */
 	uint8_t is_established; /* TCP: both have spoken; UDP: an answer was seen */
 	uint8_t reason;         /* with is_over: enum sl_reason */
 	uint8_t is_rough;       /* start_ns is when that broker first heard of it, no earlier */
