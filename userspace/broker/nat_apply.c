@@ -310,6 +310,7 @@ static void on_tick(struct sl_timer *timer)
 		return;
 	sl_nat_look_at_room(n);
 	sl_nat_keep_settings(n);
+	sl_nat_say_told(n);
 	clean_late_udp(n, dumps);
 	drop_gone(n, dumps);
 	sl_nat_refresh(n);

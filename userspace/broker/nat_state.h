@@ -64,6 +64,7 @@ struct sl_nat {
 	size_t batch_n;
 	size_t batch_at;
 	bool is_blocked; /* until sl_nat_resume() */
+	bool is_told;    /* what there was at the begin is, and that is said */
 
 	struct sl_broker_nat_status status; /* as last told */
 	uint32_t n_adopted;
