@@ -37,6 +37,7 @@ struct sl_nat {
 	struct sl_ct_timeouts timeouts;
 	struct sl_nat_settings was;
 	bool is_set;              /* the settings are as records need them */
+	bool cannot_set;          /* or could not be */
 	bool has_lacked_localnet; /* it is said */
 
 	bool is_installed;    /* the kernel has, or may have, something of ours */
