@@ -50,7 +50,7 @@ need="gcc libc6-dev make pkgconf clang llvm libclang-rt-$clang-dev $bpftool
 	libseccomp-dev libssl-dev libnftnl-dev libmnl-dev libcmocka-dev
 	iproute2 procps util-linux bsdextrautils libcap2-bin ethtool nftables netbase ca-certificates curl jq
 	socat python3 python3-jsonschema python3-yaml nginx
-	dnsmasq-base bind9-dnsutils conntrack prometheus shellcheck git openssl gnutls-bin haproxy libnginx-mod-stream"
+	dnsmasq-base bind9-dnsutils conntrack iptables prometheus shellcheck git openssl gnutls-bin haproxy libnginx-mod-stream"
 if [ "$dev" = yes ]; then need="$need gcovr clang-tidy $browser"; fi
 if [ "$vm" = yes ]; then need="$need qemu-system-x86 cpio kmod xz-utils debian-archive-keyring"; fi
 if [ "$list" = yes ]; then
@@ -106,7 +106,7 @@ for p in $(missing_of $wish); do
 done
 
 echo "install-deps.sh: installing ${missing}(no service is started or enabled)"
-apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 $missing >"$log" 2>&1 || {
+apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 $missing >"$log" 2>&1 || {
 	grep '^[EW]:' "$log" | head -n 5 >&2 || :
 	why='see the messages above'
 	if [ -z "$(apt-cache show gcc 2>/dev/null | head -n 1)" ]; then

@@ -20,7 +20,7 @@
 
 struct builder {
 	struct sl_nft_ruleset *rs;
-	const struct sl_nft_route *route; /* the one being put in, and its name */
+	const struct sl_nft_route *route; /* the one being put in, and its name; NULL: all */
 	uint32_t name;
 };
 
@@ -45,8 +45,8 @@ static struct sl_nft_set *put_own_set(struct builder *b, enum sl_nft_form form)
 {
 	struct sl_nft_set set;
 
-	sl_nft_form_set(form, b->route->mark, &set);
-	set.comment = b->name;
+	sl_nft_form_set(form, b->route ? b->route->mark : 0, &set);
+	set.comment = b->route ? b->name : sl_nft_put_text(b->rs, sl_nft_form_comment(form));
 	return sl_nft_put_set(b->rs, &set);
 }
 
@@ -301,19 +301,24 @@ static void put_client_sets(struct builder *b, int form)
 	}
 }
 
+static void put_lists(struct builder *b, const struct sl_nft_lists *lists)
+{
+	if (lists->deny) {
+		put_prefixes4(b, SL_NFT_DENY4, lists->deny);
+		put_prefixes6(b, SL_NFT_DENY6, lists->deny);
+	}
+	if (lists->allow) {
+		put_prefixes4(b, SL_NFT_ALLOW4, lists->allow);
+		put_prefixes6(b, SL_NFT_ALLOW6, lists->allow);
+	}
+}
+
 static void put_policy(struct builder *b)
 {
 	const struct sl_nft_route *r = b->route;
 	char name[SL_NFT_NAME];
 
-	if (r->deny) {
-		put_prefixes4(b, SL_NFT_DENY4, r->deny);
-		put_prefixes6(b, SL_NFT_DENY6, r->deny);
-	}
-	if (r->allow) {
-		put_prefixes4(b, SL_NFT_ALLOW4, r->allow);
-		put_prefixes6(b, SL_NFT_ALLOW6, r->allow);
-	}
+	put_lists(b, &(struct sl_nft_lists){ r->allow, r->deny });
 	if (r->max_per_client)
 		put_client_sets(b, SL_NFT_CLIENTS4);
 	if (r->per_client.rate)
@@ -446,9 +451,37 @@ static int refuse_repeated(const struct sl_nft_ruleset *rs, struct sl_str *why)
 	return 0;
 }
 
-int sl_nft_build(const struct sl_nft_route *routes, size_t n, struct sl_nft_ruleset **ret,
-		 struct sl_str *why)
+static bool has_loopback4_target(const struct sl_nft_route *r)
 {
+	for (size_t i = 0; i < r->n_targets; i++)
+		if (!is_ip6(&r->targets[i].addr) && is_loopback(&r->targets[i].addr))
+			return true;
+	return false;
+}
+
+/* The chains that all packets pass, as far as these routes need them. */
+static void put_needed_chains(struct sl_nft_ruleset *rs, const struct sl_nft_route *routes,
+			      size_t n)
+{
+	bool guards = false, kills = false, polices = false;
+
+	for (size_t i = 0; i < n; i++) {
+		guards |= has_loopback4_target(&routes[i]);
+		kills |= routes[i].state == SL_NFT_KILLED;
+		polices |= routes[i].packets.rate != 0;
+	}
+	if (guards)
+		sl_nft_put_guard_chain(rs);
+	if (kills)
+		sl_nft_put_killer_chains(rs);
+	if (polices)
+		sl_nft_put_police_chain(rs);
+}
+
+int sl_nft_build(const struct sl_nft_route *routes, size_t n, const struct sl_nft_lists *lists,
+		 struct sl_nft_ruleset **ret, struct sl_str *why)
+{
+	static const struct sl_nft_lists none;
 	_cleanup_(sl_nft_ruleset_freep) struct sl_nft_ruleset *rs = NULL;
 	struct builder b = { 0 };
 	int r = sl_nft_ruleset_new(&rs);
@@ -458,7 +491,9 @@ int sl_nft_build(const struct sl_nft_route *routes, size_t n, struct sl_nft_rule
 	b.rs = rs;
 	rs->comment = sl_nft_put_text(rs, SL_NFT_TABLE_COMMENT);
 	put_fixed_sets(rs);
-	sl_nft_put_fixed_chains(rs);
+	put_lists(&b, lists ? lists : &none);
+	sl_nft_put_fixed_chains(rs, lists ? lists : &none);
+	put_needed_chains(rs, routes, n);
 	for (size_t i = 0; i < n; i++) {
 		const char *fault = fault_of(&routes[i]);
 
@@ -482,6 +517,14 @@ int sl_nft_build(const struct sl_nft_route *routes, size_t n, struct sl_nft_rule
 		return r;
 	*ret = SL_TAKE_PTR(rs);
 	return 0;
+}
+
+int sl_nft_put_guard(struct sl_nft_ruleset *rs)
+{
+	if (sl_nft_find_chain(rs, SL_NFT_GUARD))
+		return 0;
+	sl_nft_put_guard_chain(rs);
+	return sl_nft_ruleset_sort(rs);
 }
 
 int sl_nft_put_offload(struct sl_nft_ruleset *rs, const struct sl_nft_route *routes, size_t n,

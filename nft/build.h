@@ -81,13 +81,27 @@ struct sl_nft_route {
 	enum sl_nft_refusal refusal;
 };
 
+/* Lists for the clients of all routes, asked before those of a route. */
+struct sl_nft_lists {
+	const struct sl_ip_set *allow; /* built, without globs; NULL: everybody */
+	const struct sl_ip_set *deny;  /* likewise; NULL: nobody. Wins over `allow` */
+};
+
 /*
- * The sorted ruleset. -EINVAL with `why` where two routes want the same listener (both are named),
- * or a route is none that the kernel could carry; -ENOMEM. What overlaps of port ranges
- * only the kernel tells.
+ * The sorted ruleset; `lists` NULL: none. -EINVAL with `why` where two routes want the same
+ * listener (both are named), or a route is none that the kernel could carry; -ENOMEM. What overlaps
+ * of port ranges only the kernel tells.
  */
 SL_MUST_CHECK int sl_nft_build(const struct sl_nft_route *routes, size_t n,
-			       struct sl_nft_ruleset **ret, struct sl_str *why);
+			       const struct sl_nft_lists *lists, struct sl_nft_ruleset **ret,
+			       struct sl_str *why);
+
+/*
+ * Adds what keeps the network away from 127.0.0.0/8, unless a target there has brought it already:
+ * for as long as net.ipv4.conf.all.route_localnet is what we made it. -ENOMEM.
+ */
+#define SL_NFT_GUARD "guard" /* the chain */
+SL_MUST_CHECK int sl_nft_put_guard(struct sl_nft_ruleset *rs);
 
 /*
  * Adds a flow table over these interfaces to a ruleset of sl_nft_build(), and what offers it the

@@ -45,6 +45,11 @@ static void put_marks(struct nlmsghdr *head, struct sl_ct_marks marks)
 	mnl_attr_put_u32(head, CTA_MARK_MASK, htonl(marks.mask));
 }
 
+void sl_ct_request_count(struct sl_ct_request *q, uint32_t seq)
+{
+	finish(q, begin(q, IPCTNL_MSG_CT_GET_STATS, NLM_F_ACK, seq, AF_UNSPEC));
+}
+
 void sl_ct_request_dump(struct sl_ct_request *q, uint32_t seq, struct sl_ct_marks marks)
 {
 	struct nlmsghdr *head = begin(q, IPCTNL_MSG_CT_GET, NLM_F_DUMP, seq, AF_UNSPEC);

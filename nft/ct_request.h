@@ -21,6 +21,9 @@ struct sl_ct_marks {
 /* The narrowest that covers base to base + n - 1; a superset, so the reader tests each mark. */
 struct sl_ct_marks sl_ct_marks_cover(uint32_t base, uint32_t n);
 
+/* How many entries there are; acknowledged. Whoever asks has the kernel load what answers. */
+void sl_ct_request_count(struct sl_ct_request *q, uint32_t seq);
+
 /* All entries with these marks, of both families. The dump also makes the kernel drop what ran out.
  */
 void sl_ct_request_dump(struct sl_ct_request *q, uint32_t seq, struct sl_ct_marks marks);

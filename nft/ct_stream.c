@@ -16,15 +16,20 @@
 #include "base/clock.h"
 #include "base/count.h"
 
-#define N_EVENTS 32        /* per system call */
-#define EVENT_BYTES 2048   /* one has 300; with a helper and labels still less than 1000 */
-#define EVENT_BATCHES 32   /* before the dump has its turn */
+#define N_EVENTS 32      /* per system call */
+#define EVENT_BYTES 2048 /* one has 300; with a helper and labels still less than 1000 */
+#define EVENT_BATCHES 32 /* before the dump has its turn */
+/*
+ * Nobody waits for events sooner than this after those before: to wake up for each one costs, with
+ * all that follows from it, several times what it takes to read it.
+ */
+#define GATHER_MS 10
 #define ANSWER_BYTES 65536 /* the kernel fills 32 KiB at most */
 #define ANSWER_DATAGRAMS 8
-#define SWEEP_STEP 4096    /* records per turn: below a millisecond */
-#define DUMP_GAP_US 100000 /* between dumps asked for in a hurry */
-#define DUMP_DEADLINE_US 30000000
-#define DUMP_SHARE 10 /* one tenth of the time at most */
+#define SWEEP_STEP 4096           /* records per turn: below a millisecond */
+#define DUMP_GAP_US 100000        /* between dumps asked for in a hurry */
+#define DUMP_DEADLINE_US 30000000 /* without a word of the kernel */
+#define DUMP_SHARE 20             /* one twentieth of a processor at most */
 #define MAX_DUMP_MS 3600000
 #define REQUEST_DEADLINE_S 10
 
@@ -64,9 +69,11 @@ struct sl_ct_stream {
 	enum dump_phase phase;
 	uint32_t dump_seq;
 	uint64_t dump_start_us;
+	uint64_t dump_heard_us; /* when the last answer came */
 	uint64_t dump_start_cpu_us;
 	uint64_t next_dump_us;
-	bool must_resync; /* events were lost since the last dump began */
+	bool must_resync;         /* events were lost since the last dump began */
+	uint64_t gather_until_us; /* until then events are left to come together */
 	struct event_buf in;
 	_Alignas(4) uint8_t answer[ANSWER_BYTES];
 	size_t answer_n; /* received, to be noted after the events; 0: none */
@@ -205,6 +212,7 @@ static bool read_events(struct sl_ct_stream *s)
 		if (n <= 0)
 			return true;
 		now_ns = real_ns();
+		s->gather_until_us = sl_clock_us() + GATHER_MS * 1000;
 		(void)pthread_mutex_lock(&s->lock);
 		for (int i = 0; i < n; i++)
 			read_event(s, (size_t)i, now_ns);
@@ -251,6 +259,7 @@ static void begin_dump(struct sl_ct_stream *s)
 	(void)pthread_mutex_unlock(&s->lock);
 	s->phase = READING;
 	s->dump_start_us = sl_clock_us();
+	s->dump_heard_us = s->dump_start_us;
 	s->dump_start_cpu_us = cpu_us();
 	s->next_dump_us = UINT64_MAX;
 	s->must_resync = false;
@@ -335,9 +344,20 @@ static void read_answers(struct sl_ct_stream *s)
 		signal_owner(s);
 		(void)pthread_mutex_unlock(&s->lock);
 		s->answer_n = 0;
+		s->dump_heard_us = sl_clock_us();
 		if (r <= 0)
 			end_dump(s, r);
 	}
+}
+
+/*
+ * However long it takes: one that is given up half-way goes on in the kernel, which begins no other
+ * (-EBUSY) until all of it is read.
+ */
+static bool is_dump_lost(const struct sl_ct_stream *s)
+{
+	return s->phase == READING && s->answer_n == 0 &&
+	       sl_clock_us() - s->dump_heard_us > DUMP_DEADLINE_US;
 }
 
 static void sweep(struct sl_ct_stream *s)
@@ -365,7 +385,7 @@ static void step_dump(struct sl_ct_stream *s, bool drained)
 		break;
 	case READING:
 		read_answers(s);
-		if (s->phase == READING && now_us - s->dump_start_us > DUMP_DEADLINE_US)
+		if (is_dump_lost(s))
 			end_dump(s, -ETIMEDOUT);
 		break;
 	case DRAINING:
@@ -381,40 +401,74 @@ static void step_dump(struct sl_ct_stream *s, bool drained)
 
 /* ---- thread ---- */
 
-static int timeout_ms(const struct sl_ct_stream *s)
+static int ms_until(uint64_t us, uint64_t now_us)
 {
-	uint64_t now_us = sl_clock_us();
+	if (us <= now_us)
+		return 0;
+	return us - now_us > 60000000 ? 60000 : (int)((us - now_us) / 1000) + 1;
+}
+
+static int timeout_ms(const struct sl_ct_stream *s, uint64_t now_us)
+{
+	int ms = s->phase == READING ? 1000 : ms_until(s->next_dump_us, now_us);
+	int gather_ms = ms_until(s->gather_until_us, now_us);
 
 	if (s->phase == DRAINING || s->phase == SWEEPING || s->answer_n > 0)
 		return 0;
-	if (s->phase == READING)
-		return 1000;
-	if (s->next_dump_us <= now_us)
-		return 0;
-	return s->next_dump_us - now_us > 60000000 ? 60000
-						   : (int)((s->next_dump_us - now_us) / 1000) + 1;
+	return gather_ms > 0 && gather_ms < ms ? gather_ms : ms;
 }
 
 static void *run(void *arg)
 {
 	struct sl_ct_stream *s = arg;
 	struct pollfd p[] = {
-		{ .fd = mnl_socket_get_fd(s->events), .events = POLLIN },
+		{ .fd = -1, .events = POLLIN },
 		{ .fd = -1, .events = POLLIN },
 		{ .fd = s->wake_fd, .events = POLLIN },
 	};
 
 	while (!__atomic_load_n(&s->must_stop, __ATOMIC_RELAXED)) {
+		uint64_t now_us = sl_clock_us();
 		uint64_t count;
 
+		p[0].fd = now_us >= s->gather_until_us ? mnl_socket_get_fd(s->events) : -1;
 		/* what is left of a dump that was given up waits for the next one */
 		p[1].fd = s->phase == READING ? mnl_socket_get_fd(s->dumps) : -1;
-		(void)poll(p, SL_ARRAY_LEN(p), timeout_ms(s));
+		(void)poll(p, SL_ARRAY_LEN(p), timeout_ms(s, now_us));
 		if (p[2].revents && read(s->wake_fd, &count, sizeof(count)) < 0)
 			continue;
 		step_dump(s, read_events(s));
 	}
 	return NULL;
+}
+
+/* ---- requests ---- */
+
+/* The acknowledgement of `seq`; what is left of an earlier request that timed out is skipped. */
+static int wait_verdict(struct sl_ct_stream *s, uint32_t seq)
+{
+	_Alignas(4) uint8_t bytes[1024];
+
+	for (int i = 0; i < 16; i++) {
+		ssize_t n = mnl_socket_recvfrom(s->requests, bytes, sizeof(bytes));
+		struct sl_ct_reply reply;
+
+		if (n < 0 && errno == EINTR)
+			continue; /* of the owner, who has signals */
+		if (n < 0)
+			return errno == EAGAIN ? -ETIMEDOUT : -errno;
+		if (sl_ct_msg_parse(bytes, (size_t)n, &reply) == SL_CT_MSG_ERROR &&
+		    reply.seq == seq)
+			return reply.error;
+	}
+	return -EPROTO;
+}
+
+static int ask(struct sl_ct_stream *s, const struct sl_ct_request *q, uint32_t seq)
+{
+	if (mnl_socket_sendto(s->requests, q->bytes, q->n) < 0)
+		return -errno;
+	return wait_verdict(s, seq);
 }
 
 /* ---- start and stop ---- */
@@ -453,14 +507,46 @@ static int set_rcvbuf(struct mnl_socket *nl, size_t bytes)
 	return -errno;
 }
 
-static int open_sockets(struct sl_ct_stream *s, const char **ret_what)
+static int open_requests(struct sl_ct_stream *s)
 {
 	const struct timeval deadline = { .tv_sec = REQUEST_DEADLINE_S };
 	int one = 1;
+	int r = open_socket(0, &s->requests);
+
+	if (r < 0)
+		return r;
+	(void)mnl_socket_setsockopt(s->requests, NETLINK_CAP_ACK, &one, sizeof(one));
+	return setsockopt(mnl_socket_get_fd(s->requests), SOL_SOCKET, SO_RCVTIMEO, &deadline,
+			  sizeof(deadline)) < 0
+		       ? -errno
+		       : 0;
+}
+
+/*
+ * Whoever subscribes does not wait for the module that sends the events (nf_conntrack_netlink), and
+ * what happens before it is there nobody hears of. Whoever asks does wait.
+ */
+static int load_conntrack(struct sl_ct_stream *s)
+{
+	struct sl_ct_request q;
+	int r;
+
+	sl_ct_request_count(&q, ++s->request_seq);
+	r = ask(s, &q, s->request_seq);
+	return r == -EINVAL ? -EPROTONOSUPPORT : r; /* nobody answers for connection tracking */
+}
+
+static int open_sockets(struct sl_ct_stream *s, const char **ret_what)
+{
 	int r;
 
 	*ret_what = "listening to the events of connection tracking";
-	r = open_socket(NF_NETLINK_CONNTRACK_NEW | NF_NETLINK_CONNTRACK_DESTROY, &s->events);
+	r = open_requests(s);
+	if (r == 0)
+		r = load_conntrack(s);
+	if (r == 0)
+		r = open_socket(NF_NETLINK_CONNTRACK_NEW | NF_NETLINK_CONNTRACK_DESTROY,
+				&s->events);
 	if (r < 0)
 		return r;
 	*ret_what = "the buffer for events of connection tracking";
@@ -469,14 +555,8 @@ static int open_sockets(struct sl_ct_stream *s, const char **ret_what)
 		return r;
 	*ret_what = "a socket to connection tracking";
 	r = open_socket(0, &s->dumps);
-	if (r == 0)
-		r = open_socket(0, &s->requests);
 	if (r < 0)
 		return r;
-	(void)mnl_socket_setsockopt(s->requests, NETLINK_CAP_ACK, &one, sizeof(one));
-	if (setsockopt(mnl_socket_get_fd(s->requests), SOL_SOCKET, SO_RCVTIMEO, &deadline,
-		       sizeof(deadline)) < 0)
-		return -errno;
 	s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	s->ready_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	return s->wake_fd < 0 || s->ready_fd < 0 ? -errno : 0;
@@ -629,31 +709,6 @@ void sl_ct_stream_dump_soon(struct sl_ct_stream *s)
 {
 	__atomic_store_n(&s->wants_dump, true, __ATOMIC_RELAXED);
 	wake(s);
-}
-
-/* The acknowledgement of `seq`; what is left of an earlier request that timed out is skipped. */
-static int wait_verdict(struct sl_ct_stream *s, uint32_t seq)
-{
-	_Alignas(4) uint8_t bytes[1024];
-
-	for (int i = 0; i < 16; i++) {
-		ssize_t n = mnl_socket_recvfrom(s->requests, bytes, sizeof(bytes));
-		struct sl_ct_reply reply;
-
-		if (n < 0)
-			return errno == EAGAIN ? -ETIMEDOUT : -errno;
-		if (sl_ct_msg_parse(bytes, (size_t)n, &reply) == SL_CT_MSG_ERROR &&
-		    reply.seq == seq)
-			return reply.error;
-	}
-	return -EPROTO;
-}
-
-static int ask(struct sl_ct_stream *s, const struct sl_ct_request *q, uint32_t seq)
-{
-	if (mnl_socket_sendto(s->requests, q->bytes, q->n) < 0)
-		return -errno;
-	return wait_verdict(s, seq);
 }
 
 int sl_ct_stream_delete_marks(struct sl_ct_stream *s, struct sl_ct_marks marks)

@@ -13,7 +13,7 @@
  *
  * The kernel's answer to a dump goes through the whole table: about 2 ms for 1000 entries, whose
  * marks do not matter. Dumps are at least `dump_ms` apart, and further when they would take more
- * than a tenth of a processor.
+ * than a twentieth of a processor.
  */
 
 struct sl_ct_stream_conf {
@@ -45,10 +45,11 @@ struct sl_ct_stream_counts {
 struct sl_ct_stream;
 
 /*
- * -EPERM (no CAP_NET_ADMIN), -EPROTONOSUPPORT (no nfnetlink), ...; `ret_what` says what was being
- * tried. The thread needs no right afterwards, and these system calls: poll, recvmmsg, recvmsg,
- * sendto, read, write, clock_gettime, futex, madvise, exit, and what malloc() uses. It blocks all
- * signals.
+ * -EPERM (no CAP_NET_ADMIN), -EPROTONOSUPPORT (no nfnetlink, or nothing of connection tracking in
+ * it), ...; `ret_what` says what was being tried. What the kernel has as modules is loaded when
+ * this returns, so every flow that begins afterwards is heard of. The thread needs no right
+ * afterwards, and these system calls: poll, recvmmsg, recvmsg, sendto, read, write, clock_gettime,
+ * futex, madvise, exit, and what malloc() uses. It blocks all signals.
  */
 SL_MUST_CHECK int sl_ct_stream_start(const struct sl_ct_stream_conf *conf,
 				     struct sl_ct_stream **ret, const char **ret_what);

@@ -283,13 +283,31 @@ static void end(struct sl_ct_table *t, struct sl_ct_record *r, enum sl_reason re
 	t->counts.ended++;
 }
 
-/* Its DESTROY was lost: somebody else has its place, or the dump did not have it. */
+/* It has been silent, for all we know, for as long as the kernel waits. */
+static bool may_have_expired(const struct sl_ct_table *t, const struct sl_ct_record *r,
+			     uint64_t now_ns)
+{
+	uint64_t known_ns = r->active_ns > r->start_ns ? r->active_ns : r->start_ns;
+
+	/* a NEW does not say when, and may have been read long after */
+	if (r->flow.protocol == IPPROTO_UDP && !r->flow.has_counts)
+		return true;
+	return now_ns >= known_ns + timeout_of(t, &r->flow) * NS_PER_S;
+}
+
+/*
+ * Its DESTROY was lost: somebody else has its place, or the dump did not have it. Most entries go
+ * by themselves; only one that had time left was taken out.
+ */
 static void end_unheard(struct sl_ct_table *t, struct sl_ct_record *r, uint64_t now_ns)
 {
 	if (r->stage == LIVE) {
+		bool is_cut = !may_have_expired(t, r, now_ns);
+
 		r->is_resynced = true;
 		t->counts.resynced++;
-		end(t, r, sl_ct_reason(&r->flow, true), now_ns);
+		r->flow.timeout_s = 0; /* of the last look; none is left by now */
+		end(t, r, sl_ct_reason(&r->flow, is_cut), now_ns);
 	}
 	unfile(t, r);
 }

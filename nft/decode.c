@@ -70,7 +70,8 @@ static int on_table(const struct nlmsghdr *nlh, void *arg)
 		if (udata)
 			rd->rs->comment = read_comment(rd->rs, udata, n, UDATA_COMMENT);
 	}
-	nftnl_table_free(t);
+	if (t)
+		nftnl_table_free(t);
 	return 0;
 }
 
@@ -137,7 +138,8 @@ static int on_set(const struct nlmsghdr *nlh, void *arg)
 		rd->rs->oom = true;
 	else if (strcmp(nftnl_set_get_str(s, NFTNL_SET_TABLE), rd->table) == 0)
 		read_set(rd, s);
-	nftnl_set_free(s);
+	if (s)
+		nftnl_set_free(s);
 	return 0;
 }
 
@@ -174,7 +176,8 @@ static int on_chain(const struct nlmsghdr *nlh, void *arg)
 		rd->rs->oom = true;
 	else if (strcmp(nftnl_chain_get_str(c, NFTNL_CHAIN_TABLE), rd->table) == 0)
 		read_chain(rd, c);
-	nftnl_chain_free(c);
+	if (c)
+		nftnl_chain_free(c);
 	return 0;
 }
 
@@ -216,7 +219,8 @@ static int on_rule(const struct nlmsghdr *nlh, void *arg)
 		rd->rs->oom = true;
 	else if (strcmp(nftnl_rule_get_str(r, NFTNL_RULE_TABLE), rd->table) == 0)
 		read_rule(rd, r);
-	nftnl_rule_free(r);
+	if (r)
+		nftnl_rule_free(r);
 	return 0;
 }
 
@@ -234,7 +238,8 @@ static int on_handle(const struct nlmsghdr *nlh, void *arg)
 			rd->chain->rules[rd->at].handle = nftnl_rule_get_u64(r, NFTNL_RULE_HANDLE);
 		rd->at++;
 	}
-	nftnl_rule_free(r);
+	if (r)
+		nftnl_rule_free(r);
 	return res;
 }
 
@@ -263,7 +268,8 @@ static int on_object(const struct nlmsghdr *nlh, void *arg)
 			sl_nft_put_counter(rd->rs, &counter);
 		}
 	}
-	nftnl_obj_free(o);
+	if (o)
+		nftnl_obj_free(o);
 	return 0;
 }
 
@@ -292,7 +298,8 @@ static int on_flowtable(const struct nlmsghdr *nlh, void *arg)
 		rd->rs->oom = true;
 	else if (strcmp(nftnl_flowtable_get_str(f, NFTNL_FLOWTABLE_TABLE), rd->table) == 0)
 		read_flowtable(rd->rs, f);
-	nftnl_flowtable_free(f);
+	if (f)
+		nftnl_flowtable_free(f);
 	return 0;
 }
 

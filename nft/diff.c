@@ -2,6 +2,7 @@
 #include "nft/diff.h"
 
 #include <errno.h>
+#include <linux/netfilter/nf_tables.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -107,6 +108,34 @@ static void new_counter(struct diff *d, size_t old, size_t new)
 		add(d, SL_NFT_ADD_COUNTER, new, 0, 0);
 }
 
+static bool is_end_at(const struct sl_nft_set *set, size_t i)
+{
+	return i < set->n && set->elems[i].flags & NFT_SET_ELEM_INTERVAL_END;
+}
+
+static bool is_same_elem(const struct diff *d, const struct sl_nft_set *a, size_t i,
+			 const struct sl_nft_set *b, size_t j)
+{
+	return sl_nft_elem_compare(&a->elems[i], &b->elems[j]) == 0 &&
+	       sl_nft_elem_is_same(d->old, &a->elems[i], d->new, &b->elems[j]);
+}
+
+/*
+ * Of intervals of two elements also the other one is the same: the kernel takes out, and puts in,
+ * beginning and end together, and refuses one alone (since 7.0, and earlier ones repaired since).
+ */
+static bool has_same_partner(const struct diff *d, const struct sl_nft_set *a, size_t i,
+			     const struct sl_nft_set *b, size_t j)
+{
+	if (!(a->flags & NFT_SET_INTERVAL) || a->flags & NFT_SET_CONCAT)
+		return true;
+	if (is_end_at(a, i))
+		return i > 0 && j > 0 && is_same_elem(d, a, i - 1, b, j - 1);
+	if (!is_end_at(a, i + 1) || !is_end_at(b, j + 1)) /* up to the last address there is */
+		return is_end_at(a, i + 1) == is_end_at(b, j + 1);
+	return is_same_elem(d, a, i + 1, b, j + 1);
+}
+
 /* One walk through the elements of a set; takes out, or puts in, what is not the same. */
 static void walk_elems(struct diff *d, size_t old, size_t new, enum sl_nft_op_kind kind)
 {
@@ -117,8 +146,8 @@ static void walk_elems(struct diff *d, size_t old, size_t new, enum sl_nft_op_ki
 		int r = i == a->n   ? 1
 			: j == b->n ? -1
 				    : sl_nft_elem_compare(&a->elems[i], &b->elems[j]);
-		bool is_same = r == 0 && sl_nft_elem_has_same_data(d->old, &a->elems[i], d->new,
-								   &b->elems[j]);
+		bool is_same =
+			r == 0 && is_same_elem(d, a, i, b, j) && has_same_partner(d, a, i, b, j);
 
 		if (kind == SL_NFT_DEL_ELEM && r <= 0 && !is_same)
 			add(d, kind, old, i, 0);

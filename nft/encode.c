@@ -153,7 +153,8 @@ static void put_table(struct sl_nft_batch *b, const struct sl_nft_encode *e, uin
 		nftnl_table_nlmsg_build_payload(nlh, t);
 		end_message(b, nlh, op, 1);
 	}
-	nftnl_table_free(t);
+	if (t)
+		nftnl_table_free(t);
 }
 
 static void describe_set(struct nftnl_set *s, const struct sl_nft_set *set, const char *comment,
@@ -200,7 +201,8 @@ static void put_set(struct sl_nft_batch *b, const struct sl_nft_encode *e,
 		nftnl_set_nlmsg_build_payload(nlh, s);
 		end_message(b, nlh, op, 1);
 	}
-	nftnl_set_free(s);
+	if (s)
+		nftnl_set_free(s);
 }
 
 static void put_chain(struct sl_nft_batch *b, const struct sl_nft_encode *e,
@@ -232,7 +234,8 @@ static void put_chain(struct sl_nft_batch *b, const struct sl_nft_encode *e,
 		nftnl_chain_nlmsg_build_payload(nlh, c);
 		end_message(b, nlh, op, 1);
 	}
-	nftnl_chain_free(c);
+	if (c)
+		nftnl_chain_free(c);
 }
 
 static void put_counter(struct sl_nft_batch *b, const struct sl_nft_encode *e,
@@ -261,7 +264,8 @@ static void put_counter(struct sl_nft_batch *b, const struct sl_nft_encode *e,
 		nftnl_obj_nlmsg_build_payload(nlh, o);
 		end_message(b, nlh, op, 1);
 	}
-	nftnl_obj_free(o);
+	if (o)
+		nftnl_obj_free(o);
 }
 
 /* With the interfaces that `but` has not; NULL: all. */
@@ -295,7 +299,8 @@ static void put_flowtable(struct sl_nft_batch *b, const struct sl_nft_encode *e,
 		nftnl_flowtable_nlmsg_build_payload(nlh, f);
 		end_message(b, nlh, op, 1);
 	}
-	nftnl_flowtable_free(f);
+	if (f)
+		nftnl_flowtable_free(f);
 }
 
 /* False: out of memory, or code that we never write. */
@@ -342,7 +347,8 @@ static void put_rule(struct sl_nft_batch *b, const struct sl_nft_encode *e,
 		nftnl_rule_nlmsg_build_payload(nlh, r);
 		end_message(b, nlh, index, 1);
 	}
-	nftnl_rule_free(r);
+	if (r)
+		nftnl_rule_free(r);
 }
 
 static void put_rule_removal(struct sl_nft_batch *b, const struct sl_nft_encode *e,
@@ -361,7 +367,8 @@ static void put_rule_removal(struct sl_nft_batch *b, const struct sl_nft_encode 
 		nftnl_rule_nlmsg_build_payload(nlh, r);
 		end_message(b, nlh, index, 1);
 	}
-	nftnl_rule_free(r);
+	if (r)
+		nftnl_rule_free(r);
 }
 
 static void put_value(struct nlmsghdr *nlh, uint16_t attr, const void *value, size_t len)

@@ -137,10 +137,22 @@ static const struct form {
 	[SL_NFT_HAIRPIN6] = { .name = "hairpin6",
 			      .comment = "targets that are their own clients",
 			      .key = { ADDR6, ADDR6 } },
-	[SL_NFT_ALLOW4] = { .name = "allow4", .flags = NFT_SET_INTERVAL, .key = { ADDR4 } },
-	[SL_NFT_ALLOW6] = { .name = "allow6", .flags = NFT_SET_INTERVAL, .key = { ADDR6 } },
-	[SL_NFT_DENY4] = { .name = "deny4", .flags = NFT_SET_INTERVAL, .key = { ADDR4 } },
-	[SL_NFT_DENY6] = { .name = "deny6", .flags = NFT_SET_INTERVAL, .key = { ADDR6 } },
+	[SL_NFT_ALLOW4] = { .name = "allow4",
+			    .comment = "clients of all routes",
+			    .flags = NFT_SET_INTERVAL,
+			    .key = { ADDR4 } },
+	[SL_NFT_ALLOW6] = { .name = "allow6",
+			    .comment = "clients of all routes",
+			    .flags = NFT_SET_INTERVAL,
+			    .key = { ADDR6 } },
+	[SL_NFT_DENY4] = { .name = "deny4",
+			   .comment = "clients that every route refuses",
+			   .flags = NFT_SET_INTERVAL,
+			   .key = { ADDR4 } },
+	[SL_NFT_DENY6] = { .name = "deny6",
+			   .comment = "clients that every route refuses",
+			   .flags = NFT_SET_INTERVAL,
+			   .key = { ADDR6 } },
 	[SL_NFT_SLOTS4] = { .name = "slots4",
 			    .flags = NFT_SET_MAP,
 			    .key = { INTEGER },
@@ -183,7 +195,7 @@ _Static_assert(SL_ARRAY_LEN(forms) == SL_NFT_FORM_COUNT_, "a form has no descrip
 
 void sl_nft_form_name(enum sl_nft_form form, uint32_t mark, char ret[SL_NFT_NAME])
 {
-	if (form < SL_NFT_FIXED_COUNT_ || form == SL_NFT_OFFLOADS)
+	if (form < SL_NFT_FIXED_COUNT_ || form == SL_NFT_OFFLOADS || mark == 0)
 		snprintf(ret, SL_NFT_NAME, "%s", forms[form].name);
 	else
 		snprintf(ret, SL_NFT_NAME, "%s_%u", forms[form].name, mark);

@@ -50,7 +50,7 @@ enum sl_nft_form {
 	SL_NFT_FORM_COUNT_,
 };
 
-/* `mark`: of the route; not used for those of the table. */
+/* `mark`: of the route; not used for those of the table; 0 for lists of all routes. */
 void sl_nft_form_name(enum sl_nft_form form, uint32_t mark, char ret[SL_NFT_NAME]);
 
 /* An empty set of that form, without a comment. */

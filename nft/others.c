@@ -167,20 +167,23 @@ static int on_rule(const struct nlmsghdr *nlh, void *arg)
 	return r;
 }
 
-static void read_verdict(struct sl_nft_member *m, const struct nlattr *data)
+static int read_verdict(struct sl_nft_member *m, const struct nlattr *data)
 {
 	struct sl_attrs attrs = sl_attrs_in(data);
 	const struct nlattr *a = sl_attrs_next(&attrs);
 
 	if (!a || mnl_attr_get_type(a) != NFTA_DATA_VERDICT)
-		return;
+		return 0;
 	attrs = sl_attrs_in(a);
 	while ((a = sl_attrs_next(&attrs))) {
 		if (mnl_attr_get_type(a) == NFTA_VERDICT_CODE)
 			m->verdict = (int32_t)ntohl(mnl_attr_get_u32(a));
-		if (mnl_attr_get_type(a) == NFTA_VERDICT_CHAIN)
-			snprintf(m->chain, sizeof(m->chain), "%s", mnl_attr_get_str(a));
+		if (mnl_attr_get_type(a) == NFTA_VERDICT_CHAIN && !m->chain)
+			m->chain = strdup(mnl_attr_get_str(a));
+		if (mnl_attr_get_type(a) == NFTA_VERDICT_CHAIN && !m->chain)
+			return -ENOMEM;
 	}
+	return 0;
 }
 
 static void read_key(struct sl_nft_member *m, const struct nlattr *nest)
@@ -201,6 +204,7 @@ static int read_member(struct sl_nft_others_set *set, const struct nlattr *nest)
 	struct sl_nft_member *m;
 	const struct nlattr *a;
 	uint32_t flags;
+	int r = 0;
 
 	if (set->n >= SL_NFT_OTHERS_MEMBERS) {
 		set->is_vague = true;
@@ -209,7 +213,7 @@ static int read_member(struct sl_nft_others_set *set, const struct nlattr *nest)
 	m = ADD(set->members, set->n, set->cap);
 	if (!m)
 		return -ENOMEM;
-	while ((a = sl_attrs_next(&attrs))) {
+	while (r == 0 && (a = sl_attrs_next(&attrs))) {
 		switch (mnl_attr_get_type(a)) {
 		case NFTA_SET_ELEM_KEY:
 			read_key(m, a);
@@ -220,13 +224,13 @@ static int read_member(struct sl_nft_others_set *set, const struct nlattr *nest)
 			m->is_catch_all = flags & NFT_SET_ELEM_CATCHALL;
 			break;
 		case NFTA_SET_ELEM_DATA:
-			read_verdict(m, a);
+			r = read_verdict(m, a);
 			break;
 		default:
 			break;
 		}
 	}
-	return 0;
+	return r;
 }
 
 static int on_members(const struct nlmsghdr *nlh, void *arg)
@@ -372,8 +376,11 @@ void sl_nft_others_free(struct sl_nft_others *o)
 				nftnl_rule_free(t->chains[k].rules[j]);
 			free(t->chains[k].rules);
 		}
-		for (size_t k = 0; k < t->n_sets; k++)
+		for (size_t k = 0; k < t->n_sets; k++) {
+			for (size_t j = 0; j < t->sets[k].n; j++)
+				free(t->sets[k].members[j].chain);
 			free(t->sets[k].members);
+		}
 		free(t->chains);
 		free(t->sets);
 	}

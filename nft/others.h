@@ -11,6 +11,8 @@
 
 struct nftnl_rule;
 
+#define SL_NFT_OTHERS_NAME 256 /* NFT_NAME_MAXLEN of the kernel, with the NUL */
+
 /*
  * The tables of others, of the families ip, ip6 and inet, with their rules as libnftnl has them:
  * whatever they hold is kept, understood or not. For looking at, never to be written back.
@@ -22,11 +24,11 @@ struct sl_nft_member {
 	bool is_end;       /* of intervals: the first that is behind one */
 	bool is_catch_all; /* whatever is in none of the others */
 	int32_t verdict;
-	char chain[64]; /* of the verdict */
+	char *chain; /* of the verdict; NULL: none */
 };
 
 struct sl_nft_others_set {
-	char name[64];
+	char name[SL_NFT_OTHERS_NAME];
 	bool is_interval;
 	bool is_vague; /* intervals of concatenations, filled by packets, or too large: not read */
 	struct sl_nft_member *members;
@@ -35,7 +37,7 @@ struct sl_nft_others_set {
 };
 
 struct sl_nft_others_chain {
-	char name[128];
+	char name[SL_NFT_OTHERS_NAME];
 	bool is_base;
 	bool is_nat;
 	bool drops; /* the policy of a base chain */
@@ -48,7 +50,7 @@ struct sl_nft_others_chain {
 
 struct sl_nft_others_table {
 	uint8_t family; /* NFPROTO_IPV4, _IPV6, _INET */
-	char name[64];
+	char name[SL_NFT_OTHERS_NAME];
 	bool is_dormant;
 	struct sl_nft_others_chain *chains; /* by name */
 	size_t n;

@@ -267,37 +267,6 @@ static void put_stray_chain(struct rule *r)
 	}
 }
 
-static void put_filter_chains(struct rule *r)
-{
-	begin_chain(r, "guard", "route_localnet must not open loopback to the network", "filter",
-		    NF_INET_PRE_ROUTING, -300);
-	is_not_lo(r, NFT_META_IIFNAME);
-	is_loopback4(r, false);
-	verdict(r, NF_DROP, "");
-
-	/* behind conntrack (-200), before NAT */
-	begin_chain(r, "killer_in", "flows that are to be cut", "filter", NF_INET_PRE_ROUTING,
-		    -140);
-	has_mark_in(r, SL_NFT_KILL);
-	go_to(r, "killed");
-	begin_chain(r, "killer_out", "flows of this host that are to be cut", "filter",
-		    NF_INET_LOCAL_OUT, -140);
-	has_mark_in(r, SL_NFT_KILL);
-	go_to(r, "killed");
-	begin_chain(r, "killed", "", "", 0, 0);
-	/* what ends a flow may pass, the RST of the rule behind this one among it */
-	tcp_flags(r, NFT_CMP_NEQ, 0x04, 0);
-	verdict(r, NF_ACCEPT, "");
-	is_protocol(r, IPPROTO_TCP);
-	reject(r, NFT_REJECT_TCP_RST, 0);
-	verdict(r, NF_DROP, "");
-
-	begin_chain(r, "police", "limits of packets", "filter", NF_INET_PRE_ROUTING, -139);
-	PUT(r, SL_NFT_CT, "", NFT_CT_DIRECTION, R(0), SL_NFT_NO_REG);
-	compare_u8(r, NFT_CMP_EQ, 0);
-	vmap(r, SL_NFT_ROUTE_PACKETS);
-}
-
 static void masquerade(struct rule *r)
 {
 	put(r, &(struct sl_nft_expr){ .kind = SL_NFT_MASQUERADE });
@@ -331,8 +300,36 @@ static void put_nat_chains(struct rule *r)
 	}
 }
 
+static void refuse_listed(struct rule *r, enum sl_nft_form form, uint32_t mark, uint32_t flags,
+			  const char *chain)
+{
+	bool is_ip6 = form == SL_NFT_ALLOW6 || form == SL_NFT_DENY6;
+
+	is_family(r, is_ip6);
+	load_address(r, is_ip6, true, R(0));
+	lookup(r, form, mark, SL_NFT_NO_REG, flags);
+	go_to(r, chain);
+}
+
+/* `mark`: of the route whose lists they are; 0: of all */
+static void ask_lists(struct rule *r, const struct sl_nft_lists *lists, uint32_t mark,
+		      const char *chain)
+{
+	if (lists->deny) {
+		refuse_listed(r, SL_NFT_DENY4, mark, 0, chain);
+		refuse_listed(r, SL_NFT_DENY6, mark, 0, chain);
+	}
+	if (lists->allow) {
+		refuse_listed(r, SL_NFT_ALLOW4, mark, NFT_LOOKUP_F_INV, chain);
+		refuse_listed(r, SL_NFT_ALLOW6, mark, NFT_LOOKUP_F_INV, chain);
+	}
+}
+
 static void put_refuse_chains(struct rule *r)
 {
+	begin_chain(r, "refused", "as its route says", "", 0, 0);
+	vmap(r, SL_NFT_ROUTE_REFUSE);
+	go_to(r, "refuse_reset");
 	begin_chain(r, "refuse_reset", "", "", 0, 0);
 	is_protocol(r, IPPROTO_TCP);
 	reject(r, NFT_REJECT_TCP_RST, 0);
@@ -352,7 +349,7 @@ static void nat(struct rule *r, bool is_ip6, bool keeps_port)
 	end_rule(r);
 }
 
-static void put_routed_chain(struct rule *r)
+static void put_routed_chain(struct rule *r, const struct sl_nft_lists *lists)
 {
 	struct sl_nft_expr events = {
 		.kind = SL_NFT_VALUE, .n_values = 1, .value = { R(0) }, .n_data = 4
@@ -365,6 +362,7 @@ static void put_routed_chain(struct rule *r)
 	put(r, &events);
 	PUT(r, SL_NFT_CT, "", NFT_CT_EVENTMASK, SL_NFT_NO_REG, R(0));
 	end_rule(r);
+	ask_lists(r, lists, 0, "refused");
 	vmap(r, SL_NFT_ROUTE_POLICY);
 	load_mark(r);
 	PUT(r, SL_NFT_COUNTER_MAP, "route_counter", R(0));
@@ -382,20 +380,64 @@ static void put_routed_chain(struct rule *r)
 		lookup(r, is_ip6 ? SL_NFT_TO6_ADDRESS : SL_NFT_TO4_ADDRESS, 0, R(0), 0);
 		nat(r, is_ip6, true);
 	}
-	vmap(r, SL_NFT_ROUTE_REFUSE);
-	go_to(r, "refuse_reset");
+	go_to(r, "refused");
 }
 
-void sl_nft_put_fixed_chains(struct sl_nft_ruleset *rs)
+void sl_nft_put_fixed_chains(struct sl_nft_ruleset *rs, const struct sl_nft_lists *lists)
 {
 	struct rule r = { .rs = rs };
 
-	put_filter_chains(&r);
 	put_nat_chains(&r);
 	put_dispatch_chain(&r);
 	put_stray_chain(&r);
-	put_routed_chain(&r);
+	put_routed_chain(&r, lists);
 	put_refuse_chains(&r);
+	sl_str_done(&r.code);
+}
+
+void sl_nft_put_guard_chain(struct sl_nft_ruleset *rs)
+{
+	struct rule r = { .rs = rs };
+
+	begin_chain(&r, SL_NFT_GUARD, "route_localnet must not open loopback to the network",
+		    "filter", NF_INET_PRE_ROUTING, -300);
+	is_not_lo(&r, NFT_META_IIFNAME);
+	is_loopback4(&r, false);
+	verdict(&r, NF_DROP, "");
+	sl_str_done(&r.code);
+}
+
+void sl_nft_put_killer_chains(struct sl_nft_ruleset *rs)
+{
+	struct rule r = { .rs = rs };
+
+	/* behind conntrack (-200), before NAT */
+	begin_chain(&r, "killer_in", "flows that are to be cut", "filter", NF_INET_PRE_ROUTING,
+		    -140);
+	has_mark_in(&r, SL_NFT_KILL);
+	go_to(&r, "killed");
+	begin_chain(&r, "killer_out", "flows of this host that are to be cut", "filter",
+		    NF_INET_LOCAL_OUT, -140);
+	has_mark_in(&r, SL_NFT_KILL);
+	go_to(&r, "killed");
+	begin_chain(&r, "killed", "", "", 0, 0);
+	/* what ends a flow may pass, the RST of the rule behind this one among it */
+	tcp_flags(&r, NFT_CMP_NEQ, 0x04, 0);
+	verdict(&r, NF_ACCEPT, "");
+	is_protocol(&r, IPPROTO_TCP);
+	reject(&r, NFT_REJECT_TCP_RST, 0);
+	verdict(&r, NF_DROP, "");
+	sl_str_done(&r.code);
+}
+
+void sl_nft_put_police_chain(struct sl_nft_ruleset *rs)
+{
+	struct rule r = { .rs = rs };
+
+	begin_chain(&r, "police", "limits of packets", "filter", NF_INET_PRE_ROUTING, -139);
+	PUT(&r, SL_NFT_CT, "", NFT_CT_DIRECTION, R(0), SL_NFT_NO_REG);
+	compare_u8(&r, NFT_CMP_EQ, 0);
+	vmap(&r, SL_NFT_ROUTE_PACKETS);
 	sl_str_done(&r.code);
 }
 
@@ -431,15 +473,6 @@ static void begin_route_chain(struct rule *r, const char *name, uint32_t comment
 	if (r->chain)
 		r->chain->comment = comment;
 	r->comment = comment;
-}
-
-static void refuse_listed(struct rule *r, const struct sl_nft_route *route, enum sl_nft_form form,
-			  bool is_ip6, uint32_t flags)
-{
-	is_family(r, is_ip6);
-	load_address(r, is_ip6, true, R(0));
-	lookup(r, form, route->mark, SL_NFT_NO_REG, flags);
-	go_to(r, sl_nft_refuse_chain(route->refusal));
 }
 
 static void over_rate(struct rule *r, const struct sl_nft_rate *rate)
@@ -497,14 +530,8 @@ void sl_nft_put_policy_chain(struct sl_nft_ruleset *rs, const struct sl_nft_rout
 	struct rule r = { .rs = rs };
 
 	begin_route_chain(&r, name, comment);
-	if (route->deny) {
-		refuse_listed(&r, route, SL_NFT_DENY4, false, 0);
-		refuse_listed(&r, route, SL_NFT_DENY6, true, 0);
-	}
-	if (route->allow) {
-		refuse_listed(&r, route, SL_NFT_ALLOW4, false, NFT_LOOKUP_F_INV);
-		refuse_listed(&r, route, SL_NFT_ALLOW6, true, NFT_LOOKUP_F_INV);
-	}
+	ask_lists(&r, &(struct sl_nft_lists){ route->allow, route->deny }, route->mark,
+		  sl_nft_refuse_chain(route->refusal));
 	if (route->per_client.rate)
 		refuse_clients(&r, route, SL_NFT_NEW4);
 	/* NAT chains see the first packet of a flow only: packets are connections */

@@ -7,7 +7,15 @@
 #include "nft/ruleset.h"
 
 /* The chains every table has, whatever its routes: ARCHITECTURE.md says what each is for. */
-void sl_nft_put_fixed_chains(struct sl_nft_ruleset *rs);
+void sl_nft_put_fixed_chains(struct sl_nft_ruleset *rs, const struct sl_nft_lists *lists);
+
+/*
+ * Every packet of every flow of the host passes these, so they are there only while they have
+ * something to do: targets on loopback, marks in `kill`, limits of packets.
+ */
+void sl_nft_put_guard_chain(struct sl_nft_ruleset *rs);
+void sl_nft_put_killer_chains(struct sl_nft_ruleset *rs);
+void sl_nft_put_police_chain(struct sl_nft_ruleset *rs);
 
 /* The chain that offers flows to the flow table. */
 void sl_nft_put_offer_chain(struct sl_nft_ruleset *rs);

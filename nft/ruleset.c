@@ -163,8 +163,9 @@ int sl_nft_elem_compare(const struct sl_nft_elem *a, const struct sl_nft_elem *b
 
 	if (r == 0)
 		r = memcmp(a->end, b->end, sizeof(a->end));
+	/* where one interval ends and the next begins, the end comes first */
 	if (r == 0 && a->flags != b->flags)
-		r = a->flags < b->flags ? -1 : 1;
+		r = a->flags > b->flags ? -1 : 1;
 	return r;
 }
 
@@ -221,11 +222,12 @@ struct sl_nft_chain *sl_nft_find_chain(const struct sl_nft_ruleset *rs, const ch
 		       : NULL;
 }
 
-bool sl_nft_elem_has_same_data(const struct sl_nft_ruleset *ra, const struct sl_nft_elem *a,
-			       const struct sl_nft_ruleset *rb, const struct sl_nft_elem *b)
+bool sl_nft_elem_is_same(const struct sl_nft_ruleset *ra, const struct sl_nft_elem *a,
+			 const struct sl_nft_ruleset *rb, const struct sl_nft_elem *b)
 {
 	return memcmp(a->data, b->data, sizeof(a->data)) == 0 && a->verdict == b->verdict &&
-	       strcmp(sl_nft_text(ra, a->name), sl_nft_text(rb, b->name)) == 0;
+	       strcmp(sl_nft_text(ra, a->name), sl_nft_text(rb, b->name)) == 0 &&
+	       strcmp(sl_nft_text(ra, a->comment), sl_nft_text(rb, b->comment)) == 0;
 }
 
 bool sl_nft_set_has_same_form(const struct sl_nft_set *a, const struct sl_nft_set *b)

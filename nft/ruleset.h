@@ -150,9 +150,10 @@ struct sl_nft_chain *sl_nft_find_chain(const struct sl_nft_ruleset *rs, const ch
 
 /* By key and flags: 0 is "the same element". */
 int sl_nft_elem_compare(const struct sl_nft_elem *a, const struct sl_nft_elem *b);
-/* Everything but the comment, given that the keys are the same. */
-bool sl_nft_elem_has_same_data(const struct sl_nft_ruleset *ra, const struct sl_nft_elem *a,
-			       const struct sl_nft_ruleset *rb, const struct sl_nft_elem *b);
+/* Also of the same route, by the comment: numbers are read back by it. Given that the keys are the
+ * same. */
+bool sl_nft_elem_is_same(const struct sl_nft_ruleset *ra, const struct sl_nft_elem *a,
+			 const struct sl_nft_ruleset *rb, const struct sl_nft_elem *b);
 bool sl_nft_flowtable_has(const struct sl_nft_flowtable *ft, const char *device);
 /* Adds an interface to it; false: it is full. */
 bool sl_nft_put_device(struct sl_nft_ruleset *rs, const char *name);

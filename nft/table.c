@@ -6,6 +6,7 @@
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -207,8 +208,10 @@ static int look_at_owner(const struct sl_nft_table *t, struct sl_nft_report *rep
 	}
 	if (rs->owner && rs->owner != t->socket.port) {
 		snprintf(report->text, sizeof(report->text),
-			 "table inet %s belongs to another process (netlink port %u)", t->name,
-			 rs->owner);
+			 "table inet %s belongs to another process (netlink port %u); each daemon "
+			 "needs "
+			 "a global.nft_table of its own",
+			 t->name, rs->owner);
 		return -EBUSY;
 	}
 	return 0;
@@ -224,6 +227,12 @@ static int check_owner(struct sl_nft_table *t, struct sl_nft_report *report)
 	return r;
 }
 
+/* Those of a route have its name in every rule; the comments of the others are about themselves. */
+static const char *route_of_chain(const struct sl_nft_ruleset *rs, const struct sl_nft_chain *chain)
+{
+	return chain->n ? sl_nft_text(rs, chain->rules[0].comment) : "";
+}
+
 static const char *describe_chain(const struct sl_nft_ruleset *rs, const struct sl_nft_op *op,
 				  struct sl_nft_report *report)
 {
@@ -237,7 +246,8 @@ static const char *describe_chain(const struct sl_nft_ruleset *rs, const struct 
 			 op->index + 1, chain->name);
 	else
 		snprintf(report->object, sizeof(report->object), "chain '%s'", chain->name);
-	return sl_nft_text(rs, is_rule ? chain->rules[op->index].comment : chain->comment);
+	return is_rule ? sl_nft_text(rs, chain->rules[op->index].comment)
+		       : route_of_chain(rs, chain);
 }
 
 /* Fills `object`; returns the comment of it, which is the name of its route where it has one. */
@@ -288,28 +298,35 @@ static const char *describe(const struct sl_nft_table *t, const struct sl_nft_ru
 	return "";
 }
 
+/* Appends to the text what fits into it: the kernel's words are as long as they are. */
+static void say(struct sl_nft_report *report, const char *fmt, ...) SL_PRINTF(2, 3);
+static void say(struct sl_nft_report *report, const char *fmt, ...)
+{
+	size_t n = strlen(report->text);
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(report->text + n, sizeof(report->text) - n, fmt, ap);
+	va_end(ap);
+}
+
 /* `op` NULL: the kernel did not say which. */
 static void report_fault(const struct sl_nft_table *t, const struct sl_nft_ruleset *wanted,
 			 const struct sl_nft_op *op, const struct sl_nft_fault *fault, int error,
 			 struct sl_nft_report *report)
 {
 	const char *route = op ? describe(t, wanted, op, report) : "";
-	int n;
 
 	snprintf(report->route, sizeof(report->route), "%s", route);
-	n = snprintf(report->text, sizeof(report->text), "table inet %s: %s", t->name,
-		     op ? report->object : "the transaction");
+	*report->text = '\0';
+	say(report, "table inet %s: %s", t->name, op ? report->object : "the transaction");
 	if (*report->route)
-		n += snprintf(report->text + n, sizeof(report->text) - (size_t)n, " of route '%s'",
-			      report->route);
-	n += snprintf(report->text + n, sizeof(report->text) - (size_t)n, " was refused: %s",
-		      strerror(-error));
+		say(report, " of route '%s'", report->route);
+	say(report, " was refused: %s", strerror(-error));
 	if (*fault->text)
-		n += snprintf(report->text + n, sizeof(report->text) - (size_t)n, " (%s)",
-			      fault->text);
+		say(report, " (%s)", fault->text);
 	if (fault->n_faults > 1)
-		(void)snprintf(report->text + n, sizeof(report->text) - (size_t)n,
-			       ", and %zu more after it", fault->n_faults - 1);
+		say(report, ", and %zu more after it", fault->n_faults - 1);
 }
 
 /* The state of one sl_nft_table_apply(). */
@@ -360,28 +377,60 @@ static int probe_owner(struct apply *a)
 	return 0;
 }
 
+/*
+ * Becomes the owner of a table whose owner has gone. In a batch of its own: behind a change of the
+ * table's flags the kernel takes no base chain in the same one (6.9 and later).
+ */
+static int adopt(struct apply *a)
+{
+	struct sl_nft_table *t = a->t;
+	_cleanup_(sl_nft_batch_done) struct sl_nft_batch b = { 0 };
+	const struct sl_nft_op op = { .kind = SL_NFT_ADD_TABLE };
+	const struct sl_nft_encode e = { .table = t->name,
+					 .wanted = a->wanted,
+					 .ops = &a->ops,
+					 .table_flags = TABLE_FLAGS,
+					 .generation = t->generation,
+					 .adopts = true };
+	struct sl_nft_fault fault;
+	int r;
+
+	if (!is_orphan(t) || (a->ops.n && a->ops.op[0].kind == SL_NFT_DEL_TABLE))
+		return 0; /* or another one takes its place */
+	r = sl_nft_encode(&e, 0, 0, sl_nft_socket_seq(&t->socket), &b);
+	if (r == 0)
+		r = commit(a, &b, &fault);
+	if (r < 0) {
+		if (r != -ERESTART && r != -ENOMEM)
+			report_fault(t, a->wanted, &op, &fault, r, a->report);
+		return r;
+	}
+	a->report->is_adopted = true;
+	t->installed->flags = TABLE_FLAGS;
+	t->installed->owner = t->socket.port;
+	t->generation++;
+	return 0;
+}
+
 static int send_ops(struct apply *a, size_t from, size_t to)
 {
 	struct sl_nft_table *t = a->t;
 	_cleanup_(sl_nft_batch_done) struct sl_nft_batch b = { 0 };
-	struct sl_nft_encode e = { .table = t->name,
-				   .installed = t->installed,
-				   .wanted = a->wanted,
-				   .ops = &a->ops,
-				   .table_flags = t->cannot_own ? 0 : TABLE_FLAGS,
-				   .generation = t->generation };
+	const struct sl_nft_encode e = { .table = t->name,
+					 .installed = t->installed,
+					 .wanted = a->wanted,
+					 .ops = &a->ops,
+					 .table_flags = t->cannot_own ? 0 : TABLE_FLAGS,
+					 .generation = t->generation };
 	struct sl_nft_fault fault;
 	const struct sl_nft_op *op = NULL;
 	int r;
 
-	e.adopts =
-		from == 0 && is_orphan(t) && !(a->ops.n && a->ops.op[0].kind == SL_NFT_DEL_TABLE);
 	r = sl_nft_encode(&e, from, to, sl_nft_socket_seq(&t->socket), &b);
 	if (r < 0)
 		return r;
 	r = commit(a, &b, &fault);
 	if (r == 0) {
-		a->report->is_adopted |= e.adopts;
 		t->generation++;
 		return 0;
 	}
@@ -389,7 +438,7 @@ static int send_ops(struct apply *a, size_t from, size_t to)
 		const struct sl_nft_message *m = &b.messages[fault.message];
 		size_t at = sl_nft_batch_op_at(&b, m, fault.offset);
 
-		if (at < a->ops.n && !(e.adopts && fault.message == 0))
+		if (at < a->ops.n)
 			op = &a->ops.op[at];
 	}
 	if (r != -ERESTART)
@@ -415,7 +464,7 @@ static int send_chunks(struct apply *a)
 			return r;
 		from = to;
 	}
-	return send_ops(a, from, n);
+	return from < n ? send_ops(a, from, n) : 0;
 }
 
 /* Handles of rules that stayed, and those of new ones. False: they have to be read. */
@@ -454,8 +503,6 @@ static void take_over(struct sl_nft_table *t, struct sl_nft_ruleset **wanted, bo
 	if (t->installed && !is_replaced) {
 		rs->flags = t->installed->flags;
 		rs->owner = t->installed->owner;
-		if (is_orphan(t))
-			rs->flags = TABLE_FLAGS;
 	}
 	if ((rs->flags & TABLE_FLAGS) == TABLE_FLAGS)
 		rs->owner = t->socket.port;
@@ -530,6 +577,8 @@ static int try(struct sl_nft_table *t, struct sl_nft_ruleset **wanted, struct sl
 	if (is_changed) {
 		(void)watch(t, false);
 		r = probe_owner(&a);
+		if (r == 0)
+			r = adopt(&a);
 		if (r == 0)
 			r = send_chunks(&a);
 		is_disturbed = was_disturbed(t);

@@ -273,10 +273,7 @@ survive() {
 	sluice flows --json | jq -r '"CLIENT FRONT SOURCE BACKEND STATE PACKETS", (.flows[] | select(.state == "active") |
 		"\(.client) \(.front) \(.source) \(.backend) \(.state) \(.up.packets + .down.packets)")' | column -t | indent
 	say "" "Now every process of the daemon is killed."
-	shown kill -9 "\$(all of them)"
-	ip netns pids $proxy | while read -r pid; do kill -9 "$pid"; done
-	wait $daemon 2>/dev/null
-	wait_for 20 namespace_is_empty || fail "something is left in the proxy's namespace"
+	kill_daemon
 	before=$(received)
 	sleep 1
 	say "    processes in the proxy's namespace   $(ip netns pids $proxy | wc -l)" \
@@ -298,6 +295,14 @@ survive() {
 	fold -s -w 92 <<<"$n" | indent
 }
 namespace_is_empty() { [ -z "$(ip netns pids $proxy)" ]; }
+kill_daemon() {
+	shown kill -9 "\$(all of them)"
+	{ # without the shell's own words about it
+		ip netns pids $proxy | while read -r pid; do kill -9 "$pid"; done
+		wait $daemon
+	} 2>/dev/null
+	wait_for 20 namespace_is_empty || fail "something is left in the proxy's namespace"
+}
 heading "kill -9 of the daemon in the middle"
 if sluice status --json | jq -e .packet.available >/dev/null; then
 	survive
@@ -333,6 +338,74 @@ if [ "$server_name" = nginx ]; then
 	say ""
 	shown sluice explain 443 blog.example.com
 	sluice explain 443 blog.example.com | fold -s -w 96 | indent
+fi
+
+# Kept, so that the next daemon has them, too.
+set_route() { # NAME ROUTE
+	printf "  %s\$ echo '%s' | sluice routes set --keep %s%s\n" "$bold" "$2" "$1" "$plain"
+	echo "$2" | sluice routes set --keep "$1" - | indent
+}
+ask_name() { on "$1" dig +short +tries=1 +time=2 "@$2" sluice.demo; }
+is_answered() { [ "$(ask_name "$1" "$2")" = 192.0.2.53 ]; }
+nat_is_on() { [ "$(sluice status --json | jq .nftables.available)" = true ]; }
+nat_downloads() { sluice conns --route nat --json 2>/dev/null | jq '[.[] | select(.bytes_down > 1000000)] | length'; }
+has_nat_download() { [ "$(nat_downloads)" = 1 ]; }
+ask_both() {
+	local answer
+	shown dig +short @10.98.1.1 sluice.demo
+	answer=$(ask_name $client 10.98.1.1)
+	[ "$answer" = 192.0.2.53 ] || fail "no answer to the question for a name"
+	indent <<<"$answer"
+	shown curl "$nat_url/hello.txt"
+	on $client curl -sf -m 5 "$nat_url/hello.txt" | indent || fail "no answer through the kernel's NAT"
+}
+show_nat() {
+	local dnsmasq=$1 long
+	on $server "$dnsmasq" -k -C /dev/null --pid-file= -R -h --listen-address=10.98.2.2 --bind-interfaces \
+		--address=/sluice.demo/192.0.2.53 >/dev/null 2>&1 &
+	wait_for 50 is_answered $server 10.98.2.2 || fail "dnsmasq does not answer"
+	shown sysctl -w net.ipv4.ip_forward=1
+	on $proxy sysctl -w net.ipv4.ip_forward=1 | indent
+	set_route dns '{engine: nftables, match: {ports: 53, protocol: udp}, forward: "10.98.2.2:53"}'
+	set_route nat '{engine: nftables, match: {ports: 8088}, forward: ["10.98.2.2:8081", "10.98.2.2:8082"]}'
+	wait_for 50 nat_is_on || {
+		say "" "The engine is $(sluice status --json | jq -r .nftables.reason)."
+		return
+	}
+	ask_both
+	on $client curl -sf -m 60 --limit-rate 5M -o "$tmp/nat" "$nat_url/download" &
+	long=$!
+	say "" "The rules, and what the kernel's connection tracking says of a download that has begun:" ""
+	shown nft list map inet sluice any4
+	on $proxy nft list map inet sluice any4 | grep -A 9 elements | grep comment | sed 's/^[[:space:]]*/    /'
+	wait_for 100 has_nat_download || fail "the download is not among the connections"
+	shown sluice conns
+	table
+	say "" "Every process of the daemon is killed. New connections are served all the same:"
+	kill_daemon
+	say "    processes in the proxy's namespace   $(ip netns pids $proxy | wc -l)"
+	ask_both
+	say "" "A new daemon reads the rules and finds the download:"
+	start_daemon
+	wait_for 50 has_nat_download || fail "the new daemon did not find the download"
+	shown sluice status
+	sluice status | grep -E '^(sluiced|connections|nftables)' | fold -s -w 96 | indent
+	wait $long && cmp -s "$web/download" "$tmp/nat" || fail "the download did not survive"
+	say "" "It arrived, byte for byte. Its access line counts packets as the kernel does, with their headers:"
+	nat_line() { grep -E 'route=nat .* down=[0-9]{8} ' "$tmp/access.log"; }
+	has_nat_line() { nat_line >/dev/null; }
+	wait_for 150 has_nat_line || fail "no access line of the download"
+	nat_line | fold -s -w 92 | indent
+	rm -f "$tmp/nat"
+}
+heading "Routes of the kernel's NAT: UDP, and nobody is needed"
+say "With engine: nftables the kernel forwards from the first packet on, by rules that Sluice writes." ""
+nat_url=http://10.98.1.1:8088
+dnsmasq=$(PATH=$PATH:/usr/sbin command -v dnsmasq)
+if [ -n "$dnsmasq" ] && command -v dig nft >/dev/null; then
+	show_nat "$dnsmasq"
+else
+	say "To show it, dnsmasq, dig and nft are needed: ./install-deps.sh"
 fi
 
 heading "Ten reloads under load"
@@ -385,5 +458,6 @@ daemon=
 say "" "${bold}Where to look next${plain}" \
 	"  README.md                  a first configuration for your own host" \
 	"  docs/operations.md         signals, reload, upgrade, logs, metrics, reasons" \
+	"  docs/nftables.md           routes of the kernel's NAT: when, how, what if not" \
 	"  $(realpath --relative-to=. "$O")/sluice help          what can be asked of a running daemon" \
 	"  make check                 all tests;  make bench: figures against other proxies"

@@ -242,9 +242,58 @@ static void add_filters(const struct cli *cli, struct sl_str *target)
 		sl_client_add_param(target, "target", cli->target);
 }
 
+/* What is missed is said by its id. */
+static void render_some(const struct sl_render *r, const json_t *conns)
+{
+	if (json_array_size(conns))
+		sl_render_conns(r, conns);
+}
+
+/* Whether its entries only wait for late packets: the state they are in. */
+static bool is_just_over(struct cli *cli, const char *id, char state[16])
+{
+	static const char *const over[] = { "closed", "reset", "killed" };
+	_cleanup_(sl_client_reply_done) struct sl_client_reply reply = { 0 };
+	_cleanup_(sl_str_done) struct sl_str target = { 0 };
+	_cleanup_json_ json_t *doc = NULL;
+	const char *text;
+
+	sl_str_adds(&target, "/v1/flows");
+	sl_client_add_param(&target, "id", id);
+	if (ask(cli, "GET", sl_str_text(&target), QUICK_S, &reply) != EXIT_GOOD ||
+	    reply.status != 200)
+		return false;
+	doc = parse_body(&reply);
+	text = json_string_value(
+		json_object_get(json_array_get(json_object_get(doc, "flows"), 0), "state"));
+	for (size_t i = 0; text && i < SL_ARRAY_LEN(over); i++)
+		if (strcmp(text, over[i]) == 0) {
+			(void)snprintf(state, 16, "%s", text);
+			return true;
+		}
+	return false;
+}
+
+/* There is no connection of that id, or none that fits. */
+static void complain_of_id(struct cli *cli, const char *id)
+{
+	bool has_filter = cli->route || cli->client || cli->target;
+	char state[16];
+
+	if (!has_filter && is_just_over(cli, id, state))
+		complain("connection %s is over already (%s); the kernel keeps its entries for a "
+			 "while, for late packets",
+			 id, state);
+	else
+		complain("no connection has the id %s%s", id,
+			 has_filter ? " and fits the filters" : "");
+}
+
 static int run_conns(struct cli *cli)
 {
 	_cleanup_(sl_str_done) struct sl_str target = { 0 };
+	_cleanup_json_ json_t *doc = NULL;
+	int r;
 	uint64_t n = cli->json ? 0 : 1000; /* a script wants all, a person does not */
 	char limit[32];
 
@@ -264,7 +313,11 @@ static int run_conns(struct cli *cli)
 	if (cli->n_operands)
 		cli->id = cli->operand[0];
 	add_filters(cli, &target);
-	return show(cli, sl_str_text(&target), sl_render_conns, NULL);
+	r = show(cli, sl_str_text(&target), cli->id ? render_some : sl_render_conns, &doc);
+	if (r != EXIT_GOOD || !cli->id || json_array_size(doc))
+		return r;
+	complain_of_id(cli, cli->id);
+	return EXIT_FAILED;
 }
 
 static int run_engines(struct cli *cli)
@@ -354,37 +407,10 @@ static int post_kill(struct cli *cli, uint64_t *killed)
 	return EXIT_GOOD;
 }
 
-/* Whether its entries only wait for late packets: the state they are in. */
-static bool is_just_over(struct cli *cli, const char *id, char state[16])
-{
-	static const char *const over[] = { "closed", "reset", "killed" };
-	_cleanup_(sl_client_reply_done) struct sl_client_reply reply = { 0 };
-	_cleanup_(sl_str_done) struct sl_str target = { 0 };
-	_cleanup_json_ json_t *doc = NULL;
-	const char *text;
-
-	sl_str_adds(&target, "/v1/flows");
-	sl_client_add_param(&target, "id", id);
-	if (ask(cli, "GET", sl_str_text(&target), QUICK_S, &reply) != EXIT_GOOD ||
-	    reply.status != 200)
-		return false;
-	doc = parse_body(&reply);
-	text = json_string_value(
-		json_object_get(json_array_get(json_object_get(doc, "flows"), 0), "state"));
-	for (size_t i = 0; text && i < SL_ARRAY_LEN(over); i++)
-		if (strcmp(text, over[i]) == 0) {
-			(void)snprintf(state, 16, "%s", text);
-			return true;
-		}
-	return false;
-}
-
 /* An id that is given is meant: that there is no such connection is a failure. */
 static int kill_one(struct cli *cli, const char *id, uint64_t *killed, bool *missed)
 {
-	bool has_filter = cli->route || cli->client || cli->target;
 	uint64_t before = *killed;
-	char state[16];
 	int r;
 
 	cli->id = id;
@@ -392,13 +418,7 @@ static int kill_one(struct cli *cli, const char *id, uint64_t *killed, bool *mis
 	if (r != EXIT_GOOD || *killed != before)
 		return r;
 	*missed = true;
-	if (!has_filter && is_just_over(cli, id, state))
-		complain("connection %s is over already (%s); the kernel keeps its entries for a "
-			 "while, for late packets",
-			 id, state);
-	else
-		complain("no connection has the id %s%s", id,
-			 has_filter ? " and fits the filters" : "");
+	complain_of_id(cli, id);
 	return r;
 }
 

@@ -73,6 +73,9 @@ spoil() {
 }
 spoil 'delete element inet sluice any4 { tcp . 8080 }'
 spoil 'delete element inet sluice to4 { 3 }'
+spoil 'delete element inet sluice any4 { tcp . 8082 }; add element inet sluice any4 { tcp . 8082 : 2 }'
+# a route's number is read back by its comment
+spoil 'delete element inet sluice route_counter { 3 }; add element inet sluice route_counter { 3 : "route_3" }'
 spoil 'flush map inet sluice any4'
 spoil 'add element inet sluice masq { 77 }'
 spoil 'add rule inet sluice dispatch tcp dport 8082 drop'

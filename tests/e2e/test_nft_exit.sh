@@ -32,14 +32,18 @@ in_ns proxy sysctl -qw net.netfilter.nf_conntrack_acct=0 net.netfilter.nf_conntr
 was=$(settings)
 
 say "a stop: flows are given their time, then all of ours goes"
-start_nat "$(conf 2s)"
+start_nat "$(conf $((6 * SLOW))s)"
 assert_eq "settings while it runs" "$(settings)" "1 1 1"
+in_ns proxy sysctl -qw net.netfilter.nf_conntrack_acct=0 net.netfilter.nf_conntrack_events=2
+are() { [ "$(settings)" = "$1" ]; }
+wait_until 4000 are "1 1 1" || fail "settings that somebody has changed: $(settings)"
+wait_log 'somebody has changed net.netfilter.nf_conntrack_acct'
 client_bg held trickle to=$PROXY_IP:8080 c=10 ms=20 timeout=60
 udp_flow busy $PROXY_IP:8082 ms=20
 wait_records held 10
 kill -TERM "$SLUICE_PID"
 wait_until 2000 refused $PROXY_IP:8081 || fail "new flows while it drains: $SHOT"
-sleep 1 # of the two that flows have
+sleep 1 # of the six that flows have
 assert_eq "connections while it drains" "$(n_entries -p tcp --orig-port-dst 8080 --state ESTABLISHED)" 10
 assert_eq "datagrams while it drains" "$(flow_of busy)" u
 join_sluice 15000

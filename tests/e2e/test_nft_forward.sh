@@ -10,7 +10,7 @@ nat_up
 ip -n "$LAB-p" addr add 10.91.0.9/16 dev cli
 server one identify 8001
 server range identify 9000,9001,9007,9100
-server v verify 8002
+server v verify 8002 stall=$((2000 * SLOW))
 server e echo 8003
 local_server here identify 8011
 for place in 127.0.0.2:8012 "$PROXY_IP:8013" "[$PROXY6]:8014"; do
@@ -145,7 +145,7 @@ shot to=$PROXY_IP:8088
 assert_way relay one "^$PROXY_BACK_IP:" $BACKEND_IP:8001
 
 say "every byte, every order of closing"
-client verify to=$PROXY_IP:8086 n=60 c=6 max=400000 shapes=all timeout=60 >"$LAB_DIR/verify.out" ||
+client verify to=$PROXY_IP:8086 n=60 c=6 max=400000 shapes=all stall=$((2000 * SLOW)) timeout=$((60 * SLOW)) >"$LAB_DIR/verify.out" ||
 	fail "$(cat "$LAB_DIR/verify.out")"
 stop_peer v
 assert_eq "the server's verdict: $(tail -n 3 "$LAB_DIR/v.out.err")" "$RC" 0
@@ -171,6 +171,18 @@ assert_eq "flows of loop, from here and from outside" "$(n_counted loop)" 2
 say "nft can read what it shows"
 # its owner aside, which nft would become, and take the table along
 plain_form() { sed -e 's/packets [0-9]* bytes [0-9]*//' -e 's/ # progname.*//' -e '/flags owner/d' -e '/^[ \t]*$/d'; }
-nat_table | sed '/flags owner/d' >"$LAB_DIR/table.nft"
+# nft before 1.1.0 writes questions for ranges of protocol and port in a way that kernels of 2026 refuse
+# (6.12.117 does; those the broker writes are taken everywhere)
+can_write() {
+	ip netns exec "$LAB-b" nft 'add table inet probe; add chain inet probe c;
+		add map inet probe m { type inet_proto . inet_service : mark; flags interval; };
+		add rule inet probe c ct mark set meta l4proto . th dport map @m; delete table inet probe' 2>/dev/null
+}
+unwritable='^$'
+if ! can_write; then
+	unwritable='meta l4proto \. th dport map @[a-z0-9]*_range'
+	echo "this nft cannot write to this kernel: $(nat_table | grep -c "$unwritable") rules"
+fi
+nat_table | sed '/flags owner/d' | grep -v "$unwritable" >"$LAB_DIR/table.nft"
 ip netns exec "$LAB-b" nft -f "$LAB_DIR/table.nft" || fail "nft -f of the table"
-assert_eq "the same" "$(diff <(nat_table | plain_form) <(ip netns exec "$LAB-b" nft list table inet "$NAT_TABLE" | plain_form))" ""
+assert_eq "the same" "$(diff <(nat_table | grep -v "$unwritable" | plain_form) <(ip netns exec "$LAB-b" nft list table inet "$NAT_TABLE" | plain_form))" ""

@@ -10,13 +10,19 @@ T=$BACKEND_IP
 FAST='every: 100ms, timeout: 500ms, fall: 2, rise: 2'
 for i in 1 2 3; do server "s$i" identify 800$i; done
 udp_server u backend 8004
-start_nat "routes:
-$(nroute lb 8080 "{ targets: [ \"$T:8001\", \"$T:8002\" ], health: { $FAST } }")
-$(nroute hash 8081 "{ targets: [ \"$T:8001\", \"$T:8002\", \"$T:8003\" ], balance: maglev, health: { $FAST } }")
-$(nroute backup 8082 "{ targets: [ \"$T:8001\", { address: \"$T:8003\", backup: true } ], health: { $FAST } }")
-$(nroute alone 8083 "{ targets: \"$T:8002\", health: { $FAST } }")
+conf() { # HEALTH
+	local health=${1:+, health: { $1 \}}
+	echo "routes:
+$(nroute lb 8080 "{ targets: [ \"$T:8001\", \"$T:8002\" ]$health }")
+$(nroute hash 8081 "{ targets: [ \"$T:8001\", \"$T:8002\", \"$T:8003\" ], balance: maglev$health }")
+$(nroute backup 8082 "{ targets: [ \"$T:8001\", { address: \"$T:8003\", backup: true } ]$health }")
+$(nroute alone 8083 "{ targets: \"$T:8002\"$health }")
 $(nroute unchecked 8084 "\"$T:8001\"")"
+}
+# without checks, whose sockets come and go
+start_nat "$(conf)"
 nat_baseline
+reload "$(conf "$FAST")"
 up() { # ROUTE: states of its targets
 	jqs "[.routes[] | select(.name == \"$1\").targets[].state] | join(\" \")"
 }
@@ -70,4 +76,5 @@ both() { [ "$(served_by 8080 4)" = "2 s1 2 s2" ]; }
 wait_until 1000 both || fail "served by $(served_by 8080 4)"
 wait_reaches $PROXY_IP:8083 s2
 assert_match "counted" "$(http_get /metrics)" 'sluice_health_checks_total\{[^}]*route="lb"'
+reload "$(conf)"
 assert_nat_baseline

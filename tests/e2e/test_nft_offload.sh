@@ -47,6 +47,22 @@ before=$(bytes)
 wait_until 10000 eval '[ "$(bytes)" -gt $((before + 2000)) ]' || fail "stands still at $before: $(sl conns --route tcp --json)"
 assert_eq "states" "$(records tcp state)" "established established established"
 
+say "what ends there has its bytes, each once; the rules of others have not seen them"
+in_ns proxy nft "table inet seen { chain c { type filter hook forward priority 10; tcp dport 8001 counter; }; }"
+shot to=$PROXY_IP:8080 up=2000000 fin=1
+assert_eq "there and back" "$(of end) $(of got)" "eof 2000000"
+assert_between "bytes on the long way" "$(in_ns proxy nft -j list chain inet seen c | jq '[.. | .counter? // empty | .bytes] | add')" 1 500000
+in_ns proxy nft delete table inet seen
+wait_until 15000 has_access tcp 1 || fail "no access line"
+# and the headers, 40 to 60 bytes of every packet
+assert_between "bytes up" "$(access tcp up)" 2000000 2200000
+assert_between "bytes down" "$(access tcp down)" 2000000 2200000
+assert_eq "reasons" "$(access tcp client_reason) $(access tcp backend_reason)" "normal normal"
+udp_bytes() { sl conns --route udp --json | jq '.[0] | .bytes_up + .bytes_down'; }
+before=$(udp_bytes)
+wait_until 10000 eval '[ "$(udp_bytes)" -gt $((before + 500)) ]' || fail "those of datagrams stand still at $before"
+assert_match "status" "$(sl status || [ $? = 4 ])" $'nftables +2 routes in table inet sluice'
+
 say "an interface that comes later"
 in_ns proxy ip link add later type dummy
 wait_until 5000 in_table 'devices = \{ cli, later, srv \}' || fail "not taken: $(nat_text)"

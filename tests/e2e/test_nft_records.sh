@@ -11,7 +11,7 @@ nat_up
 for ns in client proxy backend; do in_ns $ns sysctl -qw net.ipv4.tcp_max_tw_buckets=200000; done
 server h http 8001 size=1000
 server h2 http 8002 size=5000
-server v verify 8003
+server v verify 8003 stall=$((2000 * SLOW))
 udp_server u backend 8004
 config() {
 	echo "routes:
@@ -90,7 +90,7 @@ assert_eq "by the metrics" "$(http_get /metrics | awk '/^sluice_connections_tota
 wait_until 5000 nat_active_is 0 || fail "ghosts: $(n_nat_active)"
 
 say "transfers of every kind: bytes as the two ends know them"
-client verify to=$PROXY_IP:8082 n=100 c=8 max=200000 shapes=all timeout=60 >"$LAB_DIR/verify.out" || fail "$(cat "$LAB_DIR/verify.out")"
+client verify to=$PROXY_IP:8082 n=100 c=8 max=200000 shapes=all stall=$((2000 * SLOW)) timeout=$((60 * SLOW)) >"$LAB_DIR/verify.out" || fail "$(cat "$LAB_DIR/verify.out")"
 wait_until 15000 has_lines verify 100 || fail "lines of verify: $(lines verify)"
 stop_peer v
 

@@ -9,9 +9,9 @@ need_split
 routes() { echo "routes:
 $(proute long 8080 "\"$BACKEND_IP:8000\"")"; }
 
-server l long 8000
+server l long 8000 stall=$((4000 * SLOW))
 start_packet "" "$(routes)"
-client_bg long long to=$PROXY_IP:8080 c=2 t=8 rate=20000000 stall=$((4000 * SLOW)) timeout=120
+client_bg long long to=$PROXY_IP:8080 c=2 t=$((8 * SLOW)) rate=20000000 stall=$((4000 * SLOW)) timeout=300
 wait_engine long
 sed -i 's/hook: auto/hook: off/; s/engine: packet, *//; s/, engine: packet//' "$LAB_DIR/main/sluice.yaml"
 sl reload

@@ -15,7 +15,9 @@ packet_baseline
 say "an engine that is on"
 is_on() { [ "$(jqs .packet.available)" = true ]; }
 wait_for is_on
-assert_match "status" "$(sl status)" $'packet +tcx on [0-9]+ interfaces; 0 of 65536 flows\n'
+assert_match "status" "$(sl status)" $'packet +tcx on 3 interfaces \\((lo|cli|srv), (lo|cli|srv), (lo|cli|srv)\\); 0 of 65536 flows\n'
+assert_eq "which" "$(jqs '.packet.interface_names | sort | join(" ")')" "cli lo srv"
+assert_match "engines" "$(sl engines)" 'tcx on 3 interfaces \(.*cli'
 assert_eq "engines" "$(sl engines --json | jq -r '.engines.packet | [.available, .reason_name, .max_flows, .ports] | map(tostring) | join(" ")')" \
 	"true null 65536 40000-59999"
 broker=$(jqs .processes.broker)

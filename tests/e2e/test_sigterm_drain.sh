@@ -40,6 +40,24 @@ assert_between "different moments" "$different" 5 21
 stop_peer idle || true
 stop_peer busy || true
 
+say "a drain that a reload has made shorter, also of a route that is gone"
+start_sluice "defaults: { timeouts: { drain: 30s } }
+routes:
+$(route idle 8082 "\"$BACKEND_IP:8002\"")
+$(route gone 8083 "\"$BACKEND_IP:8002\"")"
+idle=$(n_access idle)
+client_bg busy trickle to=$PROXY_IP:8082 c=3 ms=20 timeout=60
+client_bg gone trickle to=$PROXY_IP:8083 c=3 ms=20 timeout=60
+wait_for eval '[ "$(jqs .connections.active)" = 6 ]'
+reload "$text"
+began=$(now_ms)
+stop_sluice
+assert_eq "exit code" "$RC" 0
+assert_between "drain ms" $(($(now_ms) - began)) 1500 $((2600 * SLOW))
+assert_eq "access lines" "$(($(n_access idle) - idle)) $(n_access gone)" "3 3"
+stop_peer busy || true
+stop_peer gone || true
+
 say "nothing to wait for: ends at once"
 start_sluice "$text"
 began=$(now_ms)

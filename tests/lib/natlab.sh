@@ -14,6 +14,8 @@ nat_up() {
 	ip -n "$LAB-b" -6 route add default via $PROXY_BACK6
 	ip -n "$LAB-c" route add default via $PROXY_IP
 	ip -n "$LAB-c" -6 route add default via $PROXY6
+	# makes the kernel load connection tracking, whose settings there are only then
+	in_ns proxy nft 'add table inet load; add chain inet load c; add rule inet load c ct state new; delete table inet load'
 	# duplicate ACKs and the like must not end in "invalid" drops of this lab's own making
 	in_ns proxy sysctl -qw net.netfilter.nf_conntrack_tcp_be_liberal=1
 }
@@ -127,11 +129,11 @@ wait_reaches() { wait_for reaches "$1" "$2"; }
 
 # a client and servers on the proxy's own host
 local_client() { in_ns proxy "$PEERS/peer_client" "$@"; }
-local_shot() { SHOT=$(local_client shot timeout=15 "$@" || true); }
+local_shot() { SHOT=$(local_client shot timeout=$((15 * SLOW)) "$@" || true); }
 local_server() { # NAME MODE PORT [ARGUMENT...]
 	local name=$1 mode=$2 port=$3
 	shift 3
-	OUT=$LAB_DIR/$name.out spawn proxy "$PEERS/peer_server" "$mode" "listen=127.0.0.1:$port" timeout=300 \
+	OUT=$LAB_DIR/$name.out spawn proxy "$PEERS/peer_server" "$mode" "listen=127.0.0.1:$port" timeout=$((300 * SLOW)) \
 		name="$name" "$@"
 	PEER_PIDS[$name]=$LAST
 	wait_for listening proxy "$port"

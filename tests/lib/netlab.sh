@@ -300,10 +300,12 @@ proxy_pid() {
 
 cpu_ms() { awk '{ sub(/.*\) /, ""); print ($12 + $13) * 10 }' "/proc/$1/stat"; }
 rss_kib() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
-n_fds() { find "/proc/$1/fd" -mindepth 1 -maxdepth 1 | wc -l; }
+# What each descriptor is; one that is closed meanwhile is none.
+fds() { find "/proc/$1/fd" -mindepth 1 -maxdepth 1 -printf '%l\n' 2>/dev/null || true; }
+n_fds() { fds "$1" | wc -l; }
 # Without pipes, of which each worker keeps a bounded number for the next connections.
-n_own_fds() { find "/proc/$1/fd" -mindepth 1 -maxdepth 1 -printf '%l\n' | grep -vc '^pipe:'; }
-n_pipes() { find "/proc/$1/fd" -mindepth 1 -maxdepth 1 -printf '%l\n' | grep -c '^pipe:' || true; }
+n_own_fds() { fds "$1" | grep -vc '^pipe:'; }
+n_pipes() { fds "$1" | grep -c '^pipe:' || true; }
 n_sockets() { in_ns proxy ss -Htan | grep -vc '^TIME-WAIT' || true; }
 # inodes PORT...: of the sockets that listen there; a socket that was kept has the same.
 inodes() {
@@ -372,11 +374,16 @@ assert_back_to_baseline() {
 
 client() { in_ns client "$PEERS/peer_client" "$@"; }
 
-# client_bg NAME ARGUMENT...: in the background; output in NAME.out; pid in LAST.
+# client_bg NAME ARGUMENT...: in the background; output in NAME.out; pid in LAST. It lives as long as its
+# timeout=SECONDS says, which is a time of the lab: SLOW times as long.
 client_bg() {
-	local name=$1
+	local name=$1 word words=()
 	shift
-	OUT=$LAB_DIR/$name.out spawn client "$PEERS/peer_client" "$@"
+	for word; do
+		if [[ $word == timeout=* ]]; then word=timeout=$((${word#*=} * SLOW)); fi
+		words+=("$word")
+	done
+	OUT=$LAB_DIR/$name.out spawn client "$PEERS/peer_client" "${words[@]}"
 	PEER_PIDS[$name]=$LAST
 }
 
@@ -386,7 +393,7 @@ server() {
 	shift 3
 	for port in $ports; do listens+=("listen=$BACKEND_IP:$port" "listen=[$BACKEND6]:$port"); done
 	OUT=$LAB_DIR/$name.out spawn backend "$PEERS/peer_server" "$mode" "${listens[@]}" \
-		timeout=300 name="$name" "$@"
+		timeout=$((300 * SLOW)) name="$name" "$@"
 	PEER_PIDS[$name]=$LAST
 	for port in $ports; do wait_for listening backend "$port"; done
 }
@@ -425,7 +432,7 @@ server_field() { # NAME FIELD
 more_lines() { [ "$(wc -l <"$1")" -gt "$2" ]; }
 
 # shot ARGUMENT...: one connection; SHOT holds the result, `of FIELD` reads it.
-shot() { SHOT=$(client shot timeout=15 "$@" || true); }
+shot() { SHOT=$(client shot timeout=$((15 * SLOW)) "$@" || true); }
 of() { jq -r ".$1" <<<"$SHOT"; }
 
 # names_of PORT N: who of several `identify` servers served each of N connections, in order.

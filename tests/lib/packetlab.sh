@@ -30,6 +30,12 @@ packet_global() {
 	printf ' }\n'
 }
 
+# The broker comes after the proxy, which serves without it; connections of then stay on relay.
+broker_is_known() {
+	local reason
+	reason=$(jqs .packet.reason) && [ -n "$reason" ] && [[ $reason != *"being started" ]]
+}
+
 # start_packet "KEY=VALUE ..." TEXT [ARGUMENT...]: GLOBAL may hold further lines.
 start_packet() {
 	local keys=$1
@@ -39,6 +45,7 @@ start_packet() {
 	# shellcheck disable=SC2086
 	PACKET_GLOBAL=$(packet_global $keys)${GLOBAL:+$'\n'$GLOBAL}
 	GLOBAL=$PACKET_GLOBAL start_sluice "$@"
+	if on_packet; then wait_until 8000 broker_is_known || fail "the broker says nothing"; fi
 }
 
 reload_packet() { GLOBAL=$PACKET_GLOBAL reload "$@"; }

@@ -16,6 +16,7 @@ struct test_routes {
 	struct sl_nft_listener *listeners; /* four for each route */
 	struct sl_nft_target *targets;     /* eight for each */
 	char (*names)[32];
+	struct sl_nft_lists lists; /* of all routes; none unless a test sets them */
 };
 
 static inline void test_routes_init(struct test_routes *t, size_t max)
@@ -25,6 +26,7 @@ static inline void test_routes_init(struct test_routes *t, size_t max)
 	t->targets = calloc(max * 8, sizeof(*t->targets));
 	t->names = calloc(max, sizeof(*t->names));
 	t->n = 0;
+	t->lists = (struct sl_nft_lists){ 0 };
 	assert(t->route && t->listeners && t->targets && t->names);
 }
 
@@ -89,7 +91,7 @@ static inline struct sl_nft_ruleset *test_build(const struct test_routes *t)
 {
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
 	struct sl_nft_ruleset *rs = NULL;
-	int r = sl_nft_build(t->route, t->n, &rs, &why);
+	int r = sl_nft_build(t->route, t->n, &t->lists, &rs, &why);
 
 	if (r < 0)
 		fprintf(stderr, "%s\n", sl_str_text(&why));

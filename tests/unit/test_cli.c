@@ -259,7 +259,7 @@ static void status_is_degraded_only_where_the_engine_was_asked_for(void **state)
 	expect(lab, EXIT_DEGRADED, "relayed instead: 1 route has named this engine\n", "");
 	lab->proxy.route[1].enabled = false;
 	RUN(lab, "status");
-	expect(lab, 0, NULL, "");
+	expect(lab, 0, "mail   packet, disabled ", "");
 	lab->proxy.route[1].enabled = true;
 	fake_packet_on(&lab->proxy);
 	RUN(lab, "status");
@@ -269,6 +269,13 @@ static void status_is_degraded_only_where_the_engine_was_asked_for(void **state)
 	       "");
 	RUN(lab, "engines");
 	expect(lab, 0, "packet    yes             3      0  tcx on 3 interfaces\n", "");
+	strcpy(lab->proxy.kernel.status.interfaces, "eth0 eth1 ");
+	RUN(lab, "engines");
+	expect(lab, 0, "  tcx on 3 interfaces (eth0, eth1 and 1 more)\n", "");
+	lab->proxy.kernel.status.n_interfaces = 2;
+	RUN(lab, "status");
+	expect(lab, 0, "tcx on 3 interfaces (eth0, eth1); 3 of 262144 flows", "");
+	lab->proxy.kernel.status.interfaces[0] = '\0';
 	/* What is there goes on, and has to be seen. */
 	lab->proxy.route[1].engine = SL_CHOICE_AUTO;
 	lab->proxy.conf->global.packet.hook = SL_HOOK_CHOICE_OFF;
@@ -295,6 +302,11 @@ static void routes_of_nat_are_seen_to(void **state)
 	       "nftables         off: the broker process is being started\n"
 	       "                 not forwarded: 1 route needs this engine\n",
 	       "");
+	lab->proxy.kernel.nat_stays = true;
+	RUN(lab, "status");
+	expect(lab, EXIT_DEGRADED, "rules and connections stay meanwhile\n", "");
+	assert_null(strstr(lab->out, "not forwarded"));
+	lab->proxy.kernel.nat_stays = false;
 	lab->facts.no_broker = "off: not started as root";
 	RUN(lab, "status");
 	expect(lab, EXIT_DEGRADED, "nftables         off: not started as root\n", "");
@@ -316,6 +328,9 @@ static void routes_of_nat_are_seen_to(void **state)
 	       "                 in the way: chain a drops it: do this\n"
 	       "                 in the way: another: do that\n",
 	       "");
+	RUN(lab, "flows");
+	expect(lab, 0, "0 flows in the kernel; ", "");
+	assert_non_null(strstr(lab->out, "\nand 11 by its NAT, which 'sluice conns' lists\n"));
 	RUN(lab, "engines");
 	expect(lab, 0, "nftables  yes            11      0  1 route in table inet sluice\n", "");
 	RUN(lab, "explain", "53", "--protocol", "udp");
@@ -505,6 +520,58 @@ static void connections_are_a_table(void **state)
 	assert_null(strstr(lab->out, " 7  shop"));
 	RUN(lab, "conns", "x");
 	expect(lab, EXIT_FAILED, "", "'id' is not a number");
+	/* an id is meant, a filter may find nobody */
+	RUN(lab, "conns", "99");
+	expect(lab, EXIT_FAILED, "", "no connection has the id 99\n");
+	assert_string_equal(lab->out, "");
+	RUN(lab, "conns", "99", "--json");
+	expect(lab, EXIT_FAILED, "[]\n", "no connection has the id 99\n");
+	RUN(lab, "conns", "--id", "7", "--route", "mail");
+	expect(lab, EXIT_FAILED, "", "no connection has the id 7 and fits the filters\n");
+	RUN(lab, "conns", "--route", "mail");
+	expect(lab, 0, "no open connections\n", "");
+}
+
+/* Whose word it is, and whom the kernel may choose. */
+static void explain_tells_who_decides(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_explanation *x = &lab->proxy.explanation;
+	const char *usable[] = { "10.0.1.11:443", "10.0.1.12:443" };
+
+	x->engine_reason = SL_WHY_CONFIGURED;
+	lab->proxy.conf->global.packet.hook = SL_HOOK_CHOICE_OFF;
+	RUN(lab, "explain", "443");
+	expect(lab, 0,
+	       "relay, configured: the route has 'engine: auto', and global.packet.hook is off\n",
+	       "");
+	lab->proxy.conf->global.packet.hook = SL_HOOK_CHOICE_AUTO;
+	lab->proxy.route[0].engine = SL_CHOICE_RELAY;
+	RUN(lab, "explain", "443");
+	expect(lab, 0, "relay, configured: the route has 'engine: relay'\n", "");
+	lab->proxy.route[0].engine = SL_CHOICE_NFTABLES;
+	x->engine = SL_ENGINE_NFTABLES;
+	x->target = NULL;
+	x->target_why = "the kernel chooses: by turns";
+	x->usable = usable;
+	x->n_usable = 2;
+	RUN(lab, "explain", "443");
+	expect(lab, 0, "nftables, configured: the route has 'engine: nftables'\n", "");
+	assert_non_null(strstr(
+		lab->out, "one of 10.0.1.11:443, 10.0.1.12:443 (the kernel chooses: by turns)\n"));
+	assert_null(strstr(lab->out, "in the kernel"));
+	x->is_listening = false;
+	x->n_usable = 0;
+	x->verdict = SL_REASON_BACKEND_DOWN;
+	x->target_why = "no target has weight and good health";
+	RUN(lab, "explain", "443");
+	expect(lab, 0, "port 443 (the rules are not in the kernel: 'sluice engines')\n", "");
+	assert_non_null(strstr(lab->out, "none: no target has weight and good health\n"));
+	*x = (struct sl_explanation){ .verdict = SL_REASON_NO_ROUTE,
+				      .engine = SL_ENGINE_NONE,
+				      .hint = "ask with --protocol udp" };
+	RUN(lab, "explain", "443");
+	expect(lab, 0, "ask with --protocol udp\n", "");
 }
 
 static void the_other_views_are_readable(void **state)
@@ -984,6 +1051,7 @@ int main(void)
 		T(flows_are_in_the_order_of_ids),
 		T(json_is_what_the_daemon_said),
 		T(connections_are_a_table),
+		T(explain_tells_who_decides),
 		T(the_other_views_are_readable),
 		T(kill_says_how_many),
 		T(reload_prints_diagnostics_as_they_are),

@@ -253,6 +253,44 @@ static void a_broken_dump_ends_nothing(void **state)
 	sl_ct_table_done(&t);
 }
 
+/* Of lost ends: somebody took it out only if it had time left. */
+static void a_lost_end_after_long_silence_is_that_of_silence(void **state)
+{
+	static const struct {
+		uint32_t status;
+		bool is_seen; /* by a dump, 1 s later */
+		uint64_t gone_s;
+		enum sl_reason reason;
+	} rows[] = { /* 30 s, 120 s once both have spoken */
+		     { 0, true, 30, SL_REASON_CONNECTION_TIMEOUT },
+		     { 0, true, 29, SL_REASON_NFTABLES_CLOSED },
+		     { IPS_SEEN_REPLY | IPS_ASSURED, true, 120, SL_REASON_INACTIVITY },
+		     { IPS_SEEN_REPLY | IPS_ASSURED, true, 119, SL_REASON_NFTABLES_CLOSED },
+		     { 0, false, 0, SL_REASON_CONNECTION_TIMEOUT }
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct sl_ct_flow f = tcp_flow(7, SL_CT_NEW, SL_CT_TCP_NONE);
+		struct sl_ct_table t;
+
+		new_table(&t, 8);
+		f.protocol = IPPROTO_UDP;
+		f.status = rows[i].status;
+		note(&t, f, 100);
+		f = with_bytes(f, 9, 9);
+		f.kind = SL_CT_DUMPED;
+		f.has_timeout = true;
+		f.timeout_s = 29;
+		if (rows[i].is_seen)
+			whole_dump(&t, &f, 1, 101);
+		assert_true(take_one(&t).what & SL_CT_TELL_NEW);
+		whole_dump(&t, NULL, 0, 100 + rows[i].gone_s);
+		assert_int_equal(take_one(&t).reason, rows[i].reason);
+		sl_ct_table_done(&t);
+	}
+}
+
 static void the_same_tuple_again_is_another_flow(void **state)
 {
 	struct sl_ct_flow f = tcp_flow(7, SL_CT_DUMPED, SL_CT_TCP_ESTABLISHED);
@@ -813,6 +851,7 @@ int main(void)
 		cmocka_unit_test(a_reset_by_a_client_that_gave_up_is_no_refusal),
 		cmocka_unit_test(the_end_is_the_last_packet),
 		cmocka_unit_test(a_shortened_timeout_makes_no_flow_shorter_than_seen),
+		cmocka_unit_test(a_lost_end_after_long_silence_is_that_of_silence),
 		cmocka_unit_test(a_short_flow_is_told_once),
 		cmocka_unit_test(a_closed_connection_ends_before_its_entry),
 		cmocka_unit_test(an_old_answer_makes_no_ghost),

@@ -421,13 +421,14 @@ static void the_other_documents_are_there(void **state)
 static void status_says_what_the_broker_says(void **state)
 {
 	struct lab *lab = *state;
-	json_t *j, *kernel, *packet;
+	json_t *j, *kernel, *packet, *names;
 
 	fake_packet_on(&lab->proxy);
 	lab->proxy.kernel.status.orphans = 6;
 	lab->proxy.kernel.status.dropped = 7;
 	lab->proxy.kernel.status.repaired = 8;
 	lab->proxy.kernel.status.n_failed = 1;
+	strcpy(lab->proxy.kernel.status.interfaces, "eth0 ve\"1 ");
 	j = ask_json(lab, "GET", "/v1/status", 200);
 	kernel = json_object_get(j, "kernel");
 	packet = json_object_get(j, "packet");
@@ -440,6 +441,10 @@ static void status_says_what_the_broker_says(void **state)
 	assert_string_equal(text_at(packet, "reason"), "tcx on 3 interfaces");
 	assert_true(json_is_null(json_object_get(packet, "reason_name")));
 	assert_int_equal(number_at(packet, "interfaces"), 3);
+	names = json_object_get(packet, "interface_names");
+	assert_int_equal(json_array_size(names), 2); /* of which there was room to tell */
+	assert_string_equal(json_string_value(json_array_get(names, 0)), "eth0");
+	assert_string_equal(json_string_value(json_array_get(names, 1)), "ve\"1");
 	assert_int_equal(number_at(packet, "interfaces_failed"), 1);
 	assert_int_equal(number_at(packet, "flows"), 3);
 	assert_int_equal(number_at(packet, "held"), 2);
@@ -502,12 +507,22 @@ static void status_says_what_nat_does(void **state)
 	assert_true(json_is_false(json_object_get(nat, "available")));
 	assert_string_equal(text_at(nat, "reason"), "off: the broker process is being started");
 	assert_true(json_is_string(json_object_get(nat, "hint")));
+	assert_true(json_is_false(json_object_get(nat, "forwarding")));
 	json_decref(j);
+	lab->proxy.kernel.nat_stays = true; /* a broker was there, and had put the rules into it */
+	j = ask_json(lab, "GET", "/v1/status", 200);
+	nat = json_object_get(j, "nftables");
+	assert_true(json_is_false(json_object_get(nat, "available")));
+	assert_true(json_is_true(json_object_get(nat, "forwarding")));
+	assert_non_null(strstr(text_at(nat, "reason"), "rules and connections stay"));
+	json_decref(j);
+	lab->proxy.kernel.nat_stays = false;
 	fake_nat_on(&lab->proxy);
 	j = ask_json(lab, "GET", "/v1/status", 200);
 	nat = json_object_get(j, "nftables");
 	assert_int_equal(number_at(json_object_get(j, "kernel"), "nft_flows"), 11);
 	assert_true(json_is_true(json_object_get(nat, "available")));
+	assert_true(json_is_true(json_object_get(nat, "forwarding")));
 	assert_string_equal(text_at(nat, "reason"), "1 route in table inet sluice");
 	assert_true(json_is_null(json_object_get(nat, "hint")));
 	assert_int_equal(number_at(nat, "routes"), 1);
@@ -614,9 +629,11 @@ static void a_flow_has_exactly_the_promised_fields(void **state)
 	if (!with_flows(lab, &maps))
 		skip();
 	put_flows(&maps, 1);
+	lab->proxy.in_nat = 9;
 	j = ask_json(lab, "GET", "/v1/flows", 200);
 	assert_int_equal(json_array_size(json_object_get(j, "flows")), 1);
 	assert_true(json_is_null(json_object_get(j, "reason")));
+	assert_int_equal(number_at(j, "nft_flows"), 9);
 	assert_true(json_is_false(json_object_get(j, "more")));
 	assert_int_equal(number_at(json_object_get(j, "outcomes"), "forwarded_tc"),
 			 30 * libbpf_num_possible_cpus());

@@ -163,11 +163,14 @@ static void test_denied_addresses_are_in_it(void **state)
 	struct sl_nat_plan *p = plan_of(SAMPLE, &file);
 
 	(void)state;
-	for (size_t i = 0; i < p->n_routes; i++) {
-		assert_has(p->routes[i].deny, "203.0.113.9", true);
-		assert_has(p->routes[i].deny, "203.0.114.9", false);
-		assert_has(p->routes[i].deny, "10.8.1.1", i != 1);
-	}
+	assert_has(p->lists.deny, "203.0.113.9", true);
+	assert_has(p->lists.deny, "203.0.114.9", false);
+	assert_has(p->lists.deny, "10.8.1.1", false);
+	assert_null(p->lists.allow);
+	for (size_t i = 0; i < p->n_routes; i++)
+		if (i != 1)
+			assert_has(p->routes[i].deny, "10.8.1.1", true);
+	assert_null(p->routes[1].deny);
 	sl_nat_plan_free(p);
 }
 
@@ -320,7 +323,7 @@ static void check_sound(struct sl_nat_plan *p)
 		at += p->routes[i].n_targets;
 	}
 	assert_int_equal(at, p->n_targets);
-	r = sl_nft_build(p->routes, p->n_routes, &rs, &why);
+	r = sl_nft_build(p->routes, p->n_routes, &p->lists, &rs, &why);
 	if (r < 0)
 		assert_true(r == -EINVAL && why.len > 0);
 	free(settled);

@@ -23,7 +23,7 @@
 #include "conf_text.h"
 #include "proxy/proxy.h"
 
-#define WAIT_MS 3000
+#define WAIT_MS 6000
 #define SECOND UINT64_C(1000000000)
 
 #define ROUTE_N                                                                           \
@@ -445,6 +445,31 @@ static void the_begin_is_told_better(void **state)
 	UNTIL(lab, WAIT_MS, n_active(lab) == 2);
 }
 
+/* Differences between times of one clock hold, whatever it is set to later. */
+static void the_clock_is_set_back(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_broker_nat_flow f = flow_n();
+
+	f.is_rough = 1;
+	f.start_ns += 3600 * SECOND; /* an hour ahead of what the clock says now */
+	tell(lab, 7, &f);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	f.is_rough = 0;
+	f.start_ns -= 2 * SECOND;
+	f.bytes[SL_CLIENT] = 1;
+	tell(lab, 7, &f);
+	UNTIL(lab, WAIT_MS, bytes_up(lab) == 1);
+	assert_in_range(lab->row.age_ms, 2000, 6000);
+	f.is_over = 1;
+	f.reason = SL_REASON_NORMAL;
+	f.end_ns = f.start_ns = real_ns(); /* before it began, which a broker does not say */
+	tell(lab, 7, &f);
+	UNTIL(lab, WAIT_MS, n_lines(lab, " access: ") == 1);
+	assert_int_equal(n_lines(lab, " duration=0."), 0);
+	assert_int_equal(n_lines(lab, " duration=2.") + n_lines(lab, " duration=3."), 1);
+}
+
 /* This process heard of it from a broker that had not looked either, and which goes at once. */
 static void the_begin_is_told_better_by_another(void **state)
 {
@@ -484,6 +509,7 @@ static void nobody_knows_the_begin(void **state)
 	uint64_t id;
 
 	f.is_rough = 1;
+	f.start_ns -= 5 * SECOND;
 	tell(lab, 7, &f);
 	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
 	id = only_row(lab)->id;
@@ -497,11 +523,12 @@ static void nobody_knows_the_begin(void **state)
 	over.start_ns = real_ns();
 	tell(lab, over.start_ns, &over);
 	f.is_adopted = 1;
-	f.start_ns += SECOND;
+	f.start_ns += 6 * SECOND;
 	f.bytes[SL_CLIENT] = 9;
 	tell(lab, over.start_ns + 1, &f);
 	UNTIL(lab, WAIT_MS, bytes_up(lab) == 9);
 	assert_int_equal(lab->row.id, id);
+	assert_in_range(lab->row.age_ms, 5000, 9000); /* the first idea was the better one */
 	assert_int_equal(n_total(lab), 1);
 
 	/* but a begin that a broker hears is that of another one */
@@ -570,6 +597,14 @@ static void targets_are_recognized(void **state)
 	assert_int_equal(n_of_target(lab, "10.0.0.6:80"), 1);
 	assert_int_equal(n_of_target(lab, "10.0.0.5:80"), 0);
 	assert_int_equal(n_of_target(lab, "10.0.0.8"), 1);
+
+	/* of a configuration that this process has not seen: by its address */
+	f = flow("n", "192.0.2.1:2", "10.0.0.1:80", "10.0.0.66:80");
+	f.is_adopted = 1;
+	tell(lab, 3, &f);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 3);
+	assert_int_equal(n_of_target(lab, "10.0.0.66:80"), 1);
+	assert_int_equal(n_of_target(lab, "10.0.0.66:81"), 0);
 }
 
 /* Bytes that another process has counted are shown, and not counted again. */
@@ -613,9 +648,11 @@ static void a_kill_is_said_once(void **state)
 	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
 	kill_all(lab);
 	hears_kill(lab, 9);
-	assert_int_equal(n_active(lab), 0);
+	kill_all(lab); /* which is not open for anybody who asks */
+	assert_int_equal(lab->n_rows, 0);
 	UNTIL(lab, WAIT_MS, n_lines(lab, "client_reason=killed backend_reason=killed\n") == 1);
-	f.bytes[SL_CLIENT] = 5; /* on its way when it was killed */
+	assert_int_equal(n_active(lab), 0);
+	f.bytes[SL_CLIENT] = 5; /* on its way when it was killed, and for more than three seconds */
 	tell(lab, 9, &f);
 	tell_end(lab, 9, &f, SL_REASON_NFTABLES_CLOSED);
 	f = flow_n(); /* a new one of the same names */
@@ -624,6 +661,47 @@ static void a_kill_is_said_once(void **state)
 	assert_int_equal(n_total(lab), 2);
 	assert_int_equal(n_lines(lab, " access: "), 1);
 	assert_false(hear_on(lab, lab->broker, 50, &msg));
+}
+
+/* What has passed since the last dump comes with the end of the entry. */
+static void a_kill_brings_the_last_bytes(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_broker_nat_flow f = flow_n();
+
+	f.bytes[SL_CLIENT] = 10;
+	tell(lab, 9, &f);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	kill_all(lab);
+	hears_kill(lab, 9);
+	assert_int_equal(n_lines(lab, " access: "), 0);
+	f.bytes[SL_CLIENT] = 7000;
+	tell(lab, 9, &f);
+	f.bytes[SL_BACKEND] = 90000;
+	tell_end(lab, 9, &f, SL_REASON_NFTABLES_CLOSED);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 0);
+	UNTIL(lab, WAIT_MS, n_lines(lab, " access: ") == 1);
+	assert_int_equal(n_lines(lab, " up=7000 down=90000 client_reason=killed "
+				      "backend_reason=killed\n"),
+			 1);
+	assert_int_equal(route_of(lab, "n")->bytes_up, 7000);
+	assert_int_equal(lab->route.bytes_down, 90000);
+	assert_int_equal(lab->route.ended[SL_ENGINE_NFTABLES][SL_BACKEND][SL_REASON_KILLED], 1);
+	assert_int_equal(totals_of(lab).active, 0);
+}
+
+/* The process ends before that word has come. */
+static void a_kill_and_the_end_of_the_process(void **state)
+{
+	struct lab *lab = *state;
+	struct sl_broker_nat_flow f = flow_n();
+
+	tell(lab, 9, &f);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	kill_all(lab);
+	sl_proxy_free(lab->proxy);
+	assert_int_equal(n_lines(lab, "client_reason=killed "), 1);
+	lab->proxy = NULL;
 }
 
 /* A broker that died before it read that is no excuse. */
@@ -640,7 +718,10 @@ static void a_kill_nobody_read(void **state)
 	f.is_adopted = 1;
 	tell(lab, 500, &f);
 	hears_kill(lab, 500);
-	assert_int_equal(n_active(lab), 0);
+	f.bytes[SL_CLIENT] = 17;
+	tell_end(lab, 500, &f, SL_REASON_NFTABLES_CLOSED);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 0);
+	UNTIL(lab, WAIT_MS, n_lines(lab, " up=17 ") == 1);
 	assert_int_equal(n_total(lab), 1);
 
 	/* and one that is killed while there is none */
@@ -649,7 +730,7 @@ static void a_kill_nobody_read(void **state)
 	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
 	kill_broker(lab);
 	kill_all(lab);
-	assert_int_equal(n_active(lab), 0);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 0);
 	start_broker(lab);
 	f.is_adopted = 1;
 	tell(lab, 800, &f);
@@ -731,6 +812,7 @@ static void in_doubt_for_long(void **state)
 		flow("short", "192.0.2.9:1", "10.0.0.1:81", "10.0.0.7:81");
 	struct sl_broker_msg msg;
 
+	gone.bytes[SL_CLIENT] = 100;
 	tell(lab, 1, &gone);
 	tell(lab, 2, &there);
 	UNTIL(lab, WAIT_MS, n_active(lab) == 2);
@@ -750,6 +832,15 @@ static void in_doubt_for_long(void **state)
 	assert_int_equal(n_active(lab), 0);
 	hears_kill(lab, 102);
 	assert_false(hear_on(lab, lab->broker, 50, &msg)); /* of the other nothing is known */
+
+	/* it is found all the same: what it had carried is not counted again */
+	gone.is_adopted = 1;
+	gone.bytes[SL_CLIENT] = 150;
+	tell(lab, 101, &gone);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	assert_int_equal(bytes_up(lab), 150);
+	assert_int_equal(route_of(lab, "n")->bytes_up, 100);
+	assert_int_equal(totals_of(lab).accepted, 2);
 }
 
 /* ---- routes ---- */
@@ -792,6 +883,8 @@ static void a_route_that_never_comes(void **state)
 	UNTIL(lab, 10000, n_lines(lab, " access: ") == 1);
 	assert_int_equal(n_lines(lab, "client=192.0.2.1:2 via=- route=gone engine=nftables/"), 1);
 	assert_int_equal(n_lines(lab, "down=12 client_reason=econnreset "), 1);
+	assert_int_equal(totals_of(lab).no_route_ended[SL_REASON_ECONNRESET], 1);
+	assert_int_equal(totals_of(lab).ended[SL_BACKEND][SL_REASON_ECONNRESET], 1);
 	/* the other goes on, and is told of at its end */
 	assert_int_equal(n_active(lab), 0);
 	assert_false(hear_on(lab, lab->broker, 50, &msg));
@@ -833,7 +926,10 @@ static void nat_routes_are_not_matched(void **state)
 	assert_int_equal(x.engine, SL_ENGINE_NFTABLES);
 	assert_int_equal(x.engine_reason, SL_WHY_CONFIGURED);
 	assert_int_equal(x.verdict, SL_REASON_NONE);
-	assert_null(x.target);        /* one of two, and the kernel chooses */
+	assert_null(x.target); /* one of two, and the kernel chooses */
+	assert_int_equal(x.n_usable, 2);
+	assert_string_equal(x.usable[1], "10.0.0.6:80");
+	assert_string_equal(x.target_why, "the kernel chooses: by turns");
 	assert_false(x.is_listening); /* nobody has said that the rules are there */
 	assert_false(x.needs_hello);
 	assert_int_equal(x.n_candidates, 1);
@@ -848,6 +944,7 @@ static void nat_routes_are_not_matched(void **state)
 	q = (struct sl_question){ .port = 5303 };
 	assert_int_equal(sl_proxy_explain(lab->proxy, &q, &x), 0);
 	assert_null(x.route); /* TCP */
+	assert_non_null(strstr(x.hint, "--protocol udp"));
 	assert_int_equal(x.n_candidates, 0);
 	sl_explanation_done(&x);
 	q.is_udp = true;
@@ -858,12 +955,58 @@ static void nat_routes_are_not_matched(void **state)
 	q.port = 84;
 	assert_int_equal(sl_proxy_explain(lab->proxy, &q, &x), 0);
 	assert_null(x.route);
+	assert_non_null(strstr(x.hint, "--protocol tcp"));
 	sl_explanation_done(&x);
 	q.is_udp = false;
 	assert_int_equal(sl_proxy_explain(lab->proxy, &q, &x), 0);
 	assert_string_equal(x.route->name, "relay");
 	assert_int_equal(x.engine, SL_ENGINE_RELAY);
 	sl_explanation_done(&x);
+}
+
+static void is_given(struct lab *lab, const char *client, const char *target, const char *why)
+{
+	struct sl_question q = { .port = 80 };
+	struct sl_explanation x;
+
+	assert_int_equal(sl_addr_parse_ip(client, &q.client), 0);
+	assert_int_equal(sl_proxy_explain(lab->proxy, &q, &x), 0);
+	assert_int_equal(x.verdict, target ? SL_REASON_NONE : SL_REASON_BACKEND_DOWN);
+	if (target)
+		assert_string_equal(x.target, target);
+	else
+		assert_null(x.target);
+	assert_non_null(strstr(x.target_why, why));
+	sl_explanation_done(&x);
+}
+
+/* Each family has targets and backups of its own; NAT does not lead from one to the other. */
+static void explained_as_the_rules_have_it(void **state)
+{
+	struct lab *lab = *state;
+
+	apply(lab,
+	      "version: 1\nroutes:\n  - { name: n, engine: nftables, match: { ports: 80 }, "
+	      "forward: { "
+	      "targets: [ { address: \"10.0.0.5:80\" }, { address: \"10.0.0.6:80\", backup: true "
+	      "}, "
+	      "{ address: \"[2001:db8::7]:80\", backup: true } ] } }\n",
+	      2);
+	is_given(lab, "192.0.2.1", "10.0.0.5:80", "only one");
+	is_given(lab, "2001:db8::1", "[2001:db8::7]:80", "a backup");
+	apply(lab,
+	      "version: 1\nroutes:\n  - { name: n, engine: nftables, match: { ports: 80 }, "
+	      "forward: "
+	      "\"10.0.0.5:80\" }\n",
+	      3);
+	is_given(lab, "192.0.2.1", "10.0.0.5:80", "the only one");
+	is_given(lab, "2001:db8::1", NULL, "family");
+	apply(lab,
+	      "version: 1\nroutes:\n  - { name: n, engine: nftables, match: { ports: 80 }, "
+	      "forward: { "
+	      "targets: [ { address: \"10.0.0.5:80\", weight: 0 } ] } }\n",
+	      4);
+	is_given(lab, "192.0.2.1", NULL, "no target has weight");
 }
 
 /* ---- deadlines ---- */
@@ -974,7 +1117,8 @@ static void what_was_killed_before_an_upgrade(void **state)
 	kill_all(lab);
 	hears_kill(lab, 4);
 	sl_proxy_drain(lab->proxy, true, on_drained, lab);
-	UNTIL(lab, 500, lab->done);
+	UNTIL(lab, WAIT_MS, lab->done); /* it waits for the last word, not for long */
+	UNTIL(lab, WAIT_MS, n_lines(lab, "client_reason=killed ") == 1);
 	tell_end(lab, 4, &f, SL_REASON_NFTABLES_CLOSED);
 	sl_addr_set_port(&f.client, 2000);
 	tell_end(lab, 5, &f, SL_REASON_NORMAL); /* read after it */
@@ -1123,12 +1267,15 @@ int main(void)
 		EACH(begin_and_end_at_once),
 		EACH(the_begin_is_told_better),
 		EACH(the_begin_is_told_better_by_another),
+		EACH(the_clock_is_set_back),
 		EACH(nobody_knows_the_begin),
 		EACH(the_begin_is_told_better_at_an_upgrade),
 		EACH(limits_count_and_do_not_refuse),
 		EACH(targets_are_recognized),
 		EACH(found_by_a_later_process),
 		EACH(a_kill_is_said_once),
+		EACH(a_kill_brings_the_last_bytes),
+		EACH(a_kill_and_the_end_of_the_process),
 		EACH(a_kill_nobody_read),
 		EACH(another_broker_goes_on),
 		EACH(what_was_over_is_not_news),
@@ -1136,6 +1283,7 @@ int main(void)
 		EACH(a_route_that_never_comes),
 		EACH(a_route_that_goes),
 		EACH(nat_routes_are_not_matched),
+		EACH(explained_as_the_rules_have_it),
 		EACH(silence_ends_it),
 		EACH(silence_of_a_slow_broker_is_none),
 		EACH(a_drain_ends_it),

@@ -81,7 +81,7 @@ static struct made make(const char *text, const struct sl_ip_set *deny_file, con
 	assert_int_equal(sl_nft_routes_make(m.b.conf, deny_file, &m.routes, &why), 0);
 	assert_int_equal(number(&m.routes, NULL, 0), 0);
 	settle(&m, down);
-	if (sl_nft_build(m.routes.item, m.routes.n, &m.rs, &why) < 0)
+	if (sl_nft_build(m.routes.item, m.routes.n, &m.routes.lists, &m.rs, &why) < 0)
 		fail_msg("%s", sl_str_text(&why));
 	return m;
 }
@@ -358,7 +358,9 @@ static void lists_and_limits(void **state)
 	assert_has(r->deny, "10.1.2.3", true);
 	assert_has(r->deny, "10.2.0.1", false);
 	assert_int_equal(r->max_connections, 7);
-	assert_int_equal(m.routes.n_sets, 0); /* the configuration's own */
+	assert_null(m.routes.denied); /* the configuration's own */
+	assert_null(m.routes.lists.allow);
+	assert_null(sl_nft_find_set(m.rs, "allow4"));
 	assert_int_equal(set_size(&m, "allow4_1"), 2);
 	assert_int_equal(set_size(&m, "deny4_1"), 2);
 }
@@ -379,32 +381,35 @@ static void global_lists_hold(void **state)
 				ROUTE("d", "83", "10.0.0.5:80",
 				      ", security: { allow: 172.16.0.0/12, deny: 10.7.0.1 }"),
 		&file, NULL);
+	_cleanup_(made_done) struct made plain =
+		make(HEAD "routes:\n" ROUTE("a", "80", "10.0.0.5:80", ""), NULL, NULL);
 	const struct sl_nft_route *r = m.routes.item;
 
 	(void)state;
-	for (size_t i = 0; i < m.routes.n; i++) {
-		assert_has(r[i].deny, "10.9.1.1", true);
-		assert_has(r[i].deny, "192.0.2.5", true);
-		assert_has(r[i].deny, "192.0.2.10", false);
-		assert_has(r[i].deny, "10.8.0.1", i < 2);
-		assert_has(r[i].deny, "10.7.0.1", i == 3);
-		assert_has(r[i].allow, "11.0.0.1", false);
-	}
-	/* without lists of their own they share one */
-	assert_ptr_equal(r[0].deny, r[1].deny);
-	assert_ptr_equal(r[0].allow, r[1].allow);
-	assert_has(r[0].allow, "10.2.0.1", true);
-	/* in both */
-	assert_has(r[2].allow, "10.2.0.0", true);
+	assert_has(m.routes.lists.deny, "10.9.1.1", true);
+	assert_has(m.routes.lists.deny, "192.0.2.5", true);
+	assert_has(m.routes.lists.deny, "192.0.2.10", false);
+	assert_has(m.routes.lists.deny, "10.8.0.1", false);
+	assert_has(m.routes.lists.allow, "10.2.0.1", true);
+	assert_has(m.routes.lists.allow, "11.0.0.1", false);
+	assert_has(r[0].deny, "10.8.0.1", true);
+	assert_has(r[1].deny, "10.8.0.1", true);
+	assert_null(r[0].allow);
 	assert_has(r[2].allow, "10.3.255.255", true);
 	assert_has(r[2].allow, "10.4.0.0", false);
-	assert_has(r[2].allow, "10.255.255.255", true);
-	assert_has(r[2].allow, "192.0.2.1", false);
-	assert_has(r[2].allow, "2001:db8:0:1::9", true);
-	assert_has(r[2].allow, "2001:db8:0:2::9", false);
-	/* in both there is nobody, which is not the same as no list */
-	assert_non_null(r[3].allow);
-	assert_true(sl_ip_set_is_empty(r[3].allow));
+	assert_null(r[2].deny);
+	assert_has(r[3].deny, "10.7.0.1", true);
+	/* in the table once, however many routes there are */
+	assert_int_equal(set_size(&m, "deny4"), 4);
+	assert_int_equal(set_size(&m, "deny6"), 0);
+	assert_int_equal(set_size(&m, "allow4"), 4);
+	assert_int_equal(set_size(&m, "allow6"), 2);
+	assert_int_equal(set_size(&m, "deny4_1"), 2);
+	assert_int_equal(set_size(&m, "allow4_3"), 4);
+	assert_null(sl_nft_find_set(m.rs, "deny4_3"));
+	/* asked before anything of the route is */
+	assert_int_equal(sl_nft_find_chain(m.rs, "routed")->n,
+			 sl_nft_find_chain(plain.rs, "routed")->n + 4);
 }
 
 static void a_file_with_patterns_is_refused(void **state)

@@ -90,6 +90,46 @@ static void states_differ_by_listeners_and_kill(void **state)
 	}
 }
 
+/* What all packets of the host would pass is there for those who need it. */
+static void chains_of_all_packets_are_there_when_needed(void **state)
+{
+	static const char *const chains[] = { "guard", "killer_in", "killer_out", "police" };
+	static const struct {
+		const char *target;
+		enum sl_nft_state state;
+		unsigned packets;
+		bool has[4];
+	} cases[] = {
+		{ "10.0.0.1", SL_NFT_ON, 0, { 0 } },
+		{ "::1", SL_NFT_DRAINING, 0, { 0 } },
+		{ "127.3.2.1", SL_NFT_ON, 0, { true, false, false, false } },
+		{ "10.0.0.1", SL_NFT_KILLED, 0, { false, true, true, false } },
+		{ "10.0.0.1", SL_NFT_ON, 5, { false, false, false, true } },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < SL_ARRAY_LEN(cases); i++) {
+		struct test_routes t;
+		struct sl_nft_ruleset *rs;
+		struct sl_nft_route *r;
+
+		test_routes_init(&t, 1);
+		r = test_route(&t, "a");
+		r->state = cases[i].state;
+		r->packets = (struct sl_nft_rate){ cases[i].packets, 1, cases[i].packets };
+		test_target(r, cases[i].target, 80, 1);
+		rs = test_build(&t);
+		for (size_t k = 0; k < SL_ARRAY_LEN(chains); k++)
+			assert_int_equal(!!sl_nft_find_chain(rs, chains[k]), cases[i].has[k]);
+		/* what was a target on loopback may have flows yet */
+		assert_int_equal(sl_nft_put_guard(rs), 0);
+		assert_int_equal(sl_nft_put_guard(rs), 0);
+		assert_int_equal(sl_nft_find_chain(rs, "guard")->n, 1);
+		sl_nft_ruleset_free(rs);
+		test_routes_done(&t);
+	}
+}
+
 static void lists_are_ranges_with_exclusive_ends(void **state)
 {
 	struct sl_ip4_range v4[] = { { 0x0a000000, 0x0affffff },
@@ -138,14 +178,14 @@ static void faults_name_the_routes(void **state)
 	r = test_route(&t, "second");
 	test_listen(r, "0.0.0.0", 80, 80);
 	test_target(r, "10.0.0.2", 8080, 1);
-	assert_int_equal(sl_nft_build(t.route, t.n, &rs, &why), -EINVAL);
+	assert_int_equal(sl_nft_build(t.route, t.n, NULL, &rs, &why), -EINVAL);
 	assert_null(rs);
 	assert_non_null(strstr(sl_str_text(&why), "'first'"));
 	assert_non_null(strstr(sl_str_text(&why), "'second'"));
 	assert_non_null(strstr(sl_str_text(&why), "'any4'"));
 	sl_str_clear(&why);
 	test_target(r, "10.0.0.3", 0, 1);
-	assert_int_equal(sl_nft_build(t.route, t.n, &rs, &why), -EINVAL);
+	assert_int_equal(sl_nft_build(t.route, t.n, NULL, &rs, &why), -EINVAL);
 	assert_non_null(strstr(sl_str_text(&why), "'second': some targets keep the port"));
 	test_routes_done(&t);
 }
@@ -678,6 +718,62 @@ static void differences_lead_there(void **state)
 	assert_true(n_ops > 400);
 }
 
+/* Changes of the sets of one list, a letter for each operation: b, e out, B, E in. */
+static const char *list_ops(const struct sl_ip4_range *from, size_t n_from,
+			    const struct sl_ip4_range *to, size_t n_to)
+{
+	static char text[32];
+	struct sl_ip_set list = { .v4 = (struct sl_ip4_range *)from, .n4 = n_from };
+	struct sl_nft_ruleset *a, *b;
+	struct sl_nft_ops ops = { 0 };
+	struct test_routes t;
+	size_t n = 0;
+
+	test_routes_init(&t, 1);
+	test_route(&t, "a")->deny = &list;
+	a = test_build(&t);
+	list = (struct sl_ip_set){ .v4 = (struct sl_ip4_range *)to, .n4 = n_to };
+	b = test_build(&t);
+	assert_int_equal(sl_nft_diff(a, b, &ops), 0);
+	for (; n < ops.n; n++) {
+		bool is_added = ops.op[n].kind == SL_NFT_ADD_ELEM;
+		const struct sl_nft_elem *e =
+			&(is_added ? b : a)->sets[ops.op[n].object].elems[ops.op[n].index];
+		bool is_end = e->flags & NFT_SET_ELEM_INTERVAL_END;
+
+		assert_true(n + 1 < sizeof(text));
+		text[n] = is_added ? is_end ? 'E' : 'B' : is_end ? 'e' : 'b';
+	}
+	text[n] = '\0';
+	sl_nft_ops_done(&ops);
+	sl_nft_ruleset_free(a);
+	sl_nft_ruleset_free(b);
+	test_routes_done(&t);
+	return text;
+}
+
+/* The kernel takes no beginning of an interval without its end. */
+static void intervals_come_and_go_as_a_whole(void **state)
+{
+	static const struct sl_ip4_range a[] = { { 1, 5 }, { 7, 9 }, { 20, 30 } };
+	static const struct sl_ip4_range longer[] = { { 1, 5 }, { 7, 10 }, { 20, 30 } };
+	static const struct sl_ip4_range earlier[] = { { 1, 5 }, { 7, 9 }, { 19, 30 } };
+	static const struct sl_ip4_range less[] = { { 1, 5 }, { 20, 30 } };
+	static const struct sl_ip4_range joined[] = { { 1, 9 }, { 20, 30 } };
+	static const struct sl_ip4_range open[] = { { 1, 5 }, { 7, 9 }, { 20, UINT32_MAX } };
+
+	(void)state;
+	assert_string_equal(list_ops(a, 3, a, 3), "");
+	assert_string_equal(list_ops(a, 3, longer, 3), "beBE");
+	assert_string_equal(list_ops(a, 3, earlier, 3), "beBE");
+	assert_string_equal(list_ops(a, 3, less, 2), "be");
+	assert_string_equal(list_ops(less, 2, a, 3), "BE");
+	assert_string_equal(list_ops(a, 3, joined, 2), "bebeBE");
+	assert_string_equal(list_ops(a, 3, open, 3), "beB");
+	assert_string_equal(list_ops(open, 3, a, 3), "bBE");
+	assert_string_equal(list_ops(open, 3, open, 3), "");
+}
+
 /* A rule in the middle comes, goes: those around it stay. */
 static void rules_around_a_change_stay(void **state)
 {
@@ -860,6 +956,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(families_of_targets_are_listened_on),
 		cmocka_unit_test(states_differ_by_listeners_and_kill),
+		cmocka_unit_test(chains_of_all_packets_are_there_when_needed),
 		cmocka_unit_test(lists_are_ranges_with_exclusive_ends),
 		cmocka_unit_test(faults_name_the_routes),
 		cmocka_unit_test(numbers_can_be_read_back),
@@ -870,6 +967,7 @@ int main(void)
 		cmocka_unit_test(source_hash_moves_nobody_else),
 		cmocka_unit_test(code_is_read_as_it_was_written),
 		cmocka_unit_test(differences_lead_there),
+		cmocka_unit_test(intervals_come_and_go_as_a_whole),
 		cmocka_unit_test(rules_around_a_change_stay),
 		cmocka_unit_test(flow_tables),
 		cmocka_unit_test(one_of_many_is_two_operations),

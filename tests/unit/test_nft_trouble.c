@@ -418,6 +418,33 @@ static void many_rules_of_others(void **state)
 	assert_string_equal(look_at("10.92.0.2", 12999, IPPROTO_TCP), "");
 }
 
+/* Names as long as the kernel takes them, which differ at their ends: kube-proxy's are of this
+ * kind. */
+static void long_names_of_others(void **state)
+{
+	char x[250], *text = NULL;
+
+	(void)state;
+	NEEDS_ROOT();
+	memset(x, 'x', sizeof(x));
+	x[sizeof(x) - 1] = '\0';
+	assert_true(
+		asprintf(&text,
+			 "table inet t%s { set s%s { type ipv4_addr; elements = { 10.92.0.2 }; }\n"
+			 "map m%s { type inet_service : verdict; elements = { 8080 : goto c%s2 }; "
+			 "}\n"
+			 "chain c%s1 { accept; }\n chain c%s2 { drop; }\n"
+			 "chain b%s { type filter hook forward priority 0; ip daddr @s%s tcp dport "
+			 "vmap @m%s; "
+			 "} }",
+			 x, x, x, x, x, x, x, x, x) > 0);
+	rules(text);
+	free(text);
+	assert_says(look(), "drops flows of route 'web' to 10.92.0.2:8080");
+	do_as_advised(seen);
+	assert_string_equal(look(), "");
+}
+
 /* Some block lists have far more members than are read; what is asked next is answered all the
  * same. */
 static void large_sets_of_others(void **state)
@@ -466,6 +493,7 @@ int main(void)
 		cmocka_unit_test_setup(a_target_without_a_port, set_up),
 		cmocka_unit_test_setup(extensions_of_iptables, set_up),
 		cmocka_unit_test_setup(many_rules_of_others, set_up),
+		cmocka_unit_test_setup(long_names_of_others, set_up),
 		cmocka_unit_test_setup(large_sets_of_others, set_up),
 		cmocka_unit_test(without_the_right),
 	};

@@ -11,28 +11,38 @@
 #include "broker/nat_state.h"
 #include "nft/ct_sysctl.h"
 
+/* Until a table that could not be read is tried again. */
+#define OPEN_MS 1000
+
 /* ---- status ---- */
 
 static void describe(const struct sl_nat *n, size_t n_routes, size_t n_gone, uint64_t not_taken,
 		     char *ret, size_t size)
 {
 	char more[128] = "";
+	size_t at;
 	int len = 0;
 
 	if (n_gone)
 		len = snprintf(more, sizeof(more), ", %zu that %s gone still with flows", n_gone,
 			       n_gone == 1 ? "is" : "are");
+	if (n->is_stale)
+		len += snprintf(more + len, sizeof(more) - (size_t)len,
+				", of an older configuration");
 	if (not_taken)
 		(void)snprintf(more + len, sizeof(more) - (size_t)len,
 			       ", no room for a record %" PRIu64 " times", not_taken);
-	if (n->is_applied && n->routes.n)
-		(void)snprintf(ret, size, "%zu route%s in table inet %s%s%s%s%.60s", n_routes,
-			       n_routes == 1 ? "" : "s", n->name,
-			       n->plan->is_draining ? ", no new flows" : "", more,
-			       *n->offload.text ? "; " : "", n->offload.text);
-	else
+	if (!n->is_applied || !n->routes.n) {
 		(void)snprintf(ret, size, "off: %s",
 			       n->why_off[0] ? n->why_off : "no route has this engine");
+		return;
+	}
+	(void)snprintf(ret, size, "%zu route%s in table inet %s%s%s%s", n_routes,
+		       n_routes == 1 ? "" : "s", n->name,
+		       n->plan->is_draining ? ", no new flows" : "", more,
+		       *n->offload.text ? "; " : "");
+	at = strlen(ret);
+	sl_nat_shorten(n->offload.text, ret + at, size - at);
 }
 
 void sl_nat_get_status(const struct sl_nat *n, struct sl_broker_nat_status *ret)
@@ -126,21 +136,54 @@ static int take_plan(struct sl_nat *n, struct sl_nat_plan *plan)
 	return 0;
 }
 
+static void open_late(struct sl_nat *n)
+{
+	int r = n->is_busy ? sl_nat_open_table(n, true) : 0;
+
+	if (r < 0)
+		(void)sl_warn(r, "nftables: cannot open table inet %s", n->name);
+}
+
+static void on_late(struct sl_timer *timer)
+{
+	struct sl_nat *n = SL_CONTAINER_OF(timer, struct sl_nat, retry);
+
+	sl_nat_set_plan(n, SL_TAKE_PTR(n->waiting));
+}
+
+/* Takes over the plan. */
+static void wait_for_table(struct sl_nat *n, struct sl_nat_plan *plan)
+{
+	n->is_missed = plan->n_routes > 0 && !plan->is_draining;
+	sl_nat_plan_free(n->waiting);
+	n->waiting = NULL;
+	sl_timer_stop(&n->retry);
+	if (n->is_busy && n->is_missed) {
+		n->waiting = plan;
+		sl_timer_start(n->loop, &n->retry, sl_loop_now_ms(n->loop) + OPEN_MS, on_late);
+	} else {
+		sl_nat_plan_free(plan);
+	}
+	sl_nat_refresh(n);
+}
+
 void sl_nat_set_plan(struct sl_nat *n, struct sl_nat_plan *plan)
 {
 	struct sl_nft_report report;
 	int r;
 
+	if (!n->table)
+		open_late(n);
 	if (!n->table) {
-		n->is_missed = plan->n_routes > 0 && !plan->is_draining;
-		sl_nat_plan_free(plan);
-		sl_nat_refresh(n);
+		wait_for_table(n, plan);
 		return;
 	}
 	r = take_plan(n, plan);
+	n->is_stale = r < 0;
 	if (r < 0) {
 		sl_nat_plan_free(plan);
 		(void)sl_err(r, "nftables: cannot take the new configuration, the old one stays");
+		sl_nat_refresh(n);
 		return;
 	}
 	(void)sl_nat_attempt(n, &report);
@@ -149,17 +192,23 @@ void sl_nat_set_plan(struct sl_nat *n, struct sl_nat_plan *plan)
 	sl_nat_start_tick(n);
 }
 
+static bool is_same_table(const struct sl_nat *n, const struct sl_nat_plan *plan)
+{
+	return strcmp(n->name, plan->table) == 0 && n->mark_base == plan->mark_base;
+}
+
 bool sl_nat_can_take(const struct sl_nat *n, const struct sl_nat_plan *plan)
 {
 	if (!n->table)
 		/* draining needs nothing of it */
-		return plan->n_routes == 0 || plan->is_draining || n->is_barred;
-	return strcmp(n->name, plan->table) == 0 && n->mark_base == plan->mark_base;
+		return plan->n_routes == 0 || plan->is_draining || n->is_barred ||
+		       (n->is_busy && is_same_table(n, plan));
+	return is_same_table(n, plan);
 }
 
 bool sl_nat_is_in_force(const struct sl_nat *n)
 {
-	return n->table ? n->is_applied : !n->is_missed;
+	return n->table ? n->is_applied && !n->is_stale : !n->is_missed;
 }
 
 void sl_nat_each_route(const struct sl_nat *n,

@@ -71,6 +71,8 @@ const char *sl_nat_table(const struct sl_nat *n); /* its name */
 /* The end of the daemon: unless the plan keeps it, no new flows, then flows and table go, and the
  * settings are as they were. */
 void sl_nat_stop(struct sl_nat *n);
+/* The same, whatever the plan says: what comes next has another table. */
+void sl_nat_leave(struct sl_nat *n);
 
 /* Whether the kernel has a table of ours under that name; false also where that cannot be known. */
 bool sl_nat_is_there(const char *table);

@@ -63,7 +63,7 @@ static int build(struct sl_nat *n, enum sl_nft_state state, struct sl_nft_rulese
 	settle(n);
 	for (size_t i = 0; i < n->routes.n; i++)
 		fill_route(n, &n->routes.item[i], state, &routes[i]);
-	r = sl_nft_build(routes, n->routes.n, &rs, why);
+	r = sl_nft_build(routes, n->routes.n, &n->plan->lists, &rs, why);
 	if (r == 0 && n->offload.n)
 		r = sl_nft_put_offload(rs, routes, n->routes.n, n->offload.device, n->offload.n);
 	if (r == 0)
@@ -112,11 +112,15 @@ static int uninstall(struct sl_nat *n, struct sl_nft_report *report)
 	*report = (struct sl_nft_report){ 0 };
 	if (!n->is_installed)
 		return 0;
-	r = sl_nft_table_remove(n->table, report);
+	/* an empty one, so it is ours and nobody needs the settings any more */
+	r = sl_nat_install(n, SL_NFT_ON, report);
 	if (r < 0)
 		return r;
 	sl_nat_restore_settings(&n->was);
 	n->is_set = false;
+	r = sl_nft_table_remove(n->table, report);
+	if (r < 0)
+		return r;
 	n->is_installed = false;
 	sl_info("nftables: table inet %s is removed, no route has this engine", n->name);
 	return 0;
@@ -139,8 +143,14 @@ static void say_applied(const struct sl_nat *n, const struct sl_nft_report *repo
 		report->n_added, report->n_removed, report->kernel_us);
 }
 
+bool sl_nat_is_of_others(int err)
+{
+	return err == -EBUSY || err == -EEXIST || err == -EPERM;
+}
+
 static int apply(struct sl_nat *n, struct sl_nft_report *report)
 {
+	bool is_followed = n->stream;
 	int r;
 
 	if (n->routes.n == 0) {
@@ -158,6 +168,8 @@ static int apply(struct sl_nat *n, struct sl_nft_report *report)
 	if (r == 0) {
 		sl_nat_change_settings(n);
 		say_applied(n, report);
+	} else if (sl_nat_is_of_others(r) && !is_followed) {
+		sl_nat_stop_stream(n); /* whose flows are not ours either */
 	}
 	return r;
 }
@@ -183,6 +195,7 @@ int sl_nat_attempt(struct sl_nat *n, struct sl_nft_report *report)
 		n->why_off[0] = '\0';
 		n->retry_ms = 0;
 		sl_timer_stop(&n->retry);
+		/* the one under way may have passed by what another one shows */
 		n->udp_until = sl_nat_dumps(n) + 2;
 		sl_nat_clean_udp(n);
 	}
@@ -271,10 +284,20 @@ static void drop_gone(struct sl_nat *n, uint64_t dumps)
 {
 	struct sl_nft_report report;
 
-	if (n->batch_at < n->batch_n || sl_nat_routes_n_gone(&n->routes) == 0 ||
+	if (sl_nat_routes_n_gone(&n->routes) == 0 || !sl_nat_is_all_told(n) ||
 	    sl_nat_routes_drop(&n->routes, dumps) == 0)
 		return;
 	(void)sl_nat_attempt(n, &report);
+}
+
+/* What that dump has shown, too. */
+static void clean_late_udp(struct sl_nat *n, uint64_t dumps)
+{
+	if (n->udp_until == 0)
+		return;
+	if (dumps >= n->udp_until)
+		n->udp_until = 0;
+	sl_nat_clean_udp(n);
 }
 
 static void on_tick(struct sl_timer *timer)
@@ -286,8 +309,8 @@ static void on_tick(struct sl_timer *timer)
 	if (!n->plan || !n->stream)
 		return;
 	sl_nat_look_at_room(n);
-	if (dumps < n->udp_until)
-		sl_nat_clean_udp(n);
+	sl_nat_keep_settings(n);
+	clean_late_udp(n, dumps);
 	drop_gone(n, dumps);
 	sl_nat_refresh(n);
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,7 +70,9 @@ static bool has_both_spoken(const struct sl_ct_flow *f)
 static void fill_flow(const struct sl_ct_change *c, const struct sl_nat_route *route,
 		      struct sl_broker_nat_flow *ret)
 {
-	bool is_told_again = (c->what & SL_CT_TELL_AGAIN) && !(c->what & SL_CT_TELL_NEW);
+	/* whose begin was told before, perhaps to somebody who is no more */
+	bool is_told_again =
+		(c->what & (SL_CT_TELL_AGAIN | SL_CT_TELL_ENDED)) && !(c->what & SL_CT_TELL_NEW);
 
 	*ret = (struct sl_broker_nat_flow){
 		.client = c->flow.tuple[SL_CT_ORIG].src,
@@ -99,7 +102,9 @@ static void count_change(struct sl_nat *n, const struct sl_ct_change *c)
 	if (sl_nat_routes_count(&n->routes, c->flow.mark, c->serial, is_new,
 				c->what & SL_CT_TELL_ENDED) &&
 	    is_new)
-		n->n_adopted += c->is_adopted && c->start_ns < n->started_ns;
+		/* an entry that waits for its end is no flow any more */
+		n->n_adopted += c->is_adopted && c->start_ns < n->started_ns &&
+				!(c->what & SL_CT_TELL_ENDED);
 }
 
 /* False: nobody had room. A mark that is no route's is somebody else's. */
@@ -152,6 +157,13 @@ void sl_nat_resume(struct sl_nat *n)
 		take_changes(n);
 }
 
+bool sl_nat_is_all_told(const struct sl_nat *n)
+{
+	struct pollfd p = { .fd = sl_ct_stream_fd(n->stream), .events = POLLIN };
+
+	return n->batch_at == n->batch_n && poll(&p, 1, 0) == 0;
+}
+
 void sl_nat_tell_all(struct sl_nat *n)
 {
 	if (n->stream)
@@ -187,7 +199,7 @@ void sl_nat_kill(struct sl_nat *n, uint64_t serial)
 /* ---- flows that must go ---- */
 
 struct flow_list {
-	const struct sl_nat *nat;
+	struct sl_nat *nat;
 	bool (*wants)(const struct sl_nat *n, const struct sl_ct_flow *f);
 	struct sl_ct_flow *item;
 	size_t n;
@@ -198,8 +210,13 @@ static void list_flow(void *arg, const struct sl_ct_flow *f)
 {
 	struct flow_list *l = arg;
 
-	if (!l->wants(l->nat, f))
+	if (!l->wants(l->nat, f)) {
+		struct sl_nat_route *route = sl_nat_routes_find(&l->nat->routes, f->mark);
+
+		if (route)
+			route->has_stayers = true;
 		return;
+	}
 	if (l->n == l->cap) {
 		size_t cap = l->cap ? l->cap * 2 : 64;
 		struct sl_ct_flow *item = reallocarray(l->item, cap, sizeof(*item));
@@ -212,18 +229,46 @@ static void list_flow(void *arg, const struct sl_ct_flow *f)
 	l->item[l->n++] = *f;
 }
 
-/* How many were deleted. */
-static size_t delete_those(struct sl_nat *n,
-			   bool (*wants)(const struct sl_nat *n, const struct sl_ct_flow *f))
+static int by_mark(const void *a, const void *b)
 {
-	struct flow_list l = { .nat = n, .wants = wants };
+	const struct sl_ct_flow *x = a, *y = b;
+
+	return (x->mark > y->mark) - (x->mark < y->mark);
+}
+
+/* By mark. */
+static void list_flows(struct flow_list *l)
+{
+	for (size_t i = 0; i < l->nat->routes.n; i++)
+		l->nat->routes.item[i].has_stayers = false;
+	sl_ct_stream_each(l->nat->stream, list_flow, l);
+	if (l->n)
+		qsort(l->item, l->n, sizeof(*l->item), by_mark);
+}
+
+static size_t delete_each(struct sl_nat *n, const struct sl_ct_flow *flows, size_t n_flows)
+{
 	size_t deleted = 0;
 
-	sl_ct_stream_each(n->stream, list_flow, &l);
-	for (size_t i = 0; i < l.n; i++)
-		deleted += cut(n, &l.item[i]) == 0;
-	free(l.item);
+	for (size_t i = 0; i < n_flows; i++)
+		deleted += sl_ct_stream_delete_flow(n->stream, &flows[i]) == 0;
 	return deleted;
+}
+
+/*
+ * Entries of flows with marks of the block, all of them. The kernel goes through all entries of
+ * everybody to find those of some marks, which costs less than a request for each if they are not
+ * too few.
+ */
+static size_t delete_block(struct sl_nat *n, struct sl_ct_marks marks,
+			   const struct sl_ct_flow *flows, size_t n_flows)
+{
+	uint32_t count = 0, max = 0;
+
+	if (sl_ct_fill(&count, &max) == 0 && n_flows > count / ENTRIES_PER_REQUEST &&
+	    sl_ct_stream_delete_marks(n->stream, marks) == 0)
+		return n_flows;
+	return delete_each(n, flows, n_flows);
 }
 
 static bool is_at(const struct sl_nft_target *t, const struct sl_ct_flow *f)
@@ -249,9 +294,26 @@ static bool has_better(const struct sl_nat *n, const struct sl_nat_route *route,
 	return false;
 }
 
+static bool is_heard(const struct sl_nft_route *route, const struct sl_addr *front)
+{
+	uint16_t port = sl_addr_port(front);
+
+	for (size_t i = 0; i < route->n_listeners; i++) {
+		const struct sl_nft_listener *l = &route->listeners[i];
+		sa_family_t family = sl_addr_family(&l->ip);
+
+		if (port < l->from || port > l->to)
+			continue;
+		if (family == AF_UNSPEC || sl_addr_same_ip(&l->ip, front) ||
+		    (sl_addr_is_any(&l->ip) && family == sl_addr_family(front)))
+			return true;
+	}
+	return false;
+}
+
 /*
- * A busy client keeps an entry of UDP alive for ever: it goes with its route or target, or when its
- * target is down and another is not.
+ * A busy client keeps an entry of UDP alive for ever: it goes with its route, listener or target,
+ * or when its target is down and another is not.
  */
 static bool is_stale_udp(const struct sl_nat *n, const struct sl_ct_flow *f)
 {
@@ -259,7 +321,10 @@ static bool is_stale_udp(const struct sl_nat *n, const struct sl_ct_flow *f)
 
 	if (f->protocol != IPPROTO_UDP || !route)
 		return false;
-	for (size_t i = 0; route->plan && i < route->plan->n_targets; i++) {
+	if (!route->plan || !(route->plan->protocols & SL_NFT_UDP) ||
+	    !is_heard(route->plan, &f->tuple[SL_CT_ORIG].dst))
+		return true;
+	for (size_t i = 0; i < route->plan->n_targets; i++) {
 		const struct sl_nft_target *t = &route->plan->targets[i];
 
 		if (!is_at(t, f) || t->weight == 0)
@@ -270,10 +335,30 @@ static bool is_stale_udp(const struct sl_nat *n, const struct sl_ct_flow *f)
 	return true;
 }
 
+/* Of one mark. A route that has gone gets no new ones, so what has its mark can go at once. */
+static size_t delete_stale(struct sl_nat *n, const struct sl_ct_flow *flows, size_t n_flows)
+{
+	const struct sl_nat_route *route = sl_nat_routes_find(&n->routes, flows[0].mark);
+	const struct sl_ct_marks mark = { .mark = flows[0].mark, .mask = UINT32_MAX };
+
+	return route && !route->plan && !route->has_stayers ? delete_block(n, mark, flows, n_flows)
+							    : delete_each(n, flows, n_flows);
+}
+
 void sl_nat_clean_udp(struct sl_nat *n)
 {
-	size_t deleted = n->stream ? delete_those(n, is_stale_udp) : 0;
+	struct flow_list l = { .nat = n, .wants = is_stale_udp };
+	size_t deleted = 0;
 
+	if (!n->stream)
+		return;
+	list_flows(&l);
+	for (size_t i = 0, end; i < l.n; i = end) {
+		for (end = i + 1; end < l.n && l.item[end].mark == l.item[i].mark;)
+			end++;
+		deleted += delete_stale(n, l.item + i, end - i);
+	}
+	free(l.item);
 	if (deleted)
 		sl_info("nftables: %zu UDP flow%s of targets that are gone deleted", deleted,
 			deleted == 1 ? "" : "s");
@@ -282,13 +367,6 @@ void sl_nat_clean_udp(struct sl_nat *n)
 static bool is_ours(const struct sl_nat *n, const struct sl_ct_flow *f)
 {
 	return sl_nat_routes_find(&n->routes, f->mark);
-}
-
-static int by_mark(const void *a, const void *b)
-{
-	const struct sl_ct_flow *x = a, *y = b;
-
-	return (x->mark > y->mark) - (x->mark < y->mark);
 }
 
 /*
@@ -307,26 +385,8 @@ static size_t block_from(const struct sl_nat_routes *routes, size_t i, struct sl
 	return n;
 }
 
-/*
- * Entries of flows with marks of the block. The kernel goes through all entries of everybody to
- * find those of some marks, which costs less than a request for each if they are not too few.
- */
-static size_t delete_block(struct sl_nat *n, struct sl_ct_marks marks,
-			   const struct sl_ct_flow *flows, size_t n_flows)
-{
-	uint32_t count = 0, max = 0;
-	size_t deleted = 0;
-
-	if (sl_ct_fill(&count, &max) == 0 && n_flows > count / ENTRIES_PER_REQUEST &&
-	    sl_ct_stream_delete_marks(n->stream, marks) == 0)
-		return n_flows;
-	for (size_t i = 0; i < n_flows; i++)
-		deleted += sl_ct_stream_delete_flow(n->stream, &flows[i]) == 0;
-	return deleted;
-}
-
 /* Peers that are not told before that hear of it with their next packet. */
-static void probe_until(const struct sl_nat *n, uint64_t until_ms, const struct sl_ct_flow *flows,
+static void probe_until(struct sl_nat *n, uint64_t until_ms, const struct sl_ct_flow *flows,
 			size_t n_flows)
 {
 	for (size_t i = 0; i < n_flows; i++) {
@@ -342,9 +402,7 @@ size_t sl_nat_delete_flows(struct sl_nat *n)
 	uint64_t until_ms = sl_clock_ms() + DELETE_MS;
 	size_t deleted = 0, at = 0;
 
-	sl_ct_stream_each(n->stream, list_flow, &l);
-	if (l.n)
-		qsort(l.item, l.n, sizeof(*l.item), by_mark);
+	list_flows(&l);
 	for (size_t i = 0, n_marks = 0; i < n->routes.n && at < l.n; i += n_marks) {
 		struct sl_ct_marks marks;
 		size_t from = at;

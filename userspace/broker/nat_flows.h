@@ -2,6 +2,7 @@
 #ifndef SL_BROKER_NAT_FLOWS_H
 #define SL_BROKER_NAT_FLOWS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,7 +27,10 @@ void sl_nat_look_at_room(struct sl_nat *n);
 uint64_t sl_nat_n_flows(const struct sl_nat *n);
 uint64_t sl_nat_dumps(const struct sl_nat *n); /* of conntrack, so far */
 
-/* UDP: of targets that are gone, or down while another is not. */
+/* Nothing that the stream knows waits to be counted and told. */
+bool sl_nat_is_all_told(const struct sl_nat *n);
+
+/* UDP: of listeners and targets that are gone, or down while another is not. */
 void sl_nat_clean_udp(struct sl_nat *n);
 /* All of our marks; how many they were. */
 size_t sl_nat_delete_flows(struct sl_nat *n);

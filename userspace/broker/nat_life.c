@@ -19,6 +19,7 @@ static void off_because(struct sl_nat *n, int err)
 	char text[128];
 
 	n->is_barred = err == -EPERM;
+	n->is_busy = err == -EAGAIN || err == -EINTR || err == -ENOBUFS || err == -ETIMEDOUT;
 	if (err == -EPERM)
 		sl_nat_say_off(n, "no right to change the kernel's rules (CAP_NET_ADMIN)");
 	else if (err == -EOPNOTSUPP)
@@ -37,8 +38,25 @@ static bool is_of_this_program(const struct sl_nft_ruleset *rs)
 	return strncmp(sl_nft_text(rs, rs->comment), stem, strlen(stem)) == 0;
 }
 
-/* `table` stays NULL where there is nothing to do, or nothing can be done. */
-static int open_table(struct sl_nat *n, bool is_wanted)
+static void look_at_conntrack(struct sl_nat *n)
+{
+	sl_nat_load_conntrack(n);
+	sl_ct_timeouts_read(&n->timeouts);
+}
+
+/* What is somebody else's now may be left to us later, with its numbers. */
+static int adopt(struct sl_nat *n, const struct sl_nft_ruleset *rs)
+{
+	int r = sl_nat_routes_adopt(&n->routes, rs);
+
+	if (r < 0)
+		return r;
+	n->is_installed = rs->owner == 0;
+	sl_nat_read_kept(rs, &n->was);
+	return 0;
+}
+
+int sl_nat_open_table(struct sl_nat *n, bool is_wanted)
 {
 	_cleanup_(sl_nft_table_closep) struct sl_nft_table *t = NULL;
 	_cleanup_(sl_nft_ruleset_freep) struct sl_nft_ruleset *rs = NULL;
@@ -49,14 +67,15 @@ static int open_table(struct sl_nat *n, bool is_wanted)
 	if (r < 0 && r != -ENOENT) {
 		if (is_wanted)
 			off_because(n, r);
+		if (is_wanted && n->is_busy)
+			look_at_conntrack(n); /* later it is too late */
 		return 0;
 	}
-	if (rs && is_of_this_program(rs)) {
-		r = sl_nat_routes_adopt(&n->routes, rs);
+	n->is_busy = false;
+	if (rs && is_of_this_program(rs) && (is_wanted || rs->owner == 0)) {
+		r = adopt(n, rs);
 		if (r < 0)
 			return r;
-		n->is_installed = true;
-		sl_nat_read_kept(rs, &n->was);
 	} else if (!is_wanted) {
 		return 0;
 	}
@@ -64,8 +83,7 @@ static int open_table(struct sl_nat *n, bool is_wanted)
 	if (r < 0)
 		return r;
 	n->table = SL_TAKE_PTR(t);
-	sl_nat_load_conntrack(n);
-	sl_ct_timeouts_read(&n->timeouts);
+	look_at_conntrack(n);
 	return 0;
 }
 
@@ -88,7 +106,7 @@ int sl_nat_new(const struct sl_nat_options *options, const struct sl_nat_plan *p
 	sl_ct_timeouts_default(&n->timeouts);
 	sl_nat_probe_open(&n->probe);
 	memcpy(n->name, plan->table, sizeof(n->name));
-	r = open_table(n, plan->n_routes > 0);
+	r = sl_nat_open_table(n, plan->n_routes > 0);
 	if (r < 0) {
 		sl_nat_free(n);
 		return r;
@@ -114,39 +132,58 @@ void sl_nat_free(struct sl_nat *n)
 	close_all(n);
 	sl_nat_routes_done(&n->routes);
 	sl_nat_plan_free(n->plan);
+	sl_nat_plan_free(n->waiting);
 	free(n->is_down);
 	free(n->settled);
 	free(n);
 }
 
-void sl_nat_stop(struct sl_nat *n)
+/* New ones are refused already; how many were cut. */
+static size_t end_flows(struct sl_nat *n)
+{
+	if (!n->stream || sl_nat_n_flows(n) == 0)
+		return 0;
+	(void)usleep(KILL_WAIT_US);
+	return sl_nat_delete_flows(n);
+}
+
+static int remove_all(struct sl_nat *n, size_t *ret_cut, struct sl_nft_report *report)
+{
+	int r = sl_nat_install(n, SL_NFT_KILLED, report);
+
+	if (sl_nat_is_of_others(r))
+		return r; /* and so are the flows and settings */
+	*ret_cut = end_flows(n);
+	sl_nat_restore_settings(&n->was);
+	return sl_nft_table_remove(n->table, report);
+}
+
+void sl_nat_leave(struct sl_nat *n)
 {
 	struct sl_nft_report report;
 	size_t cut = 0;
-	int r = 0;
+	int r;
 
-	if (!n->table || !n->plan || n->plan->keep_on_exit || !n->is_installed)
+	if (!n->table || !n->plan || !n->is_installed)
 		return;
-	if (n->stream && sl_nat_n_flows(n)) {
-		r = sl_nat_install(n, SL_NFT_KILLED, &report);
-		(void)usleep(KILL_WAIT_US);
-		cut = sl_nat_delete_flows(n);
-	}
-	if (r == 0)
-		r = sl_nft_table_remove(n->table, &report);
-	if (r < 0) {
+	r = remove_all(n, &cut, &report);
+	if (r < 0)
 		(void)sl_warn(r, "nftables: cannot remove table inet %s; try sluiced --purge: %s",
 			      n->name, report.text);
-	} else {
-		sl_nat_restore_settings(&n->was);
+	else
 		sl_info("nftables: table inet %s is removed, %zu flow%s cut", n->name, cut,
 			cut == 1 ? "" : "s");
-	}
 	close_all(n);
 	sl_nat_routes_done(&n->routes);
 	n->is_installed = n->is_applied = false;
 	(void)snprintf(n->why_off, sizeof(n->why_off), "stopped");
 	sl_nat_refresh(n);
+}
+
+void sl_nat_stop(struct sl_nat *n)
+{
+	if (n->plan && !n->plan->keep_on_exit)
+		sl_nat_leave(n);
 }
 
 /* ---- without a broker ---- */
@@ -160,19 +197,22 @@ bool sl_nat_is_there(const char *table)
 	       is_of_this_program(rs);
 }
 
-static int purge(struct sl_nat *n, struct sl_str *report)
+/* `is_free`: nobody has it. */
+static int purge(struct sl_nat *n, bool is_free, struct sl_str *report)
 {
 	struct sl_nft_report removed;
 	size_t n_routes = n->routes.n, cut = 0;
-	int r = sl_nft_table_remove(n->table, &removed);
+	int r;
 
+	if (is_free)
+		sl_nat_restore_settings(&n->was);
+	r = sl_nft_table_remove(n->table, &removed);
 	if (r < 0) {
 		sl_str_addf(report, "%s\n", removed.text[0] ? removed.text : strerror(-r));
 		return r;
 	}
 	if (n_routes)
 		cut = sl_nat_find_and_delete(n);
-	sl_nat_restore_settings(&n->was);
 	sl_str_addf(report, "removed table inet %s with %zu route%s, cut %zu flow%s\n", n->name,
 		    n_routes, n_routes == 1 ? "" : "s", cut, cut == 1 ? "" : "s");
 	return 0;
@@ -197,7 +237,7 @@ int sl_nat_purge(const char *table, struct sl_str *report)
 		r = sl_nat_routes_adopt(&n.routes, rs);
 		if (r == 0) {
 			sl_nat_read_kept(rs, &n.was);
-			r = purge(&n, report);
+			r = purge(&n, rs->owner == 0, report);
 		}
 	} else if (r == -ENOENT) {
 		r = 0;

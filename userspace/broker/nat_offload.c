@@ -10,11 +10,23 @@
 /* Making an interface takes several messages. */
 #define SETTLE_MS 100
 
+void sl_nat_shorten(const char *text, char *ret, size_t size)
+{
+	static const char cut[] = " ...";
+
+	(void)snprintf(ret, size, "%s", text);
+	if (strlen(text) >= size && size > sizeof(cut))
+		memcpy(ret + size - sizeof(cut), cut, sizeof(cut));
+}
+
 static void say(struct sl_nat_offload *o, const char *text)
 {
-	if (strncmp(o->text, text, sizeof(o->text) - 1) == 0)
+	char now[sizeof(o->text)];
+
+	sl_nat_shorten(text, now, sizeof(now));
+	if (strcmp(o->text, now) == 0)
 		return;
-	(void)snprintf(o->text, sizeof(o->text), "%.*s", (int)sizeof(o->text) - 1, text);
+	memcpy(o->text, now, sizeof(now));
 	if (*text)
 		sl_log(SL_LOG_WARN, "nftables: %s", text);
 }
@@ -63,7 +75,7 @@ static int watch(struct sl_nat_offload *o)
 static bool try(struct sl_nat_offload *o, struct sl_nft_table *table)
 {
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
-	char text[sizeof(o->text)];
+	char text[400];
 	int r = 0;
 
 	if (o->was_tried)
@@ -120,7 +132,7 @@ void sl_nat_offload_look(struct sl_nat_offload *o, struct sl_nft_table *table)
 
 void sl_nat_offload_refused(struct sl_nat_offload *o, const char *why)
 {
-	char text[sizeof(o->text)];
+	char text[440];
 
 	(void)snprintf(text, sizeof(text), "flow_offload: %s", why);
 	o->is_refused = true;

@@ -37,4 +37,7 @@ void sl_nat_offload_look(struct sl_nat_offload *o, struct sl_nft_table *table);
 void sl_nat_offload_refused(struct sl_nat_offload *o, const char *why);
 void sl_nat_offload_done(struct sl_nat_offload *o);
 
+/* As much of it as there is room for, and dots where that is not all: the log has it. */
+void sl_nat_shorten(const char *text, char *ret, size_t size);
+
 #endif

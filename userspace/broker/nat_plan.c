@@ -9,7 +9,7 @@
 #include "broker/nft_routes.h"
 #include "core/ip_set.h"
 
-#define MAGIC UINT64_C(0x3174616e00006c73)
+#define MAGIC UINT64_C(0x3274616e00006c73)
 #define PLAN_MAX (1u << 30)
 #define NAME_SIZE 72
 #define TARGET_NAME_SIZE 160
@@ -30,6 +30,8 @@ struct packed {
 	uint32_t n4; /* ranges of all sets */
 	uint32_t n6;
 	uint32_t n_devices;
+	uint32_t allow; /* for all routes; index of the set plus 1; 0: none */
+	uint32_t deny;
 	char table[SL_NAT_TABLE];
 };
 
@@ -40,7 +42,7 @@ struct packed_route {
 	uint32_t n_targets;
 	uint32_t balance;
 	uint32_t masquerade;
-	uint32_t allow; /* index of the set plus 1; 0: none */
+	uint32_t allow; /* as above */
 	uint32_t deny;
 	uint32_t max_connections;
 	uint32_t max_per_client;
@@ -167,13 +169,19 @@ static struct sl_addr clean_addr(const struct sl_addr *from)
 	return a;
 }
 
+/* A list that was not written in the route has the memory of the one in `defaults`. */
+static bool is_same_list(const struct sl_ip_set *a, const struct sl_ip_set *b)
+{
+	return a->v4 == b->v4 && a->v6 == b->v6;
+}
+
 /* Index plus 1; 0: no set. Those of `defaults` are shared, so the last ones are looked at first. */
 static uint32_t index_of(struct packer *p, const struct sl_ip_set *set)
 {
 	if (!set)
 		return 0;
 	for (uint32_t i = p->head.n_sets; i > 0; i--)
-		if (p->sets[i - 1] == set)
+		if (is_same_list(p->sets[i - 1], set))
 			return i;
 	p->sets[p->head.n_sets++] = set;
 	return p->head.n_sets;
@@ -184,9 +192,11 @@ static int collect_sets(struct packer *p)
 	const struct sl_nft_routes *r = p->routes;
 	uint64_t n4 = 0, n6 = 0;
 
-	p->sets = calloc(2 * r->n + 1, sizeof(*p->sets));
+	p->sets = calloc(2 * r->n + 2, sizeof(*p->sets));
 	if (!p->sets)
 		return -ENOMEM;
+	p->head.allow = index_of(p, r->lists.allow);
+	p->head.deny = index_of(p, r->lists.deny);
 	for (size_t i = 0; i < r->n; i++) {
 		(void)index_of(p, r->item[i].allow);
 		(void)index_of(p, r->item[i].deny);
@@ -343,8 +353,8 @@ static bool is_text(const char *text, size_t size)
 static bool is_head(const struct packed *h)
 {
 	return h->magic == MAGIC && h->keep_on_exit <= 1 && h->is_draining <= 1 &&
-	       h->mark_base <= SL_MARK_BASE_MAX && is_text(h->table, sizeof(h->table)) &&
-	       !strchr(h->table, '/');
+	       h->mark_base <= SL_MARK_BASE_MAX && h->allow <= h->n_sets && h->deny <= h->n_sets &&
+	       is_text(h->table, sizeof(h->table)) && !strchr(h->table, '/');
 }
 
 static bool is_rate(const struct sl_nft_rate *r)
@@ -431,6 +441,12 @@ static bool take_targets(const struct packed *h, const struct arrays *a, struct 
 	return true;
 }
 
+/* `index` of the set plus 1 */
+static const struct sl_ip_set *set_of(const struct store *store, uint32_t index)
+{
+	return index ? &store->sets[index - 1] : NULL;
+}
+
 static void take_route(const struct packed_route *r, const struct store *store,
 		       struct sl_nft_route *to)
 {
@@ -441,8 +457,8 @@ static void take_route(const struct packed_route *r, const struct store *store,
 		.n_targets = r->n_targets,
 		.balance = (enum sl_balance)r->balance,
 		.masquerade = r->masquerade,
-		.allow = r->allow ? &store->sets[r->allow - 1] : NULL,
-		.deny = r->deny ? &store->sets[r->deny - 1] : NULL,
+		.allow = set_of(store, r->allow),
+		.deny = set_of(store, r->deny),
 		.max_connections = r->max_connections,
 		.max_per_client = r->max_per_client,
 		.connections = r->connections,
@@ -531,6 +547,8 @@ static int unpack(const struct packed *h, struct sl_nat_plan *p)
 	p->mark_base = h->mark_base;
 	p->keep_on_exit = h->keep_on_exit;
 	p->is_draining = h->is_draining;
+	p->lists.allow = set_of(store, h->allow);
+	p->lists.deny = set_of(store, h->deny);
 	if (!take_sets(h, &a, store->sets) || !take_targets(h, &a, p, store->targets) ||
 	    !take_routes(h, &a, p))
 		return -EBADMSG;

@@ -79,6 +79,7 @@ void sl_nat_probe_open(struct sl_nat_probe *p)
 {
 	p->fd4 = open_raw(AF_INET);
 	p->fd6 = open_raw(AF_INET6);
+	sl_conntrack_init(&p->conntrack);
 }
 
 void sl_nat_probe_close(struct sl_nat_probe *p)
@@ -88,10 +89,10 @@ void sl_nat_probe_close(struct sl_nat_probe *p)
 	if (p->fd6 >= 0)
 		(void)close(p->fd6);
 	p->fd4 = p->fd6 = -1;
+	sl_conntrack_done(&p->conntrack);
 }
 
-static void send_probe(const struct sl_nat_probe *p, const struct sl_addr *from,
-		       const struct sl_addr *to)
+static void send_probe(struct sl_nat_probe *p, const struct sl_addr *from, const struct sl_addr *to)
 {
 	struct sl_addr dest = *to;
 	uint8_t packet[SL_NAT_PROBE_MAX];
@@ -103,15 +104,17 @@ static void send_probe(const struct sl_nat_probe *p, const struct sl_addr *from,
 	sl_addr_set_port(&dest, 0); /* or raw sockets of IPv6 refuse it */
 	/* one that is lost leaves the peer to its next packet */
 	(void)sendto(fd, packet, n, MSG_DONTWAIT | MSG_NOSIGNAL, &dest.sa, sl_addr_len(&dest));
+	sl_conntrack_delete(&p->conntrack, false, from, to);
 }
 
-void sl_nat_probe_flow(const struct sl_nat_probe *p, const struct sl_ct_flow *flow)
+void sl_nat_probe_flow(struct sl_nat_probe *p, const struct sl_ct_flow *flow)
 {
 	const struct sl_ct_tuple *client = &flow->tuple[SL_CT_ORIG];
 	const struct sl_ct_tuple *target = &flow->tuple[SL_CT_REPLY];
 
 	if (flow->protocol != IPPROTO_TCP)
 		return;
+	sl_conntrack_check(&p->conntrack); /* it may have been loaded since */
 	send_probe(p, &client->dst, &client->src);
 	send_probe(p, &target->dst, &target->src);
 }

@@ -20,6 +20,7 @@ struct sl_nat_route {
 	size_t first_target;             /* of the plan's, with `plan` */
 	uint64_t n_flows;                /* live records */
 	uint64_t counts_after;           /* flows up to this serial were not counted */
+	bool has_stayers;                /* of the last look at flows that must go */
 	uint64_t gone_after; /* gone: after so many dumps no flow in sight means there is none */
 };
 

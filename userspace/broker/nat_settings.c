@@ -62,6 +62,12 @@ int sl_nat_put_kept(struct sl_nat *n, struct sl_nft_ruleset *rs)
 		c.comment = sl_nft_put_text(rs, kept[i].sysctl);
 		sl_nft_put_counter(rs, &c);
 	}
+	if (n->was.localnet >= 0) {
+		int r = sl_nft_put_guard(rs);
+
+		if (r < 0)
+			return r;
+	}
 	return sl_nft_ruleset_sort(rs);
 }
 
@@ -79,20 +85,27 @@ static bool has_local_target(const struct sl_nat *n)
 	return false;
 }
 
+/* What is known from before stays known. */
+static void note_what_was(struct sl_nat *n, struct sl_nat_settings *now)
+{
+	for (size_t i = 0; i < N_SETTINGS; i++)
+		if (*setting(&n->was, i) < 0)
+			*setting(&n->was, i) = *setting(now, i);
+}
+
+/* Those that are changed already are known, whatever others do to them since. */
 void sl_nat_look_at_settings(struct sl_nat *n)
 {
 	struct sl_nat_settings now = untouched;
 	const char *what = NULL;
-	int r = sl_ct_sysctl_look(&now.ct, &what);
+	int r = n->is_set ? 0 : sl_ct_sysctl_look(&now.ct, &what);
 
 	if (r < 0)
 		(void)sl_warn(r, "nftables: cannot read net/%s, records may lack bytes and times",
 			      what);
 	if (has_local_target(n) && sl_nat_sysctl_localnet() == 0)
 		now.localnet = 0;
-	for (size_t i = 0; i < N_SETTINGS; i++)
-		if (*setting(&n->was, i) < 0)
-			*setting(&n->was, i) = *setting(&now, i);
+	note_what_was(n, &now);
 }
 
 void sl_nat_change_settings(struct sl_nat *n)
@@ -108,17 +121,56 @@ void sl_nat_change_settings(struct sl_nat *n)
 	if (!has_local_target(n) || sl_nat_sysctl_localnet() != 0)
 		return;
 	r = sl_nat_sysctl_set_localnet(true);
-	if (r < 0)
+	if (r < 0 && !n->has_lacked_localnet)
 		(void)sl_warn(r, "nftables: cannot set net.ipv4.conf.all.route_localnet to 1, "
 				 "targets on 127.0.0.1 are reached from this host only");
+	n->has_lacked_localnet = r < 0;
+}
+
+/* What is not as we left it is somebody else's by now. */
+static void keep_what_others_set(struct sl_nat_settings *was)
+{
+	struct sl_nat_settings now = untouched;
+	const char *what;
+
+	if (sl_ct_sysctl_look(&now.ct, &what) < 0)
+		return;
+	for (size_t i = 0; i < N_SETTINGS; i++)
+		if (*setting(&now, i) >= 0)
+			*setting(was, i) = -1;
+}
+
+void sl_nat_keep_settings(struct sl_nat *n)
+{
+	struct sl_nat_settings now = untouched;
+	const char *what = NULL;
+
+	if (!n->is_set)
+		return;
+	/* another instance that ends, or a reload of sysctl.conf */
+	if (sl_ct_sysctl_set(&now.ct, &what) == 0 &&
+	    (now.ct.acct >= 0 || now.ct.timestamp >= 0 || now.ct.events >= 0))
+		sl_log(SL_LOG_WARN, "nftables: somebody has changed net.netfilter.nf_conntrack_"
+				    "acct, _timestamp or _events, put back");
+	if (has_local_target(n) && sl_nat_sysctl_localnet() == 0 &&
+	    sl_nat_sysctl_set_localnet(true) == 0) {
+		now.localnet = 0;
+		sl_log(SL_LOG_WARN,
+		       "nftables: somebody has changed net.ipv4.conf.all.route_localnet, put back");
+	}
+	note_what_was(n, &now);
 }
 
 void sl_nat_restore_settings(struct sl_nat_settings *was)
 {
-	int r = sl_ct_sysctl_restore(&was->ct);
+	int r, localnet = 0;
 
-	if (r == 0 && was->localnet == 0)
-		r = sl_nat_sysctl_set_localnet(false);
+	keep_what_others_set(was);
+	r = sl_ct_sysctl_restore(&was->ct);
+	if (was->localnet == 0 && sl_nat_sysctl_localnet() > 0)
+		localnet = sl_nat_sysctl_set_localnet(false);
+	if (r == 0)
+		r = localnet;
 	if (r < 0)
 		(void)sl_warn(r, "nftables: cannot put back settings of the host");
 	*was = untouched;

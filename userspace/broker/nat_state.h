@@ -36,14 +36,18 @@ struct sl_nat {
 	struct sl_nft_target *settled;
 	struct sl_ct_timeouts timeouts;
 	struct sl_nat_settings was;
-	bool is_set; /* the settings are as records need them */
+	bool is_set;              /* the settings are as records need them */
+	bool has_lacked_localnet; /* it is said */
 
 	bool is_installed;    /* the kernel has, or may have, something of ours */
 	bool is_applied;      /* and it is what the plan wants */
 	bool is_repairing;    /* it was, until somebody else changed it */
 	bool is_barred;       /* no right to open the table, here or in another process */
+	bool is_busy;         /* it could not be read: others change the rules all the time */
 	bool has_lacked_room; /* it is said */
 	bool is_missed;       /* without a table: the last plan has routes */
+	bool is_stale;        /* the last plan could not be taken */
+	struct sl_nat_plan *waiting; /* for the table, which may be opened later; NULL: none */
 	char why_off[190];
 	uint64_t retry_ms;
 	uint64_t repaired_ms;
@@ -69,6 +73,10 @@ struct sl_nat {
 
 /* nat.c */
 void sl_nat_refresh(struct sl_nat *n); /* tells of the status, if it is another */
+/* Has what the kernel has to load loaded. `n->table` stays NULL where that is for later. */
+SL_MUST_CHECK int sl_nat_open_table(struct sl_nat *n, bool is_wanted);
+/* Whether an attempt failed because the table is not ours to change. */
+bool sl_nat_is_of_others(int err);
 /* Why nothing is done; logged once. */
 void sl_nat_say_off(struct sl_nat *n, const char *text);
 

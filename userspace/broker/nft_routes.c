@@ -9,11 +9,7 @@
 
 struct maker {
 	const struct sl_conf *conf;
-	const struct sl_ip_set *deny_file; /* NULL: none */
 	struct sl_nft_routes *out;
-	/* for the many routes whose lists are those of `defaults`; NULL: not made yet */
-	const struct sl_ip_set *default_allow;
-	const struct sl_ip_set *default_deny;
 };
 
 static bool is_carried(const struct sl_conf_route *r)
@@ -141,14 +137,9 @@ static void put_targets(struct maker *m, const struct sl_conf_route *r, struct s
 
 /* ---- lists of clients ---- */
 
-/* Takes over what `set` owns. */
-static const struct sl_ip_set *keep_set(struct maker *m, struct sl_ip_set *set)
+static const struct sl_ip_set *unless_empty(const struct sl_ip_set *set)
 {
-	struct sl_ip_set *kept = &m->out->sets[m->out->n_sets++];
-
-	*kept = *set;
-	*set = (struct sl_ip_set){ 0 };
-	return kept;
+	return set && !sl_ip_set_is_empty(set) ? set : NULL;
 }
 
 static void append(struct sl_ip_set *to, const struct sl_ip_set *from)
@@ -161,131 +152,30 @@ static void append(struct sl_ip_set *to, const struct sl_ip_set *from)
 	to->n6 += from->n6;
 }
 
-/* Whoever is in one of them; NULL where nobody is. */
-static int join(struct maker *m, const struct sl_ip_set *const *parts, size_t n,
-		const struct sl_ip_set **ret)
+/* Whoever the file or the configuration denies to all. */
+static int make_deny(const struct sl_ip_set *conf, const struct sl_ip_set *file,
+		     struct sl_nft_routes *out)
 {
-	_cleanup_(sl_ip_list_done) struct sl_ip_set set = { 0 };
-	const struct sl_ip_set *only = NULL;
 	struct sl_ip_counts counts = { 0 };
-	size_t n_parts = 0;
 	int r;
 
-	for (size_t i = 0; i < n; i++) {
-		if (!parts[i] || sl_ip_set_is_empty(parts[i]))
-			continue;
-		only = parts[i];
-		n_parts++;
-		counts.n4 += parts[i]->n4;
-		counts.n6 += parts[i]->n6;
-	}
-	if (n_parts < 2) {
-		*ret = only;
+	if (!conf || !file) {
+		out->lists.deny = conf ? conf : file;
 		return 0;
 	}
-	r = sl_ip_list_alloc(&counts, &set);
+	out->denied = calloc(1, sizeof(*out->denied));
+	if (!out->denied)
+		return -ENOMEM;
+	counts.n4 = conf->n4 + file->n4;
+	counts.n6 = conf->n6 + file->n6;
+	r = sl_ip_list_alloc(&counts, out->denied);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < n; i++)
-		if (parts[i])
-			append(&set, parts[i]);
-	sl_ip_set_build(&set, NULL);
-	*ret = keep_set(m, &set);
+	append(out->denied, conf);
+	append(out->denied, file);
+	sl_ip_set_build(out->denied, NULL);
+	out->lists.deny = out->denied;
 	return 0;
-}
-
-static void cut4(const struct sl_ip_set *a, const struct sl_ip_set *b, struct sl_ip_set *to)
-{
-	for (size_t i = 0, j = 0; i < a->n4 && j < b->n4;) {
-		const struct sl_ip4_range *x = &a->v4[i], *y = &b->v4[j];
-		uint32_t from = x->from > y->from ? x->from : y->from;
-		uint32_t end = x->to < y->to ? x->to : y->to;
-
-		if (from <= end)
-			to->v4[to->n4++] = (struct sl_ip4_range){ from, end };
-		if (x->to < y->to)
-			i++;
-		else
-			j++;
-	}
-}
-
-static void cut6(const struct sl_ip_set *a, const struct sl_ip_set *b, struct sl_ip_set *to)
-{
-	for (size_t i = 0, j = 0; i < a->n6 && j < b->n6;) {
-		const struct sl_ip6_range *x = &a->v6[i], *y = &b->v6[j];
-		const uint8_t *from = memcmp(x->from, y->from, 16) > 0 ? x->from : y->from;
-		const uint8_t *end = memcmp(x->to, y->to, 16) < 0 ? x->to : y->to;
-
-		if (memcmp(from, end, 16) <= 0) {
-			memcpy(to->v6[to->n6].from, from, 16);
-			memcpy(to->v6[to->n6++].to, end, 16);
-		}
-		if (memcmp(x->to, y->to, 16) < 0)
-			i++;
-		else
-			j++;
-	}
-}
-
-/* Whoever is in both; a list that is empty as written lets everybody in: NULL. */
-static int meet(struct maker *m, const struct sl_ip_set *a, const struct sl_ip_set *b,
-		const struct sl_ip_set **ret)
-{
-	struct sl_ip_counts counts = { a->n4 + b->n4, a->n6 + b->n6, 0 };
-	_cleanup_(sl_ip_list_done) struct sl_ip_set set = { 0 };
-	int r;
-
-	if (sl_ip_set_is_empty(a) || sl_ip_set_is_empty(b)) {
-		const struct sl_ip_set *only = sl_ip_set_is_empty(a) ? b : a;
-
-		*ret = sl_ip_set_is_empty(only) ? NULL : only;
-		return 0;
-	}
-	r = sl_ip_list_alloc(&counts, &set);
-	if (r < 0)
-		return r;
-	cut4(a, b, &set);
-	cut6(a, b, &set);
-	*ret = keep_set(m, &set); /* it may be empty: then nobody is let in */
-	return 0;
-}
-
-/* A list that was not written in the route has the memory of the one in `defaults`. */
-static bool is_same_list(const struct sl_ip_set *a, const struct sl_ip_set *b)
-{
-	return a->v4 == b->v4 && a->v6 == b->v6 && a->globs == b->globs;
-}
-
-static int make_allow(struct maker *m, const struct sl_ip_set *own, const struct sl_ip_set **ret)
-{
-	bool is_default = is_same_list(own, &m->conf->default_access.allow);
-	int r;
-
-	if (is_default && m->default_allow) {
-		*ret = m->default_allow;
-		return 0;
-	}
-	r = meet(m, &m->conf->global.access.allow, own, ret);
-	if (r == 0 && is_default)
-		m->default_allow = *ret;
-	return r;
-}
-
-static int make_deny(struct maker *m, const struct sl_ip_set *own, const struct sl_ip_set **ret)
-{
-	const struct sl_ip_set *parts[] = { &m->conf->global.access.deny, m->deny_file, own };
-	bool is_default = is_same_list(own, &m->conf->default_access.deny);
-	int r;
-
-	if (is_default && m->default_deny) {
-		*ret = m->default_deny;
-		return 0;
-	}
-	r = join(m, parts, SL_ARRAY_LEN(parts), ret);
-	if (r == 0 && is_default)
-		m->default_deny = *ret;
-	return r;
 }
 
 /* ---- all of them ---- */
@@ -316,16 +206,17 @@ static enum sl_nft_refusal refusal_of(enum sl_refuse_choice choice)
 	return SL_NFT_REFUSE_RESET;
 }
 
-static int put_route(struct maker *m, const struct sl_conf_route *r)
+static void put_route(struct maker *m, const struct sl_conf_route *r)
 {
 	struct sl_nft_route *to = &m->out->item[m->out->n];
-	int res;
 
 	*to = (struct sl_nft_route){
 		.name = r->name,
 		.protocols = r->is_udp ? SL_NFT_UDP : SL_NFT_TCP,
 		.balance = r->balance,
 		.masquerade = !r->preserve_source,
+		.allow = unless_empty(&r->access.allow),
+		.deny = unless_empty(&r->access.deny),
 		.max_connections = clamp(r->max_connections),
 		.max_per_client = clamp(r->max_connections_per_ip),
 		.per_client = rate_of(r->new_per_ip_per_minute, r->new_per_ip_burst),
@@ -333,15 +224,9 @@ static int put_route(struct maker *m, const struct sl_conf_route *r)
 		.packets = rate_of(r->packets.per_minute, r->packets.burst),
 		.refusal = refusal_of(r->refuse),
 	};
-	res = make_allow(m, &r->access.allow, &to->allow);
-	if (res == 0)
-		res = make_deny(m, &r->access.deny, &to->deny);
-	if (res < 0)
-		return res;
 	put_listeners(m, r, to);
 	put_targets(m, r, to);
 	m->out->n++;
-	return 0;
 }
 
 /* One element more each, so that none is no failure. */
@@ -362,30 +247,33 @@ static int make_room(struct maker *m)
 	m->out->listeners = calloc(n_listeners, sizeof(*m->out->listeners));
 	m->out->targets = calloc(n_targets, sizeof(*m->out->targets));
 	m->out->is_backup = calloc(n_targets, sizeof(*m->out->is_backup));
-	m->out->sets = calloc(2 * n, sizeof(*m->out->sets));
-	return m->out->item && m->out->listeners && m->out->targets && m->out->is_backup &&
-			       m->out->sets
-		       ? 0
-		       : -ENOMEM;
+	return m->out->item && m->out->listeners && m->out->targets && m->out->is_backup ? 0
+											 : -ENOMEM;
 }
 
 int sl_nft_routes_make(const struct sl_conf *conf, const struct sl_ip_set *deny_file,
 		       struct sl_nft_routes *ret, struct sl_str *why)
 {
+	const struct sl_access_lists *all = &conf->global.access;
 	_cleanup_(sl_nft_routes_done) struct sl_nft_routes out = { 0 };
-	struct maker m = { .conf = conf, .deny_file = deny_file, .out = &out };
+	struct maker m = { .conf = conf, .out = &out };
 	int r = make_room(&m);
 
-	for (size_t i = 0; r == 0 && i < conf->n_routes; i++)
-		if (is_carried(&conf->routes[i]))
-			r = put_route(&m, &conf->routes[i]);
 	if (r < 0)
 		return r;
+	for (size_t i = 0; i < conf->n_routes; i++)
+		if (is_carried(&conf->routes[i]))
+			put_route(&m, &conf->routes[i]);
 	if (out.n && deny_file && deny_file->n_globs) {
 		sl_str_adds(why, "global.security.deny_file has patterns that are not ranges of "
 				 "addresses, like 10.?.?.1, which 'engine: nftables' needs");
 		return -EINVAL;
 	}
+	out.lists.allow = unless_empty(&all->allow);
+	if (out.n)
+		r = make_deny(unless_empty(&all->deny), unless_empty(deny_file), &out);
+	if (r < 0)
+		return r;
 	*ret = out;
 	out = (struct sl_nft_routes){ 0 };
 	return 0;
@@ -393,9 +281,9 @@ int sl_nft_routes_make(const struct sl_conf *conf, const struct sl_ip_set *deny_
 
 void sl_nft_routes_done(struct sl_nft_routes *r)
 {
-	for (size_t i = 0; i < r->n_sets; i++)
-		sl_ip_list_done(&r->sets[i]);
-	free(r->sets);
+	if (r->denied)
+		sl_ip_list_done(r->denied);
+	free(r->denied);
 	free(r->item);
 	free(r->listeners);
 	free(r->targets);

@@ -20,8 +20,9 @@ struct sl_nft_routes {
 	struct sl_nft_target *targets; /* in the order of the routes */
 	bool *is_backup;               /* of each */
 	size_t n_targets;
-	struct sl_ip_set *sets; /* each owned */
-	size_t n_sets;
+	struct sl_nft_lists lists;
+	struct sl_ip_set
+		*denied; /* where `lists` needs more than one list has; NULL: it does not */
 };
 void sl_nft_routes_done(struct sl_nft_routes *r);
 
@@ -29,8 +30,8 @@ void sl_nft_routes_done(struct sl_nft_routes *r);
  * `conf` has been checked by sl_conf_build(); `deny_file` is built, NULL: none. Both must outlive
  * what is made of them, whose marks are 0, and in which no target is down.
  *
- * The global lists and the file become part of each route, because NAT comes before what else
- * would ask them. -EINVAL with `why` for patterns in the file that are no ranges, as 10.?.?.1;
+ * The global lists and the file go with them, because NAT comes before what else would ask
+ * them. -EINVAL with `why` for patterns in the file that are no ranges, as 10.?.?.1;
  * -ENOMEM.
  */
 SL_MUST_CHECK int sl_nft_routes_make(const struct sl_conf *conf, const struct sl_ip_set *deny_file,

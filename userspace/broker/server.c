@@ -101,6 +101,7 @@ static void fill_status(const struct sl_broker *b, struct sl_broker_status *ret)
 	};
 
 	sl_watch_count(b, &s.n_interfaces, &s.n_failed, &missing);
+	sl_watch_names(b, s.interfaces, sizeof(s.interfaces));
 	s.n_failed += missing;
 	describe(b, &s, missing, s.text);
 	*ret = s;
@@ -491,7 +492,7 @@ void sl_broker_stop_nat(struct sl_broker *b)
 void sl_broker_leave_nat(struct sl_broker *b, const char *table)
 {
 	if (b->nat && strcmp(sl_nat_table(b->nat), table) != 0)
-		sl_nat_stop(b->nat);
+		sl_nat_leave(b->nat);
 }
 
 /* ---- flush ---- */

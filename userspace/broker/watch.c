@@ -301,3 +301,20 @@ void sl_watch_count(const struct sl_broker *b, unsigned *ret_attached, unsigned 
 	*ret_failed = failed;
 	*ret_missing = sl_broker_policy(b) ? count_missing(b) : 0;
 }
+
+void sl_watch_names(const struct sl_broker *b, char *ret, size_t size)
+{
+	const struct sl_watch *w = &b->watch;
+	size_t at = 0;
+
+	memset(ret, 0, size);
+	for (size_t i = 0; i < w->n; i++) {
+		size_t n = strnlen(w->item[i].name, sizeof(w->item[i].name));
+
+		if (!w->item[i].is_attached || n + 1 >= size - at)
+			continue;
+		memcpy(ret + at, w->item[i].name, n);
+		ret[at + n] = ' ';
+		at += n + 1;
+	}
+}

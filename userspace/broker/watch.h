@@ -41,5 +41,7 @@ bool sl_watch_has(const struct sl_watch *w, unsigned ifindex);
 /* Missing: named by the policy, and not there. */
 void sl_watch_count(const struct sl_broker *b, unsigned *ret_attached, unsigned *ret_failed,
 		    unsigned *ret_missing);
+/* Names of those that are attached, each followed by a blank, as many as fit; the rest is zeros. */
+void sl_watch_names(const struct sl_broker *b, char *ret, size_t size);
 
 #endif

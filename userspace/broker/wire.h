@@ -108,6 +108,8 @@ struct sl_broker_status {
 	uint16_t port_from;
 	uint16_t port_to;
 	char text[120]; /* "tcx on 3 interfaces"; or "off: " and why */
+	/* The first ones of those that are attached, each followed by a blank, as many as fit. */
+	char interfaces[64];
 };
 
 struct sl_broker_nat_target {
@@ -133,7 +135,7 @@ struct sl_broker_nat_flow {
 					 */
 	uint8_t is_udp;
 	uint8_t is_over;
-	uint8_t is_adopted;     /* not seen from its begin */
+	uint8_t is_adopted;     /* not seen from its begin, or told of that before */
 	uint8_t is_established; /* TCP: both have spoken; UDP: an answer was seen */
 	uint8_t reason;         /* with is_over: enum sl_reason */
 	uint8_t is_rough;       /* start_ns is when that broker first heard of it, no earlier */

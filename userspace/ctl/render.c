@@ -147,7 +147,8 @@ static void print_route_table(const struct sl_render *r, const json_t *routes)
 
 		add_targets(&targets, json_object_get(route, "targets"));
 		sl_table_add(&t, text_at(route, "name"));
-		sl_table_add(&t, text_at(route, "engine"));
+		sl_table_addf(&t, "%s%s", text_at(route, "engine"),
+			      json_is_false(json_object_get(route, "enabled")) ? ", disabled" : "");
 		sl_table_addf(&t, "%" PRIu64, count_at(route, "active"));
 		sl_table_addf(&t, "%" PRIu64, count_at(route, "total"));
 		sl_table_add(&t, sl_table_bytes(count_at(route, "bytes_up"), up));
@@ -208,6 +209,22 @@ static void add_count(struct sl_str *s, const json_t *doc, const char *key, cons
 		sl_str_addf(s, ", %" PRIu64 " %s", count_at(doc, key), words);
 }
 
+/* " (eth0, eth1 and 3 more)" */
+static void add_interfaces(struct sl_str *s, const json_t *packet)
+{
+	const json_t *names = json_object_get(packet, "interface_names");
+	size_t n = json_array_size(names);
+
+	if (n == 0 || !is_true_at(packet, "available"))
+		return;
+	sl_str_adds(s, " (");
+	for (size_t i = 0; i < n; i++)
+		sl_str_addf(s, "%s%s", i ? ", " : "", json_string_value(json_array_get(names, i)));
+	if (count_at(packet, "interfaces") > n)
+		sl_str_addf(s, " and %" PRIu64 " more", count_at(packet, "interfaces") - n);
+	sl_str_addc(s, ')');
+}
+
 /* What the kernel carries, and what became of the flows found at the start. */
 static void print_packet(const struct sl_render *r, const json_t *doc)
 {
@@ -217,12 +234,12 @@ static void print_packet(const struct sl_render *r, const json_t *doc)
 	size_t n = n_without(doc, "packet");
 	char word[64];
 
+	sl_str_adds(&text, text_at(p, "reason"));
+	add_interfaces(&text, p);
 	if (is_true_at(p, "available"))
-		sl_str_addf(&text, "%s; %" PRIu64 " of %" PRIu64 " flows", text_at(p, "reason"),
-			    count_at(p, "flows"), count_at(p, "max_flows"));
+		sl_str_addf(&text, "; %" PRIu64 " of %" PRIu64 " flows", count_at(p, "flows"),
+			    count_at(p, "max_flows"));
 	else
-		sl_str_adds(&text, text_at(p, "reason"));
-	if (!is_true_at(p, "available"))
 		add_count(&text, p, "flows", "still in the kernel");
 	add_count(&text, p, "held", "just over");
 	add_count(&text, p, "interfaces_failed", "interfaces not attached");
@@ -273,7 +290,7 @@ static void print_nftables(const struct sl_render *r, const json_t *doc)
 		sl_str_addf(&text, "; conntrack %" PRIu64 " of %" PRIu64,
 			    count_at(n, "conntrack_entries"), count_at(n, "conntrack_limit"));
 	line(r, "nftables", "%s", sl_str_text(&text));
-	if (n_off)
+	if (n_off && !is_true_at(n, "forwarding"))
 		line(r, "", "%s: %zu route%s this engine", coloured(r, RED, "not forwarded", word),
 		     n_off, n_off == 1 ? " needs" : "s need");
 	print_worries(r, json_object_get(n, "worries"));
@@ -526,6 +543,10 @@ void sl_render_conns(const struct sl_render *r, const json_t *doc)
 	_cleanup_(sl_table_done) struct sl_table t = { 0 };
 	size_t n = json_array_size(doc);
 
+	if (n == 0) {
+		(void)fputs("no open connections\n", r->to);
+		return;
+	}
 	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
 	for (size_t i = 0; i < n && i < r->max_rows; i++)
 		add_conn(&t, json_array_get(doc, i));
@@ -634,6 +655,9 @@ void sl_render_flows(const struct sl_render *r, const json_t *doc)
 	if (json_is_string(json_object_get(doc, "reason")))
 		(void)fprintf(r->to, "; %s", text_at(doc, "reason"));
 	(void)fputc('\n', r->to);
+	if (count_at(doc, "nft_flows"))
+		(void)fprintf(r->to, "and %" PRIu64 " by its NAT, which 'sluice conns' lists\n",
+			      count_at(doc, "nft_flows"));
 	print_outcomes(r, json_object_get(doc, "outcomes"));
 }
 
@@ -651,11 +675,15 @@ void sl_render_engines(const struct sl_render *r, const json_t *doc)
 	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
 	json_object_foreach(engines, name, e)
 	{
+		_cleanup_(sl_str_done) struct sl_str reason = { 0 };
+
 		sl_table_add(&t, name);
 		sl_table_add(&t, is_true_at(e, "available") ? "yes" : "no");
 		sl_table_addf(&t, "%" PRIu64, count_at(e, "active"));
 		sl_table_addf(&t, "%" PRIu64, count_at(e, "total"));
-		sl_table_add(&t, text_at(e, "reason"));
+		sl_str_adds(&reason, text_at(e, "reason"));
+		add_interfaces(&reason, e);
+		sl_table_add(&t, sl_str_text(&reason));
 	}
 	sl_table_print(&t, r->to, r->colour);
 	json_object_foreach(engines, name, e) if (json_is_string(json_object_get(e, "hint")))(void)
@@ -683,6 +711,15 @@ void sl_render_reasons(const struct sl_render *r, const json_t *doc)
 }
 
 /* "port 443 for shop.example.com, from 192.0.2.7" */
+/* Nobody would take that connection. */
+static const char *why_silent(const json_t *doc, bool is_udp)
+{
+	if (strcmp(text_at(doc, "engine"), "nftables") == 0)
+		return " (the rules are not in the kernel: 'sluice engines')";
+	return is_udp ? " (nothing listens there)"
+		      : " (nothing listens there; UDP: --protocol udp)";
+}
+
 static void print_question(const struct sl_render *r, const json_t *doc)
 {
 	static const struct {
@@ -691,14 +728,14 @@ static void print_question(const struct sl_render *r, const json_t *doc)
 	} parts[] = { { "address", " of " },   { "name", ", name " }, { "path", ", path " },
 		      { "client", ", from " }, { "alpn", ", ALPN " }, { "tls", ", TLS " } };
 	_cleanup_(sl_str_done) struct sl_str text = { 0 };
+	bool is_udp = strcmp(text_at(doc, "protocol"), "udp") == 0;
 
-	sl_str_addf(&text, "port %" PRIu64 "%s", count_at(doc, "port"),
-		    strcmp(text_at(doc, "protocol"), "udp") == 0 ? " (UDP)" : "");
+	sl_str_addf(&text, "port %" PRIu64 "%s", count_at(doc, "port"), is_udp ? " (UDP)" : "");
 	for (size_t i = 0; i < SL_ARRAY_LEN(parts); i++)
 		if (json_is_string(json_object_get(doc, parts[i].key)))
 			sl_str_addf(&text, "%s%s", parts[i].words, text_at(doc, parts[i].key));
 	if (!is_true_at(doc, "listening"))
-		sl_str_adds(&text, " (nothing listens there)");
+		sl_str_adds(&text, why_silent(doc, is_udp));
 	line(r, "connection to", "%s", sl_str_text(&text));
 }
 
@@ -716,9 +753,19 @@ static void print_security(const struct sl_render *r, const json_t *security)
 	     begins ? "" : ": ", begins ? text + n : text);
 }
 
+/* "one of 10.0.0.11:80, 10.0.0.12:80 (the kernel chooses: by turns)" */
+static void print_usable(const struct sl_render *r, const json_t *usable, const char *why)
+{
+	_cleanup_(sl_str_done) struct sl_str text = { 0 };
+
+	add_list(&text, usable);
+	line(r, "target", "one of %s (%s)", sl_str_text(&text), why);
+}
+
 static void print_decision(const struct sl_render *r, const json_t *doc)
 {
 	const json_t *security = json_object_get(doc, "security");
+	const json_t *usable = json_object_get(doc, "usable_targets");
 	bool accepted = strcmp(text_at(doc, "verdict"), "accepted") == 0;
 	char word[64];
 
@@ -730,8 +777,11 @@ static void print_decision(const struct sl_render *r, const json_t *doc)
 		print_security(r, security);
 	if (json_is_string(json_object_get(doc, "target")))
 		line(r, "target", "%s (%s)", text_at(doc, "target"), text_at(doc, "target_why"));
+	else if (json_array_size(usable))
+		print_usable(r, usable, text_at(doc, "target_why"));
 	else if (json_is_string(json_object_get(doc, "route")))
-		line(r, "target", "none: %s", text_at(doc, "target_why"));
+		/* accepted without a target: a choice of the kernel's */
+		line(r, "target", "%s%s", accepted ? "" : "none: ", text_at(doc, "target_why"));
 	if (json_is_string(json_object_get(doc, "engine")))
 		line(r, "engine", "%s, %s: %s", text_at(doc, "engine"),
 		     text_at(doc, "engine_reason"), text_at(doc, "engine_text"));

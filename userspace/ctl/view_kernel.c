@@ -80,6 +80,18 @@ static void add_ports(struct sl_json *j, const struct sl_broker_status *s)
 	sl_json_str(j, "ports", s->port_to ? text : NULL);
 }
 
+/* Each is followed by a blank. */
+static void add_names(struct sl_json *j, const char *names, size_t size)
+{
+	const char *end = names + strnlen(names, size);
+
+	sl_json_arr(j, "interface_names");
+	for (const char *blank; (blank = memchr(names, ' ', (size_t)(end - names)));
+	     names = blank + 1)
+		sl_json_strn(j, NULL, names, (size_t)(blank - names));
+	sl_json_arr_end(j);
+}
+
 void sl_view_packet_engine(struct sl_json *j, const struct sl_proxy *proxy,
 			   const struct sl_ctl_facts *facts)
 {
@@ -95,6 +107,7 @@ void sl_view_packet_engine(struct sl_json *j, const struct sl_proxy *proxy,
 	sl_json_str(j, "reason_name", off ? off_name(proxy, &k) : NULL);
 	sl_json_str(j, "hint", off ? hint(proxy, facts, &k) : NULL);
 	sl_json_u64(j, "interfaces", k.status.n_interfaces);
+	add_names(j, k.status.interfaces, sizeof(k.status.interfaces));
 	sl_json_u64(j, "interfaces_failed", k.status.n_failed);
 	sl_json_u64(j, "flows", sl_view_packet_flows(&totals, &k));
 	sl_json_u64(j, "held", k.status.n_held);
@@ -126,6 +139,8 @@ static const char *nat_off_text(const struct sl_proxy *proxy, const struct sl_ct
 		return k->nat.text;
 	if (!k->is_linked && facts->no_broker && facts->no_broker[0])
 		return facts->no_broker;
+	if (k->nat_stays)
+		return "the broker process is being started; rules and connections stay meanwhile";
 	return "off: the broker process is being started";
 }
 
@@ -164,6 +179,7 @@ void sl_view_nft_engine(struct sl_json *j, const struct sl_proxy *proxy,
 	sl_json_bool(j, "available", !off);
 	sl_json_str(j, "reason", off ? off : k.nat.text);
 	sl_json_str(j, "hint", nat_hint(proxy, facts, &k));
+	sl_json_bool(j, "forwarding", k.nat.is_on || (off && k.nat_stays));
 	sl_json_u64(j, "routes", k.nat.n_routes);
 	sl_json_u64(j, "flows", k.nat.n_flows);
 	sl_json_u64(j, "adopted", k.nat.adopted);
@@ -269,6 +285,7 @@ int sl_view_flows_step(struct sl_flows_view *v, const struct sl_proxy *proxy)
 void sl_view_flows_end(struct sl_flows_view *v, const struct sl_proxy *proxy,
 		       const struct sl_ctl_facts *facts)
 {
+	struct sl_proxy_totals totals;
 	struct sl_kernel_view k;
 
 	sl_proxy_kernel(proxy, &k);
@@ -279,6 +296,8 @@ void sl_view_flows_end(struct sl_flows_view *v, const struct sl_proxy *proxy,
 		(void)sl_flows_outcomes(k.counters_fd, add_outcome, &v->j);
 	sl_json_obj_end(&v->j);
 	sl_json_str(&v->j, "reason", off_text(proxy, facts, &k));
+	sl_proxy_totals(proxy, &totals);
+	sl_json_u64(&v->j, "nft_flows", totals.engine_active[SL_ENGINE_NFTABLES]);
 	sl_json_obj_end(&v->j);
 	sl_str_addc(&v->out, '\n');
 }

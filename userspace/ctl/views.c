@@ -439,13 +439,27 @@ static void add_moves(struct sl_str *s, const struct sl_conf_packet *conf)
 			    conf->after_bytes, seconds(conf->after_age_ms));
 }
 
+/* Whose word `configured` is. */
+static void add_decider(struct sl_str *s, const struct sl_conf_route *route,
+			const struct sl_conf *conf)
+{
+	if (route->engine != SL_CHOICE_AUTO)
+		sl_str_addf(s, "the route has 'engine: %s'", choice_name(route->engine));
+	else if (conf && conf->global.packet.hook == SL_HOOK_CHOICE_OFF)
+		sl_str_adds(s, "the route has 'engine: auto', and global.packet.hook is off");
+	else
+		sl_str_adds(s, sl_engine_reason_text(SL_WHY_CONFIGURED));
+}
+
 static void add_engine(struct sl_json *j, const struct sl_explanation *e,
 		       const struct sl_conf *conf)
 {
 	_cleanup_(sl_str_done) struct sl_str text = { 0 };
 	bool known = e->route && e->engine != SL_ENGINE_NONE;
 
-	if (known)
+	if (known && e->engine_reason == SL_WHY_CONFIGURED)
+		add_decider(&text, e->route, conf);
+	else if (known)
 		sl_str_adds(&text, sl_engine_reason_text(e->engine_reason));
 	if (known && e->engine == SL_ENGINE_PACKET && conf)
 		add_moves(&text, &conf->global.packet);
@@ -497,8 +511,12 @@ static void add_decision(struct sl_json *j, const struct sl_explanation *e,
 	add_engine(j, e, conf);
 	sl_json_str(j, "target", e->route ? e->target : NULL);
 	sl_json_str(j, "target_why", e->route ? e->target_why : NULL);
+	sl_json_arr(j, "usable_targets");
+	for (size_t i = 0; i < e->n_usable; i++)
+		sl_json_str(j, NULL, e->usable[i]);
+	sl_json_arr_end(j);
 	add_candidates(j, e);
-	sl_json_str(j, "note", e->name_error);
+	sl_json_str(j, "note", e->name_error ? e->name_error : e->hint);
 }
 
 void sl_view_explain(struct sl_str *out, struct sl_proxy *proxy, const struct sl_question *question)

@@ -332,7 +332,9 @@ static int start(struct role *role, int channel_fd)
 	if (r < 0)
 		return r;
 	if (role->options.protocol != SL_PROTOCOL)
-		say_failed(role, 0, "this program speaks another version of the protocol");
+		say_failed(role, 0,
+			   "this program speaks another version of the protocol, restart the "
+			   "daemon instead");
 	return 0;
 }
 

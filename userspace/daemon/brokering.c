@@ -135,12 +135,41 @@ int sl_brokering_check(const struct sl_supervisor *s, const struct sl_conf *conf
 	return r;
 }
 
+/* The broker leaves a table that is not asked for any more, unless it dies before it has. */
+static void note_table(struct sl_supervisor *s)
+{
+	struct sl_brokering *b = &s->brokering;
+	const char *now = s->now.conf->global.nft_table;
+
+	if (b->nat_table[0] && strcmp(b->nat_table, now) != 0)
+		memcpy(b->old_table, b->nat_table, sizeof(b->old_table));
+	if (strcmp(b->old_table, now) == 0)
+		b->old_table[0] = '\0';
+	(void)snprintf(b->nat_table, sizeof(b->nat_table), "%s", now);
+}
+
+/* There is no broker. */
+static void purge_old_table(struct sl_brokering *b)
+{
+	_cleanup_(sl_str_done) struct sl_str report = { 0 };
+
+	if (!b->old_table[0])
+		return;
+	if (sl_nat_purge(b->old_table, &report) < 0)
+		sl_log(SL_LOG_WARN, "cannot remove table inet %s of the configuration before: %s",
+		       b->old_table, sl_str_text(&report));
+	else if (report.len > 0)
+		sl_info("without the broker: %s", sl_str_text(&report));
+	b->old_table[0] = '\0';
+}
+
 /* What was asked before is of no interest; without routes only what takes away earlier ones. */
 static void begin_plan(struct sl_supervisor *s)
 {
 	struct sl_brokering *b = &s->brokering;
 	bool has_routes = sl_nat_plan_has_routes(s->now.conf);
 
+	note_table(s);
 	b->nat_id = sl_clock_us() > b->nat_id ? sl_clock_us() : b->nat_id + 1;
 	b->is_nat_told = !has_routes && !b->has_nat_routes;
 	b->is_nat_on = b->is_nat_told;
@@ -210,9 +239,11 @@ static void start(struct sl_supervisor *s)
 	struct sl_brokering *b = &s->brokering;
 	const char *exe = b->exe ? b->exe : OWN_EXE;
 	struct sl_list *pos;
-	int r = sl_child_spawn(s->loop, SL_ROLE_BROKER, s->options->is_single ? NULL : exe,
-			       &b->events, &b->child);
+	int r;
 
+	purge_old_table(b);
+	r = sl_child_spawn(s->loop, SL_ROLE_BROKER, s->options->is_single ? NULL : exe, &b->events,
+			   &b->child);
 	b->exe = NULL;
 	b->is_off = false;
 	sl_timer_stop(&b->restart);
@@ -306,6 +337,7 @@ void sl_brokering_update(struct sl_supervisor *s, bool retry)
 		send_policy(s,
 			    retry && b->is_off && sl_packet_has_place(s->now.conf->global.bpf_dir));
 	} else if (!b->child && !sl_timer_is_armed(&b->restart)) {
+		purge_old_table(b);
 		sl_brokering_start(s);
 	}
 }
@@ -343,6 +375,9 @@ void sl_brokering_adopt(struct sl_supervisor *s, struct sl_child *broker, bool i
 	s->brokering.was_started = true;
 	s->brokering.is_replaced = is_replaced;
 	s->brokering.has_nat_routes = sl_nat_plan_has_routes(s->now.conf);
+	s->brokering.is_nat_told = !s->brokering.has_nat_routes;
+	s->brokering.is_nat_on = s->brokering.is_nat_told;
+	note_table(s);
 	if (is_replaced)
 		sl_timer_start(s->loop, &broker->deadline, sl_loop_now_ms(s->loop) + END_WAIT_MS,
 			       on_end_deadline);
@@ -369,6 +404,7 @@ static void purge(struct sl_supervisor *s)
 	int nat = 0;
 	int r = 0;
 
+	purge_old_table(&s->brokering);
 	if (s->brokering.was_started && !s->now.conf->global.nftables.keep_on_exit)
 		nat = sl_nat_purge(s->now.conf->global.nft_table, &report);
 	if (s->brokering.was_started)

@@ -56,9 +56,6 @@ enum sl_msg_type {
 	/* to the broker, the first after OPTIONS and then any time; id: generation; flag: if it is
 	 * off another one may be on; fd: what broker/policy.h packs */
 	SL_MSG_POLICY,
-	/* to the broker, once before the first POLICY and then any time; id: never used twice; fd:
-	 * what broker/nat_plan.h packs */
-	SL_MSG_NAT,
 	/* to the broker; id: the proxy's serial; flag: SL_MSG_WORKER_FLAG(); fd: the other end of
 	 * BROKER */
 	SL_MSG_WORKER,
@@ -73,8 +70,15 @@ enum sl_msg_type {
 	/* from the broker; id: of the last NAT; flag: it is in force; text: the status. Again when
 	 * that changes */
 	SL_MSG_NAT_STATE,
+	/* from the supervisor: */
+	/* to the broker, once before the first POLICY and then any time; id: never used twice; fd:
+	 * what broker/nat_plan.h packs */
+	SL_MSG_NAT,
 	SL_MSG_COUNT_,
 };
+/* A program of another protocol says so by it; new types come last. */
+_Static_assert(SL_MSG_OPTIONS == 1 && SL_MSG_READY == 23 && SL_MSG_FAILED == 26,
+	       "these have the same number in every version");
 
 /* Which channel of a proxy: `worker` of `n_workers`, each at most SL_MSG_WORKERS_MAX. */
 #define SL_MSG_WORKERS_MAX 0xffffu

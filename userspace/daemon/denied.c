@@ -109,6 +109,7 @@ static void on_deadline(struct sl_timer *timer)
 
 void sl_denied_start(struct sl_supervisor *s)
 {
+	s->job_what = SL_CTL_RELOAD_DENY_FILE;
 	s->deny_started_us = sl_clock_us();
 	if (!s->now.conf->global.deny_file) {
 		sl_str_adds(&s->report, "there is no global.security.deny_file\n");
@@ -131,6 +132,11 @@ static void on_applied(struct sl_supervisor *s)
 {
 	sl_denied_commit(s);
 	sl_brokering_deny(s);
+	sl_reload_await_nat(s);
+}
+
+void sl_denied_finish(struct sl_supervisor *s)
+{
 	sl_str_addf(&s->report,
 		    "deny_file: %" PRIu64 " patterns in force (%" PRIu64 " ranges), %.2f s\n",
 		    s->deny->n_patterns, s->deny->n_ranges,

@@ -693,7 +693,9 @@ static int start(struct role *role, int channel_fd)
 	role->facts.started_ms = role->options.started_ms;
 	role->facts.privileged_uid = geteuid() == 0;
 	if (role->options.protocol != SL_PROTOCOL)
-		say_failed(role, 0, "this program speaks another version of the protocol");
+		say_failed(role, 0,
+			   "this program speaks another version of the protocol, restart the "
+			   "daemon instead");
 	return 0;
 }
 

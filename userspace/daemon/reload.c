@@ -334,13 +334,18 @@ static void finish_applied(struct sl_supervisor *s)
 
 	sl_timer_stop(&s->job_deadline);
 	if (state == SL_NAT_UNKNOWN)
-		sl_str_adds(&s->report, "warning: nftables: the broker process has not said yet "
-					"whether the kernel has the routes\n");
+		sl_str_addf(&s->report,
+			    "warning: nftables: the broker process has not said within %d s "
+			    "whether the kernel has the routes, see 'sluice status'\n",
+			    NAT_WAIT_MS / 1000);
 	else if (state != SL_NAT_IN_FORCE)
 		sl_str_addf(&s->report, "warning: nftables: %s\n", text);
 	if (s->job_what == SL_CTL_RELOAD)
 		sl_str_addf(&s->report, "generation %" PRIu64 " is in force\n", s->now.generation);
-	finish(s, true);
+	if (s->job_what == SL_CTL_RELOAD_DENY_FILE)
+		sl_denied_finish(s);
+	else
+		finish(s, true);
 }
 
 static void on_nat_deadline(struct sl_timer *timer)
@@ -367,8 +372,7 @@ void sl_reload_on_nat(struct sl_supervisor *s)
 		finish_applied(s);
 }
 
-/* What the proxy leaves to the kernel's NAT is to be there when the answer is read. */
-static void on_applied(struct sl_supervisor *s)
+void sl_reload_await_nat(struct sl_supervisor *s)
 {
 	s->job = SL_JOB_NAT;
 	wait_for_nat(s, NAT_WAIT_MS);
@@ -394,7 +398,7 @@ void sl_reload_on_message(struct sl_supervisor *s, const struct sl_msg *msg)
 	if (msg->type == SL_MSG_PREPARED && s->job == SL_JOB_PREPARE)
 		on_prepared(s);
 	else if (msg->type == SL_MSG_APPLIED && s->job == SL_JOB_COMMIT)
-		on_applied(s);
+		sl_reload_await_nat(s);
 	else if (msg->type == SL_MSG_FAILED)
 		on_failed(s, msg->text);
 }
@@ -404,7 +408,7 @@ void sl_reload_on_death(struct sl_supervisor *s)
 	sl_timer_stop(&s->job_deadline);
 	if (s->job == SL_JOB_COMMIT) {
 		/* The next proxy starts with what was to be applied. */
-		on_applied(s);
+		sl_reload_await_nat(s);
 		return;
 	}
 	sl_str_adds(&s->report, "error: the proxy process died while it looked at it\n");

@@ -8,6 +8,7 @@
 
 #include "base/list.h"
 #include "base/str.h"
+#include "broker/nat_plan.h"
 #include "conf/conf.h"
 #include "ctl/ctl.h"
 #include "daemon/backoff.h"
@@ -63,7 +64,7 @@ enum sl_job {
 	SL_JOB_NONE = 0,
 	SL_JOB_PREPARE, /* reload, change: the proxy looks at it */
 	SL_JOB_COMMIT,  /* reload, change: the proxy changes over */
-	SL_JOB_NAT,     /* reload, change: then the kernel's NAT does, if it has not yet */
+	SL_JOB_NAT,     /* all three: then the kernel's NAT does, if it has not yet */
 	SL_JOB_DENY,    /* deny_file alone: the proxy takes it */
 	SL_JOB_UPGRADE, /* a proxy of the installed program gets ready */
 	SL_JOB_EXEC,    /* the last messages leave, then this program is replaced */
@@ -87,6 +88,8 @@ struct sl_brokering {
 	bool is_nat_told; /* the broker has said of it whether */
 	bool is_nat_on;   /* it is in force */
 	char nat_text[240];
+	char nat_table[SL_NAT_TABLE]; /* which is its table, */
+	char old_table[SL_NAT_TABLE]; /* and was, until a reload; empty once it is gone for sure */
 };
 
 enum sl_stopping {
@@ -125,7 +128,7 @@ struct sl_supervisor {
 	struct sl_brokering brokering;
 
 	enum sl_job job;
-	enum sl_ctl_request job_what; /* RELOAD or CHANGE, of PREPARE and COMMIT */
+	enum sl_ctl_request job_what; /* RELOAD, CHANGE or RELOAD_DENY_FILE, of PREPARE to DENY */
 	struct sl_timer job_deadline;
 	uint64_t exec_until_ms;
 	struct sl_setup next; /* of a reload under way */
@@ -202,7 +205,10 @@ void sl_reload_start(struct sl_supervisor *s);
 void sl_reload_switch(struct sl_supervisor *s, const struct sl_bundle *bundle, int r);
 void sl_reload_on_message(struct sl_supervisor *s, const struct sl_msg *msg);
 void sl_reload_on_death(struct sl_supervisor *s); /* of the current proxy */
-void sl_reload_on_nat(struct sl_supervisor *s);   /* the broker has said something of it */
+/* The job ends when the kernel's NAT has what is in force now, so that it is there when the answer
+ * is read; or, after 10 s, without. */
+void sl_reload_await_nat(struct sl_supervisor *s);
+void sl_reload_on_nat(struct sl_supervisor *s); /* the broker has said something of it */
 
 /* ---- change.c ---- */
 
@@ -232,7 +238,8 @@ void sl_denied_cancel(struct sl_supervisor *s); /* forgets s->next_deny */
 /* Makes s->guarding. */
 SL_MUST_CHECK int sl_denied_init(struct sl_supervisor *s);
 
-void sl_denied_start(struct sl_supervisor *s); /* the job */
+void sl_denied_start(struct sl_supervisor *s);  /* the job */
+void sl_denied_finish(struct sl_supervisor *s); /* the kernel's NAT has it, too */
 void sl_denied_on_message(struct sl_supervisor *s, const struct sl_msg *msg);
 void sl_denied_on_death(struct sl_supervisor *s); /* of the current proxy */
 

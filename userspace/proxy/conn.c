@@ -24,6 +24,10 @@
 
 /* Closing a drained connection early needs this much silence, less where the drain is short. */
 #define DRAIN_SILENCE_MS 1000
+/* For the last counters of a flow that the kernel was asked to end. */
+#define LAST_WORD_MS 3000
+/* The supervisor waits 2 s. */
+#define LAST_WORD_IN_HASTE_MS 1000
 
 /* Those of defaults before the route is known. */
 static const struct sl_timeouts *timeouts(const struct sl_conn *c)
@@ -220,10 +224,15 @@ static uint64_t warn_at(const struct sl_conn *c, struct sl_deadline d)
 
 void sl_conn_rearm(struct sl_conn *c)
 {
-	struct sl_deadline d = next_deadline(c);
-	uint64_t warn_ms = warn_at(c, d);
-	uint64_t at_ms = warn_ms < d.at_ms ? warn_ms : d.at_ms;
+	struct sl_deadline d;
+	uint64_t warn_ms;
+	uint64_t at_ms;
 
+	if (sl_conn_is_ending(c))
+		return;
+	d = next_deadline(c);
+	warn_ms = warn_at(c, d);
+	at_ms = warn_ms < d.at_ms ? warn_ms : d.at_ms;
 	if (at_ms == SL_NEVER)
 		sl_timer_stop(&c->timer);
 	else
@@ -294,10 +303,29 @@ bool sl_conn_is_at_rest(const struct sl_conn *c)
 	return c->state != SL_CONN_CONNECTING && !c->again.is_queued && undelivered(c) == 0;
 }
 
+/*
+ * As the configuration in force says, which may have changed since the connection began: the
+ * supervisor waits no longer than the longest of that.
+ */
+static uint64_t drain_limit(const struct sl_conn *c)
+{
+	const struct sl_generation *now = c->worker->gen ? c->worker->gen : c->gen;
+	const struct sl_gen_route *route =
+		c->route ? sl_generation_find_route(now, c->route->conf->name) : NULL;
+	uint64_t longest = 0;
+
+	if (route)
+		return route->conf->timeouts.drain;
+	for (size_t i = 0; i < now->conf->n_routes; i++)
+		if (now->conf->routes[i].timeouts.drain > longest)
+			longest = now->conf->routes[i].timeouts.drain;
+	return timeouts(c)->drain < longest ? timeouts(c)->drain : longest;
+}
+
 /* A drained connection in the middle of an exchange is left alone until the final deadline. */
 static void drain_if_silent(struct sl_conn *c, uint64_t now_ms)
 {
-	uint64_t silence_ms = timeouts(c)->drain / 4;
+	uint64_t silence_ms = drain_limit(c) / 4;
 
 	if (silence_ms > DRAIN_SILENCE_MS)
 		silence_ms = DRAIN_SILENCE_MS;
@@ -355,13 +383,13 @@ void sl_conn_drain(struct sl_conn *c, uint64_t now_ms)
 {
 	uint64_t limit_ms;
 
-	if (c->state == SL_CONN_CLOSED || !c->gen || c->drain_final_ms != SL_NEVER)
+	if (sl_conn_is_ending(c) || !c->gen || c->drain_final_ms != SL_NEVER)
 		return;
 	if (goes_on(c)) {
 		sl_conn_let_go(c);
 		return;
 	}
-	limit_ms = timeouts(c)->drain;
+	limit_ms = drain_limit(c);
 	c->drain_final_ms = now_ms + limit_ms;
 	/* Before the final one, which would give the silent another reason. Datagrams have no end
 	 * but silence: there is nothing to wait for. */
@@ -394,7 +422,7 @@ static void count_end(struct sl_conn *c)
 		if (c->route)
 			sl_route_count_end(c->route->route, w->index, c->engine_id, (enum sl_side)i,
 					   reason);
-		else
+		else if (i == SL_CLIENT) /* all that such ends are counted by */
 			sl_count_add(&w->counts.no_route_ended[reason], 1);
 	}
 }
@@ -549,10 +577,33 @@ void sl_conn_event(struct sl_conn *c, enum sl_conn_event event)
 	}
 }
 
+static void on_no_last_word(struct sl_timer *timer)
+{
+	struct sl_conn *c = SL_CONTAINER_OF(timer, struct sl_conn, timer);
+
+	sl_conn_end(c, c->ending, false);
+}
+
+/* What has passed since it was last told of would be in no access line, and counted nowhere. */
+static bool waits_for_last_word(struct sl_conn *c, enum sl_reason reason)
+{
+	if (c->ending != SL_REASON_NONE || !c->engine || !c->engine->ask_end ||
+	    !c->engine->ask_end(c))
+		return false;
+	c->ending = reason;
+	sl_timer_start(c->worker->loop, &c->timer,
+		       sl_loop_now_ms(c->worker->loop) +
+			       (c->worker->in_haste ? LAST_WORD_IN_HASTE_MS : LAST_WORD_MS),
+		       on_no_last_word);
+	return true;
+}
+
 void sl_conn_end(struct sl_conn *c, enum sl_reason reason, bool reset)
 {
-	if (c->state == SL_CONN_CLOSED)
+	if (c->state == SL_CONN_CLOSED || waits_for_last_word(c, reason))
 		return;
+	if (c->ending != SL_REASON_NONE)
+		reason = c->ending;
 	for (int i = 0; i < SL_SIDE_COUNT_; i++)
 		if (c->side[i].reason == SL_REASON_NONE && has_side(c, (enum sl_side)i))
 			c->side[i].reason = reason;

@@ -122,6 +122,7 @@ struct sl_conn {
 	uint64_t handover_after;      /* bytes that make it due; UINT64_MAX: none */
 	bool has_own_port;            /* its source port is one of packet.ports */
 	bool let_go;                  /* the next process has the flow: nothing has ended */
+	enum sl_reason ending; /* the engine was asked to end it, and why; NONE: it was not */
 
 	struct sl_nat_record *nat; /* a flow of the kernel's NAT: proxy/nat.c; else NULL */
 
@@ -155,9 +156,17 @@ void sl_conn_event(struct sl_conn *c, enum sl_conn_event event);
 /*
  * Ends the connection as a whole: `reason` goes to every side that exists and
  * has not ended. With `reset` both sockets send a RST, else what was handed to
- * the kernel is still delivered.
+ * the kernel is still delivered. Where the engine is to say the last word (engine.h) it ends with
+ * that, three seconds later at most; further calls meanwhile end it at once, for the first one's
+ * reason.
  */
 void sl_conn_end(struct sl_conn *c, enum sl_reason reason, bool reset);
+
+/* It ends, and whoever asks is not told of it any more. */
+static inline bool sl_conn_is_ending(const struct sl_conn *c)
+{
+	return c->state == SL_CONN_CLOSED || c->ending != SL_REASON_NONE;
+}
 
 /* One side failed: its reason is `reason`, the other is reset and did nothing wrong. */
 void sl_conn_fail(struct sl_conn *c, enum sl_side side, enum sl_reason reason);

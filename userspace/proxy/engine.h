@@ -28,6 +28,11 @@ struct sl_engine {
 	/* NULL: bytes are known as they pass. Else when the last may have passed for all we know.
 	 */
 	uint64_t (*active_ms)(const struct sl_conn *c);
+	/*
+	 * NULL: the connection is over when it is told to be. Else asks the kernel to end the flow,
+	 * whose last counters come with the news that it has; false: no such news will come.
+	 */
+	bool (*ask_end)(struct sl_conn *c);
 	void (*stop)(struct sl_conn *c);
 };
 

@@ -115,17 +115,107 @@ static int choose_target(const struct sl_gen_route *gr, const struct sl_question
 }
 
 /* Who gets it, and from whom it would be refused. */
-static int judge(const struct sl_generation *g, const struct sl_deny *deny,
-		 const struct sl_question *q, uint64_t now_ms, const struct sl_gen_route *gr,
-		 struct sl_explanation *x)
+static void judge(const struct sl_generation *g, const struct sl_deny *deny,
+		  const struct sl_question *q, const struct sl_gen_route *gr,
+		  struct sl_explanation *x)
 {
 	x->route = gr->conf;
 	x->engine_reason = SL_WHY_CONFIGURED; /* unless the kernel may carry it */
 	x->access = sl_access_check(&g->conf->global.access, deny ? &deny->set : NULL,
 				    &gr->conf->access, &q->client);
 	x->verdict = sl_access_is_denied(x->access) ? SL_REASON_ROUTE_IP_BLOCKED : SL_REASON_NONE;
-	/* A denied client's target is shown, too: what would be without the list. */
-	return choose_target(gr, q, now_ms, x);
+}
+
+/* ---- the kernel's NAT ---- */
+
+/* Whom the client could be given, as broker/nft_routes.c settles it: each family for itself. */
+struct nat_targets {
+	const struct sl_gen_route *route;
+	int family; /* of the client; 0: not asked about */
+	uint64_t now_ms;
+};
+
+static bool is_usable(const struct nat_targets *n, size_t i)
+{
+	return sl_target_share(n->route->targets[i], &n->route->conf->targets[i], 0, false,
+			       n->now_ms) > 0;
+}
+
+static bool has_better(const struct nat_targets *n, int family)
+{
+	const struct sl_conf_route *conf = n->route->conf;
+
+	for (size_t i = 0; i < conf->n_targets; i++)
+		if (!conf->targets[i].backup && is_usable(n, i) &&
+		    sl_addr_family(&conf->targets[i].addr) == family)
+			return true;
+	return false;
+}
+
+static bool may_get(const struct nat_targets *n, size_t i)
+{
+	const struct sl_conf_target *t = &n->route->conf->targets[i];
+	int family = sl_addr_family(&t->addr);
+
+	return (!n->family || n->family == family) && is_usable(n, i) &&
+	       (!t->backup || !has_better(n, family));
+}
+
+static const char *nat_why(const struct sl_conf_route *conf)
+{
+	switch (conf->balance) {
+	case SL_BALANCE_ROUND_ROBIN:
+		return "the kernel chooses: by turns";
+	case SL_BALANCE_LEAST_CONN: /* which is none of its choices */
+	case SL_BALANCE_RANDOM:
+		return "the kernel chooses: at random";
+	case SL_BALANCE_SOURCE_HASH:
+		return "the kernel chooses: by the hash of the client's address";
+	case SL_BALANCE_MAGLEV:
+		return "the kernel chooses: by the client's slot in the Maglev table";
+	}
+	return "the kernel chooses";
+}
+
+static void nobody(const struct nat_targets *n, struct sl_explanation *x)
+{
+	struct nat_targets any = { .route = n->route, .now_ms = n->now_ms };
+
+	if (x->verdict == SL_REASON_NONE)
+		x->verdict = SL_REASON_BACKEND_DOWN;
+	x->target_why = "no target has weight and good health";
+	for (size_t i = 0; i < n->route->conf->n_targets; i++)
+		if (may_get(&any, i))
+			x->target_why = "no usable target is of the client's family, and NAT "
+					"does not lead from one to the other";
+}
+
+static int choose_nat_target(const struct nat_targets *n, struct sl_explanation *x)
+{
+	const struct sl_conf_route *conf = n->route->conf;
+	size_t last = 0;
+
+	x->usable = calloc(conf->n_targets + 1, sizeof(*x->usable));
+	if (!x->usable)
+		return -ENOMEM;
+	x->target = NULL;
+	for (size_t i = 0; i < conf->n_targets; i++)
+		if (may_get(n, i)) {
+			x->usable[x->n_usable++] = conf->targets[i].address;
+			last = i;
+		}
+	if (x->n_usable == 0) {
+		nobody(n, x);
+	} else if (x->n_usable > 1) {
+		x->target_why = nat_why(conf);
+	} else {
+		x->target = conf->targets[last].address;
+		x->target_why = conf->n_targets == 1 ? "the only one"
+				: conf->targets[last].backup
+					? "a backup: no other target is in good health"
+					: "the only one that it could be now";
+	}
+	return 0;
 }
 
 /* The same lists and states of targets are in the kernel's rules, the choice itself is not here. */
@@ -133,20 +223,18 @@ static int judge_nat(const struct sl_generation *g, const struct sl_deny *deny,
 		     const struct sl_question *q, uint64_t now_ms, const struct sl_gen_route *gr,
 		     struct sl_explanation *x)
 {
-	int r;
+	const struct nat_targets n = { .route = gr,
+				       .family = sl_addr_family(&q->client),
+				       .now_ms = now_ms };
 
 	x->candidates = calloc(1, sizeof(*x->candidates));
 	if (!x->candidates)
 		return -ENOMEM;
 	x->candidates[x->n_candidates++] =
 		(struct sl_explained_route){ .conf = gr->conf, .verdict = SL_MATCH_WON };
-	r = judge(g, deny, q, now_ms, gr, x);
+	judge(g, deny, q, gr, x);
 	x->engine = SL_ENGINE_NFTABLES;
-	if (r == 0 && x->target && gr->conf->n_targets > 1) {
-		x->target = NULL;
-		x->target_why = "the kernel chooses among its targets";
-	}
-	return r;
+	return choose_nat_target(&n, x);
 }
 
 static int match(const struct sl_generation *g, const struct sl_deny *deny,
@@ -164,7 +252,22 @@ static int match(const struct sl_generation *g, const struct sl_deny *deny,
 	if (winner == SL_NO_ROUTE)
 		return 0;
 	x->engine = SL_ENGINE_RELAY;
-	return judge(g, deny, q, now_ms, &g->routes[winner], x);
+	judge(g, deny, q, &g->routes[winner], x);
+	/* A denied client's target is shown, too: what would be without the list. */
+	return choose_target(&g->routes[winner], q, now_ms, x);
+}
+
+static const char *other_protocol(const struct sl_generation *g, const struct sl_question *q)
+{
+	if (!q->is_udp)
+		return sl_generation_find_nat(g, &q->local, q->port, true)
+			       ? "a route of UDP has that port: ask with --protocol udp"
+			       : NULL;
+	for (size_t i = 0; i < g->conf->n_routes; i++)
+		if (g->conf->routes[i].enabled && !g->conf->routes[i].is_udp &&
+		    has_port(&g->conf->routes[i], q->port))
+			return "a route of TCP has that port: ask with --protocol tcp";
+	return NULL;
 }
 
 int sl_explain(const struct sl_generation *g, const struct sl_deny *deny,
@@ -186,6 +289,8 @@ int sl_explain(const struct sl_generation *g, const struct sl_deny *deny,
 		sl_explanation_done(&x);
 		return r;
 	}
+	if (!x.route)
+		x.hint = other_protocol(g, q);
 	*ret = x;
 	return 0;
 }
@@ -193,6 +298,9 @@ int sl_explain(const struct sl_generation *g, const struct sl_deny *deny,
 void sl_explanation_done(struct sl_explanation *x)
 {
 	free(x->candidates);
+	free(x->usable);
 	x->candidates = NULL;
 	x->n_candidates = 0;
+	x->usable = NULL;
+	x->n_usable = 0;
 }

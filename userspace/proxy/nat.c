@@ -68,11 +68,12 @@ struct sl_nat_flows {
 	struct sl_list strays;  /* in vain */
 	struct sl_timer doubt_timer;
 	struct sl_timer wait_timer;
-	uint64_t since_ns;  /* realtime: flows begun later have been in no other process */
+	uint64_t since_ns;  /* realtime: flows begun later have been counted by nobody */
 	uint64_t left_ns;   /* realtime: the broker before went; 0: there was none */
 	uint64_t linked_ms; /* since when all there is to know has come */
 	uint64_t drain_ms;  /* 0: not draining */
 	bool go_on;
+	bool is_stopped; /* nothing more is told */
 	struct sl_log_limit log;
 };
 
@@ -324,6 +325,20 @@ static void end(struct sl_nat_record *r, const struct sl_broker_nat_flow *f)
 	sl_conn_end(c, f->reason ? (enum sl_reason)f->reason : SL_REASON_NFTABLES_CLOSED, false);
 }
 
+/*
+ * Until the kernel said when it began, that was the time it was heard of. The difference is of one
+ * clock, however it was set since; of two that are rough the first one is better.
+ */
+static void correct_begin(const struct sl_nat_record *r, const struct sl_broker_nat_flow *f)
+{
+	struct sl_conn *c = r->conn;
+	uint64_t earlier_us = (r->start_ns - f->start_ns) / 1000;
+
+	if (!c || !r->is_rough || f->is_rough || f->start_ns >= r->start_ns)
+		return;
+	c->accepted_us = earlier_us < c->accepted_us ? c->accepted_us - earlier_us : 1;
+}
+
 static void update(struct sl_nat_record *r, const struct sl_broker_nat_flow *f)
 {
 	for (int i = 0; i < SL_SIDE_COUNT_; i++)
@@ -527,18 +542,20 @@ void sl_nat_flows_told(struct sl_nat_flows *n, uint64_t serial, const struct sl_
 	is_other = r->serial != serial;
 	r->serial = serial;
 	r->is_in_doubt = false;
+	correct_begin(r, f);
 	r->is_rough = f->is_rough;
-	if (r->conn && r->start_ns != f->start_ns)
-		r->conn->accepted_us = loop_us(n, f->start_ns);
 	r->start_ns = f->start_ns;
 	sl_list_remove(&r->node);
 	sl_list_add(&n->told, &r->node);
-	if (r->conn)
+	if (r->conn) {
+		if (is_other && r->conn->ending) /* the one that was asked is no more */
+			sl_broker_nat_kill(client_of(n), serial);
 		update(r, f);
-	else if (is_new || r->latest)
+	} else if (is_new || r->latest)
 		on_unknown(r, f);
-	else
+	else {
 		on_killed(r, is_other, f);
+	}
 }
 
 static void try_again(struct sl_list *list)
@@ -570,6 +587,8 @@ static void end_in_doubt(struct sl_nat_record *r)
 		forget(r);
 		return;
 	}
+	/* what it has carried is counted, should another broker find it all the same */
+	r->owner->since_ns = r->owner->left_ns;
 	r->is_over = true; /* its serial means nothing to anybody */
 	sl_conn_end(r->conn, SL_REASON_CRASH_RECOVERED, false);
 }
@@ -676,6 +695,12 @@ void sl_nat_flows_drain(struct sl_nat_flows *n)
 		forget_strays(n);
 }
 
+void sl_nat_flows_stop(struct sl_nat_flows *n)
+{
+	if (n)
+		n->is_stopped = true;
+}
+
 bool sl_nat_flows_go_on(const struct sl_nat_flows *n)
 {
 	return n->go_on;
@@ -708,6 +733,19 @@ static uint64_t active_ms(const struct sl_conn *c)
 	       (lag_ms > SL_NAT_LAG_MS ? lag_ms : SL_NAT_LAG_MS);
 }
 
+/* Conntrack's last counts come with the end of the entry. */
+static bool ask_end(struct sl_conn *c)
+{
+	const struct sl_nat_record *r = c->nat;
+	const struct sl_nat_flows *n = c->worker->nat_flows;
+
+	if (!r || r->is_over || r->is_in_doubt || n->is_stopped ||
+	    !sl_broker_client_is_linked(client_of(n)))
+		return false;
+	sl_broker_nat_kill(client_of(n), r->serial);
+	return true;
+}
+
 /* What is not over is reset on both sides, and noted until it is. */
 static void stop(struct sl_conn *c)
 {
@@ -721,7 +759,7 @@ static void stop(struct sl_conn *c)
 		return;
 	}
 	r->since_ms = now_ms(r->owner);
-	if (!r->is_in_doubt)
+	if (!r->is_in_doubt && c->ending == SL_REASON_NONE) /* else it has been asked */
 		sl_broker_nat_kill(client_of(r->owner), r->serial);
 }
 
@@ -731,5 +769,6 @@ const struct sl_engine sl_engine_nat = {
 	.start = start,
 	.on_socket = on_socket,
 	.active_ms = active_ms,
+	.ask_end = ask_end,
 	.stop = stop,
 };

@@ -16,11 +16,12 @@ struct sl_generation;
  * says is what the broker told last, from events and dumps of connection tracking. So a record
  * lags behind, by SL_NAT_LAG_MS at most, and its bytes are those of packets, IP headers included.
  *
- * The kernel holds the truth. A record that is ended here (kill, deadline, drain) stays noted until
- * the broker says that the flow is over, so that no later broker brings it back as a new one; one
- * whose broker has died is matched by addresses and time of begin with what the next one tells, and
- * ends with crash_recovered when it tells nothing for SL_HANDOVER_DOUBT_MS. Flows of a route that
- * this worker does not know (yet) wait for it; they get an access line, but no record.
+ * The kernel holds the truth. A record that is to end here (kill, deadline, drain) ends when the
+ * broker says that the flow is over, because that brings the last counts; without that word it ends
+ * three seconds later, and stays noted until it comes, so that no later broker brings it back as a
+ * new one; one whose broker has died is matched by addresses and time of begin with what the next
+ * one tells, and ends with crash_recovered when it tells nothing for SL_HANDOVER_DOUBT_MS. Flows of
+ * a route that this worker does not know (yet) wait for it; they get an access line, but no record.
  *
  * One per worker; on its thread.
  */
@@ -49,6 +50,8 @@ void sl_nat_flows_use_generation(struct sl_nat_flows *n, struct sl_generation *b
  * with the others.
  */
 void sl_nat_flows_drain(struct sl_nat_flows *n);
+/* The worker's loop runs no more: what ends now ends with what is known of it. NULL is fine. */
+void sl_nat_flows_stop(struct sl_nat_flows *n);
 bool sl_nat_flows_go_on(const struct sl_nat_flows *n);
 
 #endif

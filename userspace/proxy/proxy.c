@@ -41,7 +41,8 @@ struct sl_proxy {
 	bool broker_expected; /* whether there is one is not known yet */
 	struct sl_broker_status status;
 	struct sl_broker_nat_status nat_status; /* of this channel; zeros: not told */
-	char *nat_worries;                      /* likewise; NULL: none */
+	bool nat_stays;                         /* what an earlier broker had put into the kernel */
+	char *nat_worries;                      /* of this channel; NULL: none */
 	sl_proxy_fn flushed;
 	void *flushed_arg;
 };
@@ -270,6 +271,7 @@ static void on_unlinked(void *arg)
 {
 	struct sl_proxy *p = arg;
 
+	p->nat_stays |= p->nat_status.is_on;
 	p->nat_status = (struct sl_broker_nat_status){ 0 };
 	free(SL_TAKE_PTR(p->nat_worries));
 }
@@ -288,6 +290,8 @@ static void on_nat_status(void *arg, const struct sl_broker_nat_status *status)
 	bool was_on = p->nat_status.is_on;
 
 	p->nat_status = *status;
+	if (status->is_on || status->text[0])
+		p->nat_stays = false; /* it says how it is */
 	for (unsigned i = 0; i < p->n_workers; i++)
 		__atomic_store_n(&p->workers[i]->nat_lag_ms, status->lag_ms, __ATOMIC_RELAXED);
 	if (status->is_on && !was_on) /* it may not have known the targets before */
@@ -622,6 +626,7 @@ void sl_proxy_kernel(const struct sl_proxy *p, struct sl_kernel_view *ret)
 					.status = p->status,
 					.is_linked = sl_broker_client_is_linked(p->broker),
 					.nat = p->nat_status,
+					.nat_stays = p->nat_stays,
 					.nat_worries = p->nat_worries,
 					.off = p->n_workers ? sl_worker_packet_reason(p->workers[0])
 							    : SL_WHY_NO_PRIVILEGE,
@@ -697,6 +702,7 @@ static void stop_worker(struct sl_worker *w, struct round *r)
 	struct sl_list *pos;
 	struct sl_list *tmp;
 
+	w->in_haste = true;
 	sl_list_for_each_safe (pos, tmp, &w->conns) {
 		struct sl_conn *c = SL_CONTAINER_OF(pos, struct sl_conn, node);
 

@@ -98,8 +98,9 @@ struct sl_kernel_view {
 	struct sl_broker_status status;  /* the last one; zeros before the first */
 	bool is_linked;                  /* there is a channel */
 	struct sl_broker_nat_status nat; /* the last one of this channel; zeros before the first */
-	const char *nat_worries;         /* lines, borrowed; NULL: none */
-	enum sl_engine_reason off;       /* SL_WHY_ELIGIBLE: hand-overs are possible */
+	bool nat_stays; /* not told, but the broker that has died had rules in the kernel */
+	const char *nat_worries;   /* lines, borrowed; NULL: none */
+	enum sl_engine_reason off; /* SL_WHY_ELIGIBLE: hand-overs are possible */
 	/* read-only descriptors of the maps, borrowed; -1: there are none */
 	int flows_fd;
 	int counters_fd;
@@ -253,10 +254,14 @@ struct sl_explanation {
 	enum sl_engine_reason engine_reason;
 	const char *target;     /* as written; NULL: none is usable */
 	const char *target_why; /* static text: how it was chosen */
-	bool is_listening;      /* a listener for that port is open, or the kernel has the rules */
-	bool needs_hello;       /* the decision waits for a ClientHello */
-	bool wants_proxy;       /* the port has accept_proxy */
-	bool mixes_families;    /* of client and target one is IPv4, the other IPv6 */
+	const char *
+		*usable; /* where the kernel chooses: among these, as written; NULL: it does not */
+	size_t n_usable;
+	const char *hint;    /* static text: what else to ask; NULL: nothing */
+	bool is_listening;   /* a listener for that port is open, or the kernel has the rules */
+	bool needs_hello;    /* the decision waits for a ClientHello */
+	bool wants_proxy;    /* the port has accept_proxy */
+	bool mixes_families; /* of client and target one is IPv4, the other IPv6 */
 	/* routes that listen on the port, the winner first, then in order of precedence;
 	 * sl_explanation_done() frees it */
 	struct sl_explained_route *candidates;

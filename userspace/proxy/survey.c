@@ -109,17 +109,28 @@ static struct sl_ip_set set_of(struct sl_ip_pattern *p)
 	return set;
 }
 
+/* A flow that an earlier process led to a target that is in the configuration no more has none. */
+static bool leads_to(const struct sl_conn *c, const char *target)
+{
+	char text[SL_ADDR_TEXT];
+
+	if (c->target)
+		return strcmp(c->target->address, target) == 0;
+	return sl_addr_family(&c->backend) &&
+	       strcmp(sl_addr_format(&c->backend, text), target) == 0;
+}
+
 static bool matches(const struct survey *s, const struct sl_conn *c)
 {
 	const struct sl_conn_filter *f = &s->filter;
 
-	if (c->state == SL_CONN_CLOSED)
+	if (sl_conn_is_ending(c))
 		return false;
 	if (f->id != 0 && c->id != f->id)
 		return false;
 	if (f->route && !(c->route && strcmp(c->route->conf->name, f->route) == 0))
 		return false;
-	if (f->target && !(c->target && strcmp(c->target->address, f->target) == 0))
+	if (f->target && !leads_to(c, f->target))
 		return false;
 	return !f->client || sl_ip_set_has(&s->clients, &c->client);
 }

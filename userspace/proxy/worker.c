@@ -120,6 +120,7 @@ void sl_worker_free(struct sl_worker *w)
 		(void)pthread_join(w->thread, NULL);
 	}
 	if (w->loop) {
+		sl_nat_flows_stop(w->nat_flows);
 		end_all(w);
 		sl_timer_stop(&w->accept_pause);
 		sl_packet_flows_stop(&w->packet_flows);

@@ -96,6 +96,7 @@ struct sl_worker {
 	bool accept_paused;
 
 	bool draining;
+	bool in_haste;       /* what is open ends now */
 	bool hands_on;       /* while draining: flows of the kernel go to the next process */
 	sl_task_fn on_empty; /* runs (deferred) when draining and no connection is left */
 	struct sl_task empty_task;
