@@ -360,17 +360,12 @@ static void put_hairpins(struct builder *b)
 	}
 }
 
-void sl_nft_counter_name(uint32_t mark, char ret[SL_NFT_NAME])
-{
-	snprintf(ret, SL_NFT_NAME, "route_%u", mark);
-}
-
 static void put_counter(struct builder *b)
 {
 	struct sl_nft_counter c = { .comment = b->name };
 	struct sl_nft_elem e = { .comment = b->name };
 
-	sl_nft_counter_name(b->route->mark, c.name);
+	snprintf(c.name, sizeof(c.name), "route_%u", b->route->mark);
 	sl_nft_put_counter(b->rs, &c);
 	set_mark(e.key, b->route->mark);
 	e.name = sl_nft_put_text(b->rs, c.name);
@@ -552,7 +547,7 @@ int sl_nft_put_offload(struct sl_nft_ruleset *rs, const struct sl_nft_route *rou
 	return sl_nft_ruleset_sort(rs);
 }
 
-int sl_nft_each_route(const struct sl_nft_ruleset *rs, sl_nft_route_fn fn, void *arg)
+void sl_nft_each_route(const struct sl_nft_ruleset *rs, sl_nft_route_fn fn, void *arg)
 {
 	const struct sl_nft_set *set;
 	char name[SL_NFT_NAME];
@@ -561,12 +556,8 @@ int sl_nft_each_route(const struct sl_nft_ruleset *rs, sl_nft_route_fn fn, void 
 	set = sl_nft_find_set(rs, name);
 	for (size_t i = 0; set && i < set->n; i++) {
 		uint32_t mark;
-		int r;
 
 		memcpy(&mark, set->elems[i].key, sizeof(mark));
-		r = fn(arg, mark, sl_nft_text(rs, set->elems[i].comment));
-		if (r)
-			return r;
+		fn(arg, mark, sl_nft_text(rs, set->elems[i].comment));
 	}
-	return 0;
 }

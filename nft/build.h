@@ -112,13 +112,10 @@ SL_MUST_CHECK int sl_nft_put_offload(struct sl_nft_ruleset *rs, const struct sl_
 				     size_t n, char (*devices)[SL_NFT_DEVICE], size_t n_devices);
 
 /*
- * Calls `fn` for each route that a ruleset has, also one read from the kernel: so the numbers of
- * routes survive the process that gave them. Ends early with what `fn` returned, if not 0.
+ * Calls `fn` for each route that a sorted ruleset has, by mark, also of one read from the kernel:
+ * so the numbers of routes survive the process that gave them.
  */
-typedef int (*sl_nft_route_fn)(void *arg, uint32_t mark, const char *name);
-int sl_nft_each_route(const struct sl_nft_ruleset *rs, sl_nft_route_fn fn, void *arg);
-
-/* The name of the counter of a route: how many flows it was given. */
-void sl_nft_counter_name(uint32_t mark, char ret[SL_NFT_NAME]);
+typedef void (*sl_nft_route_fn)(void *arg, uint32_t mark, const char *name);
+void sl_nft_each_route(const struct sl_nft_ruleset *rs, sl_nft_route_fn fn, void *arg);
 
 #endif
