@@ -338,12 +338,6 @@ static void put_policy(struct builder *b)
 		put_jump(b, SL_NFT_ROUTE_REFUSE, NFT_GOTO, sl_nft_refuse_chain(r->refusal));
 }
 
-static bool is_loopback(const struct sl_addr *a)
-{
-	return is_ip6(a) ? IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr)
-			 : ntohl(a->v4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
-}
-
 static void put_hairpins(struct builder *b)
 {
 	const struct sl_nft_route *r = b->route;
@@ -353,7 +347,7 @@ static void put_hairpins(struct builder *b)
 		struct sl_nft_elem e = { .comment = b->name };
 		size_t n = sl_addr_ip_bytes(a, e.key);
 
-		if (is_loopback(a))
+		if (sl_addr_is_loopback(a))
 			continue;
 		memcpy(e.key + n, e.key, n);
 		sl_nft_put_elem(b->rs, fixed(b, is_ip6(a) ? SL_NFT_HAIRPIN6 : SL_NFT_HAIRPIN4), &e);
@@ -446,10 +440,11 @@ static int refuse_repeated(const struct sl_nft_ruleset *rs, struct sl_str *why)
 	return 0;
 }
 
-static bool has_loopback4_target(const struct sl_nft_route *r)
+bool sl_nft_needs_localnet(const struct sl_nft_route *route)
 {
-	for (size_t i = 0; i < r->n_targets; i++)
-		if (!is_ip6(&r->targets[i].addr) && is_loopback(&r->targets[i].addr))
+	for (size_t i = 0; i < route->n_targets; i++)
+		if (!is_ip6(&route->targets[i].addr) &&
+		    sl_addr_is_loopback(&route->targets[i].addr))
 			return true;
 	return false;
 }
@@ -461,7 +456,7 @@ static void put_needed_chains(struct sl_nft_ruleset *rs, const struct sl_nft_rou
 	bool guards = false, kills = false, polices = false;
 
 	for (size_t i = 0; i < n; i++) {
-		guards |= has_loopback4_target(&routes[i]);
+		guards |= sl_nft_needs_localnet(&routes[i]);
 		kills |= routes[i].state == SL_NFT_KILLED;
 		polices |= routes[i].packets.rate != 0;
 	}

@@ -96,6 +96,9 @@ SL_MUST_CHECK int sl_nft_build(const struct sl_nft_route *routes, size_t n,
 			       const struct sl_nft_lists *lists, struct sl_nft_ruleset **ret,
 			       struct sl_str *why);
 
+/* Whether it has a target on 127.0.0.0/8, which needs net.ipv4.conf.all.route_localnet. */
+bool sl_nft_needs_localnet(const struct sl_nft_route *route);
+
 /*
  * Adds what keeps the network away from 127.0.0.0/8, unless a target there has brought it already:
  * for as long as net.ipv4.conf.all.route_localnet is what we made it. -ENOMEM.
