@@ -371,26 +371,16 @@ static void an_orphan_is_made_whole(void **state)
 	test_routes_done(&routes);
 }
 
-struct seen {
-	const char *counter;
-	uint64_t packets;
-};
-
-static void note_count(void *arg, const char *counter, uint64_t packets, uint64_t bytes)
-{
-	struct seen *seen = arg;
-
-	(void)bytes;
-	if (strcmp(counter, seen->counter) == 0)
-		seen->packets = packets;
-}
-
+/* UINT64_MAX: there is no such counter. */
 static uint64_t packets_of(struct sl_nft_table *t, const char *counter)
 {
-	struct seen seen = { counter, UINT64_MAX };
+	_cleanup_(sl_nft_ruleset_freep) struct sl_nft_ruleset *rs = NULL;
 
-	assert_int_equal(sl_nft_table_counts(t, note_count, &seen), 0);
-	return seen.packets;
+	assert_int_equal(sl_nft_table_read(t, &rs), 0);
+	for (size_t i = 0; i < rs->n_counters; i++)
+		if (strcmp(rs->counters[i].name, counter) == 0)
+			return rs->counters[i].packets;
+	return UINT64_MAX;
 }
 
 /* A flow to a port of the loopback device: UDP, so that nobody need be there. */
