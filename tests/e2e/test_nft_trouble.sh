@@ -145,7 +145,12 @@ wait_until 5000 no_worries || fail "left: $(worries)"
 off() { in_ns proxy sysctl -qw "$1=0"; }
 cured "forwarding" "six here" 'this host does not forward: ' off net.ipv4.ip_forward
 cured "forwarding of IPv6" "four here" 'this host does not forward IPv6: ' off net.ipv6.conf.all.forwarding
-cured "loopback" "four six udp" 'nobody else to 127.0.0.0/8' off net.ipv4.conf.all.route_localnet
+
+say "loopback: what is the daemon's to set it sets again"
+off net.ipv4.conf.all.route_localnet
+reaches_loopback() { [ "$(in_ns proxy sysctl -n net.ipv4.conf.all.route_localnet)" = 1 ]; }
+wait_until 5000 reaches_loopback || fail "route_localnet is not put back"
+all_work "loopback"
 
 say "what others may well do is no trouble"
 by_nft 'table inet fw { chain pass { type filter hook forward priority 0; policy drop; ct state established,related accept; ct status dnat accept; }
