@@ -338,31 +338,20 @@ static void put_policy(struct builder *b)
 		put_jump(b, SL_NFT_ROUTE_REFUSE, NFT_GOTO, sl_nft_refuse_chain(r->refusal));
 }
 
-static bool is_loopback(const struct sl_addr *a)
-{
-	return is_ip6(a) ? IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr)
-			 : ntohl(a->v4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
-}
-
 static void put_hairpins(struct builder *b)
 {
 	const struct sl_nft_route *r = b->route;
 
 	for (size_t i = 0; i < r->n_targets; i++) {
 		const struct sl_addr *a = &r->targets[i].addr;
-		struct sl_nft_elem e = { .comment = b->name };
+		struct sl_nft_elem e = { 0 }; /* without a name: others may have the target, too */
 		size_t n = sl_addr_ip_bytes(a, e.key);
 
-		if (is_loopback(a))
+		if (sl_addr_is_loopback(a))
 			continue;
 		memcpy(e.key + n, e.key, n);
 		sl_nft_put_elem(b->rs, fixed(b, is_ip6(a) ? SL_NFT_HAIRPIN6 : SL_NFT_HAIRPIN4), &e);
 	}
-}
-
-void sl_nft_counter_name(uint32_t mark, char ret[SL_NFT_NAME])
-{
-	snprintf(ret, SL_NFT_NAME, "route_%u", mark);
 }
 
 static void put_counter(struct builder *b)
@@ -370,7 +359,7 @@ static void put_counter(struct builder *b)
 	struct sl_nft_counter c = { .comment = b->name };
 	struct sl_nft_elem e = { .comment = b->name };
 
-	sl_nft_counter_name(b->route->mark, c.name);
+	snprintf(c.name, sizeof(c.name), "route_%u", b->route->mark);
 	sl_nft_put_counter(b->rs, &c);
 	set_mark(e.key, b->route->mark);
 	e.name = sl_nft_put_text(b->rs, c.name);
@@ -451,10 +440,11 @@ static int refuse_repeated(const struct sl_nft_ruleset *rs, struct sl_str *why)
 	return 0;
 }
 
-static bool has_loopback4_target(const struct sl_nft_route *r)
+bool sl_nft_needs_localnet(const struct sl_nft_route *route)
 {
-	for (size_t i = 0; i < r->n_targets; i++)
-		if (!is_ip6(&r->targets[i].addr) && is_loopback(&r->targets[i].addr))
+	for (size_t i = 0; i < route->n_targets; i++)
+		if (!is_ip6(&route->targets[i].addr) &&
+		    sl_addr_is_loopback(&route->targets[i].addr))
 			return true;
 	return false;
 }
@@ -466,7 +456,7 @@ static void put_needed_chains(struct sl_nft_ruleset *rs, const struct sl_nft_rou
 	bool guards = false, kills = false, polices = false;
 
 	for (size_t i = 0; i < n; i++) {
-		guards |= has_loopback4_target(&routes[i]);
+		guards |= sl_nft_needs_localnet(&routes[i]);
 		kills |= routes[i].state == SL_NFT_KILLED;
 		polices |= routes[i].packets.rate != 0;
 	}
@@ -552,7 +542,7 @@ int sl_nft_put_offload(struct sl_nft_ruleset *rs, const struct sl_nft_route *rou
 	return sl_nft_ruleset_sort(rs);
 }
 
-int sl_nft_each_route(const struct sl_nft_ruleset *rs, sl_nft_route_fn fn, void *arg)
+void sl_nft_each_route(const struct sl_nft_ruleset *rs, sl_nft_route_fn fn, void *arg)
 {
 	const struct sl_nft_set *set;
 	char name[SL_NFT_NAME];
@@ -561,12 +551,8 @@ int sl_nft_each_route(const struct sl_nft_ruleset *rs, sl_nft_route_fn fn, void 
 	set = sl_nft_find_set(rs, name);
 	for (size_t i = 0; set && i < set->n; i++) {
 		uint32_t mark;
-		int r;
 
 		memcpy(&mark, set->elems[i].key, sizeof(mark));
-		r = fn(arg, mark, sl_nft_text(rs, set->elems[i].comment));
-		if (r)
-			return r;
+		fn(arg, mark, sl_nft_text(rs, set->elems[i].comment));
 	}
-	return 0;
 }

@@ -96,6 +96,9 @@ SL_MUST_CHECK int sl_nft_build(const struct sl_nft_route *routes, size_t n,
 			       const struct sl_nft_lists *lists, struct sl_nft_ruleset **ret,
 			       struct sl_str *why);
 
+/* Whether it has a target on 127.0.0.0/8, which needs net.ipv4.conf.all.route_localnet. */
+bool sl_nft_needs_localnet(const struct sl_nft_route *route);
+
 /*
  * Adds what keeps the network away from 127.0.0.0/8, unless a target there has brought it already:
  * for as long as net.ipv4.conf.all.route_localnet is what we made it. -ENOMEM.
@@ -112,13 +115,10 @@ SL_MUST_CHECK int sl_nft_put_offload(struct sl_nft_ruleset *rs, const struct sl_
 				     size_t n, char (*devices)[SL_NFT_DEVICE], size_t n_devices);
 
 /*
- * Calls `fn` for each route that a ruleset has, also one read from the kernel: so the numbers of
- * routes survive the process that gave them. Ends early with what `fn` returned, if not 0.
+ * Calls `fn` for each route that a sorted ruleset has, by mark, also of one read from the kernel:
+ * so the numbers of routes survive the process that gave them.
  */
-typedef int (*sl_nft_route_fn)(void *arg, uint32_t mark, const char *name);
-int sl_nft_each_route(const struct sl_nft_ruleset *rs, sl_nft_route_fn fn, void *arg);
-
-/* The name of the counter of a route: how many flows it was given. */
-void sl_nft_counter_name(uint32_t mark, char ret[SL_NFT_NAME]);
+typedef void (*sl_nft_route_fn)(void *arg, uint32_t mark, const char *name);
+void sl_nft_each_route(const struct sl_nft_ruleset *rs, sl_nft_route_fn fn, void *arg);
 
 #endif

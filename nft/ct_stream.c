@@ -90,15 +90,6 @@ struct sl_ct_stream {
 	uint64_t last_error;
 };
 
-static uint64_t real_ns(void)
-{
-	struct timespec ts;
-
-	/* the precise one: the kernel's stamps are compared with it */
-	(void)clock_gettime(CLOCK_REALTIME, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
 /* The kernel answers a dump within our system calls, so this is what one costs, however busy others
  * are. */
 static uint64_t cpu_us(void)
@@ -211,7 +202,7 @@ static bool read_events(struct sl_ct_stream *s)
 		}
 		if (n <= 0)
 			return true;
-		now_ns = real_ns();
+		now_ns = sl_clock_real_ns();
 		s->gather_until_us = sl_clock_us() + GATHER_MS * 1000;
 		(void)pthread_mutex_lock(&s->lock);
 		for (int i = 0; i < n; i++)
@@ -338,7 +329,7 @@ static void read_answers(struct sl_ct_stream *s)
 
 		if ((s->answer_n == 0 && !fetch_answer(s)) || !read_events(s))
 			return;
-		now_ns = real_ns();
+		now_ns = sl_clock_real_ns();
 		(void)pthread_mutex_lock(&s->lock);
 		r = note_answer(s, now_ns);
 		signal_owner(s);
@@ -365,7 +356,7 @@ static void sweep(struct sl_ct_stream *s)
 	bool has_more;
 
 	(void)pthread_mutex_lock(&s->lock);
-	has_more = sl_ct_table_sweep(&s->table, SWEEP_STEP, real_ns());
+	has_more = sl_ct_table_sweep(&s->table, SWEEP_STEP, sl_clock_real_ns());
 	signal_owner(s);
 	(void)pthread_mutex_unlock(&s->lock);
 	if (!has_more)

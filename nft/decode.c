@@ -450,11 +450,3 @@ int sl_nft_decode_handles(struct sl_nft_socket *s, const char *table, struct sl_
 		return r;
 	return rd.at == chain->n ? 0 : -ESTALE;
 }
-
-int sl_nft_decode_counters(struct sl_nft_socket *s, const char *table, struct sl_nft_ruleset *rs)
-{
-	struct reader rd = { .table = table, .rs = rs };
-	int r = read_kind(s, &rd, NFT_MSG_GETOBJ, on_object);
-
-	return r ? r : sl_nft_ruleset_sort(rs);
-}

@@ -20,8 +20,4 @@ SL_MUST_CHECK int sl_nft_decode(struct sl_nft_socket *s, const char *table,
 SL_MUST_CHECK int sl_nft_decode_handles(struct sl_nft_socket *s, const char *table,
 					struct sl_nft_chain *chain);
 
-/* Only the named counters, into an empty ruleset. */
-SL_MUST_CHECK int sl_nft_decode_counters(struct sl_nft_socket *s, const char *table,
-					 struct sl_nft_ruleset *rs);
-
 #endif

@@ -5,6 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+bool sl_nft_ruleset_is_ours(const struct sl_nft_ruleset *rs)
+{
+	static const char stem[] = "sluice ruleset "; /* of every SL_NFT_TABLE_COMMENT there was */
+
+	return strncmp(sl_nft_text(rs, rs->comment), stem, sizeof(stem) - 1) == 0;
+}
+
 int sl_nft_ruleset_new(struct sl_nft_ruleset **ret)
 {
 	_cleanup_(sl_nft_ruleset_freep) struct sl_nft_ruleset *rs = calloc(1, sizeof(*rs));

@@ -28,7 +28,6 @@
  * whole; one without it belongs to somebody else.
  */
 #define SL_NFT_TABLE_COMMENT "sluice ruleset 1"
-#define SL_NFT_TABLE_COMMENT_STEM "sluice ruleset "
 
 struct sl_nft_elem {
 	uint8_t key[SL_NFT_KEY];
@@ -160,6 +159,8 @@ bool sl_nft_put_device(struct sl_nft_ruleset *rs, const char *name);
 /* Everything but comment and elements. */
 bool sl_nft_set_has_same_form(const struct sl_nft_set *a, const struct sl_nft_set *b);
 bool sl_nft_chain_has_same_form(const struct sl_nft_chain *a, const struct sl_nft_chain *b);
+/* Of this program, whatever its form; else it is to be left alone. */
+bool sl_nft_ruleset_is_ours(const struct sl_nft_ruleset *rs);
 bool sl_nft_rule_is_same(const struct sl_nft_ruleset *ra, const struct sl_nft_rule *a,
 			 const struct sl_nft_ruleset *rb, const struct sl_nft_rule *b);
 

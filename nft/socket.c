@@ -21,11 +21,6 @@
 #define RECEIVE_BUFFER (4 << 20)
 #define WAIT_SECONDS 5
 
-/* Of internal use in the kernel (linux/errno.h), but what nfnetlink answers here. */
-#ifndef ERESTART
-#define ERESTART 85
-#endif
-
 static int set_up(struct sl_nft_socket *s)
 {
 	const struct timeval wait = { .tv_sec = WAIT_SECONDS };

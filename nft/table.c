@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "nft/attr.h"
 #include "nft/decode.h"
 #include "nft/diff.h"
@@ -23,10 +23,6 @@
 #define WATCH_BUFFER (1 << 20)
 /* Chains whose rules changed are asked for handles one by one; more, and all is read next time. */
 #define HANDLES_MAX 32
-
-#ifndef ERESTART
-#define ERESTART 85
-#endif
 
 /* Linux 6.9; not in the headers of older systems. */
 #define TABLE_F_PERSIST 0x4
@@ -114,7 +110,7 @@ void sl_nft_table_close(struct sl_nft_table *t)
 	free(t);
 }
 
-static void forget(struct sl_nft_table *t)
+void sl_nft_table_forget(struct sl_nft_table *t)
 {
 	sl_nft_ruleset_free(SL_TAKE_PTR(t->installed));
 	t->is_known = false;
@@ -179,29 +175,20 @@ static int refresh(struct sl_nft_table *t)
 		if (r < 0 || now == t->generation)
 			return r;
 	}
-	forget(t);
+	sl_nft_table_forget(t);
 	r = read_consistently(t, &t->installed, &t->generation);
 	t->is_known = r == 0;
 	return r;
-}
-
-static uint64_t now_us(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
 /* One that we may change: of this program, and of nobody else. */
 static int look_at_owner(const struct sl_nft_table *t, struct sl_nft_report *report)
 {
 	const struct sl_nft_ruleset *rs = t->installed;
-	const char *stem = SL_NFT_TABLE_COMMENT_STEM;
 
 	if (!rs)
 		return 0;
-	if (strncmp(sl_nft_text(rs, rs->comment), stem, strlen(stem)) != 0) {
+	if (!sl_nft_ruleset_is_ours(rs)) {
 		snprintf(report->text, sizeof(report->text),
 			 "table inet %s is there and not of this program", t->name);
 		return -EEXIST;
@@ -209,8 +196,7 @@ static int look_at_owner(const struct sl_nft_table *t, struct sl_nft_report *rep
 	if (rs->owner && rs->owner != t->socket.port) {
 		snprintf(report->text, sizeof(report->text),
 			 "table inet %s belongs to another process (netlink port %u); each daemon "
-			 "needs "
-			 "a global.nft_table of its own",
+			 "needs a global.nft_table of its own",
 			 t->name, rs->owner);
 		return -EBUSY;
 	}
@@ -223,7 +209,7 @@ static int check_owner(struct sl_nft_table *t, struct sl_nft_report *report)
 	int r = look_at_owner(t, report);
 
 	if (r < 0)
-		forget(t);
+		sl_nft_table_forget(t);
 	return r;
 }
 
@@ -345,10 +331,10 @@ static bool is_orphan(const struct sl_nft_table *t)
 
 static int commit(struct apply *a, const struct sl_nft_batch *b, struct sl_nft_fault *fault)
 {
-	uint64_t start = now_us();
+	uint64_t start_us = sl_clock_us();
 	int r = sl_nft_socket_commit(&a->t->socket, b, fault);
 
-	a->report->kernel_us += now_us() - start;
+	a->report->kernel_us += sl_clock_us() - start_us;
 	a->report->n_batches++;
 	return r;
 }
@@ -509,7 +495,7 @@ static void take_over(struct sl_nft_table *t, struct sl_nft_ruleset **wanted, bo
 	sl_nft_ruleset_free(t->installed);
 	t->installed = rs;
 	if (!t->is_known)
-		forget(t);
+		sl_nft_table_forget(t);
 }
 
 static void count_ops(const struct sl_nft_ops *ops, struct sl_nft_report *report)
@@ -587,14 +573,14 @@ static int try(struct sl_nft_table *t, struct sl_nft_ruleset **wanted, struct sl
 		count_ops(&a.ops, report);
 	sl_nft_ops_done(&a.ops);
 	if (r < 0) {
-		forget(t);
+		sl_nft_table_forget(t);
 		if (had_none && report->n_batches > n_batches + 1)
 			remove_half(t);
 		return r;
 	}
 	report->is_replaced |= is_replaced;
 	if (is_changed && is_disturbed) {
-		forget(t);
+		sl_nft_table_forget(t);
 		return -ERESTART;
 	}
 	if (is_changed)
@@ -643,7 +629,7 @@ static int try_remove(struct sl_nft_table *t, struct sl_nft_report *report)
 	(void)watch(t, true);
 	if (r < 0 && r != -ERESTART)
 		report_fault(t, NULL, &op, &fault, r, report);
-	forget(t);
+	sl_nft_table_forget(t);
 	return r;
 }
 
@@ -655,11 +641,6 @@ int sl_nft_table_remove(struct sl_nft_table *t, struct sl_nft_report *report)
 	for (int i = 0; i < TRIES && r == -ERESTART; i++)
 		r = try_remove(t, report);
 	return r == -ERESTART ? -EAGAIN : r;
-}
-
-void sl_nft_table_forget(struct sl_nft_table *t)
-{
-	forget(t);
 }
 
 int sl_nft_table_try_offload(struct sl_nft_table *t, struct sl_str *why)
@@ -690,18 +671,6 @@ int sl_nft_table_try_offload(struct sl_nft_table *t, struct sl_str *why)
 		return fault.message < b.n ? -EOPNOTSUPP : r;
 	}
 	return r < 0 ? r : -EAGAIN;
-}
-
-int sl_nft_table_counts(struct sl_nft_table *t, sl_nft_count_fn fn, void *arg)
-{
-	_cleanup_(sl_nft_ruleset_freep) struct sl_nft_ruleset *rs = NULL;
-	int r = sl_nft_ruleset_new(&rs);
-
-	if (r == 0)
-		r = sl_nft_decode_counters(&t->socket, t->name, rs);
-	for (size_t i = 0; r == 0 && i < rs->n_counters; i++)
-		fn(arg, rs->counters[i].name, rs->counters[i].packets, rs->counters[i].bytes);
-	return r;
 }
 
 int sl_nft_table_watch_fd(const struct sl_nft_table *t)

@@ -85,10 +85,6 @@ void sl_nft_table_forget(struct sl_nft_table *t);
  */
 SL_MUST_CHECK int sl_nft_table_try_offload(struct sl_nft_table *t, struct sl_str *why);
 
-/* Counts of each route (sl_nft_each_route() has the names): flows it was given. */
-typedef void (*sl_nft_count_fn)(void *arg, const char *counter, uint64_t packets, uint64_t bytes);
-SL_MUST_CHECK int sl_nft_table_counts(struct sl_nft_table *t, sl_nft_count_fn fn, void *arg);
-
 /*
  * Readable when somebody changed some table of the namespace; never on our own account. Not to be
  * read or closed by the caller.

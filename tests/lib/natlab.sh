@@ -40,7 +40,6 @@ nat_text() { jqs '.nftables.reason'; }
 nat_is_on() { [ "$(jqs .nftables.available)" = true ]; }
 nat_is_off() { ! nat_is_on; }
 n_nat_active() { jqs .engines.nftables.active; }
-n_nat_total() { jqs .engines.nftables.total; }
 nat_active_is() { [ "$(n_nat_active)" = "$1" ]; }
 repairs() { nat_field repairs; }
 
@@ -55,7 +54,6 @@ wait_records() { wait_until "${3:-5000}" has_records "$1" "$2" || fail "open rec
 nat_table() { in_ns proxy nft list table inet "$NAT_TABLE" 2>/dev/null; }
 has_table() { nat_table >/dev/null; }
 no_table() { ! has_table; }
-nat_map() { in_ns proxy nft -j list map inet "$NAT_TABLE" "$1" | jq -c '.nftables[1].map.elem // []'; }
 in_table() { nat_table | grep -E -- "$1" >/dev/null; } # REGEX
 not_in_table() { ! in_table "$1"; }
 # mark_of ROUTE: the number of a route, as the table has it.

@@ -4,7 +4,6 @@
 
 #include "broker/nft_routes.h"
 #include "conf/ip_list.h"
-#include "nft/numbers.h"
 
 /* The n-th allocation from now on fails, once; 0: none does. */
 static size_t fail_at;
@@ -36,21 +35,6 @@ static bool is_in_list(const char *down, const char *route, const char *target)
 	return down && strstr(down, both);
 }
 
-static int number(struct sl_nft_routes *r, const struct sl_nft_ruleset *installed, uint32_t base)
-{
-	_cleanup_free_ struct sl_nft_number *numbers = calloc(r->n + 1, sizeof(*numbers));
-	int res;
-
-	if (!numbers)
-		return -ENOMEM;
-	for (size_t i = 0; i < r->n; i++)
-		numbers[i] = (struct sl_nft_number){ r->item[i].name, r->item[i].mark };
-	res = sl_nft_numbers_give(installed, base, numbers, r->n);
-	for (size_t i = 0; res == 0 && i < r->n; i++)
-		r->item[i].mark = numbers[i].mark;
-	return res;
-}
-
 static void settle(struct made *m, const char *down)
 {
 	size_t at = 0;
@@ -79,7 +63,8 @@ static struct made make(const char *text, const struct sl_ip_set *deny_file, con
 	if (m.b.r < 0)
 		fail_msg("%s", sl_str_text(&m.b.diags.text));
 	assert_int_equal(sl_nft_routes_make(m.b.conf, deny_file, &m.routes, &why), 0);
-	assert_int_equal(number(&m.routes, NULL, 0), 0);
+	for (size_t i = 0; i < m.routes.n; i++)
+		m.routes.item[i].mark = (uint32_t)i + 1;
 	settle(&m, down);
 	if (sl_nft_build(m.routes.item, m.routes.n, &m.routes.lists, &m.rs, &why) < 0)
 		fail_msg("%s", sl_str_text(&why));
@@ -449,31 +434,6 @@ static void local_targets(void **state)
 	assert_int_equal(set_size(&m, "hairpin4"), 1);
 }
 
-/* The number of a name survives whoever gave it; a new route gets one above the base. */
-static void numbers_are_stable(void **state)
-{
-	_cleanup_(made_done) struct made first =
-		make(HEAD "routes:\n" ROUTE("a", "80", "10.0.0.5:80", "")
-			     ROUTE("b", "81", "10.0.0.5:80", ""),
-		     NULL, NULL);
-	_cleanup_(made_done) struct made second = make(
-		HEAD "routes:\n" ROUTE("c", "82", "10.0.0.5:80", "")
-			ROUTE("b", "81", "10.0.0.6:80", "") ROUTE("d", "83", "10.0.0.5:80", ""),
-		NULL, NULL);
-
-	(void)state;
-	assert_int_equal(first.routes.item[0].mark, 1);
-	assert_int_equal(first.routes.item[1].mark, 2);
-	for (size_t i = 0; i < second.routes.n; i++)
-		second.routes.item[i].mark = 0;
-	assert_int_equal(number(&second.routes, first.rs, 100), 0);
-	assert_int_equal(second.routes.item[0].mark, 101);
-	assert_int_equal(second.routes.item[1].mark, 2);
-	assert_int_equal(second.routes.item[2].mark, 102);
-	second.routes.item[0].mark = 0;
-	assert_int_equal(number(&second.routes, NULL, UINT32_MAX), -ENOSPC);
-}
-
 static void memory_may_run_out(void **state)
 {
 	struct sl_ip4_range range = { 1, 2 };
@@ -495,8 +455,6 @@ static void memory_may_run_out(void **state)
 
 		fail_at = n;
 		r = sl_nft_routes_make(b.conf, &file, &routes, &why);
-		if (r == 0)
-			r = number(&routes, NULL, 0);
 		failed = fail_at == 0;
 		fail_at = 0;
 		assert_int_equal(r, failed ? -ENOMEM : 0);
@@ -518,7 +476,6 @@ int main(void)
 		cmocka_unit_test(global_lists_hold),
 		cmocka_unit_test(a_file_with_patterns_is_refused),
 		cmocka_unit_test(local_targets),
-		cmocka_unit_test(numbers_are_stable),
 		cmocka_unit_test(memory_may_run_out),
 	};
 

@@ -13,7 +13,6 @@
 
 #include "nft/diff.h"
 #include "nft/expr.h"
-#include "nft/numbers.h"
 #include "nft/slots.h"
 
 #include "nft_routes.h"
@@ -190,12 +189,11 @@ static void faults_name_the_routes(void **state)
 	test_routes_done(&t);
 }
 
-static int note_route(void *arg, uint32_t mark, const char *name)
+static void note_route(void *arg, uint32_t mark, const char *name)
 {
 	char *seen = arg;
 
 	sprintf(seen + strlen(seen), "%u=%s ", mark, name);
-	return mark == 2 ? -ECANCELED : 0;
 }
 
 static void numbers_can_be_read_back(void **state)
@@ -210,35 +208,8 @@ static void numbers_can_be_read_back(void **state)
 	test_route(&t, "b");
 	test_route(&t, "c");
 	rs = test_build(&t);
-	assert_int_equal(sl_nft_each_route(rs, note_route, seen), -ECANCELED);
-	assert_string_equal(seen, "1=a 2=b ");
-	sl_nft_ruleset_free(rs);
-	test_routes_done(&t);
-}
-
-static void routes_keep_their_numbers(void **state)
-{
-	struct sl_nft_number routes[] = { { "new", 0 },   { "b", 0 },      { "given", 6 },
-					  { "newer", 0 }, { "newest", 0 }, { "last", 0 } };
-	static const uint32_t expected[] = { 5, 2, 6, 7, 8, 9 };
-	struct sl_nft_number one = { "x", 0 };
-	struct test_routes t;
-	struct sl_nft_ruleset *rs;
-
-	(void)state;
-	test_routes_init(&t, 4);
-	test_route(&t, "a");
-	test_route(&t, "b");
-	test_route(&t, "c");
-	test_route(&t, "gone"); /* number 4: in the table still, so nobody else's */
-	rs = test_build(&t);
-	assert_int_equal(sl_nft_numbers_give(rs, 0, routes, 6), 0);
-	for (size_t i = 0; i < 6; i++)
-		assert_int_equal(routes[i].mark, expected[i]);
-	assert_int_equal(sl_nft_numbers_give(NULL, 0x1000, &one, 1), 0);
-	assert_int_equal(one.mark, 0x1001);
-	one.mark = 0;
-	assert_int_equal(sl_nft_numbers_give(rs, UINT32_MAX, &one, 1), -ENOSPC);
+	sl_nft_each_route(rs, note_route, seen);
+	assert_string_equal(seen, "1=a 2=b 3=c ");
 	sl_nft_ruleset_free(rs);
 	test_routes_done(&t);
 }
@@ -718,6 +689,28 @@ static void differences_lead_there(void **state)
 	assert_true(n_ops > 400);
 }
 
+/* What one route says about a target of several is not the business of the others. */
+static void a_shared_target_stays_when_one_goes(void **state)
+{
+	struct sl_nft_ruleset *a, *b;
+	struct sl_nft_ops ops = { 0 };
+	struct test_routes t;
+
+	(void)state;
+	test_many_routes(&t, 40);
+	a = test_build(&t);
+	t.route++;
+	t.n--;
+	b = test_build(&t);
+	assert_int_equal(sl_nft_diff(a, b, &ops), 0);
+	assert_int_equal(ops.n, 4); /* listener, target, counter and its element */
+	sl_nft_ops_done(&ops);
+	sl_nft_ruleset_free(a);
+	sl_nft_ruleset_free(b);
+	t.route--;
+	test_routes_done(&t);
+}
+
 /* Changes of the sets of one list, a letter for each operation: b, e out, B, E in. */
 static const char *list_ops(const struct sl_ip4_range *from, size_t n_from,
 			    const struct sl_ip4_range *to, size_t n_to)
@@ -960,13 +953,13 @@ int main(void)
 		cmocka_unit_test(lists_are_ranges_with_exclusive_ends),
 		cmocka_unit_test(faults_name_the_routes),
 		cmocka_unit_test(numbers_can_be_read_back),
-		cmocka_unit_test(routes_keep_their_numbers),
 		cmocka_unit_test(turns_are_weights),
 		cmocka_unit_test(large_weights_stay_within_bounds),
 		cmocka_unit_test(only_slots_of_the_dead_move),
 		cmocka_unit_test(source_hash_moves_nobody_else),
 		cmocka_unit_test(code_is_read_as_it_was_written),
 		cmocka_unit_test(differences_lead_there),
+		cmocka_unit_test(a_shared_target_stays_when_one_goes),
 		cmocka_unit_test(intervals_come_and_go_as_a_whole),
 		cmocka_unit_test(rules_around_a_change_stay),
 		cmocka_unit_test(flow_tables),

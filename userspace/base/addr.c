@@ -124,6 +124,13 @@ bool sl_addr_is_any(const struct sl_addr *a)
 	return sl_addr_family(a) == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a->v6.sin6_addr);
 }
 
+bool sl_addr_is_loopback(const struct sl_addr *a)
+{
+	if (sl_addr_family(a) == AF_INET)
+		return ntohl(a->v4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+	return sl_addr_family(a) == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr);
+}
+
 size_t sl_addr_ip_bytes(const struct sl_addr *a, uint8_t ret[16])
 {
 	if (sl_addr_family(a) == AF_INET) {

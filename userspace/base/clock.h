@@ -19,4 +19,13 @@ static inline uint64_t sl_clock_ms(void)
 	return sl_clock_us() / 1000;
 }
 
+/* Since 1970, which may be set back; as precise as the stamps of the kernel it is compared with. */
+static inline uint64_t sl_clock_real_ns(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
 #endif

@@ -2,12 +2,12 @@
 #include "broker/nat_flows.h"
 
 #include <errno.h>
+#include <linux/netfilter/nf_conntrack_common.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -28,14 +28,6 @@
 #define DELETE_MS 800
 /* A request of its own for each entry takes the kernel as long as to look at so many. */
 #define ENTRIES_PER_REQUEST 16
-
-uint64_t sl_nat_now_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_REALTIME, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
 
 uint64_t sl_nat_dumps(const struct sl_nat *n)
 {
@@ -59,11 +51,8 @@ uint64_t sl_nat_n_flows(const struct sl_nat *n)
 
 static bool has_both_spoken(const struct sl_ct_flow *f)
 {
-	/* IPS_SEEN_REPLY of linux/netfilter/nf_conntrack_common.h */
-	const uint32_t seen_reply = 1 << 1;
-
 	if (f->protocol == IPPROTO_UDP)
-		return f->status & seen_reply;
+		return f->status & IPS_SEEN_REPLY;
 	return f->tcp >= SL_CT_TCP_ESTABLISHED && f->tcp <= SL_CT_TCP_TIME_WAIT;
 }
 
@@ -481,7 +470,7 @@ int sl_nat_start_stream(struct sl_nat *n)
 	struct sl_ct_stream_conf conf = { .max_records = records_wanted(),
 					  .dump_ms = DUMP_MS,
 					  .rcvbuf = EVENTS_BYTES,
-					  .first_serial = sl_nat_now_ns() };
+					  .first_serial = sl_clock_real_ns() };
 	const char *what = NULL;
 	char text[160];
 	int r;

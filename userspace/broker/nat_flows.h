@@ -40,6 +40,4 @@ size_t sl_nat_delete_flows(struct sl_nat *n);
 /* The same without the thread running, as for somebody who has no broker. */
 size_t sl_nat_find_and_delete(struct sl_nat *n);
 
-uint64_t sl_nat_now_ns(void); /* since 1970 */
-
 #endif

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "broker/nat_state.h"
 #include "nft/ct_sysctl.h"
@@ -29,13 +30,6 @@ static void off_because(struct sl_nat *n, int err)
 			       strerror(-err));
 		sl_nat_say_off(n, text);
 	}
-}
-
-static bool is_of_this_program(const struct sl_nft_ruleset *rs)
-{
-	const char *stem = SL_NFT_TABLE_COMMENT_STEM;
-
-	return strncmp(sl_nft_text(rs, rs->comment), stem, strlen(stem)) == 0;
 }
 
 static void look_at_conntrack(struct sl_nat *n)
@@ -72,7 +66,7 @@ int sl_nat_open_table(struct sl_nat *n, bool is_wanted)
 		return 0;
 	}
 	n->is_busy = false;
-	if (rs && is_of_this_program(rs) && (is_wanted || rs->owner == 0)) {
+	if (rs && sl_nft_ruleset_is_ours(rs) && (is_wanted || rs->owner == 0)) {
 		r = adopt(n, rs);
 		if (r < 0)
 			return r;
@@ -98,7 +92,7 @@ int sl_nat_new(const struct sl_nat_options *options, const struct sl_nat_plan *p
 	n->options = *options;
 	n->loop = options->loop;
 	n->mark_base = plan->mark_base;
-	n->started_ns = sl_nat_now_ns();
+	n->started_ns = sl_clock_real_ns();
 	sl_nat_settings_init(&n->was);
 	n->offload = (struct sl_nat_offload){ .loop = n->loop,
 					      .changed = sl_nat_on_interfaces,
@@ -194,7 +188,7 @@ bool sl_nat_is_there(const char *table)
 	_cleanup_(sl_nft_ruleset_freep) struct sl_nft_ruleset *rs = NULL;
 
 	return sl_nft_table_open(table, &t) == 0 && sl_nft_table_read(t, &rs) == 0 &&
-	       is_of_this_program(rs);
+	       sl_nft_ruleset_is_ours(rs);
 }
 
 /* `is_free`: nobody has it. */
@@ -230,7 +224,7 @@ int sl_nat_purge(const char *table, struct sl_str *report)
 		r = -ENOENT;
 	if (r == 0)
 		r = sl_nft_table_read(n.table, &rs);
-	if (r == 0 && !is_of_this_program(rs)) {
+	if (r == 0 && !sl_nft_ruleset_is_ours(rs)) {
 		sl_str_addf(report, "table inet %s is not of this program, it stays\n", table);
 	} else if (r == 0) {
 		(void)snprintf(n.name, sizeof(n.name), "%s", table);

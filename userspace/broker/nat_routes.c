@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "nft/build.h"
-#include "nft/numbers.h"
 
 void sl_nat_routes_done(struct sl_nat_routes *r)
 {
@@ -95,23 +94,21 @@ static int allocate(size_t n, struct sl_nat_routes *ret)
 
 /* ---- filling ---- */
 
-static int count_one(void *arg, uint32_t mark, const char *name)
+static void count_one(void *arg, uint32_t mark, const char *name)
 {
 	(void)mark;
 	(void)name;
 	++*(size_t *)arg;
-	return 0;
 }
 
 /* Of two with one name, which only others can have made, the second is nobody's. */
-static int adopt_one(void *arg, uint32_t mark, const char *name)
+static void adopt_one(void *arg, uint32_t mark, const char *name)
 {
 	struct sl_nat_routes *r = arg;
 	struct sl_nat_route *to = &r->item[r->n++];
 
 	to->mark = mark;
 	(void)snprintf(to->name, sizeof(to->name), "%s", name);
-	return 0;
 }
 
 int sl_nat_routes_adopt(struct sl_nat_routes *r, const struct sl_nft_ruleset *installed)
@@ -120,11 +117,11 @@ int sl_nat_routes_adopt(struct sl_nat_routes *r, const struct sl_nft_ruleset *in
 	size_t n = 0;
 	int res;
 
-	(void)sl_nft_each_route(installed, count_one, &n);
+	sl_nft_each_route(installed, count_one, &n);
 	res = allocate(n, &out);
 	if (res < 0)
 		return res;
-	(void)sl_nft_each_route(installed, adopt_one, &out);
+	sl_nft_each_route(installed, adopt_one, &out);
 	sort(&out);
 	sl_nat_routes_done(r);
 	*r = out;
@@ -173,19 +170,39 @@ static void put_gone(struct sl_nat_routes *out, const struct sl_nat_routes *old,
 	}
 }
 
+static int by_value(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* To each that has none the lowest above `base` that nobody has. */
 static int give_marks(struct sl_nat_routes *r, uint32_t base)
 {
-	_cleanup_free_ struct sl_nft_number *numbers = calloc(r->n + 1, sizeof(*numbers));
-	int res;
+	_cleanup_free_ uint32_t *taken = calloc(r->n + 1, sizeof(*taken));
+	size_t n_taken = 0, at = 0;
+	uint32_t next = base;
 
-	if (!numbers)
+	if (!taken)
 		return -ENOMEM;
 	for (size_t i = 0; i < r->n; i++)
-		numbers[i] = (struct sl_nft_number){ r->item[i].name, r->item[i].mark };
-	res = sl_nft_numbers_give(NULL, base, numbers, r->n);
-	for (size_t i = 0; res == 0 && i < r->n; i++)
-		r->item[i].mark = numbers[i].mark;
-	return res;
+		if (r->item[i].mark)
+			taken[n_taken++] = r->item[i].mark;
+	qsort(taken, n_taken, sizeof(*taken), by_value);
+	for (size_t i = 0; i < r->n; i++) {
+		if (r->item[i].mark)
+			continue;
+		do {
+			if (next == UINT32_MAX)
+				return -ENOSPC;
+			next++;
+			while (at < n_taken && taken[at] < next)
+				at++;
+		} while (at < n_taken && taken[at] == next);
+		r->item[i].mark = next;
+	}
+	return 0;
 }
 
 int sl_nat_routes_plan(struct sl_nat_routes *r, const struct sl_nat_plan *plan, uint64_t gone_after)

@@ -37,9 +37,10 @@ void sl_nat_routes_done(struct sl_nat_routes *r);
 SL_MUST_CHECK int sl_nat_routes_adopt(struct sl_nat_routes *r,
 				      const struct sl_nft_ruleset *installed);
 /*
- * The routes of `plan`, which must outlive them. A name keeps its mark and flows; those that are
- * not in the plan stay, gone; `gone_after` is what those that go now get. On failure nothing has
- * changed. -ENOSPC: no mark is left.
+ * The routes of `plan`, which must outlive them. A name keeps its mark and flows; a new one gets
+ * the lowest mark above the plan's base that nobody has. Those that are not in the plan stay, gone;
+ * `gone_after` is what those that go now get. On failure nothing has changed. -ENOSPC: no mark is
+ * left; -ENOMEM.
  */
 SL_MUST_CHECK int sl_nat_routes_plan(struct sl_nat_routes *r, const struct sl_nat_plan *plan,
 				     uint64_t gone_after);

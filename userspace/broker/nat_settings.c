@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "broker/nat_settings.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -71,17 +70,11 @@ int sl_nat_put_kept(struct sl_nat *n, struct sl_nft_ruleset *rs)
 	return sl_nft_ruleset_sort(rs);
 }
 
-static bool is_loopback(const struct sl_addr *a)
-{
-	return sl_addr_family(a) == AF_INET && ntohl(a->v4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
-}
-
-static bool has_local_target(const struct sl_nat *n)
+static bool needs_localnet(const struct sl_nat *n)
 {
 	for (size_t i = 0; i < n->plan->n_routes; i++)
-		for (size_t k = 0; k < n->plan->routes[i].n_targets; k++)
-			if (is_loopback(&n->plan->routes[i].targets[k].addr))
-				return true;
+		if (sl_nft_needs_localnet(&n->plan->routes[i]))
+			return true;
 	return false;
 }
 
@@ -103,7 +96,7 @@ void sl_nat_look_at_settings(struct sl_nat *n)
 	if (r < 0)
 		(void)sl_warn(r, "nftables: cannot read net/%s, records may lack bytes and times",
 			      what);
-	if (has_local_target(n) && sl_nat_sysctl_localnet() == 0)
+	if (needs_localnet(n) && sl_nat_sysctl_localnet() == 0)
 		now.localnet = 0;
 	note_what_was(n, &now);
 }
@@ -117,9 +110,10 @@ void sl_nat_change_settings(struct sl_nat *n)
 	if (r < 0)
 		(void)sl_warn(r, "nftables: cannot set net/%s to 1, records lack bytes and times",
 			      what);
+	if (!n->is_set)
+		n->cannot_set = r < 0;
 	n->is_set = true;
-	n->cannot_set = r < 0;
-	if (!has_local_target(n) || sl_nat_sysctl_localnet() != 0)
+	if (!needs_localnet(n) || sl_nat_sysctl_localnet() != 0)
 		return;
 	r = sl_nat_sysctl_set_localnet(true);
 	if (r < 0 && !n->has_lacked_localnet)
@@ -159,8 +153,7 @@ bool sl_nat_must_set_again(struct sl_nat *n)
 	if (!n->is_set)
 		return false;
 	is_conntrack = has_changed_conntrack(n);
-	is_localnet =
-		has_local_target(n) && !n->has_lacked_localnet && sl_nat_sysctl_localnet() == 0;
+	is_localnet = needs_localnet(n) && !n->has_lacked_localnet && sl_nat_sysctl_localnet() == 0;
 	/* another instance that ends, or a reload of sysctl.conf */
 	if (is_conntrack)
 		sl_log(SL_LOG_WARN, "nftables: somebody has changed net.netfilter.nf_conntrack_"

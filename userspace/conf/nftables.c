@@ -371,11 +371,6 @@ static const char *family_name(unsigned family)
 	return family == FAMILY6 ? "IPv6" : "IPv4";
 }
 
-static bool is_loopback6(const struct sl_addr *a)
-{
-	return sl_addr_family(a) == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr);
-}
-
 /* There is no route_localnet of IPv6: ::1 and the world cannot be led to one another. */
 static bool check_loopback(struct sl_build *b, const struct sl_conf_route *r,
 			   const struct sl_conf_target *t)
@@ -386,22 +381,20 @@ static bool check_loopback(struct sl_build *b, const struct sl_conf_route *r,
 		const struct sl_port_spec *p = &r->ports[i];
 
 		if (sl_addr_family(&t->addr) != AF_INET6 || !(families_of(&p->ip) & FAMILY6) ||
-		    is_loopback6(&p->ip) == is_loopback6(&t->addr))
+		    sl_addr_is_loopback(&p->ip) == sl_addr_is_loopback(&t->addr))
 			continue;
-		if (is_loopback6(&t->addr))
+		if (sl_addr_is_loopback(&t->addr))
 			sl_report_error(&b->report, t->mark, NULL,
 					"%s cannot be had with 'engine: nftables': the kernel does "
 					"not lead clients of other hosts (port at %s) to ::1",
 					sl_quote(t->address, buf),
 					sl_report_place(&b->report, p->mark, place));
-		else if (is_loopback6(&p->ip))
+		else
 			sl_report_error(&b->report, t->mark, NULL,
 					"%s cannot be had with 'engine: nftables': the kernel does "
 					"not lead clients of ::1 (port at %s) to other addresses",
 					sl_quote(t->address, buf),
 					sl_report_place(&b->report, p->mark, place));
-		else
-			continue;
 		return false;
 	}
 	return true;

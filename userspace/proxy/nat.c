@@ -82,19 +82,11 @@ static uint64_t now_ms(const struct sl_nat_flows *n)
 	return sl_loop_now_ms(n->worker->loop);
 }
 
-static uint64_t real_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_REALTIME, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
 /* As the loop counts; what the clock says is to come is now. */
 static uint64_t loop_us(const struct sl_nat_flows *n, uint64_t at_ns)
 {
 	uint64_t now_us = sl_loop_now_us(n->worker->loop);
-	uint64_t real = real_ns();
+	uint64_t real = sl_clock_real_ns();
 	uint64_t ago_us = real > at_ns ? (real - at_ns) / 1000 : 0;
 
 	return ago_us < now_us ? now_us - ago_us : 1;
@@ -618,7 +610,7 @@ void sl_nat_flows_unlinked(struct sl_nat_flows *n)
 {
 	struct sl_list *pos;
 
-	n->left_ns = real_ns();
+	n->left_ns = sl_clock_real_ns();
 	sl_list_for_each (pos, &n->told)
 		SL_CONTAINER_OF(pos, struct sl_nat_record, node)->is_in_doubt = true;
 	sl_list_splice(&n->doubted, &n->told);
@@ -642,7 +634,7 @@ int sl_nat_flows_new(struct sl_worker *w, struct sl_nat_flows **ret)
 	}
 	n->worker = w;
 	n->n_buckets = FIRST_BUCKETS;
-	n->since_ns = real_ns();
+	n->since_ns = sl_clock_real_ns();
 	sl_list_init(&n->told);
 	sl_list_init(&n->doubted);
 	sl_list_init(&n->waiting);
