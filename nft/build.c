@@ -339,7 +339,7 @@ static void put_hairpins(struct builder *b)
 
 	for (size_t i = 0; i < r->n_targets; i++) {
 		const struct sl_addr *a = &r->targets[i].addr;
-		struct sl_nft_elem e = { .comment = b->name };
+		struct sl_nft_elem e = { 0 }; /* without a name: others may have the target, too */
 		size_t n = sl_addr_ip_bytes(a, e.key);
 
 		if (sl_addr_is_loopback(a))

@@ -210,17 +210,22 @@ static void say_drops(struct sl_str *s, const struct sl_nft_others_table *t,
 		      const struct sl_nft_others_chain *base, const struct finding *f)
 {
 	const char *chain = base->name;
+	bool is_policy = f->chain->is_base && f->chain->drops;
 
-	sl_str_addf(s, "table %s %s, chain %s: %s %s flows of ", family_name(t->family), t->name,
-		    f->chain->name,
-		    f->chain->is_base && f->chain->drops ? "what it does not accept is dropped,"
-							 : "a rule",
-		    f->is_sure ? "drops" : "unless another of its rules accepts them it drops");
+	sl_str_addf(s, "table %s %s, chain %s: ", family_name(t->family), t->name, f->chain->name);
+	if (is_policy)
+		sl_str_adds(s, f->is_sure ? "what it does not accept is dropped, drops flows of "
+					  : "what it does not accept is dropped, unless another of "
+					    "its rules accepts them it drops flows of ");
+	else
+		sl_str_adds(s, f->is_sure ? "a rule drops flows of "
+					  : "a rule drops, unless another of its rules accepts "
+					    "them, flows of ");
 	put_flow(s, f);
 	sl_str_adds(s, ", whatever our table says; let them through: ");
 	if (strcmp(t->name, "firewalld") == 0) {
-		sl_str_adds(s, "StrictForwardPorts=no in /etc/firewalld/firewalld.conf, then "
-			       "firewall-cmd --reload");
+		sl_str_adds(s, "sed -i 's/^StrictForwardPorts=.*/StrictForwardPorts=no/' "
+			       "/etc/firewalld/firewalld.conf && firewall-cmd --reload");
 	} else {
 		if (base->hook == NF_INET_FORWARD && sl_nft_others_find_chain(t, "DOCKER-USER"))
 			chain = "DOCKER-USER"; /* the one that Docker leaves alone */
@@ -298,10 +303,16 @@ static bool passes(const struct probe *p, const struct sl_nft_others_chain *base
 }
 
 /*
- * Of the first packet what happens before it is translated does not matter: our mark comes then. Of
- * drops only those count that are for what is forwarded or comes in: hooks before them see
+ * Drops count only where they are for what is forwarded, comes in or leaves: hooks before see
  * packets from anywhere, and are for other purposes.
  */
+static bool is_gate(const struct sl_nft_others_chain *base, const struct probe *p)
+{
+	return base->hook == NF_INET_FORWARD || base->hook == NF_INET_LOCAL_IN ||
+	       (base->hook == NF_INET_POST_ROUTING && p->place == ELSEWHERE);
+}
+
+/* Of the first packet what happens before it is translated does not matter: our mark comes then. */
 static void try_packet(const struct sl_nft_others_table *t, const struct sl_nft_others_chain *base,
 		       const struct probe *p, bool is_new, struct finding found[N_KINDS])
 {
@@ -314,8 +325,7 @@ static void try_packet(const struct sl_nft_others_table *t, const struct sl_nft_
 	sl_nft_walk(t, base, &packet, &walk);
 	if (walk.is_too_long)
 		return;
-	if (is_new && walk.way == SL_NFT_WAY_DROPPED &&
-	    (base->hook == NF_INET_FORWARD || base->hook == NF_INET_LOCAL_IN))
+	if (is_new && walk.way == SL_NFT_WAY_DROPPED && is_gate(base, p))
 		note(&found[DROPS], p, walk.dropped_in, !walk.may_be_accepted);
 	note(&found[MARKS], p, walk.marked_in, true);
 	note(&found[COPIES], p, walk.copied_in, true);
@@ -481,6 +491,17 @@ static void look_at_conntrack(struct sl_nft_trouble *t, struct report *rep)
 			    "flows of anybody will be dropped: sysctl -w "
 			    "net.netfilter.nf_conntrack_max=%u\n",
 			    max, max < UINT32_MAX / 2 ? max * 2 : max);
+}
+
+uint32_t sl_nft_trouble_settings(void)
+{
+	uint32_t count, max;
+	bool is_full = sl_ct_fill(&count, &max) == 0 && max > 0 &&
+		       (uint64_t)count * 100 >= (uint64_t)max * FULL_PERCENT;
+
+	return (uint32_t)is_off("ipv4/ip_forward") |
+	       (uint32_t)is_off("ipv6/conf/all/forwarding") << 1 |
+	       (uint32_t)is_off("ipv4/conf/all/route_localnet") << 2 | (uint32_t)is_full << 3;
 }
 
 int sl_nft_trouble_look(struct sl_nft_trouble *t, const char *ours,

@@ -34,6 +34,9 @@ SL_DEFINE_CLEANUP(struct sl_nft_trouble, sl_nft_trouble_close);
 /* Of the kernel's rules: another number when somebody has changed them. Costs microseconds. */
 SL_MUST_CHECK int sl_nft_trouble_generation(struct sl_nft_trouble *t, uint32_t *ret);
 
+/* Of the host's settings that matter here: another number when they do. Costs microseconds. */
+uint32_t sl_nft_trouble_settings(void);
+
 /*
  * Appends one line for each trouble, with what to do about it behind the last ": "; nothing when
  * all is well. `ours` is the name of our table. Takes about 1 ms for 1000 rules of others. -EAGAIN:

@@ -13,6 +13,10 @@ server range identify 9000,9001,9007,9100
 server v verify 8002 stall=$((2000 * SLOW))
 server e echo 8003
 local_server here identify 8011
+for place in 127.0.0.2:8012 "$PROXY_IP:8013" "[$PROXY6]:8014"; do
+	OUT=$LAB_DIR/own.out spawn proxy "$PEERS/peer_server" identify "listen=$place" timeout=300 name="own-${place##*:}"
+done
+for port in 8012 8013 8014; do wait_for listening proxy $port; done
 
 start_nat "routes:
 $(nroute web 8080 "\"$BACKEND_IP:8001\"")
@@ -24,7 +28,12 @@ $(nroute same '[9000-9099, 9100]' "{ targets: $BACKEND_IP, port: preserve }")
 $(nroute many 9200-9299 "\"$BACKEND_IP:8001\"")
 $(nroute addr '"10.91.0.9:80"' "\"$BACKEND_IP:8001\"")
 $(nroute loop 8085 '"127.0.0.1:8011"')
-$(nroute hair 8001 "{ targets: \"$BACKEND_IP:8001\", preserve_source: true }")
+$(nroute hair 8001 "{ targets: [ \"$BACKEND_IP:8001\", \"[$BACKEND6]:8001\" ], preserve_source: true }")
+$(nroute loop2 8090 '"127.0.0.2:8012"')
+$(nroute own-address 8091 "\"$PROXY_IP:8013\"")
+$(nroute own-address6 8092 "\"[$PROXY6]:8014\"")
+$(nroute inside '"127.0.0.1:8093"' "\"$BACKEND_IP:8001\"")
+$(nroute loop-lb 8094 "[ \"127.0.0.1:8011\", \"$BACKEND_IP:8001\" ]" )
 $(nroute verify 8086 "\"$BACKEND_IP:8002\"")
 $(nroute echo 8087 "\"$BACKEND_IP:8003\"")
 $(route relay 8088 "\"$BACKEND_IP:8001\"")"
@@ -96,6 +105,24 @@ assert_way "a target on 127.0.0.1" here "^$CLIENT_IP:" 127.0.0.1:8011
 local_shot to=127.0.0.1:8085
 assert_way "from there, too" here "^$PROXY_IP:" 127.0.0.1:8011
 
+shot to=$PROXY_IP:8090
+assert_way "another address of loopback" own-8012 "^$CLIENT_IP:" 127.0.0.2:8012
+for to in "$PROXY_IP" 127.0.0.1; do
+	local_shot to=$to:8091
+	assert_way "its own address, from itself to $to" own-8013 . $PROXY_IP:8013
+done
+shot to=$PROXY_IP:8091
+assert_way "its own address" own-8013 "^($CLIENT_IP|$PROXY_IP):" $PROXY_IP:8013
+shot "to=[$PROXY6]:8092"
+assert_way "its own IPv6 address" own-8014 . "[$PROXY6]:8014"
+local_shot "to=[$PROXY6]:8092"
+assert_way "its own IPv6 address, from itself" own-8014 . "[$PROXY6]:8014"
+local_shot to=127.0.0.1:8093
+assert_way "a listener for this host alone" one "^$PROXY_BACK_IP:" $BACKEND_IP:8001
+refused $PROXY_IP:8093 || fail "which others reach: $SHOT"
+SHOT=$(for i in 1 2 3 4; do client shot timeout=15 to=$PROXY_IP:8094 | jq -r '.text | split(" ")[0]'; done | sort | uniq -c | xargs)
+assert_eq "here and elsewhere in turn" "$SHOT" "2 here 2 one"
+
 say "which does not open loopback to the network"
 in_ns proxy nft "table inet seen { chain in { type filter hook prerouting priority -400; iifname cli ip daddr 127.0.0.1 counter; }; }"
 in_ns client sysctl -qw net.ipv4.conf.all.route_localnet=1
@@ -110,6 +137,8 @@ in_ns proxy nft delete table inet seen
 say "back to the target that is its own client"
 SHOT=$(in_ns backend "$PEERS/peer_client" shot timeout=15 to=$PROXY_BACK_IP:8001 || true)
 assert_way hairpin one "^$PROXY_BACK_IP:" $BACKEND_IP:8001
+SHOT=$(in_ns backend "$PEERS/peer_client" shot timeout=15 "to=[$PROXY_BACK6]:8001" || true)
+assert_way "hairpin, IPv6" one "^\\[$PROXY_BACK6\\]:" "[$BACKEND6]:8001"
 
 say "other engines beside it"
 shot to=$PROXY_IP:8088

@@ -28,8 +28,9 @@ $(uroute udp 8089 "\"$BACKEND_IP:8005\"")"
 }
 start_nat "$(conf)"
 nat_baseline
-OUT=$LAB_DIR/ends spawn proxy conntrack -E -e DESTROY -b 8388608
-wait_for grep -q 'conntrack' "/proc/$LAST/cmdline"
+OUT=$LAB_DIR/ends.out spawn proxy /usr/bin/python3 tests/lib/ct_ends.py
+ends=$LAST
+wait_for has_output ends
 client_bg by trickle to=$PROXY_IP:8087 c=5 ms=20 timeout=120
 wait_records bystander 5
 
@@ -133,7 +134,8 @@ kill -TERM "${PEER_PIDS[busy]}"
 say "what they carried, to the last byte: as conntrack said when it forgot them"
 # by client: "ADDRESS:PORT up down"
 as_logged() { grep -aE "route=($1) .*client_reason=($2) " "$(log_file)" | sed -E 's/.* client=([^ ]*) .* up=([0-9]*) down=([0-9]*) .*/\1 \2 \3/' | sort; }
-as_forgotten() { sed -nE 's/.* src=([0-9.]*) dst=[^ ]* sport=([0-9]*) dport=[0-9]* packets=[0-9]* bytes=([0-9]*).* bytes=([0-9]*).*/\1:\2 \3 \4/p' "$LAB_DIR/ends" | sort; }
+as_forgotten() { sort "$LAB_DIR/ends.out"; }
+! gone_or_zombie "$ends" || fail "events were lost: $(cat "$LAB_DIR/ends.out.err")"
 for of in "many killed 100" "two killed 10" "idle inactivity 5" "life max_lifetime 5" "gone killed 10" "udp killed 1"; do
 	read -r name why n <<<"$of"
 	assert_eq "lines of $name" "$(as_logged "$name" "$why" | wc -l)" "$n"

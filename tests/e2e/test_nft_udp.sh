@@ -29,6 +29,9 @@ conf() { # TARGET of moves
 		$(uroute loop 8083 '"127.0.0.1:8011"')
 		$(uroute lb 8084 "[ \"$BACKEND_IP:8001\", \"$BACKEND_IP:8002\" ]")
 		$(uroute closed 8085 "\"$BACKEND_IP:8009\"")
+		$(uroute hair 8001 "{ targets: [ \"$BACKEND_IP:8001\", \"[$BACKEND6]:8001\" ], preserve_source: true }")
+		$(uroute stays 8086 "{ targets: [ \"$BACKEND_IP:8001\", \"$BACKEND_IP:8002\" ], balance: source_hash }")
+		$(uroute each 8087 "\"$BACKEND_IP:8001\"" 'security: { max_connections_per_ip: 2 }')
 	TEXT
 }
 start_nat "$(conf "\"$BACKEND_IP:8001\"")"
@@ -57,6 +60,14 @@ assert_match "on this host" "$(udp_ask $PROXY_IP:8083)" "^here "
 assert_match "from this host" "$(in_ns proxy /usr/bin/python3 tests/lib/udp.py ask $PROXY_IP:8082)" '^a '
 assert_match "from this host's loopback" "$(in_ns proxy /usr/bin/python3 tests/lib/udp.py ask 127.0.0.1:8082)" '^a '
 assert_eq "taken in turn" "$(udp_ask $PROXY_IP:8084 n=8 | awk '{ print $1 }' | sort | uniq -c | xargs)" "4 a 4 b"
+stays() { udp_ask $PROXY_IP:8086 n=8 src=10.91.130.$1 | awk '{ print $1 }' | sort | uniq -c | xargs; }
+of=$(for ((i = 1; i <= 12; i++)); do stays $i; done | sort -u | xargs)
+assert_eq "source_hash: all of a client to one, both have some" "$of" "8 a 8 b"
+assert_eq "so many flows of a client" "$(udp_ask $PROXY_IP:8087 n=4 | cut -d' ' -f1 | xargs)" "a a refused refused"
+from_backend() { in_ns backend /usr/bin/python3 tests/lib/udp.py ask "$@"; }
+assert_match "back to the target that asks" "$(from_backend $PROXY_BACK_IP:8001)" "^a $PROXY_BACK_IP:[0-9]+ $BACKEND_IP:8001 "
+assert_match "likewise, IPv6" "$(from_backend "[$PROXY_BACK6]:8001")" "^a \\[$PROXY_BACK6\\]:[0-9]+ \\[$BACKEND6\\]:8001 "
+assert_match "from this host, IPv6" "$(in_ns proxy /usr/bin/python3 tests/lib/udp.py ask "[$PROXY6]:8001")" '^a '
 assert_eq "one socket stays where it is" "$(udp_ask $PROXY_IP:8084 n=8 keep=1 | awk '{ print $1 }' | sort -u | wc -l)" 1
 assert_eq "the target's refusal comes back" "$(udp_ask $PROXY_IP:8085)" refused
 assert_eq "no route there" "$(udp_ask $PROXY_IP:8099)" refused

@@ -77,7 +77,8 @@ check() { # ROUTE REGEX
 	RC=0
 	"$SLUICED" -t -c "$LAB_DIR/check.yaml" >"$LAB_DIR/check.out" 2>&1 || RC=$?
 	assert_eq "exit code of $1" "$RC" 78
-	assert_match "words" "$(cat "$LAB_DIR/check.out")" "check.yaml:3:[0-9]+: error: [^\n]*$2"
+	assert_match "words" "$(grep -E 'check.yaml:[0-9]+:[0-9]+: error: ' "$LAB_DIR/check.out")" "$2"
+	assert_match "caret" "$(cat "$LAB_DIR/check.out")" $'\n *\\| *\\^'
 }
 check "$(nroute a 80 '{ targets: "10.0.0.5:80", send_proxy: v2 }')" 'send_proxy.*put nothing before'
 check "$(nroute a 80 '"web.example:80"')" 'web.example'
@@ -86,6 +87,31 @@ check "$(nroute a '"10.0.0.1:80"' '"[2001:db8::1]:80"')" '2001:db8|IPv6|famil'
 check "$(route a 80 '"10.0.0.5:80"' 'engine: relay, security: { packets: 5/s }')" "packets.*needs 'engine: nftables'"
 check "  - { name: a, engine: nftables, match: { ports: 80, domains: a.example }, forward: \"10.0.0.5:80\" }" 'domains.*reads nothing'
 check "  - { name: a, match: { ports: 80, protocol: udp }, forward: \"10.0.0.5:80\" }" 'udp.*nftables'
+with() { echo "  - { name: a, engine: nftables, match: { $1 }, $2 }"; }
+T='forward: "10.0.0.5:80"'
+check "$(with 'ports: 80, path: /a' "$T")" 'match.path.*reads nothing'
+check "$(with 'ports: 80, tls: { alpn: [h2] }' "$T")" 'match.tls.*reads nothing'
+check "$(with 'ports: 80, clients: 10.0.0.0/8' "$T")" 'match.clients.*by port and address alone'
+check "$(with 'ports: 80' 'http: { paths: [] }')" 'http.*reads nothing'
+check "$(with 'ports: 80' "tls: { cert: /a, key: /b }, $T")" "'tls'"
+check "$(with 'ports: "[2001:db8::1]:80"' "$T")" "'10.0.0.5:80' is an IPv4 address.*from one family to the other"
+check "$(with 'ports: "0.0.0.0:80"' 'forward: "[2001:db8::1]:80"')" 'IPv6 address.*from one family to the other'
+check "$(with 'ports: "[::1]:80"' 'forward: "[2001:db8::1]:80"')" 'clients of ::1'
+check "$(with 'ports: 9000-9099' 'forward: { targets: ["10.0.0.5", "::1"], port: preserve }')" "'::1'.*clients of other hosts"
+check "$(with 'ports: 80' 'forward: "[fe80::1]:80"')" 'link-local'
+check "$(with 'ports: 80' 'forward: { targets: "10.0.0.5:80", health: { tls: true } }')" 'health.tls.*by connecting only'
+check "$(with 'ports: 80' 'forward: { targets: "10.0.0.5:80", health: { path: / } }')" 'health.path.*by connecting only'
+check "$(with 'ports: 80' "$T, security: { deny: \"10.?.?.1\" }")" 'not a range of addresses'
+check "$(with 'ports: 80-90' "$T")
+$(route b 85 '"10.0.0.6:80"')" 'port 85 cannot be shared'
+check "$(with 'ports: 80' "$T")
+$(route b '"10.0.0.1:80"' '"10.0.0.6:80"')" 'port 80 cannot be shared'
+check "$(with 'ports: 80-90' "$T")
+$(nroute b 90-99 '"10.0.0.6:80"')" 'port 90 belongs to another route'
+check "$(with 'ports: 80' "$T")
+listeners:
+  - { ports: 80, accept_proxy: { from: 10.0.0.0/8, required: true } }" 'accept_proxy'
+check "$(route a 80 '{ targets: "10.0.0.5:80", preserve_source: true }')" "preserve_source.*needs 'engine: nftables'"
 
 say "a reload that is refused changes nothing"
 form=$(table_form)

@@ -689,6 +689,28 @@ static void differences_lead_there(void **state)
 	assert_true(n_ops > 400);
 }
 
+/* What one route says about a target of several is not the business of the others. */
+static void a_shared_target_stays_when_one_goes(void **state)
+{
+	struct sl_nft_ruleset *a, *b;
+	struct sl_nft_ops ops = { 0 };
+	struct test_routes t;
+
+	(void)state;
+	test_many_routes(&t, 40);
+	a = test_build(&t);
+	t.route++;
+	t.n--;
+	b = test_build(&t);
+	assert_int_equal(sl_nft_diff(a, b, &ops), 0);
+	assert_int_equal(ops.n, 4); /* listener, target, counter and its element */
+	sl_nft_ops_done(&ops);
+	sl_nft_ruleset_free(a);
+	sl_nft_ruleset_free(b);
+	t.route--;
+	test_routes_done(&t);
+}
+
 /* Changes of the sets of one list, a letter for each operation: b, e out, B, E in. */
 static const char *list_ops(const struct sl_ip4_range *from, size_t n_from,
 			    const struct sl_ip4_range *to, size_t n_to)
@@ -937,6 +959,7 @@ int main(void)
 		cmocka_unit_test(source_hash_moves_nobody_else),
 		cmocka_unit_test(code_is_read_as_it_was_written),
 		cmocka_unit_test(differences_lead_there),
+		cmocka_unit_test(a_shared_target_stays_when_one_goes),
 		cmocka_unit_test(intervals_come_and_go_as_a_whole),
 		cmocka_unit_test(rules_around_a_change_stay),
 		cmocka_unit_test(flow_tables),

@@ -26,6 +26,7 @@ struct sl_worries {
 	uint64_t due_ms;
 	uint64_t not_before_ms;
 	uint32_t generation; /* of the kernel's rules, when last looked at */
+	uint32_t settings;   /* of the host, likewise */
 	int failed;          /* as last logged; 0: it works */
 	struct sl_log_limit log;
 };
@@ -181,21 +182,23 @@ static void say_failed(struct sl_worries *w, int r)
 static int open_and_look(struct sl_worries *w, const struct flows *f)
 {
 	uint64_t now_ms = sl_loop_now_ms(w->options.loop);
-	uint32_t generation = w->generation;
+	uint32_t generation = w->generation, settings = sl_nft_trouble_settings();
 	uint64_t from_us;
 	int r = w->trouble ? 0 : sl_nft_trouble_open(&w->trouble);
 
 	if (r == 0)
 		r = sl_nft_trouble_generation(w->trouble, &generation);
 	if (r < 0 || now_ms < w->not_before_ms ||
-	    (now_ms < w->due_ms && generation == w->generation))
+	    (now_ms < w->due_ms && generation == w->generation && settings == w->settings))
 		return r;
 	from_us = sl_clock_us();
 	r = look(w, f);
 	w->not_before_ms = now_ms + (sl_clock_us() - from_us) * SHARE / 1000;
 	w->due_ms = now_ms + LOOK_MS;
-	if (r == 0)
+	if (r == 0) {
 		w->generation = generation;
+		w->settings = settings;
+	}
 	return r;
 }
 
