@@ -129,7 +129,19 @@ kill -KILL "$broker"
 wait $other
 assert_eq "failed clients" "$(cut -d' ' -f1 "$LAB_DIR/broker.bad")" 0
 wait_until 10000 nat_is_on || fail "off: $(nat_text)"
-wait_until 45000 nat_active_is 0 || fail "ghosts: $(n_nat_active): $(sl conns --json | jq -c '.[0]')"
+wait_until 20000 nat_active_is 0 || fail "ghosts: $(n_nat_active): $(sl conns --json | jq -c '.[0]')"
 echo "$(($(lines small) - before)) of 5000 lines"
 assert_between "lines, those of an instant without a reader aside" "$(($(lines small) - before))" 2500 5000
+
+say "an entry goes while there is no broker: nobody waits for long to be told of its end"
+udp_ask $PROXY_IP:8083 >"$LAB_DIR/udp.out"
+wait_records udp 1
+kill -STOP "$SLUICE_PID"
+kill -KILL "$(jqs .processes.broker)"
+in_ns proxy conntrack -D -p udp --orig-port-dst 8083 >"$LAB_DIR/deleted" 2>&1 || fail "no entry: $(cat "$LAB_DIR/deleted")"
+assert_eq "records meanwhile" "$(n_records udp)" 1
+kill -CONT "$SLUICE_PID"
+wait_until 20000 has_records udp 0 || fail "still there: $(sl conns --route udp --json | jq -c .)"
+wait_until 5000 has_lines udp 1 || fail "no line"
+assert_eq "its line" "$(grep -a '"route":"udp"' "$LAB_DIR/access.log" | jq -r .client_reason)" crash_recovered
 assert_eq "impossible events" "$(jqs '.fsm_bugs // 0')" 0

@@ -33,6 +33,7 @@ struct proxy {
 	size_t n_seen;
 	struct sl_broker_nat_status status;
 	unsigned n_status;
+	unsigned n_told;       /* that these were all */
 	struct sl_str worries; /* as told, part by part */
 	unsigned n_worries;    /* whole ones */
 	bool is_closed[N_WORKERS + 1];
@@ -221,6 +222,9 @@ static void read_channel(struct proxy *p, unsigned worker)
 		} else if (msg.type == SL_BROKER_NAT_WORRIES) {
 			assert_int_equal(worker, N_WORKERS);
 			note_worries(p, &msg);
+		} else if (msg.type == SL_BROKER_NAT_TOLD) {
+			assert_true(worker < N_WORKERS);
+			p->n_told++;
 		} else {
 			assert_int_equal(msg.type, SL_BROKER_STATUS);
 		}
@@ -306,6 +310,7 @@ static void flows_come_to_workers(void **state)
 		assert_string_equal(find(p, port_of(client[i]))->flow.route, "web");
 	}
 	WAIT_FOR(l, p->status.n_flows == SL_ARRAY_LEN(client));
+	WAIT_FOR(l, p->n_told == N_WORKERS);
 	/* whichever worker asks; numbers of nobody are passed over */
 	tell(p, 0, (struct sl_broker_msg){ .type = SL_BROKER_NAT_KILL, .conn_id = 1 });
 	tell(p, 1,

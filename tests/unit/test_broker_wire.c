@@ -139,7 +139,7 @@ static const struct {
 	{ SL_BROKER_FLUSHED, 0, false },     { SL_BROKER_STATUS, 0, false },
 	{ SL_BROKER_NAT_KILL, 0, true },     { SL_BROKER_NAT_TARGET, 0, true },
 	{ SL_BROKER_NAT_FLOW, 0, false },    { SL_BROKER_NAT_STATUS, 0, false },
-	{ SL_BROKER_NAT_WORRIES, 0, false },
+	{ SL_BROKER_NAT_WORRIES, 0, false }, { SL_BROKER_NAT_TOLD, 0, false },
 };
 
 static struct sl_broker_msg sample(uint32_t type)

@@ -499,6 +499,34 @@ static void settings_of_others_stay(void **state)
 	finish(l);
 }
 
+/* Another instance had set them, and has ended. */
+static void settings_that_change_are_set_again(void **state)
+{
+	struct lab *l;
+
+	(void)state;
+	NEEDS_ROOT();
+	assert_int_equal(run("echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct; "
+			     "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet"),
+			 0);
+	l = start(WEB);
+	assert_on(l, 1);
+	assert_false(nft_says("was_acct\\|was_localnet"));
+	assert_int_equal(run("echo 0 > /proc/sys/net/netfilter/nf_conntrack_acct; "
+			     "echo 0 > /proc/sys/net/ipv4/conf/all/route_localnet"),
+			 0);
+	WAIT_FOR(l, is_sysctl("ipv4/conf/all/route_localnet", 1));
+	/* ours by now: whoever comes next puts it back */
+	assert_true(nft_says("was_localnet_0"));
+	assert_true(nft_says("was_acct_0"));
+	assert_true(is_sysctl("netfilter/nf_conntrack_acct", 1));
+	restart(l, WEB);
+	sl_nat_stop(l->nat);
+	assert_true(is_sysctl("ipv4/conf/all/route_localnet", 0));
+	assert_true(is_sysctl("netfilter/nf_conntrack_acct", 0));
+	finish(l);
+}
+
 static unsigned n_removals;
 
 /* Its guard keeps the network from 127.0.0.1. */
@@ -1585,6 +1613,7 @@ int main(void)
 		cmocka_unit_test_setup(a_flow_has_its_record, set_up),
 		cmocka_unit_test_setup(settings_are_put_back, set_up),
 		cmocka_unit_test_setup(settings_of_others_stay, set_up),
+		cmocka_unit_test_setup(settings_that_change_are_set_again, set_up),
 		cmocka_unit_test_setup(the_table_goes_last, set_up),
 		cmocka_unit_test_setup(a_table_that_is_left_goes, set_up),
 		cmocka_unit_test_setup(what_is_over_is_not_adopted, set_up),

@@ -843,6 +843,37 @@ static void in_doubt_for_long(void **state)
 	assert_int_equal(totals_of(lab).accepted, 2);
 }
 
+/* It ended while nobody looked, and holds up no drain. */
+static void in_doubt_until_all_is_told(void **state)
+{
+	const struct sl_broker_msg all = { .type = SL_BROKER_NAT_TOLD };
+	struct lab *lab = *state;
+	struct sl_broker_nat_flow gone = flow_n();
+	struct sl_broker_nat_flow there = flow_n();
+
+	sl_addr_set_port(&there.client, 2);
+	tell(lab, 1, &gone);
+	tell(lab, 2, &there);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 2);
+	kill_broker(lab);
+	start_broker(lab);
+	there.is_adopted = 1;
+	there.bytes[SL_CLIENT] = 7;
+	tell(lab, 102, &there);
+	UNTIL(lab, WAIT_MS, route_of(lab, "n")->bytes_up == 7);
+	assert_int_equal(n_active(lab), 2);
+	assert_int_equal(sl_broker_send(lab->broker, &all, NULL, 0), 0);
+	UNTIL(lab, WAIT_MS, n_active(lab) == 1);
+	UNTIL(lab, WAIT_MS, n_lines(lab, "crash_recovered backend_reason=crash_recovered\n") == 1);
+	assert_int_equal(n_lines(lab, "client=192.0.2.1:1000 "), 1);
+	/* and again, when nothing is in doubt */
+	assert_int_equal(sl_broker_send(lab->broker, &all, NULL, 0), 0);
+	there.bytes[SL_CLIENT] = 8;
+	tell(lab, 102, &there);
+	UNTIL(lab, WAIT_MS, route_of(lab, "n")->bytes_up == 8);
+	assert_int_equal(n_active(lab), 1);
+}
+
 /* ---- routes ---- */
 
 static void a_route_that_comes_later(void **state)
@@ -1297,6 +1328,7 @@ int main(void)
 		EACH(status_is_shown),
 		EACH(many_at_once),
 		EACH(in_doubt_for_long),
+		EACH(in_doubt_until_all_is_told),
 	};
 
 	sl_log_setup(SL_LOG_ERROR, false, STDERR_FILENO);

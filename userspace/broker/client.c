@@ -287,6 +287,8 @@ static void take_reply(struct sl_broker_client *cl, const struct sl_broker_msg *
 		fns->flushed(cl->arg);
 	else if (msg->type == SL_BROKER_NAT_FLOW && fns->nat_flow)
 		fns->nat_flow(cl->arg, msg->conn_id, &msg->nat_flow);
+	else if (msg->type == SL_BROKER_NAT_TOLD && fns->nat_told)
+		fns->nat_told(cl->arg);
 	else if (msg->type == SL_BROKER_NAT_STATUS && fns->nat_status)
 		fns->nat_status(cl->arg, &msg->nat_status);
 	else if (msg->type == SL_BROKER_NAT_WORRIES)

@@ -32,6 +32,7 @@ struct sl_broker_client_fns {
 	void (*linked)(void *arg);
 	void (*unlinked)(void *arg);
 	void (*nat_flow)(void *arg, uint64_t serial, const struct sl_broker_nat_flow *flow);
+	void (*nat_told)(void *arg); /* of every flow there is */
 	/* control thread only */
 	void (*status)(void *arg, const struct sl_broker_status *status);
 	void (*flushed)(void *arg);

@@ -24,6 +24,9 @@ struct sl_nat_options {
 	/* A flow has begun, changed or ended. False: no room now; it is told again after
 	 * sl_nat_resume(). */
 	bool (*tell)(void *arg, uint64_t serial, const struct sl_broker_nat_flow *flow);
+	/* Once: every flow that the kernel had at the begin has been told of. False: to nobody, it
+	 * is said again later. May be NULL. */
+	bool (*told)(void *arg);
 	void (*changed)(void *arg, const struct sl_broker_nat_status *status);
 	void *arg;
 };

@@ -285,6 +285,14 @@ void sl_nat_on_watch(struct sl_io *io, uint32_t events)
 
 /* ---- once a second ---- */
 
+static void keep_settings(struct sl_nat *n)
+{
+	struct sl_nft_report report;
+
+	if (sl_nat_must_set_again(n) && n->is_applied)
+		(void)sl_nat_attempt(n, &report);
+}
+
 static void drop_gone(struct sl_nat *n, uint64_t dumps)
 {
 	if (sl_nat_routes_n_gone(&n->routes) && sl_nat_is_all_told(n) &&
@@ -311,7 +319,8 @@ static void on_tick(struct sl_timer *timer)
 	if (!n->plan || !n->stream)
 		return;
 	sl_nat_look_at_room(n);
-	sl_nat_keep_settings(n);
+	keep_settings(n);
+	sl_nat_say_told(n);
 	clean_late_udp(n, dumps);
 	drop_gone(n, dumps);
 	sl_nat_refresh(n);

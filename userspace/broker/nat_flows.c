@@ -153,6 +153,18 @@ bool sl_nat_is_all_told(const struct sl_nat *n)
 	return n->batch_at == n->batch_n && poll(&p, 1, 0) == 0;
 }
 
+/* What found no room for its record may be one of them. */
+void sl_nat_say_told(struct sl_nat *n)
+{
+	struct sl_ct_stream_counts c;
+
+	if (n->is_told || !n->options.told)
+		return;
+	sl_ct_stream_get_counts(n->stream, &c);
+	if (c.dumps > 0 && c.table.not_taken == 0 && sl_nat_is_all_told(n))
+		n->is_told = n->options.told(n->options.arg);
+}
+
 void sl_nat_tell_all(struct sl_nat *n)
 {
 	if (n->stream)

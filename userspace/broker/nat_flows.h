@@ -30,6 +30,9 @@ uint64_t sl_nat_dumps(const struct sl_nat *n); /* of conntrack, so far */
 /* Nothing that the stream knows waits to be counted and told. */
 bool sl_nat_is_all_told(const struct sl_nat *n);
 
+/* Says when all that an earlier broker may have told of has been found, or is no more. */
+void sl_nat_say_told(struct sl_nat *n);
+
 /* UDP: of listeners and targets that are gone, or down while another is not. */
 void sl_nat_clean_udp(struct sl_nat *n);
 /* All of our marks; how many they were. */

@@ -110,6 +110,8 @@ void sl_nat_change_settings(struct sl_nat *n)
 	if (r < 0)
 		(void)sl_warn(r, "nftables: cannot set net/%s to 1, records lack bytes and times",
 			      what);
+	if (!n->is_set)
+		n->cannot_set = r < 0;
 	n->is_set = true;
 	if (!needs_localnet(n) || sl_nat_sysctl_localnet() != 0)
 		return;
@@ -133,25 +135,34 @@ static void keep_what_others_set(struct sl_nat_settings *was)
 			*setting(was, i) = -1;
 }
 
-void sl_nat_keep_settings(struct sl_nat *n)
+/* Not what we could not set either. */
+static bool has_changed_conntrack(const struct sl_nat *n)
 {
 	struct sl_nat_settings now = untouched;
-	const char *what = NULL;
+	const char *what;
+
+	return !n->cannot_set && sl_ct_sysctl_look(&now.ct, &what) == 0 &&
+	       (now.ct.acct >= 0 || now.ct.timestamp >= 0 || now.ct.events >= 0);
+}
+
+/* As at the start: the table says what was before they are changed. */
+bool sl_nat_must_set_again(struct sl_nat *n)
+{
+	bool is_conntrack, is_localnet;
 
 	if (!n->is_set)
-		return;
+		return false;
+	is_conntrack = has_changed_conntrack(n);
+	is_localnet = needs_localnet(n) && !n->has_lacked_localnet && sl_nat_sysctl_localnet() == 0;
 	/* another instance that ends, or a reload of sysctl.conf */
-	if (sl_ct_sysctl_set(&now.ct, &what) == 0 &&
-	    (now.ct.acct >= 0 || now.ct.timestamp >= 0 || now.ct.events >= 0))
+	if (is_conntrack)
 		sl_log(SL_LOG_WARN, "nftables: somebody has changed net.netfilter.nf_conntrack_"
 				    "acct, _timestamp or _events, put back");
-	if (needs_localnet(n) && sl_nat_sysctl_localnet() == 0 &&
-	    sl_nat_sysctl_set_localnet(true) == 0) {
-		now.localnet = 0;
+	if (is_localnet)
 		sl_log(SL_LOG_WARN,
 		       "nftables: somebody has changed net.ipv4.conf.all.route_localnet, put back");
-	}
-	note_what_was(n, &now);
+	n->is_set = !is_conntrack && !is_localnet;
+	return !n->is_set;
 }
 
 void sl_nat_restore_settings(struct sl_nat_settings *was)

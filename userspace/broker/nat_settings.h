@@ -24,8 +24,9 @@ SL_MUST_CHECK int sl_nat_put_kept(struct sl_nat *n, struct sl_nft_ruleset *rs);
 /* What of them will have to be changed; those known from before stay known. */
 void sl_nat_look_at_settings(struct sl_nat *n);
 void sl_nat_change_settings(struct sl_nat *n);
-/* Now and then: what somebody else has changed meanwhile is put back, and said. */
-void sl_nat_keep_settings(struct sl_nat *n);
+/* Now and then. True: somebody else has changed some, which is said; they are put back as at the
+ * start. */
+bool sl_nat_must_set_again(struct sl_nat *n);
 /*
  * While the table is still there: as long as it is, whoever comes after us knows what to put back,
  * and it keeps the network away from 127.0.0.1. What others have changed since stays.

@@ -37,6 +37,7 @@ struct sl_nat {
 	struct sl_ct_timeouts timeouts;
 	struct sl_nat_settings was;
 	bool is_set;              /* the settings are as records need them */
+	bool cannot_set;          /* or could not be */
 	bool has_lacked_localnet; /* it is said */
 
 	bool is_installed;    /* the kernel has, or may have, something of ours */
@@ -64,6 +65,7 @@ struct sl_nat {
 	size_t batch_n;
 	size_t batch_at;
 	bool is_blocked; /* until sl_nat_resume() */
+	bool is_told;    /* what there was at the begin is, and that is said */
 
 	struct sl_broker_nat_status status; /* as last told */
 	uint32_t n_adopted;

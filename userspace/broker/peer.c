@@ -122,6 +122,16 @@ static int send_nat_status(struct sl_peer *p)
 	return r;
 }
 
+static int send_nat_told(struct sl_peer *p)
+{
+	const struct sl_broker_msg msg = { .type = SL_BROKER_NAT_TOLD };
+	int r = send_now(p, &msg, NULL, 0);
+
+	if (r == 0)
+		p->wants_nat_told = false;
+	return r;
+}
+
 /* The text stays the same until it is sent, or begins anew. */
 static int send_worries(struct sl_peer *p)
 {
@@ -190,6 +200,8 @@ static void flush(struct sl_peer *p)
 		r = send_status(p);
 	if (r == 0 && p->wants_nat_status)
 		r = send_nat_status(p);
+	if (r == 0 && p->wants_nat_told)
+		r = send_nat_told(p);
 	if (r == 0 && p->wants_worries)
 		r = send_worries(p);
 	if (r == 0 && p->broker->nat && p->worker < p->n_workers)
@@ -376,6 +388,22 @@ bool sl_peers_tell_nat(struct sl_broker *b, uint64_t serial, const struct sl_bro
 	return r == 0;
 }
 
+bool sl_peers_tell_nat_is_all(struct sl_broker *b)
+{
+	struct sl_list *i;
+
+	if (!b->has_nat_proxy)
+		return false;
+	sl_list_for_each (i, &b->peers) {
+		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
+
+		p->wants_nat_told = p->proxy == b->nat_proxy && p->worker < p->n_workers;
+		if (p->wants_nat_told)
+			sl_peer_flush_later(p);
+	}
+	return true;
+}
+
 static int on_nat_target(const struct sl_peer *p, const struct sl_broker_msg *msg)
 {
 	if (p->worker != p->n_workers)
@@ -520,6 +548,7 @@ static int serve(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_
 	case SL_BROKER_NAT_FLOW:
 	case SL_BROKER_NAT_STATUS:
 	case SL_BROKER_NAT_WORRIES:
+	case SL_BROKER_NAT_TOLD:
 	case SL_BROKER_TYPE_COUNT_:
 		break;
 	}

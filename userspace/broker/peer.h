@@ -39,6 +39,7 @@ struct sl_peer {
 	bool has_hello;
 	bool wants_status;
 	bool wants_nat_status;
+	bool wants_nat_told;
 	bool wants_worries;
 	uint32_t worries_at; /* so much of their text it has */
 	bool wants_flushed;
@@ -60,6 +61,9 @@ void sl_peer_reply(struct sl_peer *p, const struct sl_broker_msg *msg);
 void sl_peer_tell(struct sl_kflow *f, uint8_t what);
 /* To the worker of the proxy that is told of flows of the kernel's NAT. False: it has no room. */
 bool sl_peers_tell_nat(struct sl_broker *b, uint64_t serial, const struct sl_broker_nat_flow *flow);
+/* To its workers, behind all that they have been told of: those were all. False: there is nobody.
+ */
+bool sl_peers_tell_nat_is_all(struct sl_broker *b);
 /* To the control thread: they are others now. */
 void sl_peer_tell_worries(struct sl_peer *p);
 /* Sends what there is; at the end of the turn. */

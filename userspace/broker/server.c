@@ -412,6 +412,11 @@ static bool on_nat_flow(void *arg, uint64_t serial, const struct sl_broker_nat_f
 	return sl_peers_tell_nat(arg, serial, flow);
 }
 
+static bool on_nat_told(void *arg)
+{
+	return sl_peers_tell_nat_is_all(arg);
+}
+
 /* Somebody who has it looked at knows the limits better. */
 static bool is_nearly_full(const struct sl_broker_nat_status *s)
 {
@@ -448,9 +453,11 @@ static void on_nat_status(void *arg, const struct sl_broker_nat_status *status)
 
 int sl_broker_open_nat(struct sl_broker *b, const struct sl_nat_plan *plan)
 {
-	const struct sl_nat_options options = {
-		.loop = b->loop, .tell = on_nat_flow, .changed = on_nat_status, .arg = b
-	};
+	const struct sl_nat_options options = { .loop = b->loop,
+						.tell = on_nat_flow,
+						.told = on_nat_told,
+						.changed = on_nat_status,
+						.arg = b };
 	struct sl_worries_options worries = { .loop = b->loop, .changed = on_worries, .arg = b };
 	int r = sl_nat_new(&options, plan, &b->nat);
 

@@ -19,7 +19,7 @@ static const int8_t n_fds_of[] = {
 	[SL_BROKER_CHANGED] = 0,     [SL_BROKER_ENDED] = 0,    [SL_BROKER_ADOPT] = 0,
 	[SL_BROKER_FLUSHED] = 0,     [SL_BROKER_STATUS] = 0,   [SL_BROKER_NAT_KILL] = 0,
 	[SL_BROKER_NAT_TARGET] = 0,  [SL_BROKER_NAT_FLOW] = 0, [SL_BROKER_NAT_STATUS] = 0,
-	[SL_BROKER_NAT_WORRIES] = 0,
+	[SL_BROKER_NAT_WORRIES] = 0, [SL_BROKER_NAT_TOLD] = 0,
 };
 _Static_assert(SL_ARRAY_LEN(n_fds_of) == SL_BROKER_TYPE_COUNT_, "a number per type");
 
@@ -160,7 +160,7 @@ int sl_broker_check_reply(const void *bytes, size_t n, size_t n_fds)
 	else if (msg.type == SL_BROKER_NAT_WORRIES)
 		good = is_nat_worries(&msg.nat_worries, msg.flag);
 	else
-		good = true; /* HELLO, CHANGED, FLUSHED */
+		good = true; /* HELLO, CHANGED, FLUSHED, NAT_TOLD */
 	return good ? 0 : -EBADMSG;
 }
 

@@ -41,6 +41,8 @@ enum sl_broker_type {
 	SL_BROKER_NAT_FLOW,    /* from the broker to a worker: begun, changed, ended */
 	SL_BROKER_NAT_STATUS,  /* from the broker to the control thread, when it has changed */
 	SL_BROKER_NAT_WORRIES, /* likewise: a part of a text; flag: how long that is */
+	/* from the broker to a worker, once: it has been told of every flow that the kernel has */
+	SL_BROKER_NAT_TOLD,
 	SL_BROKER_TYPE_COUNT_,
 };
 

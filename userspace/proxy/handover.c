@@ -590,6 +590,13 @@ static void on_nat_flow(void *arg, uint64_t serial, const struct sl_broker_nat_f
 	sl_nat_flows_told(hs->worker->nat_flows, serial, flow);
 }
 
+static void on_nat_told(void *arg)
+{
+	struct sl_handovers *hs = arg;
+
+	sl_nat_flows_all_told(hs->worker->nat_flows);
+}
+
 static void on_linked(void *arg)
 {
 	struct sl_handovers *hs = arg;
@@ -713,7 +720,8 @@ int sl_handovers_new(struct sl_worker *w, struct sl_handovers **ret)
 							 .adopt = on_adopt,
 							 .linked = on_linked,
 							 .unlinked = on_unlinked,
-							 .nat_flow = on_nat_flow };
+							 .nat_flow = on_nat_flow,
+							 .nat_told = on_nat_told };
 	struct sl_handovers *hs = calloc(1, sizeof(*hs));
 	int r;
 

@@ -600,6 +600,12 @@ static void on_doubt(struct sl_timer *timer)
 		sl_timer_start(n->worker->loop, timer, now_ms(n), on_doubt);
 }
 
+void sl_nat_flows_all_told(struct sl_nat_flows *n)
+{
+	if (!sl_list_is_empty(&n->doubted))
+		sl_timer_start(n->worker->loop, &n->doubt_timer, now_ms(n), on_doubt);
+}
+
 void sl_nat_flows_linked(struct sl_nat_flows *n)
 {
 	n->linked_ms = now_ms(n);

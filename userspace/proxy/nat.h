@@ -20,8 +20,9 @@ struct sl_generation;
  * broker says that the flow is over, because that brings the last counts; without that word it ends
  * three seconds later, and stays noted until it comes, so that no later broker brings it back as a
  * new one; one whose broker has died is matched by addresses and time of begin with what the next
- * one tells, and ends with crash_recovered when it tells nothing for SL_HANDOVER_DOUBT_MS. Flows of
- * a route that this worker does not know (yet) wait for it; they get an access line, but no record.
+ * one tells, and ends with crash_recovered when that has told of all it found, or when there is
+ * none for SL_HANDOVER_DOUBT_MS. Flows of a route that this worker does not know (yet) wait for it;
+ * they get an access line, but no record.
  *
  * One per worker; on its thread.
  */
@@ -38,6 +39,8 @@ void sl_nat_flows_free(struct sl_nat_flows *n); /* NULL is fine; no record is le
 
 /* What a broker says, of any flow at any time; valid by sl_broker_check_reply(). */
 void sl_nat_flows_told(struct sl_nat_flows *n, uint64_t serial, const struct sl_broker_nat_flow *f);
+/* What this broker has not told of is no more. */
+void sl_nat_flows_all_told(struct sl_nat_flows *n);
 void sl_nat_flows_linked(struct sl_nat_flows *n);
 void sl_nat_flows_unlinked(struct sl_nat_flows *n);
 
