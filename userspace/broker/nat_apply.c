@@ -290,7 +290,7 @@ static void keep_settings(struct sl_nat *n)
 	struct sl_nft_report report;
 
 	if (sl_nat_must_set_again(n) && n->is_applied)
-		(void)sl_nat_attempt(n, &report);
+		(void)attempt(n, &report);
 }
 
 static void drop_gone(struct sl_nat *n, uint64_t dumps)
