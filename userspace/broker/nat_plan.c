@@ -324,7 +324,7 @@ int sl_nat_plan_pack(const struct sl_conf *conf, const struct sl_ip_set *deny_fi
 bool sl_nat_plan_has_routes(const struct sl_conf *conf)
 {
 	for (size_t i = 0; i < conf->n_routes; i++)
-		if (conf->routes[i].enabled && conf->routes[i].engine == SL_CHOICE_NFTABLES)
+		if (sl_nft_is_carried(&conf->routes[i]))
 			return true;
 	return false;
 }

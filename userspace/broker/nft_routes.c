@@ -12,7 +12,7 @@ struct maker {
 	struct sl_nft_routes *out;
 };
 
-static bool is_carried(const struct sl_conf_route *r)
+bool sl_nft_is_carried(const struct sl_conf_route *r)
 {
 	return r->enabled && r->engine == SL_CHOICE_NFTABLES;
 }
@@ -237,7 +237,7 @@ static int make_room(struct maker *m)
 	for (size_t i = 0; i < m->conf->n_routes; i++) {
 		const struct sl_conf_route *r = &m->conf->routes[i];
 
-		if (!is_carried(r))
+		if (!sl_nft_is_carried(r))
 			continue;
 		n++;
 		n_listeners += 2 * r->n_ports;
@@ -262,7 +262,7 @@ int sl_nft_routes_make(const struct sl_conf *conf, const struct sl_ip_set *deny_
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < conf->n_routes; i++)
-		if (is_carried(&conf->routes[i]))
+		if (sl_nft_is_carried(&conf->routes[i]))
 			put_route(&m, &conf->routes[i]);
 	if (out.n && deny_file && deny_file->n_globs) {
 		sl_str_adds(why, "global.security.deny_file has patterns that are not ranges of "

@@ -21,10 +21,13 @@ struct sl_nft_routes {
 	bool *is_backup;               /* of each */
 	size_t n_targets;
 	struct sl_nft_lists lists;
-	struct sl_ip_set
-		*denied; /* where `lists` needs more than one list has; NULL: it does not */
+	/* owned: where `lists` needs more than one list has; NULL: it does not */
+	struct sl_ip_set *denied;
 };
 void sl_nft_routes_done(struct sl_nft_routes *r);
+
+/* Whether the kernel's NAT is to carry it: it is enabled, and names the engine. */
+bool sl_nft_is_carried(const struct sl_conf_route *r);
 
 /*
  * `conf` has been checked by sl_conf_build(); `deny_file` is built, NULL: none. Both must outlive

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "broker/nat_plan.h"
 
 /* Of one answer; about 90000 flows. */
 #define MAX_TEXT (UINT32_C(60) << 20)
@@ -121,10 +122,7 @@ static bool has_nat_routes(const struct sl_proxy *proxy)
 {
 	const struct sl_conf *conf = sl_proxy_conf(proxy);
 
-	for (size_t i = 0; conf && i < conf->n_routes; i++)
-		if (conf->routes[i].enabled && conf->routes[i].engine == SL_CHOICE_NFTABLES)
-			return true;
-	return false;
+	return conf && sl_nat_plan_has_routes(conf);
 }
 
 /* Why the rules are not in the kernel; NULL: they are. */
