@@ -12,7 +12,6 @@
 #include "nft/rules.h"
 #include "nft/slots.h"
 
-#define NAME_MAX_BYTES 64
 /* NFT_FLOWTABLE_COUNTER (Linux 5.7): what passes counts in conntrack. An enum, not in all headers.
  */
 #define FLOWTABLE_COUNTER 0x2
@@ -20,8 +19,8 @@
 
 struct builder {
 	struct sl_nft_ruleset *rs;
-	const struct sl_nft_route *route; /* the one being put in, and its name; NULL: all */
-	uint32_t name;
+	const struct sl_nft_route *route; /* the one being put in; NULL: what is of the table */
+	uint32_t name;                    /* the route's, as text */
 };
 
 /* The sets of the table come first, in the order of their forms; valid until one is added. */
@@ -30,24 +29,20 @@ static struct sl_nft_set *fixed(struct builder *b, enum sl_nft_form form)
 	return (size_t)form < b->rs->n_sets ? &b->rs->sets[form] : NULL;
 }
 
-static void put_fixed_sets(struct sl_nft_ruleset *rs)
-{
-	for (int i = 0; i < SL_NFT_FIXED_COUNT_; i++) {
-		struct sl_nft_set set;
-
-		sl_nft_form_set((enum sl_nft_form)i, 0, &set);
-		set.comment = sl_nft_put_text(rs, sl_nft_form_comment((enum sl_nft_form)i));
-		(void)sl_nft_put_set(rs, &set);
-	}
-}
-
-static struct sl_nft_set *put_own_set(struct builder *b, enum sl_nft_form form)
+/* One of the route, or of the table where there is none. NULL: out of memory. */
+static struct sl_nft_set *put_set(struct builder *b, enum sl_nft_form form)
 {
 	struct sl_nft_set set;
 
 	sl_nft_form_set(form, b->route ? b->route->mark : 0, &set);
 	set.comment = b->route ? b->name : sl_nft_put_text(b->rs, sl_nft_form_comment(form));
 	return sl_nft_put_set(b->rs, &set);
+}
+
+static void put_fixed_sets(struct builder *b)
+{
+	for (int i = 0; i < SL_NFT_FIXED_COUNT_; i++)
+		(void)put_set(b, (enum sl_nft_form)i);
 }
 
 static void set_mark(uint8_t *field, uint32_t mark)
@@ -190,7 +185,7 @@ static int put_slots(struct builder *b, bool ip6, size_t n, uint32_t *ret_n)
 	*ret_n = (uint32_t)n_slots;
 	if (n_slots == 0)
 		return 0;
-	set = put_own_set(b, (enum sl_nft_form)(form + ip6));
+	set = put_set(b, (enum sl_nft_form)(form + ip6));
 	for (uint32_t slot = 0; slot < n_slots; slot++) {
 		struct sl_nft_elem e = { 0 };
 
@@ -253,7 +248,7 @@ static void put_range(struct builder *b, struct sl_nft_set *set, const uint8_t *
 
 static void put_prefixes4(struct builder *b, enum sl_nft_form form, const struct sl_ip_set *list)
 {
-	struct sl_nft_set *set = put_own_set(b, form);
+	struct sl_nft_set *set = put_set(b, form);
 
 	for (size_t i = 0; i < list->n4; i++) {
 		uint32_t from = htonl(list->v4[i].from), to;
@@ -279,7 +274,7 @@ static bool follows6(const uint8_t *last, const uint8_t *first)
 
 static void put_prefixes6(struct builder *b, enum sl_nft_form form, const struct sl_ip_set *list)
 {
-	struct sl_nft_set *set = put_own_set(b, form);
+	struct sl_nft_set *set = put_set(b, form);
 
 	for (size_t i = 0; i < list->n6; i++) {
 		size_t first = i;
@@ -294,7 +289,7 @@ static void put_prefixes6(struct builder *b, enum sl_nft_form form, const struct
 static void put_client_sets(struct builder *b, int form)
 {
 	for (int ip6 = 0; ip6 <= 1; ip6++) {
-		struct sl_nft_set *set = put_own_set(b, (enum sl_nft_form)(form + ip6));
+		struct sl_nft_set *set = put_set(b, (enum sl_nft_form)(form + ip6));
 
 		if (set)
 			sl_nft_client_set_name(b->route, (enum sl_nft_form)(form + ip6), set->name);
@@ -388,7 +383,7 @@ static const char *fault_of(const struct sl_nft_route *r)
 		return "a rate has no period";
 	if (r->mark == 0)
 		return "its mark is 0";
-	if (!*r->name || strlen(r->name) > NAME_MAX_BYTES)
+	if (!*r->name || strlen(r->name) > SL_NFT_ROUTE_NAME)
 		return "its name is empty or too long";
 	return r->n_targets > TARGETS_MAX ? "it has more than 4096 targets" : NULL;
 }
@@ -480,7 +475,7 @@ int sl_nft_build(const struct sl_nft_route *routes, size_t n, const struct sl_nf
 		return r;
 	b.rs = rs;
 	rs->comment = sl_nft_put_text(rs, SL_NFT_TABLE_COMMENT);
-	put_fixed_sets(rs);
+	put_fixed_sets(&b);
 	put_lists(&b, lists ? lists : &none);
 	sl_nft_put_fixed_chains(rs, lists ? lists : &none);
 	put_needed_chains(rs, routes, n);
@@ -520,12 +515,9 @@ int sl_nft_put_guard(struct sl_nft_ruleset *rs)
 int sl_nft_put_offload(struct sl_nft_ruleset *rs, const struct sl_nft_route *routes, size_t n,
 		       char (*devices)[SL_NFT_DEVICE], size_t n_devices)
 {
-	struct sl_nft_set form, *set;
+	struct builder b = { .rs = rs };
+	struct sl_nft_set *set = put_set(&b, SL_NFT_OFFLOADS);
 
-	sl_nft_form_set(SL_NFT_OFFLOADS, 0, &form);
-	sl_nft_form_name(SL_NFT_OFFLOADS, 0, form.name);
-	form.comment = sl_nft_put_text(rs, sl_nft_form_comment(SL_NFT_OFFLOADS));
-	set = sl_nft_put_set(rs, &form);
 	for (size_t i = 0; i < n; i++) {
 		struct sl_nft_elem e = { .comment = sl_nft_put_text(rs, routes[i].name) };
 

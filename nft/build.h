@@ -54,8 +54,10 @@ struct sl_nft_rate {
 	uint32_t burst;   /* at once */
 };
 
+#define SL_NFT_ROUTE_NAME 64 /* bytes, at most */
+
 struct sl_nft_route {
-	const char *name; /* at most 64 bytes */
+	const char *name; /* not empty */
 	/* conntrack mark of its flows, not 0; its number in the names of what it has of its own */
 	uint32_t mark;
 	enum sl_nft_state state;

@@ -2,10 +2,13 @@
 #ifndef SL_NFT_CODEC_H
 #define SL_NFT_CODEC_H
 
-#include "base/cleanup.h"
 #include "nft/expr.h"
 
 struct nftnl_expr;
+
+/* Comments in user data, as nft numbers them; those of sets are numbered otherwise. */
+#define SL_NFT_UDATA_COMMENT 0
+#define SL_NFT_UDATA_SET_COMMENT 7
 
 /* Between the expressions of nft/expr.h and those of libnftnl: one table for both directions. */
 

@@ -79,15 +79,12 @@ struct sl_ct_stream {
 	size_t answer_n; /* received, to be noted after the events; 0: none */
 
 	/* written by the thread, read by all (base/count.h) */
-	uint64_t n_events;
 	uint64_t n_foreign;
-	uint64_t n_bad;
 	uint64_t n_overruns;
 	uint64_t n_dumps;
 	uint64_t n_dumps_failed;
 	uint64_t last_dump_us;
 	uint64_t apart_us;
-	uint64_t last_error;
 };
 
 /* The kernel answers a dump within our system calls, so this is what one costs, however busy others
@@ -134,7 +131,6 @@ static void note(struct sl_ct_stream *s, const struct sl_ct_flow *f, uint64_t no
 		sl_count_add(&s->n_foreign, 1);
 		return;
 	}
-	sl_count_add(&s->n_events, 1);
 	sl_ct_table_note(&s->table, f, now_ns);
 }
 
@@ -169,7 +165,6 @@ static void read_event(struct sl_ct_stream *s, size_t i, uint64_t now_ns)
 	if (what == SL_CT_MSG_FLOW) {
 		note(s, &reply.flow, now_ns);
 	} else if (what == SL_CT_MSG_BAD) {
-		sl_count_add(&s->n_bad, 1);
 		resync(s);
 	}
 }
@@ -230,7 +225,6 @@ static void end_dump(struct sl_ct_stream *s, int error)
 	s->answer_n = 0;
 	s->next_dump_us = s->dump_start_us + apart_us;
 	sl_count_add(error < 0 ? &s->n_dumps_failed : &s->n_dumps, 1);
-	sl_count_set(&s->last_error, (uint64_t)-error);
 	sl_count_set(&s->last_dump_us, took_us);
 	sl_count_set(&s->apart_us, apart_us);
 	soonest_us = now_us + hurried_gap_us(s);
@@ -270,7 +264,6 @@ static int note_answer(struct sl_ct_stream *s, uint64_t now_ns)
 		enum sl_ct_msg what = sl_ct_msg_parse(s->answer + at, n - at, &reply);
 
 		if (what == SL_CT_MSG_BAD) {
-			sl_count_add(&s->n_bad, 1);
 			if (len == 0)
 				return -EBADMSG;
 		} else if (reply.seq != s->dump_seq) {
@@ -645,13 +638,10 @@ size_t sl_ct_stream_take(struct sl_ct_stream *s, struct sl_ct_change *ret, size_
 void sl_ct_stream_get_counts(struct sl_ct_stream *s, struct sl_ct_stream_counts *ret)
 {
 	struct sl_ct_stream_counts c = {
-		.events = sl_count_get(&s->n_events),
 		.foreign = sl_count_get(&s->n_foreign),
-		.bad = sl_count_get(&s->n_bad),
 		.overruns = sl_count_get(&s->n_overruns),
 		.dumps = sl_count_get(&s->n_dumps),
 		.dumps_failed = sl_count_get(&s->n_dumps_failed),
-		.last_error = -(int)sl_count_get(&s->last_error),
 		.last_dump_us = sl_count_get(&s->last_dump_us),
 		.apart_us = sl_count_get(&s->apart_us),
 	};

@@ -8,7 +8,8 @@
 /*
  * A thread that follows the flows with our marks in the connection tracking of the network
  * namespace it was started in, and keeps their records (nft/ct_table.h). Its owner waits for
- * sl_ct_stream_fd() and takes what is new. However slow the owner is, the thread goes on reading;
+ * sl_ct_stream_fd() and takes what is new. Events are read together, 10 ms after those before
+ * at the soonest, unless a dump needs them. However slow the owner is, the thread goes on reading;
  * when the kernel had to drop events all the same (ENOBUFS), a dump sets things right.
  *
  * The kernel's answer to a dump goes through the whole table: about 2 ms for 1000 entries, whose
@@ -31,13 +32,10 @@ struct sl_ct_stream_counts {
 	struct sl_ct_counts table;
 	uint64_t records;      /* kept now */
 	uint64_t live;         /* of these: not ended */
-	uint64_t events;       /* messages of ours */
 	uint64_t foreign;      /* messages with other marks */
-	uint64_t bad;          /* messages that could not be read */
 	uint64_t overruns;     /* times that the kernel dropped events */
 	uint64_t dumps;        /* whole ones */
 	uint64_t dumps_failed; /* refused or broken off */
-	int last_error;        /* of these: -errno, 0 after a whole one */
 	uint64_t last_dump_us; /* processor time it took */
 	uint64_t apart_us;     /* the next one comes that long after it, unless in a hurry */
 };

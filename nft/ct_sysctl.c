@@ -111,17 +111,12 @@ int sl_ct_sysctl_restore(const struct sl_ct_sysctls *old)
 	return first;
 }
 
-static int is_set(const char *name)
-{
-	uint32_t value;
-	int r = read_setting(name, &value);
-
-	return r < 0 ? r : value != 0;
-}
-
 int sl_nat_sysctl_localnet(void)
 {
-	return is_set(LOCALNET);
+	uint32_t value;
+	int r = read_setting(LOCALNET, &value);
+
+	return r < 0 ? r : value != 0;
 }
 
 int sl_nat_sysctl_set_localnet(bool on)

@@ -223,7 +223,6 @@ static struct sl_ct_record *add(struct sl_ct_table *t, const struct sl_ct_flow *
 	t->n_filed++;
 	add_live(t, r);
 	t->counts.opened++;
-	t->counts.adopted += r->is_adopted;
 	return r;
 }
 
@@ -280,7 +279,6 @@ static void end(struct sl_ct_table *t, struct sl_ct_record *r, enum sl_reason re
 		r->start_ns = r->end_ns; /* when it was first seen, long after that */
 	tell(t, r, SL_CT_TELL_ENDED);
 	remove_live(t, r);
-	t->counts.ended++;
 }
 
 /* It has been silent, for all we know, for as long as the kernel waits. */

@@ -51,9 +51,7 @@ struct sl_ct_change {
 
 struct sl_ct_counts {
 	uint64_t opened;    /* records made */
-	uint64_t adopted;   /* of these: not by a NEW */
-	uint64_t ended;     /* records ended */
-	uint64_t resynced;  /* of these: by the sweep */
+	uint64_t resynced;  /* of these: ended without a DESTROY that was heard */
 	uint64_t not_taken; /* times that a flow found no room */
 };
 

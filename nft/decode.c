@@ -22,9 +22,6 @@
 #include "nft/codec.h"
 #include "nft/expr.h"
 
-#define UDATA_COMMENT 0
-#define UDATA_SET_COMMENT 7
-
 struct reader {
 	struct sl_nft_ruleset *rs;
 	const char *table;
@@ -68,7 +65,7 @@ static int on_table(const struct nlmsghdr *nlh, void *arg)
 			rd->rs->owner = nftnl_table_get_u32(t, NFTNL_TABLE_OWNER);
 		udata = nftnl_table_get_data(t, NFTNL_TABLE_USERDATA, &n);
 		if (udata)
-			rd->rs->comment = read_comment(rd->rs, udata, n, UDATA_COMMENT);
+			rd->rs->comment = read_comment(rd->rs, udata, n, SL_NFT_UDATA_COMMENT);
 	}
 	if (t)
 		nftnl_table_free(t);
@@ -81,7 +78,8 @@ static void read_layout(struct sl_nft_set *set, const uint8_t *udata, size_t n)
 	for (size_t i = 0; i + 2 <= n && i + 2 + udata[i + 1] <= n; i += 2u + udata[i + 1]) {
 		size_t len = 2u + udata[i + 1];
 
-		if (udata[i] == UDATA_SET_COMMENT || set->n_layout + len > sizeof(set->layout))
+		if (udata[i] == SL_NFT_UDATA_SET_COMMENT ||
+		    set->n_layout + len > sizeof(set->layout))
 			continue;
 		memcpy(set->layout + set->n_layout, udata + i, len);
 		set->n_layout = (uint8_t)(set->n_layout + len);
@@ -120,7 +118,7 @@ static void read_set(struct reader *rd, struct nftnl_set *s)
 	p = nftnl_set_get_data(s, NFTNL_SET_USERDATA, &n);
 	if (p) {
 		read_layout(&set, p, n);
-		set.comment = read_comment(rd->rs, p, n, UDATA_SET_COMMENT);
+		set.comment = read_comment(rd->rs, p, n, SL_NFT_UDATA_SET_COMMENT);
 	}
 	if (!copy_name(set.name, nftnl_set_get_str(s, NFTNL_SET_NAME)) ||
 	    set.key_len > SL_NFT_KEY || set.data_len > SL_NFT_DATA)
@@ -160,7 +158,7 @@ static void read_chain(struct reader *rd, struct nftnl_chain *c)
 	}
 	p = nftnl_chain_get_data(c, NFTNL_CHAIN_USERDATA, &n);
 	if (p)
-		chain.comment = read_comment(rd->rs, p, n, UDATA_COMMENT);
+		chain.comment = read_comment(rd->rs, p, n, SL_NFT_UDATA_COMMENT);
 	if (!copy_name(chain.name, nftnl_chain_get_str(c, NFTNL_CHAIN_NAME)))
 		rd->rs->has_others = true;
 	else
@@ -206,7 +204,7 @@ static void read_rule(struct reader *rd, struct nftnl_rule *r)
 	rule.n_code = (uint32_t)rd->code.len;
 	rule.code = sl_nft_put_bytes(rd->rs, rd->code.p ? rd->code.p : "", rd->code.len);
 	if (p)
-		rule.comment = read_comment(rd->rs, p, n, UDATA_COMMENT);
+		rule.comment = read_comment(rd->rs, p, n, SL_NFT_UDATA_COMMENT);
 	sl_nft_put_rule(rd->rs, chain, &rule);
 }
 
@@ -264,7 +262,7 @@ static int on_object(const struct nlmsghdr *nlh, void *arg)
 				    ? nftnl_obj_get_data(o, NFTNL_OBJ_USERDATA, &n)
 				    : NULL;
 			if (p)
-				counter.comment = read_comment(rd->rs, p, n, UDATA_COMMENT);
+				counter.comment = read_comment(rd->rs, p, n, SL_NFT_UDATA_COMMENT);
 			sl_nft_put_counter(rd->rs, &counter);
 		}
 	}
@@ -356,7 +354,7 @@ static void read_elem(struct reader *rd, const struct nlattr *nest)
 			break;
 		case NFTA_SET_ELEM_USERDATA:
 			e.comment = read_comment(rd->rs, mnl_attr_get_payload(a),
-						 mnl_attr_get_payload_len(a), UDATA_COMMENT);
+						 mnl_attr_get_payload_len(a), SL_NFT_UDATA_COMMENT);
 			break;
 		default:
 			break;

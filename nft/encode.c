@@ -28,10 +28,7 @@
 #define LIST_MAX 60000
 #define ROOM (1u << 17)
 
-/* Comments in user data, as libnftnl numbers them; those of sets are numbered otherwise. */
-#define UDATA_COMMENT 0
-#define UDATA_SET_COMMENT 7
-#define UDATA_MAX 255
+#define UDATA_MAX 255 /* bytes of user data */
 
 void sl_nft_batch_done(struct sl_nft_batch *b)
 {
@@ -144,7 +141,7 @@ static void put_table(struct sl_nft_batch *b, const struct sl_nft_encode *e, uin
 	} else {
 		nftnl_table_set_str(t, NFTNL_TABLE_NAME, e->table);
 		if (type == NFT_MSG_NEWTABLE) {
-			n = user_data(udata, NULL, 0, UDATA_COMMENT,
+			n = user_data(udata, NULL, 0, SL_NFT_UDATA_COMMENT,
 				      e->wanted ? sl_nft_text(e->wanted, e->wanted->comment) : "");
 			nftnl_table_set_u32(t, NFTNL_TABLE_FLAGS, flags);
 			if (n)
@@ -180,7 +177,7 @@ static void describe_set(struct nftnl_set *s, const struct sl_nft_set *set, cons
 	/* on a concatenation without intervals the kernel refuses it */
 	if (set->n_fields)
 		(void)nftnl_set_set_data(s, NFTNL_SET_DESC_CONCAT, set->field, set->n_fields);
-	n = user_data(udata, set->layout, set->n_layout, UDATA_SET_COMMENT, comment);
+	n = user_data(udata, set->layout, set->n_layout, SL_NFT_UDATA_SET_COMMENT, comment);
 	(void)nftnl_set_set_data(s, NFTNL_SET_USERDATA, udata, n);
 }
 
@@ -220,7 +217,7 @@ static void put_chain(struct sl_nft_batch *b, const struct sl_nft_encode *e,
 		(void)nftnl_chain_set_str(c, NFTNL_CHAIN_TABLE, e->table);
 		(void)nftnl_chain_set_str(c, NFTNL_CHAIN_NAME, chain->name);
 		if (type == NFT_MSG_NEWCHAIN) {
-			n = user_data(udata, NULL, 0, UDATA_COMMENT,
+			n = user_data(udata, NULL, 0, SL_NFT_UDATA_COMMENT,
 				      sl_nft_text(rs, chain->comment));
 			if (n)
 				(void)nftnl_chain_set_data(c, NFTNL_CHAIN_USERDATA, udata, n);
@@ -256,7 +253,7 @@ static void put_counter(struct sl_nft_batch *b, const struct sl_nft_encode *e,
 		if (type == NFT_MSG_NEWOBJ) {
 			nftnl_obj_set_u64(o, NFTNL_OBJ_CTR_PKTS, 0);
 			nftnl_obj_set_u64(o, NFTNL_OBJ_CTR_BYTES, 0);
-			n = user_data(udata, NULL, 0, UDATA_COMMENT,
+			n = user_data(udata, NULL, 0, SL_NFT_UDATA_COMMENT,
 				      sl_nft_text(rs, counter->comment));
 		}
 		if (n)
@@ -341,7 +338,7 @@ static void put_rule(struct sl_nft_batch *b, const struct sl_nft_encode *e,
 		(void)nftnl_rule_set_str(r, NFTNL_RULE_CHAIN, chain->name);
 		if (op->handle)
 			nftnl_rule_set_u64(r, NFTNL_RULE_POSITION, op->handle);
-		n = user_data(udata, NULL, 0, UDATA_COMMENT, sl_nft_text(rs, rule->comment));
+		n = user_data(udata, NULL, 0, SL_NFT_UDATA_COMMENT, sl_nft_text(rs, rule->comment));
 		if (n)
 			(void)nftnl_rule_set_data(r, NFTNL_RULE_USERDATA, udata, n);
 		nftnl_rule_nlmsg_build_payload(nlh, r);
@@ -409,7 +406,7 @@ static void put_elem(struct nlmsghdr *nlh, const struct sl_nft_ruleset *rs,
 			put_verdict(nlh, elem->verdict, sl_nft_text(rs, elem->name));
 		else if (set->flags & NFT_SET_MAP)
 			put_value(nlh, NFTA_SET_ELEM_DATA, elem->data, set->data_len);
-		n = user_data(udata, NULL, 0, UDATA_COMMENT, sl_nft_text(rs, elem->comment));
+		n = user_data(udata, NULL, 0, SL_NFT_UDATA_COMMENT, sl_nft_text(rs, elem->comment));
 		if (n)
 			mnl_attr_put(nlh, NFTA_SET_ELEM_USERDATA, n, udata);
 	}
@@ -498,22 +495,34 @@ static size_t put_op(struct sl_nft_batch *b, const struct sl_nft_encode *e, size
 	return 1;
 }
 
+/* Ends a batch, which then is the caller's. */
+static int finish(struct sl_nft_batch *b, struct sl_nft_batch *ret)
+{
+	end(b);
+	if (b->oom) {
+		sl_nft_batch_done(b);
+		return -ENOMEM;
+	}
+	*ret = *b;
+	return 0;
+}
+
+static void put_ops(struct sl_nft_batch *b, const struct sl_nft_encode *e, size_t from, size_t to)
+{
+	while (from < to && !b->oom)
+		from += put_op(b, e, from, to);
+}
+
 int sl_nft_encode(const struct sl_nft_encode *e, size_t from, size_t to, uint32_t seq,
 		  struct sl_nft_batch *ret)
 {
-	_cleanup_(sl_nft_batch_done) struct sl_nft_batch b = { .seq = seq };
+	struct sl_nft_batch b = { .seq = seq };
 
 	begin(&b, e->generation);
 	if (e->adopts)
 		put_table(&b, e, NFT_MSG_NEWTABLE, e->table_flags, from);
-	while (from < to && !b.oom)
-		from += put_op(&b, e, from, to);
-	end(&b);
-	if (b.oom)
-		return -ENOMEM;
-	*ret = b;
-	b = (struct sl_nft_batch){ 0 };
-	return 0;
+	put_ops(&b, e, from, to);
+	return finish(&b, ret);
 }
 
 int sl_nft_encode_removal(const char *table, uint32_t generation, uint32_t seq,
@@ -526,47 +535,42 @@ int sl_nft_encode_removal(const char *table, uint32_t generation, uint32_t seq,
 	return sl_nft_encode(&e, 0, 1, seq, ret);
 }
 
+/* Nothing of the batch takes effect. */
+static void put_refusal(struct sl_nft_batch *b, size_t op)
+{
+	const struct sl_nft_encode none = { .table = "there is no such table" };
+
+	put_table(b, &none, NFT_MSG_DELTABLE, 0, op);
+}
+
 int sl_nft_encode_probe(uint32_t table_flags, uint32_t generation, uint32_t seq,
 			struct sl_nft_batch *ret)
 {
-	_cleanup_(sl_nft_batch_done) struct sl_nft_batch b = { .seq = seq };
 	const struct sl_nft_encode e = { .table = "probe of owners" };
-	const struct sl_nft_encode none = { .table = "there is no such table" };
+	struct sl_nft_batch b = { .seq = seq };
 
 	begin(&b, generation);
 	put_table(&b, &e, NFT_MSG_NEWTABLE, table_flags, 0);
-	put_table(&b, &none, NFT_MSG_DELTABLE, 0, 1);
-	end(&b);
-	if (b.oom)
-		return -ENOMEM;
-	*ret = b;
-	b = (struct sl_nft_batch){ 0 };
-	return 0;
+	put_refusal(&b, 1);
+	return finish(&b, ret);
 }
 
 int sl_nft_encode_trial(const struct sl_nft_ruleset *wanted, uint32_t generation, uint32_t seq,
 			struct sl_nft_batch *ret)
 {
 	_cleanup_(sl_nft_ops_done) struct sl_nft_ops ops = { 0 };
-	_cleanup_(sl_nft_batch_done) struct sl_nft_batch b = { .seq = seq };
 	const struct sl_nft_encode e = { .table = "trial of flow tables",
 					 .wanted = wanted,
 					 .ops = &ops };
-	const struct sl_nft_encode none = { .table = "there is no such table" };
+	struct sl_nft_batch b = { .seq = seq };
 	int r = sl_nft_diff(NULL, wanted, &ops);
 
 	if (r < 0)
 		return r;
 	begin(&b, generation);
-	for (size_t at = 0; at < ops.n && !b.oom;)
-		at += put_op(&b, &e, at, ops.n);
-	put_table(&b, &none, NFT_MSG_DELTABLE, 0, ops.n);
-	end(&b);
-	if (b.oom)
-		return -ENOMEM;
-	*ret = b;
-	b = (struct sl_nft_batch){ 0 };
-	return 0;
+	put_ops(&b, &e, 0, ops.n);
+	put_refusal(&b, ops.n);
+	return finish(&b, ret);
 }
 
 size_t sl_nft_batch_op_at(const struct sl_nft_batch *b, const struct sl_nft_message *m,

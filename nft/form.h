@@ -6,7 +6,8 @@
 
 /*
  * The sets and maps there are. Those of the table come first; of those of a route each has
- * the route's number behind the name.
+ * the route's number behind the name. The one for IPv6 stands behind that for IPv4, which is
+ * relied on: form + is_ip6.
  */
 enum sl_nft_form {
 	/* who listens: the route of a new flow */

@@ -75,7 +75,7 @@ static struct sl_nat_plan *plan_of(const char *text)
 
 	if (b.r < 0)
 		fail_msg("%s", sl_str_text(&b.diags.text));
-	assert_int_equal(sl_nat_plan_pack(b.conf, NULL, &fd, &why), 0);
+	assert_int_equal(sl_nat_plan_pack(b.conf, NULL, false, &fd, &why), 0);
 	assert_int_equal(sl_nat_plan_unpack(fd, &plan), 0);
 	return plan;
 }

@@ -215,10 +215,7 @@ static void on_status(void *arg, const struct sl_broker_nat_status *status)
 	l->n_status++;
 }
 
-static struct sl_nat_plan *plan_with(const char *text,
-				     int (*pack)(const struct sl_conf *conf,
-						 const struct sl_ip_set *deny_file, int *ret_fd,
-						 struct sl_str *why))
+static struct sl_nat_plan *plan_with(const char *text, bool is_draining)
 {
 	_cleanup_(built_done) struct built b = build_text(text);
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
@@ -227,14 +224,14 @@ static struct sl_nat_plan *plan_with(const char *text,
 
 	if (b.r < 0)
 		fail_msg("%s", sl_str_text(&b.diags.text));
-	assert_int_equal(pack(b.conf, NULL, &fd, &why), 0);
+	assert_int_equal(sl_nat_plan_pack(b.conf, NULL, is_draining, &fd, &why), 0);
 	assert_int_equal(sl_nat_plan_unpack(fd, &plan), 0);
 	return plan;
 }
 
 static struct sl_nat_plan *plan_of(const char *text)
 {
-	return plan_with(text, sl_nat_plan_pack);
+	return plan_with(text, false);
 }
 
 static void open_nat(struct lab *l, const char *text)
@@ -1453,7 +1450,7 @@ static void the_end_drains_first(void **state)
 	udp = connected(SOCK_DGRAM, 8053);
 	assert_passes(udp, udp_server);
 	WAIT_FOR(l, l->status.n_flows == 2);
-	plan = plan_with(text, sl_nat_plan_pack_drain);
+	plan = plan_with(text, true);
 	assert_true(sl_nat_can_take(l->nat, plan));
 	sl_nat_set_plan(l->nat, plan);
 	assert_non_null(strstr(l->status.text, "2 routes in table inet sluice, no new flows"));
@@ -1482,7 +1479,7 @@ static void the_end_drains_first(void **state)
 static void what_is_closed_is_drained(void **state)
 {
 	struct sl_nat_plan *none = plan_of("version: 1\n"), *routes = plan_of(WEB),
-			   *drain = plan_with(WEB, sl_nat_plan_pack_drain);
+			   *drain = plan_with(WEB, true);
 	struct lab *l = start(NULL);
 	const struct sl_nat_options options = { .loop = l->loop };
 

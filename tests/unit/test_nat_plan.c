@@ -36,7 +36,7 @@ static int pack(const char *text, const struct sl_ip_set *deny_file)
 
 	if (b.r < 0)
 		fail_msg("%s", sl_str_text(&b.diags.text));
-	assert_int_equal(sl_nat_plan_pack(b.conf, deny_file, &fd, &why), 0);
+	assert_int_equal(sl_nat_plan_pack(b.conf, deny_file, false, &fd, &why), 0);
 	return fd;
 }
 
@@ -184,7 +184,7 @@ static void test_patterns_are_refused(void **state)
 
 	(void)state;
 	assert_int_equal(b.r, 0);
-	assert_int_equal(sl_nat_plan_pack(b.conf, &file, &fd, &why), -EINVAL);
+	assert_int_equal(sl_nat_plan_pack(b.conf, &file, false, &fd, &why), -EINVAL);
 	assert_non_null(strstr(sl_str_text(&why), "deny_file"));
 	assert_int_equal(fd, -7);
 }
@@ -209,7 +209,7 @@ static void test_draining(void **state)
 	int fd = -1;
 
 	(void)state;
-	assert_int_equal(sl_nat_plan_pack_drain(b.conf, NULL, &fd, &why), 0);
+	assert_int_equal(sl_nat_plan_pack(b.conf, NULL, true, &fd, &why), 0);
 	assert_int_equal(sl_nat_plan_unpack(fd, &p), 0);
 	assert_true(p->is_draining);
 	assert_string_equal(p->table, "mine");

@@ -91,16 +91,17 @@ void sl_nat_say_off(struct sl_nat *n, const char *text)
 /* ---- plans ---- */
 
 /* What is down stays down where the plan has it still. */
-static void carry_down(const struct sl_nat *n, const struct sl_nat_route *old,
-		       const struct sl_nat_route *now, bool *is_down)
+static void carry_down(const struct sl_nat *n, const struct sl_nft_route *now, bool *is_down)
 {
+	const struct sl_nat_route *old = sl_nat_routes_named(&n->routes, now->name);
+
 	if (!old || !old->plan)
 		return;
-	for (size_t i = 0; i < now->plan->n_targets; i++)
+	for (size_t i = 0; i < now->n_targets; i++)
 		for (size_t k = 0; k < old->plan->n_targets; k++)
 			if (n->is_down[old->first_target + k] &&
-			    strcmp(old->plan->targets[k].name, now->plan->targets[i].name) == 0)
-				is_down[now->first_target + i] = true;
+			    strcmp(old->plan->targets[k].name, now->targets[i].name) == 0)
+				is_down[i] = true;
 }
 
 static int take_plan(struct sl_nat *n, struct sl_nat_plan *plan)
@@ -108,24 +109,18 @@ static int take_plan(struct sl_nat *n, struct sl_nat_plan *plan)
 	_cleanup_free_ bool *is_down = calloc(plan->n_targets + 1, sizeof(*is_down));
 	_cleanup_free_ struct sl_nft_target *settled =
 		calloc(plan->n_targets + 1, sizeof(*settled));
-	_cleanup_free_ struct sl_nat_route *old = calloc(n->routes.n + 1, sizeof(*old));
-	_cleanup_free_ uint32_t *by_name = calloc(n->routes.n + 1, sizeof(*by_name));
-	struct sl_nat_routes before = { .item = old, .n = n->routes.n, .by_name = by_name };
+	size_t first_target = 0;
 	int r;
 
-	if (!is_down || !settled || !old || !by_name)
+	if (!is_down || !settled)
 		return -ENOMEM;
-	if (before.n) {
-		memcpy(old, n->routes.item, before.n * sizeof(*old));
-		memcpy(by_name, n->routes.by_name, before.n * sizeof(*by_name));
+	for (size_t i = 0; i < plan->n_routes; i++) {
+		carry_down(n, &plan->routes[i], is_down + first_target);
+		first_target += plan->routes[i].n_targets;
 	}
 	r = sl_nat_routes_plan(&n->routes, plan, sl_nat_dumps(n) + 2);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < n->routes.n; i++)
-		if (n->routes.item[i].plan)
-			carry_down(n, sl_nat_routes_named(&before, n->routes.item[i].name),
-				   &n->routes.item[i], is_down);
 	free(n->is_down);
 	n->is_down = SL_TAKE_PTR(is_down);
 	free(n->settled);
@@ -169,7 +164,6 @@ static void wait_for_table(struct sl_nat *n, struct sl_nat_plan *plan)
 
 void sl_nat_set_plan(struct sl_nat *n, struct sl_nat_plan *plan)
 {
-	struct sl_nft_report report;
 	int r;
 
 	if (!n->table)
@@ -186,7 +180,7 @@ void sl_nat_set_plan(struct sl_nat *n, struct sl_nat_plan *plan)
 		sl_nat_refresh(n);
 		return;
 	}
-	(void)sl_nat_attempt(n, &report);
+	sl_nat_apply(n);
 	if (n->stream && sl_nat_routes_n_gone(&n->routes))
 		sl_ct_stream_dump_soon(n->stream);
 	sl_nat_start_tick(n);

@@ -175,7 +175,7 @@ static int apply(struct sl_nat *n, struct sl_nft_report *report)
 }
 
 /* Until it works: what is in the way may go away. */
-int sl_nat_attempt(struct sl_nat *n, struct sl_nft_report *report)
+static int attempt(struct sl_nat *n, struct sl_nft_report *report)
 {
 	int r = apply(n, report);
 
@@ -203,12 +203,18 @@ int sl_nat_attempt(struct sl_nat *n, struct sl_nft_report *report)
 	return r;
 }
 
+void sl_nat_apply(struct sl_nat *n)
+{
+	struct sl_nft_report report;
+
+	(void)attempt(n, &report);
+}
+
 static void on_targets(struct sl_timer *timer)
 {
 	struct sl_nat *n = SL_CONTAINER_OF(timer, struct sl_nat, targets);
-	struct sl_nft_report report;
 
-	(void)sl_nat_attempt(n, &report);
+	sl_nat_apply(n);
 	/* since its end: what takes long must leave time for others */
 	n->targets_ms = sl_clock_ms() + TARGETS_MS;
 }
@@ -227,7 +233,7 @@ static void try_repair(struct sl_nat *n)
 	bool is_repair = n->is_repairing;
 	struct sl_nft_report report;
 
-	if (sl_nat_attempt(n, &report) < 0 || !is_repair || report.n_added + report.n_removed == 0)
+	if (attempt(n, &report) < 0 || !is_repair || report.n_added + report.n_removed == 0)
 		return;
 	n->n_repairs++;
 	n->repaired_ms = sl_loop_now_ms(n->loop);
@@ -254,12 +260,11 @@ static void on_repair(struct sl_timer *timer)
 void sl_nat_on_interfaces(void *arg)
 {
 	struct sl_nat *n = arg;
-	struct sl_nft_report report;
 
 	if (!n->table || !n->is_applied)
 		return;
 	sl_nft_table_forget(n->table);
-	(void)sl_nat_attempt(n, &report);
+	sl_nat_apply(n);
 }
 
 void sl_nat_on_watch(struct sl_io *io, uint32_t events)
@@ -290,12 +295,9 @@ static void keep_settings(struct sl_nat *n)
 
 static void drop_gone(struct sl_nat *n, uint64_t dumps)
 {
-	struct sl_nft_report report;
-
-	if (sl_nat_routes_n_gone(&n->routes) == 0 || !sl_nat_is_all_told(n) ||
-	    sl_nat_routes_drop(&n->routes, dumps) == 0)
-		return;
-	(void)sl_nat_attempt(n, &report);
+	if (sl_nat_routes_n_gone(&n->routes) && sl_nat_is_all_told(n) &&
+	    sl_nat_routes_drop(&n->routes, dumps))
+		sl_nat_apply(n);
 }
 
 /* What that dump has shown, too. */

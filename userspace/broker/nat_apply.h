@@ -16,10 +16,10 @@ struct sl_nat;
  */
 
 /* All of it now; a failure is said, and tried again later. */
-int sl_nat_attempt(struct sl_nat *n, struct sl_nft_report *report);
+void sl_nat_apply(struct sl_nat *n);
 /* In the next turn, of whatever came until then; but 100 ms after the last time at the soonest. */
 void sl_nat_apply_soon(struct sl_nat *n);
-/* The rules alone, with the routes of the plan in `state`. */
+/* The rules alone, with the routes of the plan in `state`. As sl_nft_table_apply(). */
 SL_MUST_CHECK int sl_nat_install(struct sl_nat *n, enum sl_nft_state state,
 				 struct sl_nft_report *report);
 

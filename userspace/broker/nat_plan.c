@@ -13,8 +13,6 @@
 #define PLAN_MAX (1u << 30)
 #define NAME_SIZE 72
 #define TARGET_NAME_SIZE 160
-/* As sl_nft_build() takes them. */
-#define NAME_MAX_BYTES 64
 #define WEIGHT_MAX 1000
 
 /* Followed by the arrays in this order; both processes are of one host. */
@@ -297,8 +295,8 @@ static int pack(struct packer *p, int *ret_fd)
 	return sl_memfd_new("sluice-nat", bytes, size_of(&p->head), ret_fd);
 }
 
-static int pack_routes(const struct sl_conf *conf, const struct sl_ip_set *deny_file,
-		       bool is_draining, int *ret_fd, struct sl_str *why)
+int sl_nat_plan_pack(const struct sl_conf *conf, const struct sl_ip_set *deny_file,
+		     bool is_draining, int *ret_fd, struct sl_str *why)
 {
 	_cleanup_(sl_nft_routes_done) struct sl_nft_routes routes = { 0 };
 	struct packer p = { .conf = &conf->global.nftables, .routes = &routes };
@@ -321,18 +319,6 @@ static int pack_routes(const struct sl_conf *conf, const struct sl_ip_set *deny_
 		r = pack(&p, ret_fd);
 	free(p.sets);
 	return r;
-}
-
-int sl_nat_plan_pack(const struct sl_conf *conf, const struct sl_ip_set *deny_file, int *ret_fd,
-		     struct sl_str *why)
-{
-	return pack_routes(conf, deny_file, false, ret_fd, why);
-}
-
-int sl_nat_plan_pack_drain(const struct sl_conf *conf, const struct sl_ip_set *deny_file,
-			   int *ret_fd, struct sl_str *why)
-{
-	return pack_routes(conf, deny_file, true, ret_fd, why);
 }
 
 bool sl_nat_plan_has_routes(const struct sl_conf *conf)
@@ -366,7 +352,7 @@ static bool is_rate(const struct sl_nft_rate *r)
 
 static bool is_route(const struct packed_route *r, uint32_t n_sets)
 {
-	return is_text(r->name, sizeof(r->name)) && strlen(r->name) <= NAME_MAX_BYTES &&
+	return is_text(r->name, sizeof(r->name)) && strlen(r->name) <= SL_NFT_ROUTE_NAME &&
 	       r->protocols >= 1 && r->protocols <= (SL_NFT_TCP | SL_NFT_UDP) &&
 	       r->balance <= SL_BALANCE_MAGLEV && r->masquerade <= 1 && r->allow <= n_sets &&
 	       r->deny <= n_sets && is_rate(&r->connections) && is_rate(&r->per_client) &&

@@ -34,16 +34,13 @@ struct sl_nat_plan {
 };
 
 /*
- * Packs the routes with `engine: nftables` into a sealed memfd; `deny_file` is built, NULL: none.
- * A plan without routes takes away what an earlier one put in. -EINVAL with `why` for patterns in
- * the file that are no ranges, as 10.?.?.1.
+ * Packs the routes with `engine: nftables` into a sealed memfd, which is the caller's; `deny_file`
+ * is built, NULL: none. `is_draining`: no new flows, those there are go on. A plan without routes
+ * takes away what an earlier one put in. -EINVAL with `why` for patterns in the file that are no
+ * ranges, as 10.?.?.1.
  */
 SL_MUST_CHECK int sl_nat_plan_pack(const struct sl_conf *conf, const struct sl_ip_set *deny_file,
-				   int *ret_fd, struct sl_str *why);
-/* The same routes, draining: no new flows, those there are go on. */
-SL_MUST_CHECK int sl_nat_plan_pack_drain(const struct sl_conf *conf,
-					 const struct sl_ip_set *deny_file, int *ret_fd,
-					 struct sl_str *why);
+				   bool is_draining, int *ret_fd, struct sl_str *why);
 /* Whether it would have any routes. */
 bool sl_nat_plan_has_routes(const struct sl_conf *conf);
 /* Checks every number, name and address in it before it is used: -EBADMSG. */

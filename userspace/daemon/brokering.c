@@ -116,8 +116,7 @@ static int pack_nat(const struct sl_conf *conf, const struct sl_deny_list *deny,
 		r = sl_deny_set_unpack(deny->fd, &denied);
 	if (r < 0)
 		return r;
-	return is_draining ? sl_nat_plan_pack_drain(conf, &denied, ret_fd, why)
-			   : sl_nat_plan_pack(conf, &denied, ret_fd, why);
+	return sl_nat_plan_pack(conf, &denied, is_draining, ret_fd, why);
 }
 
 int sl_brokering_check(const struct sl_supervisor *s, const struct sl_conf *conf,

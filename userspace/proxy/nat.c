@@ -304,14 +304,20 @@ static bool is_unanswered(const struct sl_broker_nat_flow *f)
 	       (f->reason == SL_REASON_CONNECTION_TIMEOUT || f->reason == SL_REASON_ECONNREFUSED);
 }
 
+static void set_end(struct sl_conn *c, const struct sl_nat_flows *n, uint64_t end_ns)
+{
+	uint64_t end_us = loop_us(n, end_ns);
+
+	c->ended_us = end_us > c->accepted_us ? end_us : c->accepted_us;
+}
+
 /* The last call about the connection. */
 static void end(struct sl_nat_record *r, const struct sl_broker_nat_flow *f)
 {
 	struct sl_conn *c = r->conn;
-	uint64_t end_us = loop_us(r->owner, f->end_ns);
 
 	r->is_over = true;
-	c->ended_us = end_us > c->accepted_us ? end_us : c->accepted_us;
+	set_end(c, r->owner, f->end_ns);
 	if (c->target && is_unanswered(f))
 		__atomic_fetch_add(&c->target->n_failed, 1, __ATOMIC_RELAXED);
 	sl_conn_end(c, f->reason ? (enum sl_reason)f->reason : SL_REASON_NFTABLES_CLOSED, false);
@@ -345,13 +351,12 @@ static void update(struct sl_nat_record *r, const struct sl_broker_nat_flow *f)
 static void lose(struct sl_nat_flows *n, const struct sl_broker_nat_flow *f)
 {
 	struct sl_conn *c = new_conn(n, n->worker->gen, f);
-	uint64_t end_us = loop_us(n, f->end_ns);
 
 	if (!c)
 		return;
 	c->engine_id = SL_ENGINE_NFTABLES;
 	c->engine_reason = SL_WHY_CONFIGURED;
-	c->ended_us = end_us > c->accepted_us ? end_us : c->accepted_us;
+	set_end(c, n, f->end_ns);
 	for (int i = 0; i < SL_SIDE_COUNT_; i++) {
 		c->flow[i].bytes = f->bytes[i];
 		c->side[i].reason = (enum sl_reason)f->reason;
@@ -543,9 +548,9 @@ void sl_nat_flows_told(struct sl_nat_flows *n, uint64_t serial, const struct sl_
 		if (is_other && r->conn->ending) /* the one that was asked is no more */
 			sl_broker_nat_kill(client_of(n), serial);
 		update(r, f);
-	} else if (is_new || r->latest)
+	} else if (is_new || r->latest) {
 		on_unknown(r, f);
-	else {
+	} else {
 		on_killed(r, is_other, f);
 	}
 }
