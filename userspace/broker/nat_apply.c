@@ -287,10 +287,8 @@ void sl_nat_on_watch(struct sl_io *io, uint32_t events)
 
 static void keep_settings(struct sl_nat *n)
 {
-	struct sl_nft_report report;
-
 	if (sl_nat_must_set_again(n) && n->is_applied)
-		(void)sl_nat_attempt(n, &report);
+		sl_nat_apply(n);
 }
 
 static void drop_gone(struct sl_nat *n, uint64_t dumps)
