@@ -105,7 +105,7 @@ for ((i = 1; i <= DEATHS; i++)); do
 	esac
 	wait_until 5000 is_as_wanted $next || fail "the table: $(diff <(named) "$LAB_DIR/want.$next")"
 	wait_reaches $PROXY_IP:8082 "$(if [ $next = A ]; then echo s1; else echo s2; fi)"
-	assert_match "datagrams" "$(udp_ask $PROXY_IP:8084)" '^u '
+	assert_match "datagrams" "$(udp_ask $PROXY_IP:8084 wait=5000)" '^u '
 	wait_records held 20 15000
 	wait_records long 2 15000
 	for name in held long; do

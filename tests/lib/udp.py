@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Datagrams, for what the kernel's NAT does with them. Ends by itself, at the latest after 120 s
+"""Datagrams, for what the kernel's NAT does with them. Ends by itself, at the latest after 300 s
 (SLUICE_SLOW times as long, as all times of the lab).
 
   udp.py serve NAME ADDR:PORT...   answers each datagram with "NAME FROM TO TEXT"; "ready" when it does
@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 
-LIMIT = time.monotonic() + 120 * int(os.environ.get("SLUICE_SLOW", "1"))
+LIMIT = time.monotonic() + 300 * int(os.environ.get("SLUICE_SLOW", "1"))
 
 
 def split(text):

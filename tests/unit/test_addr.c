@@ -169,6 +169,7 @@ static void any_and_bytes(void **state)
 	assert_int_equal(sl_addr_port(&a), 7777);
 	assert_int_equal(sl_addr_parse("1.2.3.4:1", &a), 0);
 	assert_false(sl_addr_is_any(&a));
+	assert_false(sl_addr_is_many(&a));
 	assert_int_equal(sl_addr_ip_bytes(&a, bytes), 4);
 	assert_memory_equal(bytes, "\1\2\3\4", 4);
 	sl_addr_set_port(&a, 7778);

@@ -124,6 +124,15 @@ bool sl_addr_is_any(const struct sl_addr *a)
 	return sl_addr_family(a) == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a->v6.sin6_addr);
 }
 
+bool sl_addr_is_many(const struct sl_addr *a)
+{
+	uint32_t ip4 = sl_addr_family(a) == AF_INET ? ntohl(a->v4.sin_addr.s_addr) : 0;
+
+	if (sl_addr_family(a) == AF_INET6)
+		return IN6_IS_ADDR_MULTICAST(&a->v6.sin6_addr);
+	return IN_MULTICAST(ip4) || ip4 == INADDR_BROADCAST;
+}
+
 bool sl_addr_is_loopback(const struct sl_addr *a)
 {
 	if (sl_addr_family(a) == AF_INET)

@@ -48,6 +48,7 @@ const char *sl_addr_format(const struct sl_addr *a, char buf[SL_ADDR_TEXT]);
 const char *sl_addr_format_ip(const struct sl_addr *a, char buf[SL_ADDR_TEXT]);
 
 bool sl_addr_is_any(const struct sl_addr *a);      /* 0.0.0.0 or :: */
+bool sl_addr_is_many(const struct sl_addr *a);     /* multicast, or 255.255.255.255 */
 bool sl_addr_is_loopback(const struct sl_addr *a); /* 127.0.0.0/8 or ::1 */
 bool sl_addr_same_ip(const struct sl_addr *a, const struct sl_addr *b);
 bool sl_addr_is_equal(const struct sl_addr *a, const struct sl_addr *b); /* address and port */

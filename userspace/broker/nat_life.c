@@ -161,7 +161,10 @@ void sl_nat_leave(struct sl_nat *n)
 	if (!n->table || !n->plan || !n->is_installed)
 		return;
 	r = remove_all(n, &cut, &report);
-	if (r < 0)
+	if (sl_nat_is_of_others(r))
+		(void)sl_warn(r, "nftables: table inet %s is not ours to remove, it stays: %s",
+			      n->name, report.text);
+	else if (r < 0)
 		(void)sl_warn(r, "nftables: cannot remove table inet %s; try sluiced --purge: %s",
 			      n->name, report.text);
 	else

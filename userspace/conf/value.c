@@ -82,6 +82,11 @@ static int parse_port_range(const char *given, const char *text, struct sl_port_
 	char buf[SL_QUOTE_LEN];
 	uint64_t from, to;
 
+	if (n > 0 && text[n] == '/')
+		return sl_refuse(why,
+				 "%s: ports stand alone; 'protocol: udp' beside 'ports:' makes a "
+				 "route for UDP, and both protocols take a route each",
+				 sl_quote(given, buf));
 	if (n == 0 || (text[n] != '\0' && text[n] != '-') ||
 	    sl_num_parsen(text, n, 1, 65535, &from) < 0)
 		goto bad;
@@ -194,7 +199,7 @@ static int parse_host(const char *given, struct sl_target_parts *t, bool bracket
 		if (sl_addr_family(&a) == AF_INET && brackets)
 			return sl_refuse(why, "%s: only an IPv6 address stands in brackets",
 					 sl_quote(given, buf));
-		if (sl_addr_is_any(&a))
+		if (sl_addr_is_any(&a) || sl_addr_is_many(&a))
 			return sl_refuse(why,
 					 "%s is no address to connect to: write the target's own, "
 					 "like 127.0.0.1:8080",
