@@ -116,6 +116,22 @@ void sl_nft_table_forget(struct sl_nft_table *t)
 	t->is_known = false;
 }
 
+/*
+ * A hash that a worker of the kernel resizes while it is dumped (nft_rhash_walk() in
+ * net/netfilter/nft_set_hash.c) shows as many elements twice as it leaves out, and says nothing.
+ */
+static bool shows_some_twice(const struct sl_nft_ruleset *rs)
+{
+	for (size_t i = 0; i < rs->n_sets; i++) {
+		const struct sl_nft_set *set = &rs->sets[i];
+
+		for (size_t j = 1; j < set->n; j++)
+			if (sl_nft_elem_compare(&set->elems[j - 1], &set->elems[j]) == 0)
+				return true;
+	}
+	return false;
+}
+
 /* Reads all of it, as of one generation. `*ret` NULL: there is no table. */
 static int read_consistently(struct sl_nft_table *t, struct sl_nft_ruleset **ret,
 			     uint32_t *ret_generation)
@@ -135,7 +151,7 @@ static int read_consistently(struct sl_nft_table *t, struct sl_nft_ruleset **ret
 		r = sl_nft_socket_generation(&t->socket, &after);
 		if (r < 0)
 			return r;
-		if (before != after)
+		if (before != after || (rs && shows_some_twice(rs)))
 			continue;
 		*ret = SL_TAKE_PTR(rs);
 		*ret_generation = after;
