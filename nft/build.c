@@ -422,15 +422,14 @@ static int refuse_repeated(const struct sl_nft_ruleset *rs, struct sl_str *why)
 {
 	for (size_t i = 0; i < rs->n_sets; i++) {
 		const struct sl_nft_set *set = &rs->sets[i];
+		size_t at = sl_nft_set_find_repeated(set);
 
-		for (size_t j = 1; j < set->n; j++) {
-			if (sl_nft_elem_compare(&set->elems[j - 1], &set->elems[j]) != 0)
-				continue;
-			sl_str_addf(why, "routes '%s' and '%s' have the same element in '%s'",
-				    sl_nft_text(rs, set->elems[j - 1].comment),
-				    sl_nft_text(rs, set->elems[j].comment), set->name);
-			return -EINVAL;
-		}
+		if (at == 0)
+			continue;
+		sl_str_addf(why, "routes '%s' and '%s' have the same element in '%s'",
+			    sl_nft_text(rs, set->elems[at - 1].comment),
+			    sl_nft_text(rs, set->elems[at].comment), set->name);
+		return -EINVAL;
 	}
 	return 0;
 }

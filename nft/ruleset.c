@@ -176,6 +176,14 @@ int sl_nft_elem_compare(const struct sl_nft_elem *a, const struct sl_nft_elem *b
 	return r;
 }
 
+size_t sl_nft_set_find_repeated(const struct sl_nft_set *set)
+{
+	for (size_t i = 1; i < set->n; i++)
+		if (sl_nft_elem_compare(&set->elems[i - 1], &set->elems[i]) == 0)
+			return i;
+	return 0;
+}
+
 static int compare_elems(const void *a, const void *b)
 {
 	return sl_nft_elem_compare(a, b);

@@ -149,6 +149,8 @@ struct sl_nft_chain *sl_nft_find_chain(const struct sl_nft_ruleset *rs, const ch
 
 /* By key and flags: 0 is "the same element". */
 int sl_nft_elem_compare(const struct sl_nft_elem *a, const struct sl_nft_elem *b);
+/* Of a sorted set: where an element is the same as the one before; 0: nowhere. */
+size_t sl_nft_set_find_repeated(const struct sl_nft_set *set);
 /* Also of the same route, by the comment: numbers are read back by it. Given that the keys are the
  * same. */
 bool sl_nft_elem_is_same(const struct sl_nft_ruleset *ra, const struct sl_nft_elem *a,

@@ -122,13 +122,9 @@ void sl_nft_table_forget(struct sl_nft_table *t)
  */
 static bool shows_some_twice(const struct sl_nft_ruleset *rs)
 {
-	for (size_t i = 0; i < rs->n_sets; i++) {
-		const struct sl_nft_set *set = &rs->sets[i];
-
-		for (size_t j = 1; j < set->n; j++)
-			if (sl_nft_elem_compare(&set->elems[j - 1], &set->elems[j]) == 0)
-				return true;
-	}
+	for (size_t i = 0; i < rs->n_sets; i++)
+		if (sl_nft_set_find_repeated(&rs->sets[i]))
+			return true;
 	return false;
 }
 
