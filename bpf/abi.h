@@ -331,4 +331,104 @@ struct sl_packet_request {
 	__u64 took_ns;                 /* out */
 };
 
+/* ---- sockmap: what one socket receives is queued to another ---- */
+
+/* What is pinned is adopted by a later daemon only if it has this number. */
+#define SL_SOCKMAP_LAYOUT 1
+/* Sockets; each connection has a pair: 2 * n the client's, 2 * n + 1 the backend's. */
+#define SL_SOCKMAP_SLOTS 65536
+
+enum sl_sockmap_state {
+	SL_SOCKMAP_FREE = 0,
+	SL_SOCKMAP_FAST,    /* what arrives goes to the other socket */
+	SL_SOCKMAP_SPILLED, /* it goes to the daemon, which passes it on, until that asks for FAST
+			     */
+};
+
+enum sl_sockmap_side {
+	SL_SOCKMAP_CLIENT = 0, /* the socket towards the client: bytes it has sent */
+	SL_SOCKMAP_BACKEND,
+};
+
+/* Why a socket was spilled last. */
+enum sl_sockmap_spill {
+	SL_SOCKMAP_NOT_SPILLED = 0,
+	SL_SOCKMAP_LIMIT,     /* more than `limit` waits at the other socket */
+	SL_SOCKMAP_NO_TARGET, /* the other socket is not in `sockmap_targets` */
+	SL_SOCKMAP_REFUSED,   /* the kernel has not taken the redirect */
+	SL_SOCKMAP_ASKED,     /* by the daemon */
+	SL_SOCKMAP_NO_SOURCE, /* it has no program: could not be made a source */
+};
+
+/* A socket, by its cookie: `sockmap_flows`. */
+struct sl_sockmap_flow {
+	__u64 conn_id;
+	__u64 peer; /* cookie of the other one, the key in `sockmap_targets` */
+	__u32 slot;
+	enum sl_sockmap_side side;
+};
+_Static_assert(sizeof(struct sl_sockmap_flow) == 24, "layout");
+
+/* What one socket has received since the hand-over. Written by the kernel's side alone. */
+struct sl_sockmap_slot {
+	__u64 conn_id;
+	__u64 cookie;
+	__u64 redirected; /* bytes queued to the other socket */
+	__u64 passed;     /* bytes given to the daemon */
+	__u64 packets;
+	__u64 last_ns; /* CLOCK_MONOTONIC, of the tick */
+	enum sl_sockmap_state state;
+	enum sl_sockmap_spill why; /* of the last spill */
+	__u32 limit;               /* bytes that may wait at the other socket */
+	__u32 base;     /* the other socket's write_seq less `redirected`, both modulo 2^32 */
+	__u32 is_based; /* `base` was taken since the last return to FAST */
+	__u32 spills;
+	__u32 max_waiting; /* most bytes ever seen waiting at the other socket */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct sl_sockmap_slot) == 80, "layout");
+
+/* Written by the proxy alone, for the slot of the same number. */
+enum sl_sockmap_wish {
+	SL_SOCKMAP_AS_IT_IS = 0,
+	SL_SOCKMAP_WANTS_FAST,  /* granted to a packet that meets consumed == passed */
+	SL_SOCKMAP_WANTS_SPILL, /* from the next packet on */
+};
+struct sl_sockmap_order {
+	__u64 consumed; /* of `passed`, written to the other socket */
+	enum sl_sockmap_wish wish;
+	__u32 pad;
+};
+_Static_assert(sizeof(struct sl_sockmap_order) == 16, "layout");
+
+/* FAST has become SPILLED, or a packet has met no entry of its socket (conn_id 0). */
+struct sl_sockmap_event {
+	__u64 conn_id;
+	__u64 cookie;
+};
+_Static_assert(sizeof(struct sl_sockmap_event) == 16, "layout");
+
+/* Outcomes, per CPU; the one row of `sockmap_counters`. Later versions append only. */
+struct sl_sockmap_counts {
+	__u64 redirected; /* packets */
+	__u64 passed;     /* to the daemon, while spilled */
+	__u64 fins;       /* without payload: dropped, the stack has noted them */
+	__u64 spilled_limit;
+	__u64 spilled_no_target;
+	__u64 spilled_refused;
+	__u64 spilled_asked;
+	__u64 returned;    /* to FAST */
+	__u64 unknown;     /* of a socket without an entry: to the daemon */
+	__u64 events_lost; /* the ring was full */
+};
+_Static_assert(sizeof(struct sl_sockmap_counts) == 80, "layout");
+
+struct sl_sockmap_meta {
+	__u32 layout; /* SL_SOCKMAP_LAYOUT */
+	__u32 owner_pid;
+	char version[32];
+	__u64 started_ns; /* CLOCK_MONOTONIC */
+};
+_Static_assert(sizeof(struct sl_sockmap_meta) == 48, "layout");
+
 #endif

@@ -549,6 +549,10 @@ static int serve(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_
 	case SL_BROKER_NAT_STATUS:
 	case SL_BROKER_NAT_WORRIES:
 	case SL_BROKER_NAT_TOLD:
+	case SL_BROKER_SOCKMAP_LEAVE:
+	case SL_BROKER_SOCKMAP_HELD:
+	case SL_BROKER_SOCKMAP_HELLO:
+	case SL_BROKER_SOCKMAP_STATUS:
 	case SL_BROKER_TYPE_COUNT_:
 		break;
 	}

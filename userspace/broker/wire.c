@@ -13,13 +13,14 @@
 #define MOST_FDS 253
 
 static const int8_t n_fds_of[] = {
-	[SL_BROKER_HANDOVER] = 2,    [SL_BROKER_RESOLVE] = 2,  [SL_BROKER_KILL] = 0,
-	[SL_BROKER_PROBE] = 0,       [SL_BROKER_RELEASE] = 0,  [SL_BROKER_ADOPTED] = 0,
-	[SL_BROKER_FLUSH] = 0,       [SL_BROKER_HELLO] = 4,    [SL_BROKER_RESULT] = 0,
-	[SL_BROKER_CHANGED] = 0,     [SL_BROKER_ENDED] = 0,    [SL_BROKER_ADOPT] = 0,
-	[SL_BROKER_FLUSHED] = 0,     [SL_BROKER_STATUS] = 0,   [SL_BROKER_NAT_KILL] = 0,
-	[SL_BROKER_NAT_TARGET] = 0,  [SL_BROKER_NAT_FLOW] = 0, [SL_BROKER_NAT_STATUS] = 0,
-	[SL_BROKER_NAT_WORRIES] = 0, [SL_BROKER_NAT_TOLD] = 0,
+	[SL_BROKER_HANDOVER] = 2,     [SL_BROKER_RESOLVE] = 2,       [SL_BROKER_KILL] = 0,
+	[SL_BROKER_PROBE] = 0,        [SL_BROKER_RELEASE] = 0,       [SL_BROKER_ADOPTED] = 0,
+	[SL_BROKER_FLUSH] = 0,        [SL_BROKER_HELLO] = 4,         [SL_BROKER_RESULT] = 0,
+	[SL_BROKER_CHANGED] = 0,      [SL_BROKER_ENDED] = 0,         [SL_BROKER_ADOPT] = 0,
+	[SL_BROKER_FLUSHED] = 0,      [SL_BROKER_STATUS] = 0,        [SL_BROKER_NAT_KILL] = 0,
+	[SL_BROKER_NAT_TARGET] = 0,   [SL_BROKER_NAT_FLOW] = 0,      [SL_BROKER_NAT_STATUS] = 0,
+	[SL_BROKER_NAT_WORRIES] = 0,  [SL_BROKER_NAT_TOLD] = 0,      [SL_BROKER_SOCKMAP_LEAVE] = 0,
+	[SL_BROKER_SOCKMAP_HELD] = 0, [SL_BROKER_SOCKMAP_HELLO] = 4, [SL_BROKER_SOCKMAP_STATUS] = 0,
 };
 _Static_assert(SL_ARRAY_LEN(n_fds_of) == SL_BROKER_TYPE_COUNT_, "a number per type");
 
@@ -33,7 +34,8 @@ int sl_broker_n_fds(uint32_t type)
 bool sl_broker_is_request(uint32_t type)
 {
 	return (type >= SL_BROKER_HANDOVER && type <= SL_BROKER_FLUSH) ||
-	       type == SL_BROKER_NAT_KILL || type == SL_BROKER_NAT_TARGET;
+	       type == SL_BROKER_NAT_KILL || type == SL_BROKER_NAT_TARGET ||
+	       type == SL_BROKER_SOCKMAP_LEAVE || type == SL_BROKER_SOCKMAP_HELD;
 }
 
 static bool is_ip(const struct sl_addr *a)
@@ -48,7 +50,8 @@ static bool is_ip_or_none(const struct sl_addr *a)
 
 static bool is_handover(const struct sl_broker_handover *h)
 {
-	return h->is_frozen <= 1 && is_ip_or_none(&h->client) && is_ip_or_none(&h->via);
+	return h->is_frozen <= 1 && h->to_sockmap <= 1 && is_ip_or_none(&h->client) &&
+	       is_ip_or_none(&h->via);
 }
 
 static bool is_result(const struct sl_broker_result *r)
@@ -65,6 +68,11 @@ static bool is_flow(const struct sl_broker_flow *f)
 }
 
 static bool is_status(const struct sl_broker_status *s)
+{
+	return s->is_on <= 1 && s->why < SL_WHY_COUNT_ && memchr(s->text, '\0', sizeof(s->text));
+}
+
+static bool is_sockmap_status(const struct sl_broker_sockmap_status *s)
 {
 	return s->is_on <= 1 && s->why < SL_WHY_COUNT_ && memchr(s->text, '\0', sizeof(s->text));
 }
@@ -132,8 +140,8 @@ int sl_broker_check_request(const void *bytes, size_t n, size_t n_fds)
 	else if (msg.type == SL_BROKER_NAT_TARGET)
 		good = msg.flag <= 1 && is_nat_target(&msg.nat_target);
 	else
-		good = true; /* KILL, PROBE, RELEASE, FLUSH, NAT_KILL: any id; whose it is, the
-				server knows */
+		good = true; /* KILL, PROBE, RELEASE, FLUSH, NAT_KILL, SOCKMAP_*: any id; whose
+				it is, the server knows */
 	return good ? 0 : -EBADMSG;
 }
 
@@ -159,8 +167,10 @@ int sl_broker_check_reply(const void *bytes, size_t n, size_t n_fds)
 		       memchr(msg.nat_status.text, '\0', sizeof(msg.nat_status.text));
 	else if (msg.type == SL_BROKER_NAT_WORRIES)
 		good = is_nat_worries(&msg.nat_worries, msg.flag);
+	else if (msg.type == SL_BROKER_SOCKMAP_STATUS)
+		good = is_sockmap_status(&msg.sockmap_status);
 	else
-		good = true; /* HELLO, CHANGED, FLUSHED, NAT_TOLD */
+		good = true; /* HELLO, CHANGED, FLUSHED, NAT_TOLD, SOCKMAP_HELLO */
 	return good ? 0 : -EBADMSG;
 }
 

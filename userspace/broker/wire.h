@@ -43,6 +43,13 @@ enum sl_broker_type {
 	SL_BROKER_NAT_WORRIES, /* likewise: a part of a text; flag: how long that is */
 	/* from the broker to a worker, once: it has been told of every flow that the kernel has */
 	SL_BROKER_NAT_TOLD,
+	/* sockmap */
+	SL_BROKER_SOCKMAP_LEAVE, /* from a worker: the connection is over; flag: its pair */
+	SL_BROKER_SOCKMAP_HELD,  /* likewise, to a new broker: it has the connection; flag: its pair
+				  */
+	/* from the broker, on each channel; fds: slots, orders (to write), flows, counters */
+	SL_BROKER_SOCKMAP_HELLO,
+	SL_BROKER_SOCKMAP_STATUS, /* to the control thread, when it has changed */
 	SL_BROKER_TYPE_COUNT_,
 };
 
@@ -59,6 +66,7 @@ struct sl_broker_handover {
 	uint64_t relayed[SL_SIDE_COUNT_]; /* bytes so far, by sending side */
 	uint32_t connect_us;
 	uint32_t target_hash; /* sl_target_hash() */
+	uint32_t to_sockmap;  /* 0: to the packet engine */
 };
 
 struct sl_broker_result {
@@ -66,6 +74,7 @@ struct sl_broker_result {
 		       */
 	uint32_t is_final;  /* asking again for this connection is pointless */
 	uint32_t has_holes; /* not quiet, and segments are missing: do not freeze now */
+	uint32_t pair;      /* of the sockmap engine, where that has taken it */
 };
 
 /* The key of the client's direction, as in bpf/abi.h. */
@@ -112,6 +121,16 @@ struct sl_broker_status {
 	char text[120]; /* "tcx on 3 interfaces"; or "off: " and why */
 	/* The first ones of those that are attached, each followed by a blank, as many as fit. */
 	char interfaces[64];
+};
+
+struct sl_broker_sockmap_status {
+	uint32_t is_on;
+	uint32_t why;       /* else: enum sl_engine_reason of every refusal */
+	uint32_t n_sockets; /* in the kernel's maps */
+	uint32_t n_orphans; /* connections of them that no proxy has a record of */
+	uint32_t repaired;  /* entries, pins put back since the start of this broker */
+	uint32_t dropped;   /* entries of sockets that were gone, removed since then */
+	char text[120];     /* "on, 2 sockets"; or "off: " and why */
 };
 
 struct sl_broker_nat_target {
@@ -190,6 +209,7 @@ struct sl_broker_msg {
 		struct sl_broker_nat_flow nat_flow;
 		struct sl_broker_nat_status nat_status;
 		struct sl_broker_nat_worries nat_worries;
+		struct sl_broker_sockmap_status sockmap_status;
 		char room[240];
 	};
 };
