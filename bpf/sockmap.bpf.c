@@ -100,11 +100,12 @@ struct packet {
 	const struct sl_sockmap_order *order;
 	__u64 cookie;
 	__u64 peer;
+	__u32 index; /* of the slot */
 };
 
-static __always_inline void tell(__u64 conn_id, __u64 cookie)
+static __always_inline void tell(__u64 conn_id, __u64 cookie, __u32 slot)
 {
-	struct sl_sockmap_event event = { conn_id, cookie };
+	struct sl_sockmap_event event = { .conn_id = conn_id, .cookie = cookie, .slot = slot };
 
 	if (bpf_ringbuf_output(&sockmap_events, &event, sizeof(event), 0))
 		COUNT(events_lost);
@@ -114,7 +115,7 @@ static __always_inline void tell(__u64 conn_id, __u64 cookie)
 static __always_inline int unknown(__u64 cookie)
 {
 	COUNT(unknown);
-	tell(0, cookie);
+	tell(0, cookie, 0);
 	return SK_PASS;
 }
 
@@ -137,7 +138,7 @@ static __always_inline int spill(const struct packet *p, enum sl_sockmap_spill w
 	STORE(slot->why, why);
 	STORE(slot->spills, slot->spills + 1);
 	STORE(slot->state, SL_SOCKMAP_SPILLED);
-	tell(slot->conn_id, p->cookie);
+	tell(slot->conn_id, p->cookie, p->index);
 	return verdict;
 }
 
@@ -221,7 +222,6 @@ int sl_sockmap_verdict(struct __sk_buff *skb)
 {
 	struct packet p = { .skb = skb };
 	const struct sl_sockmap_flow *flow;
-	__u32 index;
 
 	/* A FIN alone: redirected it would be taken for an error of the other socket. */
 	if (skb->len == 0) {
@@ -232,10 +232,10 @@ int sl_sockmap_verdict(struct __sk_buff *skb)
 	flow = bpf_map_lookup_elem(&sockmap_flows, &p.cookie);
 	if (!flow)
 		return unknown(p.cookie);
-	index = flow->slot;
+	p.index = flow->slot;
 	p.peer = flow->peer;
-	p.slot = bpf_map_lookup_elem(&sockmap_slots, &index);
-	p.order = bpf_map_lookup_elem(&sockmap_orders, &index);
+	p.slot = bpf_map_lookup_elem(&sockmap_slots, &p.index);
+	p.order = bpf_map_lookup_elem(&sockmap_orders, &p.index);
 	if (!p.slot || !p.order || p.slot->cookie != p.cookie)
 		return unknown(p.cookie);
 	STORE(p.slot->last_ns, bpf_ktime_get_coarse_ns());

@@ -10,6 +10,7 @@
 struct sl_sockmap_view {
 	unsigned refs; /* workers are threads */
 	uint32_t n_slots;
+	uint32_t slots_id; /* of the map */
 	const struct sl_sockmap_slot *slots;
 	struct sl_sockmap_order *orders;
 	int flows_fd;
@@ -17,7 +18,7 @@ struct sl_sockmap_view {
 };
 
 /* What the kernel says of it, because the sender's word would be read past the end. */
-static int n_rows(int fd, size_t row_size, uint32_t *ret)
+static int n_rows(int fd, size_t row_size, uint32_t *ret, uint32_t *ret_id)
 {
 	struct bpf_map_info info = { 0 };
 	uint32_t size = sizeof(info);
@@ -28,17 +29,19 @@ static int n_rows(int fd, size_t row_size, uint32_t *ret)
 	    !(info.map_flags & BPF_F_MMAPABLE))
 		return -EINVAL;
 	*ret = info.max_entries;
+	*ret_id = info.id;
 	return 0;
 }
 
 static int map_rows(struct sl_sockmap_view *v, int slots_fd, int orders_fd)
 {
 	uint32_t n_orders = 0;
+	uint32_t orders_id;
 	void *at;
-	int r = n_rows(slots_fd, sizeof(*v->slots), &v->n_slots);
+	int r = n_rows(slots_fd, sizeof(*v->slots), &v->n_slots, &v->slots_id);
 
 	if (r == 0)
-		r = n_rows(orders_fd, sizeof(*v->orders), &n_orders);
+		r = n_rows(orders_fd, sizeof(*v->orders), &n_orders, &orders_id);
 	if (r < 0 || n_orders != v->n_slots)
 		return r < 0 ? r : -EINVAL;
 	at = mmap(NULL, v->n_slots * sizeof(*v->slots), PROT_READ, MAP_SHARED, slots_fd, 0);
@@ -94,6 +97,11 @@ void sl_sockmap_view_unref(struct sl_sockmap_view *v)
 	sl_closep(&v->flows_fd);
 	sl_closep(&v->counters_fd);
 	free(v);
+}
+
+bool sl_sockmap_view_is_same(const struct sl_sockmap_view *a, const struct sl_sockmap_view *b)
+{
+	return a->slots_id == b->slots_id;
 }
 
 const struct sl_sockmap_slot *sl_sockmap_view_slot(const struct sl_sockmap_view *v, uint32_t slot)

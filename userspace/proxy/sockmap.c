@@ -130,7 +130,7 @@ static int get_written(int fd, uint64_t *ret)
 		if (ioctl(fd, SIOCOUTQ, &queued) < 0 || get_info(fd, &after) < 0)
 			return -errno;
 		if (before.tcpi_bytes_acked == after.tcpi_bytes_acked) {
-			*ret = after.tcpi_bytes_acked + (uint64_t)queued;
+			*ret = after.tcpi_bytes_acked + (__u64)queued;
 			return 0;
 		}
 		before = after;
@@ -153,7 +153,7 @@ static int get_received(int fd, uint64_t *ret)
 static bool is_written(const struct sl_joint *j, enum sl_side from)
 {
 	const struct sl_joint_half *h = &j->half[from];
-	uint64_t written;
+	uint64_t written = 0;
 
 	return get_written(fd_of(j, other(from)), &written) == 0 &&
 	       written - h->written_before == h->redirected + h->carried;
@@ -163,7 +163,7 @@ static bool is_written(const struct sl_joint *j, enum sl_side from)
 static bool is_all_taken(const struct sl_joint *j, enum sl_side from)
 {
 	const struct sl_joint_half *h = &j->half[from];
-	uint64_t received;
+	uint64_t received = 0;
 
 	return get_received(fd_of(j, from), &received) == 0 &&
 	       received - h->read_before == h->redirected + h->carried + 1;
@@ -532,7 +532,7 @@ void sl_joints_unlinked(struct sl_joints *js)
 /* Nothing of the receive queue may be there that has been read in part. */
 static bool note_read(struct sl_joint *j, enum sl_side side)
 {
-	uint64_t received;
+	uint64_t received = 0;
 	int unread = 0;
 
 	if (get_received(fd_of(j, side), &received) < 0 ||
@@ -648,7 +648,7 @@ static bool is_intact(const struct sl_joint *j, enum sl_side side)
 {
 	const struct sl_joint_half *h = &j->half[side];
 	int unread = 0;
-	uint64_t received;
+	uint64_t received = 0;
 
 	if (!is_written(j, other(side)))
 		return false;
