@@ -32,9 +32,9 @@ acked() { # client|backend PORT: what the other side's kernel has taken from the
 	in_ns "$1" ss -Htin state established "( dport = :$2 or sport = :$2 )" | grep -o 'bytes_acked:[0-9]*' | cut -d: -f2 | head -n 1
 }
 stuck() { # client|backend PORT: no byte between looks, for a second
-	local first now i
+	local first now
 	first=$(acked "$@")
-	for i in 1 2 3 4 5; do
+	for _ in 1 2 3 4 5; do
 		sleep 0.2
 		now=$(acked "$@")
 		[ -n "$now" ] && [ "$now" = "$first" ] || return 1
