@@ -94,15 +94,15 @@ static size_t table_size(size_t n, bool is_drawn)
 /* The targets draw for each slot, so whoever comes or goes moves no slot between others. */
 static int draw_table(const struct sl_nft_share *shares, size_t n, uint16_t **ret, size_t *ret_n)
 {
-	_cleanup_free_ struct sl_choice *choices = calloc(n, sizeof(*choices));
+	_cleanup_free_ struct sl_candidate *choices = calloc(n, sizeof(*choices));
 	size_t n_slots = table_size(n, true);
 	_cleanup_free_ uint16_t *slots = calloc(n_slots, sizeof(*slots));
 
 	if (!choices || !slots)
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++)
-		choices[i] = (struct sl_choice){ .share = usable(&shares[i]),
-						 .name = sl_balance_name(shares[i].name) };
+		choices[i] = (struct sl_candidate){ .share = usable(&shares[i]),
+						    .name = sl_balance_name(shares[i].name) };
 	for (size_t i = 0; i < n_slots; i++) {
 		struct sl_ticket ticket = { .client = i };
 

@@ -15,7 +15,7 @@
 #define MAX 600
 
 struct set {
-	struct sl_choice c[MAX];
+	struct sl_candidate c[MAX];
 	size_t n;
 	uint64_t turns; /* of a cycle */
 };
@@ -182,7 +182,7 @@ static void large_sets_are_exact(void **state)
 /* The widest set: 4096 targets of weight 1000, one of them in slow start. */
 static void extremes_stay_in_bounds(void **state)
 {
-	struct sl_choice *c = calloc(4096, sizeof(*c));
+	struct sl_candidate *c = calloc(4096, sizeof(*c));
 	size_t first = 0;
 
 	(void)state;

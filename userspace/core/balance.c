@@ -38,20 +38,20 @@ static uint64_t mix(uint64_t x)
 /* ---- those a pick is among ---- */
 
 struct field {
-	const struct sl_choice *choices;
+	const struct sl_candidate *choices;
 	size_t n;
-	const struct sl_choice *like; /* only those as loaded as this one; NULL: all eligible */
+	const struct sl_candidate *like; /* only those as loaded as this one; NULL: all eligible */
 };
 
 /* As fractions of their shares. */
-static bool is_less_loaded(const struct sl_choice *a, const struct sl_choice *b)
+static bool is_less_loaded(const struct sl_candidate *a, const struct sl_candidate *b)
 {
 	return (uint64_t)a->active * b->share < (uint64_t)b->active * a->share;
 }
 
 static uint32_t share_of(const struct field *f, size_t i)
 {
-	const struct sl_choice *c = &f->choices[i];
+	const struct sl_candidate *c = &f->choices[i];
 
 	if (c->share != 0 && f->like && (is_less_loaded(c, f->like) || is_less_loaded(f->like, c)))
 		return 0;
@@ -226,7 +226,7 @@ static size_t pick_in_turn(const struct field *f, uint64_t turn)
 static size_t pick_least(struct field *f, uint64_t turn)
 {
 	for (size_t i = 0; i < f->n; i++) {
-		const struct sl_choice *c = &f->choices[i];
+		const struct sl_candidate *c = &f->choices[i];
 
 		if (c->share != 0 && (!f->like || is_less_loaded(c, f->like)))
 			f->like = c;
@@ -293,7 +293,7 @@ static size_t pick_rendezvous(const struct field *f, uint64_t client)
 	uint64_t best_hash = 0;
 
 	for (size_t i = 0; i < f->n; i++) {
-		const struct sl_choice *c = &f->choices[i];
+		const struct sl_candidate *c = &f->choices[i];
 		uint64_t hash = mix(client ^ mix(c->name ? c->name : i + 1)) | 1;
 		uint64_t time;
 
@@ -334,7 +334,7 @@ static size_t pick_slot(const struct field *f, const struct sl_ticket *ticket)
 	return pick_rendezvous(f, ticket->client);
 }
 
-size_t sl_balance_pick(enum sl_balance how, const struct sl_choice *choices, size_t n,
+size_t sl_balance_pick(enum sl_balance how, const struct sl_candidate *choices, size_t n,
 		       const struct sl_ticket *ticket)
 {
 	struct field f = { .choices = choices, .n = n };

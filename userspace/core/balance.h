@@ -18,7 +18,7 @@ enum sl_balance {
 
 #define SL_SHARE_ONE 1024 /* weight 1 at full strength */
 
-struct sl_choice {
+struct sl_candidate {
 	uint32_t share;  /* weight times SL_SHARE_ONE, less during slow start; 0: not eligible */
 	uint32_t active; /* connections it has */
 	/* sl_balance_name() of what identifies it over time, for source_hash; 0: its index */
@@ -42,7 +42,7 @@ struct sl_ticket {
  * go round. source_hash and maglev move only clients of targets that are not eligible. Linear in n,
  * maglev constant while the slot's target is eligible. At most 4096 choices.
  */
-size_t sl_balance_pick(enum sl_balance how, const struct sl_choice *choices, size_t n,
+size_t sl_balance_pick(enum sl_balance how, const struct sl_candidate *choices, size_t n,
 		       const struct sl_ticket *ticket);
 
 /* Of the address without its port. Unseeded, so that every process and engine agrees. */

@@ -94,7 +94,7 @@ static int choose_target(const struct sl_gen_route *gr, const struct sl_question
 				      .turn = __atomic_load_n(&gr->route->next_target,
 							      __ATOMIC_RELAXED),
 				      .now_ms = now_ms };
-	_cleanup_free_ struct sl_choice *choices = calloc(gr->conf->n_targets, sizeof(*choices));
+	_cleanup_free_ struct sl_candidate *choices = calloc(gr->conf->n_targets, sizeof(*choices));
 	size_t i;
 
 	if (!choices)

@@ -12,7 +12,7 @@ static bool is_tried(const struct sl_pick *p, size_t i)
 }
 
 /* What each target of one group is worth now; the others are worth nothing. */
-static void weigh(const struct sl_pick *p, struct sl_choice *choices, bool backups, bool passive)
+static void weigh(const struct sl_pick *p, struct sl_candidate *choices, bool backups, bool passive)
 {
 	const struct sl_conf_route *conf = p->route->conf;
 
@@ -20,7 +20,7 @@ static void weigh(const struct sl_pick *p, struct sl_choice *choices, bool backu
 		struct sl_target *t = p->route->targets[i];
 		bool is_member = conf->targets[i].backup == backups && !is_tried(p, i);
 
-		choices[i] = (struct sl_choice){ 0 };
+		choices[i] = (struct sl_candidate){ 0 };
 		if (!is_member)
 			continue;
 		choices[i].share = sl_target_share(t, &conf->targets[i], conf->health.slow_start,
@@ -48,7 +48,7 @@ static const char *why_of(enum sl_balance how)
 	return "";
 }
 
-size_t sl_pick_target(const struct sl_pick *p, struct sl_choice *choices, const char **ret_why)
+size_t sl_pick_target(const struct sl_pick *p, struct sl_candidate *choices, const char **ret_why)
 {
 	static const struct {
 		bool backups;

@@ -25,6 +25,7 @@ struct sl_pick {
 };
 
 /* `choices`: scratch for the route's targets. SL_NO_CHOICE: none. `ret_why` (may be NULL): how. */
-size_t sl_pick_target(const struct sl_pick *pick, struct sl_choice *choices, const char **ret_why);
+size_t sl_pick_target(const struct sl_pick *pick, struct sl_candidate *choices,
+		      const char **ret_why);
 
 #endif

@@ -219,7 +219,7 @@ void sl_worker_retire_conn(struct sl_worker *w, struct sl_conn *c)
 /* Scratch for the route with most targets; it never shrinks. */
 static int grow_choices(struct sl_worker *w, const struct sl_conf *conf)
 {
-	struct sl_choice *choices;
+	struct sl_candidate *choices;
 	size_t n = 1;
 
 	for (size_t i = 0; i < conf->n_routes; i++)

@@ -59,9 +59,9 @@ struct sl_worker {
 	struct sl_limits *limits;
 	struct sl_access *access;
 
-	struct sl_generation *gen; /* reference to the current one */
-	struct sl_deny *deny;      /* reference to the addresses of deny_file; NULL: none */
-	struct sl_choice *choices; /* scratch of proxy/pick.c: for the route with most targets */
+	struct sl_generation *gen;    /* reference to the current one */
+	struct sl_deny *deny;         /* reference to the addresses of deny_file; NULL: none */
+	struct sl_candidate *choices; /* scratch of proxy/pick.c: for the route with most targets */
 	size_t n_choices;
 	struct sl_list conns; /* the registry */
 	size_t n_conns;
