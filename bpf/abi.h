@@ -405,8 +405,10 @@ _Static_assert(sizeof(struct sl_sockmap_order) == 16, "layout");
 struct sl_sockmap_event {
 	__u64 conn_id;
 	__u64 cookie;
+	__u32 slot;
+	__u32 pad;
 };
-_Static_assert(sizeof(struct sl_sockmap_event) == 16, "layout");
+_Static_assert(sizeof(struct sl_sockmap_event) == 24, "layout");
 
 /* Outcomes, per CPU; the one row of `sockmap_counters`. Later versions append only. */
 struct sl_sockmap_counts {

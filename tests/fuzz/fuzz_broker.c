@@ -116,7 +116,7 @@ static void check_policy_route(const struct sl_policy *p, uint32_t i)
 
 		sl_addr_set_port(&backend, t->port ? t->port : r->min_port);
 		/* a literal target is allowed wherever its route is */
-		if (sl_policy_allows(p, i, &front, &backend))
+		if (sl_policy_allows(p, i, false, &front, &backend))
 			assert(r->may_packet && !p->is_off);
 		else
 			assert(!r->may_packet || p->is_off || !is_listened_to(p, &front) ||

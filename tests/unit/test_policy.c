@@ -43,7 +43,7 @@ static bool allows(const struct sl_policy *p, uint32_t route, const char *front,
 {
 	const struct sl_addr f = addr(front), b = addr(backend);
 
-	return sl_policy_allows(p, route, &f, &b);
+	return sl_policy_allows(p, route, false, &f, &b);
 }
 
 /* ---- carrying it ---- */
@@ -198,7 +198,7 @@ static void check_sound(const struct sl_policy *p)
 
 		assert_true(strnlen(r->name, sizeof(r->name)) < sizeof(r->name));
 		assert_true((uint64_t)r->first_target + r->n_targets <= p->n_targets);
-		(void)sl_policy_allows(p, i, &front, &front);
+		(void)sl_policy_allows(p, i, false, &front, &front);
 	}
 	for (uint32_t i = 0; i < p->n_interfaces; i++)
 		assert_true(p->interfaces[i][0] && strnlen(p->interfaces[i], 16) < 16);
@@ -310,9 +310,9 @@ static void test_no_addresses(void **state)
 	const struct sl_addr none = { 0 }, front = addr("[::1]:101"), back = addr("192.0.2.1:7");
 
 	(void)state;
-	assert_false(sl_policy_allows(p, 3, &none, &back));
-	assert_false(sl_policy_allows(p, 3, &front, &none));
-	assert_true(sl_policy_allows(p, 3, &front, &back));
+	assert_false(sl_policy_allows(p, 3, false, &none, &back));
+	assert_false(sl_policy_allows(p, 3, false, &front, &none));
+	assert_true(sl_policy_allows(p, 3, false, &front, &back));
 	sl_policy_free(p);
 }
 

@@ -4,14 +4,11 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
-#include <linux/capability.h>
 #include <linux/if_ether.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 
 #include "accel/packet_impl.h"
 #include "base/clock.h"
@@ -72,24 +69,6 @@ static void say(struct sl_packet_found *found, const char *fmt, ...)
 	va_end(ap);
 }
 
-static bool is_same_shape(int fd, const struct bpf_map *map)
-{
-	struct bpf_map_info info = { 0 };
-	uint32_t size = sizeof(info);
-
-	return bpf_obj_get_info_by_fd(fd, &info, &size) == 0 && info.type == bpf_map__type(map) &&
-	       info.key_size == bpf_map__key_size(map) &&
-	       info.value_size == bpf_map__value_size(map);
-}
-
-static uint32_t max_entries(int fd)
-{
-	struct bpf_map_info info = { 0 };
-	uint32_t size = sizeof(info);
-
-	return bpf_obj_get_info_by_fd(fd, &info, &size) < 0 ? 0 : info.max_entries;
-}
-
 static struct bpf_map *map_of(const struct sl_packet *p, enum sl_packet_map map)
 {
 	return bpf_object__find_map_by_name(p->skel->obj, sl_packet_map_name(map));
@@ -114,7 +93,7 @@ static void look_at_map(const struct sl_packet *p, enum sl_packet_map map, struc
 		say(found, "%s is not pinned", name);
 	else if (r < 0)
 		say(found, "%s is something else", name);
-	else if (!is_same_shape(o->fds[map], map_of(p, map)))
+	else if (!sl_packet_is_shape(o->fds[map], map_of(p, map)))
 		say(found, "%s has another shape", name);
 	else
 		return;
@@ -211,7 +190,7 @@ static int reuse(struct bpf_object *obj, enum sl_packet_map map, int fd)
 static int adopt(struct sl_packet *p, const struct sl_packet_options *options, struct pinned *o,
 		 struct sl_packet_found *found)
 {
-	uint32_t n_max = max_entries(o->fds[SL_MAP_FLOWS]) / 2;
+	uint32_t n_max = sl_packet_max_entries(o->fds[SL_MAP_FLOWS]) / 2;
 	size_t n_strays = sl_packet_count_strays(p->dir, sl_packet_map_id(o->fds[SL_MAP_FLOWS]));
 	size_t n_entries = 0;
 	int r = find_routes(o, &n_entries);
@@ -249,27 +228,6 @@ static int look_back(struct sl_packet *p, const struct sl_packet_options *option
 }
 
 /* ---- loading ---- */
-
-static bool has_cap(const struct __user_cap_data_struct caps[2], unsigned cap)
-{
-	return caps[cap / 32].effective >> (cap % 32) & 1;
-}
-
-static int check_caps(struct sl_str *report)
-{
-	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct caps[2] = { 0 };
-	bool is_admin;
-
-	if (syscall(SYS_capget, &head, caps) < 0)
-		return -errno;
-	is_admin = has_cap(caps, CAP_SYS_ADMIN);
-	if (has_cap(caps, CAP_NET_ADMIN) &&
-	    (is_admin || (has_cap(caps, CAP_BPF) && has_cap(caps, CAP_PERFMON))))
-		return 0;
-	sl_str_adds(report, "needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON");
-	return -EPERM;
-}
 
 static int load_failed(int err, const char *what, struct sl_str *report)
 {
@@ -379,7 +337,7 @@ static int write_meta(struct sl_packet *p, const struct sl_packet_options *optio
 {
 	struct sl_packet_meta meta = {
 		.layout = SL_PACKET_LAYOUT,
-		.max_flows = max_entries(p->maps[SL_MAP_FLOWS]) / 2,
+		.max_flows = sl_packet_max_entries(p->maps[SL_MAP_FLOWS]) / 2,
 		.port_from = options->port_from,
 		.port_to = options->port_to,
 		.ports_added = !sl_packet_ports_is_empty(&o->added),
@@ -467,7 +425,7 @@ int sl_packet_open_as(const struct sl_packet_options *options, bool use_tcx,
 	if (options->max_flows == 0 || options->max_flows > MAX_FLOWS)
 		return -EINVAL;
 	sl_packet_hook_messages();
-	r = check_caps(report);
+	r = sl_packet_check_caps(report);
 	if (r == 0)
 		r = sl_packet_make_dir(options->dir, report);
 	if (r < 0)
@@ -511,43 +469,6 @@ void sl_packet_close(struct sl_packet *p)
 
 /* ---- pins ---- */
 
-static int repin(const struct sl_packet *p, const char *name, enum sl_packet_kind kind, int fd,
-		 unsigned *n)
-{
-	uint32_t (*id_of)(int) = kind == SL_KIND_MAP ? sl_packet_map_id : sl_packet_prog_id;
-	_cleanup_fd_ int pinned = -1;
-	int r;
-
-	if (fd < 0)
-		return 0;
-	if (sl_packet_get_pin(p->dir, name, kind, &pinned) == 0 && id_of(pinned) == id_of(fd))
-		return 0;
-	r = sl_packet_put_pin(p->dir, name, fd);
-	if (r == 0)
-		(*n)++;
-	return r;
-}
-
-/* A directory made anew is not the one that is locked, and somebody else may have made it. */
-static int keep_lock(struct sl_packet *p)
-{
-	_cleanup_fd_ int fd = -1;
-	struct stat locked;
-	struct stat there;
-	int r;
-
-	if (fstat(p->lock_fd, &locked) < 0 || stat(p->dir, &there) < 0)
-		return -errno;
-	if (locked.st_dev == there.st_dev && locked.st_ino == there.st_ino)
-		return 0;
-	r = sl_packet_lock_dir(p->dir, NULL, &fd);
-	if (r < 0)
-		return r;
-	sl_closep(&p->lock_fd);
-	p->lock_fd = SL_TAKE_FD(fd);
-	return 0;
-}
-
 int sl_packet_repin(struct sl_packet *p, unsigned *ret_repaired)
 {
 	unsigned n = 0;
@@ -555,13 +476,13 @@ int sl_packet_repin(struct sl_packet *p, unsigned *ret_repaired)
 
 	if (r < 0)
 		return -ENOENT;
-	r = keep_lock(p);
+	r = sl_packet_keep_lock(p->dir, &p->lock_fd);
 	for (int i = 0; r == 0 && i < SL_PACKET_MAP_COUNT_; i++)
-		r = repin(p, sl_packet_map_name((enum sl_packet_map)i), SL_KIND_MAP, p->maps[i],
-			  &n);
+		r = sl_packet_keep_pin(p->dir, sl_packet_map_name((enum sl_packet_map)i),
+				       SL_KIND_MAP, p->maps[i], &n);
 	for (int i = 0; r == 0 && i < SL_PACKET_PROG_COUNT_; i++)
-		r = repin(p, sl_packet_prog_pin((enum sl_packet_prog)i), SL_KIND_PROG, p->progs[i],
-			  &n);
+		r = sl_packet_keep_pin(p->dir, sl_packet_prog_pin((enum sl_packet_prog)i),
+				       SL_KIND_PROG, p->progs[i], &n);
 	if (r == 0)
 		r = sl_packet_repin_links(p);
 	if (r < 0)

@@ -12,8 +12,12 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 
-/* What the parts of the packet engine's owner share; nobody else includes it, but their test. */
+/*
+ * What the parts of the packet engine's owner share, and the sockmap engine's with them: the
+ * directory of pins. Nobody else includes it, but their tests.
+ */
 
+struct bpf_map;
 struct ring_buffer;
 struct sl_packet_bpf;
 struct sl_packet_xdp_bpf;
@@ -73,6 +77,8 @@ SL_MUST_CHECK int sl_packet_open_as(const struct sl_packet_options *options, boo
 
 /* libbpf's messages become debug lines. */
 void sl_packet_hook_messages(void);
+/* -EPERM, and what is missing in `report`. */
+SL_MUST_CHECK int sl_packet_check_caps(struct sl_str *report);
 
 /* ---- pins (packet_pins.c) ---- */
 
@@ -96,6 +102,9 @@ bool sl_packet_parse_link(const char *name, struct sl_packet_link_name *ret);
 /* 0 where the object is of another kind, or gone. */
 uint32_t sl_packet_map_id(int fd);
 uint32_t sl_packet_prog_id(int fd);
+/* Type and sizes of a row are those of the skeleton's map. */
+bool sl_packet_is_shape(int fd, const struct bpf_map *map);
+uint32_t sl_packet_max_entries(int fd); /* 0: not readable */
 
 /* -EBUSY: another process has it. Held as long as the descriptor is open. */
 SL_MUST_CHECK int sl_packet_lock_dir(const char *dir, struct sl_str *report, int *ret_fd);
@@ -104,11 +113,20 @@ SL_MUST_CHECK int sl_packet_lock_dir(const char *dir, struct sl_str *report, int
  * parent is missing; -EPERM: somebody else's. `report` may be NULL.
  */
 SL_MUST_CHECK int sl_packet_make_dir(const char *dir, struct sl_str *report);
+/* A directory made anew is not the one that is locked, and somebody else may have made it. */
+SL_MUST_CHECK int sl_packet_keep_lock(const char *dir, int *lock_fd);
+/* To empty it: checks whose it is, locks it. -ENOENT, without a word: there is none. */
+SL_MUST_CHECK int sl_packet_enter_dir(const char *dir, struct sl_str *report, int *ret_lock);
+/* Where it is empty. `is_shared`: pins of the other engine are no cause for a word. */
+SL_MUST_CHECK int sl_packet_remove_dir(const char *dir, bool is_shared, struct sl_str *report);
 /* -ENOENT; -EINVAL: of another kind. */
 SL_MUST_CHECK int sl_packet_get_pin(const char *dir, const char *name, enum sl_packet_kind kind,
 				    int *ret_fd);
 /* In the place of what has the name. */
 int sl_packet_put_pin(const char *dir, const char *name, int fd);
+/* The name stands for this map or program (-1: none), or is made to; counts in *n if so. */
+SL_MUST_CHECK int sl_packet_keep_pin(const char *dir, const char *name, enum sl_packet_kind kind,
+				     int fd, unsigned *n);
 void sl_packet_remove_pin(const char *dir, const char *name);
 /* Calls `fn` for each name in `dir` that is one of ours; it may remove it. The first error. */
 int sl_packet_each_pin(const char *dir, int (*fn)(void *arg, const char *name), void *arg);

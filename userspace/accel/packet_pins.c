@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The directory of pins: only names of ours that hold objects of their kind are ever touched. */
 #include <bpf/bpf.h>
+#include <bpf/libbpf.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 
 #include "accel/packet_impl.h"
+#include "accel/sockmap.h"
 #include "base/num.h"
 
 /* ---- names ---- */
@@ -112,6 +116,47 @@ uint32_t sl_packet_prog_id(int fd)
 	if (kind_of_fd(fd) != SL_KIND_PROG || bpf_obj_get_info_by_fd(fd, &info, &size) < 0)
 		return 0;
 	return info.id;
+}
+
+bool sl_packet_is_shape(int fd, const struct bpf_map *map)
+{
+	struct bpf_map_info info = { 0 };
+	uint32_t size = sizeof(info);
+
+	return bpf_obj_get_info_by_fd(fd, &info, &size) == 0 && info.type == bpf_map__type(map) &&
+	       info.key_size == bpf_map__key_size(map) &&
+	       info.value_size == bpf_map__value_size(map);
+}
+
+uint32_t sl_packet_max_entries(int fd)
+{
+	struct bpf_map_info info = { 0 };
+	uint32_t size = sizeof(info);
+
+	return bpf_obj_get_info_by_fd(fd, &info, &size) < 0 ? 0 : info.max_entries;
+}
+
+/* ---- privileges ---- */
+
+static bool has_cap(const struct __user_cap_data_struct caps[2], unsigned cap)
+{
+	return caps[cap / 32].effective >> (cap % 32) & 1;
+}
+
+int sl_packet_check_caps(struct sl_str *report)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct caps[2] = { 0 };
+	bool is_admin;
+
+	if (syscall(SYS_capget, &head, caps) < 0)
+		return -errno;
+	is_admin = has_cap(caps, CAP_SYS_ADMIN);
+	if (has_cap(caps, CAP_NET_ADMIN) &&
+	    (is_admin || (has_cap(caps, CAP_BPF) && has_cap(caps, CAP_PERFMON))))
+		return 0;
+	sl_str_adds(report, "needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON");
+	return -EPERM;
 }
 
 /* ---- the directory ---- */
@@ -233,6 +278,51 @@ int sl_packet_make_dir(const char *dir, struct sl_str *report)
 	return r;
 }
 
+int sl_packet_keep_lock(const char *dir, int *lock_fd)
+{
+	_cleanup_fd_ int fd = -1;
+	struct stat locked;
+	struct stat there;
+	int r;
+
+	if (fstat(*lock_fd, &locked) < 0 || stat(dir, &there) < 0)
+		return -errno;
+	if (locked.st_dev == there.st_dev && locked.st_ino == there.st_ino)
+		return 0;
+	r = sl_packet_lock_dir(dir, NULL, &fd);
+	if (r < 0)
+		return r;
+	sl_closep(lock_fd);
+	*lock_fd = SL_TAKE_FD(fd);
+	return 0;
+}
+
+int sl_packet_enter_dir(const char *dir, struct sl_str *report, int *ret_lock)
+{
+	struct stat st;
+	int r;
+
+	if (lstat(dir, &st) < 0 && errno == ENOENT)
+		return -ENOENT;
+	r = check_owner(dir);
+	if (r < 0) {
+		explain(report, dir, r);
+		return r;
+	}
+	return sl_packet_lock_dir(dir, report, ret_lock);
+}
+
+int sl_packet_remove_dir(const char *dir, bool is_shared, struct sl_str *report)
+{
+	if (rmdir(dir) == 0)
+		sl_str_addf(report, "removed %s\n", dir);
+	else if (errno != ENOTEMPTY && errno != EEXIST)
+		return errno == EBUSY ? 0 : -errno; /* a mount point stays */
+	else if (!is_shared)
+		sl_str_addf(report, "left %s: it holds other things\n", dir);
+	return 0;
+}
+
 /* ---- pins ---- */
 
 static int join(const char *dir, const char *name, char ret[PATH_MAX])
@@ -288,6 +378,23 @@ void sl_packet_remove_pin(const char *dir, const char *name)
 
 	if (join(dir, name, path) == 0)
 		(void)unlink(path);
+}
+
+int sl_packet_keep_pin(const char *dir, const char *name, enum sl_packet_kind kind, int fd,
+		       unsigned *n)
+{
+	uint32_t (*id_of)(int) = kind == SL_KIND_MAP ? sl_packet_map_id : sl_packet_prog_id;
+	_cleanup_fd_ int pinned = -1;
+	int r;
+
+	if (fd < 0)
+		return 0;
+	if (sl_packet_get_pin(dir, name, kind, &pinned) == 0 && id_of(pinned) == id_of(fd))
+		return 0;
+	r = sl_packet_put_pin(dir, name, fd);
+	if (r == 0)
+		(*n)++;
+	return r;
 }
 
 static int is_our_name(const struct dirent *e)
@@ -423,30 +530,22 @@ static int remove_ports(const char *dir, struct sl_str *report)
 int sl_packet_purge(const char *dir, struct sl_str *report)
 {
 	_cleanup_fd_ int lock = -1;
-	struct stat st;
 	int r_ports;
+	int r_dir;
 	int r;
 
 	sl_packet_hook_messages();
-	if (lstat(dir, &st) < 0 && errno == ENOENT) {
+	r = sl_packet_enter_dir(dir, report, &lock);
+	if (r == -ENOENT) {
 		sl_packet_remove_filters(report);
 		return 0;
 	}
-	r = check_owner(dir);
-	if (r < 0) {
-		explain(report, dir, r);
-		return r;
-	}
-	r = sl_packet_lock_dir(dir, report, &lock);
 	if (r < 0)
 		return r;
 	r_ports = remove_ports(dir, report);
 	r = sl_packet_remove_all(dir, report);
-	if (rmdir(dir) == 0)
-		sl_str_addf(report, "removed %s\n", dir);
-	else if (errno == ENOTEMPTY || errno == EEXIST)
-		sl_str_addf(report, "left %s: it holds other things\n", dir);
-	else if (r == 0 && errno != EBUSY) /* a mount point stays */
-		r = -errno;
+	r_dir = sl_packet_remove_dir(dir, sl_sockmap_is_pinned(dir), report);
+	if (r == 0)
+		r = r_dir;
 	return r < 0 ? r : r_ports;
 }

@@ -128,6 +128,8 @@ SL_MUST_CHECK int sl_sockmap_view_new(int slots_fd, int orders_fd, int flows_fd,
 				      struct sl_sockmap_view **ret);
 struct sl_sockmap_view *sl_sockmap_view_ref(struct sl_sockmap_view *v);
 void sl_sockmap_view_unref(struct sl_sockmap_view *v); /* NULL is fine */
+/* Of the same maps. */
+bool sl_sockmap_view_is_same(const struct sl_sockmap_view *a, const struct sl_sockmap_view *b);
 /* NULL: no such slot. The kernel writes it: read each field once, with __atomic_load_n(). */
 const struct sl_sockmap_slot *sl_sockmap_view_slot(const struct sl_sockmap_view *v, uint32_t slot);
 struct sl_sockmap_order *sl_sockmap_view_order(const struct sl_sockmap_view *v, uint32_t slot);

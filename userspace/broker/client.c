@@ -28,8 +28,8 @@ struct kept {
 	uint64_t conn_id;
 };
 
-/* About the kernel's NAT: for this channel, or for none. */
-struct kept_nat {
+/* About the kernel's NAT, or the sockmap engine: for this channel, or for none. */
+struct kept_msg {
 	struct sl_list node;
 	struct sl_broker_msg msg;
 };
@@ -54,9 +54,10 @@ struct sl_broker_client {
 	bool is_freed;   /* by a callback, perhaps; the memory stays until the turn ends */
 	int maps[SL_BROKER_MAX_FDS];
 	struct queue queue;
-	struct queue unread;   /* in the channel: for the next broker, if this one dies */
-	struct sl_list nat;    /* of struct kept_nat */
-	struct sl_str worries; /* as far as they have come */
+	struct queue unread;             /* in the channel: for the next broker, if this one dies */
+	struct sl_list linked;           /* of struct kept_msg */
+	struct sl_sockmap_view *sockmap; /* of this channel; NULL: none has come */
+	struct sl_str worries;           /* as far as they have come */
 	struct sl_task free_task;
 };
 
@@ -170,29 +171,29 @@ static int flush_queue(struct sl_broker_client *cl)
 	return 0;
 }
 
-static void drop_nat(struct kept_nat *k)
+static void drop_linked(struct kept_msg *k)
 {
 	sl_list_remove(&k->node);
 	free(k);
 }
 
-static int flush_nat(struct sl_broker_client *cl)
+static int flush_linked(struct sl_broker_client *cl)
 {
-	while (!sl_list_is_empty(&cl->nat)) {
-		struct kept_nat *k = SL_CONTAINER_OF(cl->nat.next, struct kept_nat, node);
+	while (!sl_list_is_empty(&cl->linked)) {
+		struct kept_msg *k = SL_CONTAINER_OF(cl->linked.next, struct kept_msg, node);
 		int r = sl_broker_send(cl->fd, &k->msg, NULL, 0);
 
 		if (r < 0)
 			return r;
-		drop_nat(k);
+		drop_linked(k);
 	}
 	return 0;
 }
 
-static void forget_nat(struct sl_broker_client *cl)
+static void forget_linked(struct sl_broker_client *cl)
 {
-	while (!sl_list_is_empty(&cl->nat))
-		drop_nat(SL_CONTAINER_OF(cl->nat.next, struct kept_nat, node));
+	while (!sl_list_is_empty(&cl->linked))
+		drop_linked(SL_CONTAINER_OF(cl->linked.next, struct kept_msg, node));
 }
 
 static void flush(struct sl_broker_client *cl)
@@ -200,7 +201,7 @@ static void flush(struct sl_broker_client *cl)
 	int r = cl->is_up ? flush_queue(cl) : 0;
 
 	if (r == 0)
-		r = flush_nat(cl);
+		r = flush_linked(cl);
 	wait_for_room(cl, r == -EAGAIN); /* another error: the reader sees it */
 }
 
@@ -224,8 +225,9 @@ static void disconnect(struct sl_broker_client *cl)
 	cl->is_up = false;
 	cl->is_waiting = false;
 	keep_unread(cl);
-	forget_nat(cl);
+	forget_linked(cl);
 	sl_str_done(&cl->worries);
+	sl_sockmap_view_unref(SL_TAKE_PTR(cl->sockmap));
 	if (cl->fns.unlinked)
 		cl->fns.unlinked(cl->arg);
 	if (was_up && cl->fns.down)
@@ -247,6 +249,23 @@ static void take_hello(struct sl_broker_client *cl, int fds[SL_BROKER_MAX_FDS])
 	flush(cl); /* what has waited goes first: nothing is asked past it */
 	if (!was_up && cl->fns.up)
 		cl->fns.up(cl->arg);
+}
+
+static void take_sockmap(struct sl_broker_client *cl, int fds[SL_BROKER_MAX_FDS])
+{
+	int taken[SL_BROKER_MAX_FDS];
+	int r;
+
+	for (size_t i = 0; i < SL_BROKER_MAX_FDS; i++)
+		taken[i] = SL_TAKE_FD(fds[i]);
+	sl_sockmap_view_unref(SL_TAKE_PTR(cl->sockmap));
+	r = sl_sockmap_view_new(taken[0], taken[1], taken[2], taken[3], &cl->sockmap);
+	if (r < 0)
+		(void)sl_err(r,
+			     "broker: the maps of the sockmap engine cannot be used, connections "
+			     "stay on relay");
+	else if (cl->fns.sockmap_up)
+		cl->fns.sockmap_up(cl->arg);
 }
 
 /* Parts that do not follow on each other are of a text that another one has replaced. */
@@ -276,13 +295,15 @@ static void take_reply(struct sl_broker_client *cl, const struct sl_broker_msg *
 	if (msg->type == SL_BROKER_RESULT && fns->result)
 		fns->result(cl->arg, msg->conn_id, &msg->result);
 	else if (msg->type == SL_BROKER_CHANGED && fns->changed)
-		fns->changed(cl->arg, msg->conn_id);
+		fns->changed(cl->arg, msg->conn_id, msg->flag);
 	else if (msg->type == SL_BROKER_ENDED && fns->ended)
 		fns->ended(cl->arg, msg->conn_id, &msg->ended);
 	else if (msg->type == SL_BROKER_ADOPT && fns->adopt)
 		fns->adopt(cl->arg, msg->conn_id, &msg->flow);
 	else if (msg->type == SL_BROKER_STATUS && fns->status)
 		fns->status(cl->arg, &msg->status);
+	else if (msg->type == SL_BROKER_SOCKMAP_STATUS && fns->sockmap_status)
+		fns->sockmap_status(cl->arg, &msg->sockmap_status);
 	else if (msg->type == SL_BROKER_FLUSHED && fns->flushed)
 		fns->flushed(cl->arg);
 	else if (msg->type == SL_BROKER_NAT_FLOW && fns->nat_flow)
@@ -315,6 +336,8 @@ static void receive(struct sl_broker_client *cl)
 		}
 		if (msg.type == SL_BROKER_HELLO)
 			take_hello(cl, fds);
+		else if (msg.type == SL_BROKER_SOCKMAP_HELLO)
+			take_sockmap(cl, fds);
 		else
 			take_reply(cl, &msg);
 	}
@@ -340,7 +363,7 @@ int sl_broker_client_new(struct sl_loop *loop, const struct sl_broker_client_fns
 	*cl = (struct sl_broker_client){
 		.loop = loop, .fns = *fns, .arg = arg, .fd = -1, .maps = { -1, -1, -1, -1 }
 	};
-	sl_list_init(&cl->nat);
+	sl_list_init(&cl->linked);
 	*ret = cl;
 	return 0;
 }
@@ -419,8 +442,10 @@ static int ask(struct sl_broker_client *cl, enum sl_broker_type type, uint64_t c
 					   .handover = *handover };
 	int r;
 
+	if (handover->to_sockmap ? !cl->sockmap : !cl->is_up)
+		return -EAGAIN;
 	/* what is kept goes first, or a busy broker would never get it */
-	if (!cl->is_up || cl->queue.n > 0)
+	if (cl->is_up && cl->queue.n > 0)
 		return -EAGAIN;
 	r = sl_broker_send(cl->fd, &msg, fds, SL_ARRAY_LEN(fds));
 	return r == -EPIPE ? -EAGAIN : r; /* gone: the reader sees it, after what was sent before */
@@ -466,14 +491,14 @@ bool sl_broker_client_is_linked(const struct sl_broker_client *cl)
 	return cl->fd >= 0;
 }
 
-static void tell_nat(struct sl_broker_client *cl, const struct sl_broker_msg *msg)
+static void tell_linked(struct sl_broker_client *cl, const struct sl_broker_msg *msg)
 {
-	struct kept_nat *k;
+	struct kept_msg *k;
 	int r = -EAGAIN;
 
 	if (cl->fd < 0)
 		return;
-	if (sl_list_is_empty(&cl->nat))
+	if (sl_list_is_empty(&cl->linked))
 		r = sl_broker_send(cl->fd, msg, NULL, 0);
 	if (r == 0 || r == -EPIPE)
 		return;
@@ -484,15 +509,31 @@ static void tell_nat(struct sl_broker_client *cl, const struct sl_broker_msg *ms
 		return;
 	}
 	k->msg = *msg;
-	sl_list_add(&cl->nat, &k->node);
+	sl_list_add(&cl->linked, &k->node);
 	wait_for_room(cl, true);
+}
+
+struct sl_sockmap_view *sl_broker_client_sockmap(const struct sl_broker_client *cl)
+{
+	return cl->sockmap;
+}
+
+/* A later broker finds out by itself, or is told again. */
+void sl_broker_sockmap_tell(struct sl_broker_client *cl, enum sl_broker_type type, uint64_t conn_id,
+			    uint32_t pair)
+{
+	const struct sl_broker_msg msg = { .type = (uint32_t)type,
+					   .flag = pair,
+					   .conn_id = conn_id };
+
+	tell_linked(cl, &msg);
 }
 
 void sl_broker_nat_kill(struct sl_broker_client *cl, uint64_t serial)
 {
 	const struct sl_broker_msg msg = { .type = SL_BROKER_NAT_KILL, .conn_id = serial };
 
-	tell_nat(cl, &msg);
+	tell_linked(cl, &msg);
 }
 
 void sl_broker_nat_target(struct sl_broker_client *cl, const struct sl_broker_nat_target *target,
@@ -502,7 +543,7 @@ void sl_broker_nat_target(struct sl_broker_client *cl, const struct sl_broker_na
 					   .flag = is_down,
 					   .nat_target = *target };
 
-	tell_nat(cl, &msg);
+	tell_linked(cl, &msg);
 }
 
 /* ---- reading a flow ---- */

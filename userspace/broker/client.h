@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "accel/sockmap.h"
 #include "base/addr.h"
 #include "broker/wire.h"
 #include "core/reason.h"
@@ -22,7 +23,7 @@ struct sl_broker_client_fns {
 	void (*up)(void *arg);
 	void (*down)(void *arg);
 	void (*result)(void *arg, uint64_t conn_id, const struct sl_broker_result *result);
-	void (*changed)(void *arg, uint64_t conn_id);
+	void (*changed)(void *arg, uint64_t conn_id, uint32_t flag);
 	void (*ended)(void *arg, uint64_t conn_id, const struct sl_broker_ended *ended);
 	void (*adopt)(void *arg, uint64_t conn_id, const struct sl_broker_flow *flow);
 	/*
@@ -32,8 +33,10 @@ struct sl_broker_client_fns {
 	void (*linked)(void *arg);
 	void (*unlinked)(void *arg);
 	void (*nat_flow)(void *arg, uint64_t serial, const struct sl_broker_nat_flow *flow);
-	void (*nat_told)(void *arg); /* of every flow there is */
+	void (*nat_told)(void *arg);   /* of every flow there is */
+	void (*sockmap_up)(void *arg); /* its maps have come */
 	/* control thread only */
+	void (*sockmap_status)(void *arg, const struct sl_broker_sockmap_status *status);
 	void (*status)(void *arg, const struct sl_broker_status *status);
 	void (*flushed)(void *arg);
 	void (*nat_status)(void *arg, const struct sl_broker_nat_status *status);
@@ -55,6 +58,13 @@ int sl_broker_client_freeze_fd(const struct sl_broker_client *cl);
 int sl_broker_client_flows_fd(const struct sl_broker_client *cl);
 int sl_broker_client_counters_fd(const struct sl_broker_client *cl);
 int sl_broker_client_routes_fd(const struct sl_broker_client *cl);
+
+/* The maps of the sockmap engine as the broker that is there now has them; NULL: it has none.
+ * Borrowed: who keeps it takes a reference. */
+struct sl_sockmap_view *sl_broker_client_sockmap(const struct sl_broker_client *cl);
+/* LEAVE and HELD of a connection: kept while the channel has no room, and forgotten with it. */
+void sl_broker_sockmap_tell(struct sl_broker_client *cl, enum sl_broker_type type, uint64_t conn_id,
+			    uint32_t pair);
 
 /* -EAGAIN: busy or not up, ask later; nothing is kept. The sockets stay the caller's. */
 SL_MUST_CHECK int sl_broker_ask(struct sl_broker_client *cl, uint64_t conn_id,

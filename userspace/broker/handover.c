@@ -100,8 +100,8 @@ static enum sl_engine_reason check_socks(struct attempt *a)
 		return a->msg->handover.generation > sl_broker_policy(a->b)->generation
 			       ? SL_WHY_RATE_LIMITED
 			       : SL_WHY_NO_PRIVILEGE;
-	return sl_validate_pair(a->policy, a->msg->handover.route, &a->sock[SL_PACKET_CLIENT],
-				&a->sock[SL_PACKET_BACKEND]);
+	return sl_validate_pair(a->policy, a->msg->handover.route, false,
+				&a->sock[SL_PACKET_CLIENT], &a->sock[SL_PACKET_BACKEND]);
 }
 
 /* Their packets on the wire would not be those of the keys. */

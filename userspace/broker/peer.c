@@ -54,6 +54,33 @@ static int send_hello(struct sl_peer *p)
 	return r;
 }
 
+static int send_sockmap_hello(struct sl_peer *p)
+{
+	const struct sl_broker_msg msg = { .type = SL_BROKER_SOCKMAP_HELLO };
+	int fds[SL_BROKER_MAX_FDS] = { -1, -1, -1, -1 };
+	int r = sl_sockmap_give(p->broker->sockmap.maps, &fds[0], &fds[1], &fds[2], &fds[3]);
+
+	if (r < 0)
+		(void)sl_warn(r, "sockmap: cannot give a proxy the maps, it stays without");
+	else
+		r = send_now(p, &msg, fds, SL_ARRAY_LEN(fds));
+	for (size_t i = 0; i < SL_ARRAY_LEN(fds); i++)
+		sl_closep(&fds[i]);
+	p->has_sockmap_hello = r == 0;
+	return r == -EAGAIN ? r : 0;
+}
+
+static int send_sockmap_status(struct sl_peer *p)
+{
+	const struct sl_broker_msg msg = { .type = SL_BROKER_SOCKMAP_STATUS,
+					   .sockmap_status = p->broker->sockmap.status };
+	int r = send_now(p, &msg, NULL, 0);
+
+	if (r == 0)
+		p->wants_sockmap_status = false;
+	return r;
+}
+
 static void fill_ended(const struct sl_kflow *f, struct sl_broker_ended *ret)
 {
 	const struct sl_kflow_half *c = &f->half[SL_PACKET_CLIENT];
@@ -188,6 +215,8 @@ static void flush(struct sl_peer *p)
 
 	if (!p->has_hello && p->broker->packet)
 		r = send_hello(p);
+	if (r == 0 && !p->has_sockmap_hello && p->broker->sockmap.maps)
+		r = send_sockmap_hello(p);
 	if (r == 0 && p->has_out) {
 		r = send_now(p, &p->out, NULL, 0);
 		p->has_out = r < 0;
@@ -198,6 +227,8 @@ static void flush(struct sl_peer *p)
 		r = send_flushed(p);
 	if (r == 0 && p->wants_status)
 		r = send_status(p);
+	if (r == 0 && p->wants_sockmap_status)
+		r = send_sockmap_status(p);
 	if (r == 0 && p->wants_nat_status)
 		r = send_nat_status(p);
 	if (r == 0 && p->wants_nat_told)
@@ -246,6 +277,13 @@ void sl_peer_reply(struct sl_peer *p, const struct sl_broker_msg *msg)
 		return;
 	p->out = *msg;
 	p->has_out = true;
+}
+
+void sl_peer_hint(struct sl_peer *p, const struct sl_broker_msg *msg)
+{
+	if (!p->is_blocked && p->fd >= 0)
+		(void)send_now(p, msg, NULL, 0);
+	watch_what_matters(p);
 }
 
 void sl_peer_tell(struct sl_kflow *f, uint8_t what)
@@ -514,10 +552,22 @@ static int serve(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_
 {
 	switch ((enum sl_broker_type)msg->type) {
 	case SL_BROKER_HANDOVER:
-		sl_handover(p, msg, fds);
+		if (msg->handover.to_sockmap)
+			sl_sockmap_serve(p, msg, fds);
+		else
+			sl_handover(p, msg, fds);
 		return 0;
 	case SL_BROKER_RESOLVE:
-		sl_handover_resolve(p, msg, fds);
+		if (msg->handover.to_sockmap)
+			sl_sockmap_serve(p, msg, fds);
+		else
+			sl_handover_resolve(p, msg, fds);
+		return 0;
+	case SL_BROKER_SOCKMAP_LEAVE:
+		sl_sockmap_left(p, msg);
+		return 0;
+	case SL_BROKER_SOCKMAP_HELD:
+		sl_sockmap_held(p, msg);
 		return 0;
 	case SL_BROKER_KILL:
 		on_kill(p, msg);
@@ -549,8 +599,6 @@ static int serve(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_
 	case SL_BROKER_NAT_STATUS:
 	case SL_BROKER_NAT_WORRIES:
 	case SL_BROKER_NAT_TOLD:
-	case SL_BROKER_SOCKMAP_LEAVE:
-	case SL_BROKER_SOCKMAP_HELD:
 	case SL_BROKER_SOCKMAP_HELLO:
 	case SL_BROKER_SOCKMAP_STATUS:
 	case SL_BROKER_TYPE_COUNT_:
@@ -630,6 +678,7 @@ int sl_peer_new(struct sl_broker *b, uint64_t proxy, unsigned worker, unsigned n
 			       .tokens = (uint64_t)SL_PEER_BURST * TOKEN,
 			       .tokens_at_us = sl_loop_now_us(b->loop),
 			       .wants_status = worker == n_workers,
+			       .wants_sockmap_status = worker == n_workers,
 			       .wants_nat_status = worker == n_workers,
 			       .wants_worries = worker == n_workers && has_worries(b) };
 	sl_list_init(&p->flows);
@@ -661,6 +710,7 @@ void sl_peer_close(struct sl_peer *p)
 	sl_list_remove(&p->node);
 	while (!sl_list_is_empty(&p->flows))
 		leave_behind(SL_CONTAINER_OF(p->flows.next, struct sl_kflow, own));
+	sl_sockmap_peer_gone(p);
 	choose_nat_proxy(p->broker);
 	sl_task_cancel(&p->flush_task);
 	sl_loop_defer(p->broker->loop, &p->free_task, free_late);

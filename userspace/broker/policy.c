@@ -15,6 +15,8 @@ struct packed {
 	uint64_t generation;
 	uint32_t is_off;
 	uint32_t wants_xdp;
+	uint32_t wants_sockmap;
+	uint32_t sockmap_limit;
 	uint32_t port_from;
 	uint32_t port_to;
 	uint32_t max_flows;
@@ -72,6 +74,8 @@ static int add_route(struct sl_policy *p, const struct sl_conf_global *g,
 	out->n_targets = (uint32_t)r->n_targets;
 	out->min_port = r->ports[0].from;
 	out->may_packet = r->enabled && sl_conf_may_packet(g, r);
+	out->may_sockmap = r->enabled && sl_conf_may_sockmap(r);
+	p->wants_sockmap |= out->may_sockmap;
 	for (size_t i = 0; i < r->n_ports; i++) {
 		if (r->ports[i].from < out->min_port)
 			out->min_port = r->ports[i].from;
@@ -120,6 +124,7 @@ static int make(const struct sl_conf *conf, uint64_t generation, struct sl_polic
 	p->port_from = packet->port_from;
 	p->port_to = packet->port_to;
 	p->max_flows = packet->max_flows;
+	p->sockmap_limit = (uint32_t)conf->global.sockmap.backlog;
 	for (size_t i = 0; i < conf->n_listens; i++) {
 		struct sl_policy_listen *l = &p->listens[p->n_listens++];
 
@@ -157,6 +162,8 @@ static int pack(const struct sl_policy *p, int *ret_fd)
 		.generation = p->generation,
 		.is_off = p->is_off,
 		.wants_xdp = p->wants_xdp,
+		.wants_sockmap = p->wants_sockmap,
+		.sockmap_limit = p->sockmap_limit,
 		.port_from = p->port_from,
 		.port_to = p->port_to,
 		.max_flows = p->max_flows,
@@ -222,16 +229,16 @@ static bool is_bool(const bool *b)
 
 static bool is_head(const struct packed *h)
 {
-	return h->magic == MAGIC && h->is_off <= 1 && h->wants_xdp <= 1 &&
-	       is_range(h->port_from, h->port_to) && h->max_flows >= 1 && h->bpf_dir[0] == '/' &&
-	       is_text(h->bpf_dir, sizeof(h->bpf_dir));
+	return h->magic == MAGIC && h->is_off <= 1 && h->wants_xdp <= 1 && h->wants_sockmap <= 1 &&
+	       h->sockmap_limit > 0 && is_range(h->port_from, h->port_to) && h->max_flows >= 1 &&
+	       h->bpf_dir[0] == '/' && is_text(h->bpf_dir, sizeof(h->bpf_dir));
 }
 
 static bool is_route(const struct sl_policy_route *r, uint32_t n_targets)
 {
 	return is_text(r->name, sizeof(r->name)) && is_range(r->min_port, r->max_port) &&
-	       is_bool(&r->may_packet) && r->first_target <= n_targets &&
-	       r->n_targets <= n_targets - r->first_target;
+	       is_bool(&r->may_packet) && is_bool(&r->may_sockmap) &&
+	       r->first_target <= n_targets && r->n_targets <= n_targets - r->first_target;
 }
 
 static bool is_good(const struct sl_policy *p)
@@ -266,6 +273,8 @@ static int unpack(const struct packed *h, const char *arrays, struct sl_policy *
 	p->generation = h->generation;
 	p->is_off = h->is_off;
 	p->wants_xdp = h->wants_xdp;
+	p->wants_sockmap = h->wants_sockmap;
+	p->sockmap_limit = h->sockmap_limit;
 	p->port_from = (uint16_t)h->port_from;
 	p->port_to = (uint16_t)h->port_to;
 	p->max_flows = h->max_flows;
@@ -346,16 +355,24 @@ static bool is_target(const struct sl_policy_target *t, const struct sl_addr *fr
 						   : sl_addr_same_ip(&t->ip, backend);
 }
 
-bool sl_policy_allows(const struct sl_policy *p, uint32_t route, const struct sl_addr *front,
-		      const struct sl_addr *backend)
+static bool may_use(const struct sl_policy *p, uint32_t route, bool to_sockmap)
+{
+	if (route >= p->n_routes)
+		return false;
+	return to_sockmap ? p->routes[route].may_sockmap
+			  : !p->is_off && p->routes[route].may_packet;
+}
+
+bool sl_policy_allows(const struct sl_policy *p, uint32_t route, bool to_sockmap,
+		      const struct sl_addr *front, const struct sl_addr *backend)
 {
 	uint16_t port = sl_addr_port(front);
 	const struct sl_policy_route *r;
 
-	if (p->is_off || route >= p->n_routes)
+	if (!may_use(p, route, to_sockmap))
 		return false;
 	r = &p->routes[route];
-	if (!r->may_packet || port < r->min_port || port > r->max_port || !is_listened_to(p, front))
+	if (port < r->min_port || port > r->max_port || !is_listened_to(p, front))
 		return false;
 	for (uint32_t i = 0; i < r->n_targets; i++)
 		if (is_target(&p->targets[r->first_target + i], front, backend))

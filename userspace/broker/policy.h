@@ -32,15 +32,18 @@ struct sl_policy_route {
 	uint16_t min_port; /* the listening ports lie in min_port..max_port */
 	uint16_t max_port;
 	bool may_packet; /* the engine may be used for it */
+	bool may_sockmap;
 };
 
 struct sl_policy {
 	uint64_t generation;
-	bool is_off; /* packet.hook: off */
+	bool is_off;        /* packet.hook: off */
+	bool wants_sockmap; /* of some route */
 	bool wants_xdp;
 	uint16_t port_from; /* packet.ports */
 	uint16_t port_to;
 	uint32_t max_flows;
+	uint32_t sockmap_limit; /* bytes */
 	uint32_t n_listens;
 	uint32_t n_routes;
 	uint32_t n_targets;
@@ -58,8 +61,9 @@ SL_MUST_CHECK int sl_policy_pack(const struct sl_conf *conf, uint64_t generation
 SL_MUST_CHECK int sl_policy_unpack(int fd, struct sl_policy **ret);
 void sl_policy_free(struct sl_policy *p); /* NULL is fine */
 
-/* Whether connections that came to `front` may be joined to `backend` for that route. */
-bool sl_policy_allows(const struct sl_policy *p, uint32_t route, const struct sl_addr *front,
-		      const struct sl_addr *backend);
+/* `to_sockmap`: by that engine, else by the packet engine. Whether connections that came to `front`
+ * may be joined to `backend` for that route. */
+bool sl_policy_allows(const struct sl_policy *p, uint32_t route, bool to_sockmap,
+		      const struct sl_addr *front, const struct sl_addr *backend);
 
 #endif

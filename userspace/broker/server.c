@@ -107,11 +107,61 @@ static void fill_status(const struct sl_broker *b, struct sl_broker_status *ret)
 	*ret = s;
 }
 
+static void describe_sockmap(const struct sl_sockmap_keeper *k, uint32_t n_sockets, char ret[120])
+{
+	if (!k->maps)
+		(void)snprintf(ret, 120, "off: %s",
+			       k->off_text[0] ? k->off_text
+					      : "no enabled route has engine: sockmap");
+	else
+		(void)snprintf(ret, 120, "%" PRIu32 " sockets of at most %d", n_sockets,
+			       SL_SOCKMAP_SLOTS);
+}
+
+static void fill_sockmap_status(const struct sl_broker *b, struct sl_broker_sockmap_status *ret)
+{
+	const struct sl_sockmap_keeper *k = &b->sockmap;
+	struct sl_broker_sockmap_status s = {
+		.is_on = k->maps != NULL,
+		.why = k->maps      ? SL_WHY_NONE
+		       : k->why_off ? k->why_off
+				    : SL_WHY_CONFIGURED,
+		.n_sockets = k->maps ? 2 * (uint32_t)sl_sockmap_n_pairs(k->maps) : 0,
+		.n_orphans = k->n_orphans,
+		.repaired = k->n_repaired,
+		.dropped = k->n_dropped,
+	};
+
+	describe_sockmap(k, s.n_sockets, s.text);
+	*ret = s;
+}
+
+/* To the control threads. */
+static void refresh_sockmap(struct sl_broker *b)
+{
+	struct sl_broker_sockmap_status now;
+	struct sl_list *i;
+
+	fill_sockmap_status(b, &now);
+	if (memcmp(&now, &b->sockmap.status, sizeof(now)) == 0)
+		return;
+	b->sockmap.status = now;
+	b->status_at_ms = sl_loop_now_ms(b->loop);
+	sl_list_for_each (i, &b->peers) {
+		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
+
+		p->wants_sockmap_status = p->worker == p->n_workers;
+		if (p->wants_sockmap_status)
+			sl_peer_flush_later(p);
+	}
+}
+
 void sl_broker_refresh(struct sl_broker *b)
 {
 	struct sl_broker_status now;
 	struct sl_list *i;
 
+	refresh_sockmap(b);
 	fill_status(b, &now);
 	if (memcmp(&now, &b->status, sizeof(now)) == 0)
 		return;
@@ -291,6 +341,16 @@ bool sl_broker_is_off_for_now(const struct sl_broker *b)
 	return !b->packet && b->open_error < 0 && b->open_error != -ENOTSUP;
 }
 
+bool sl_broker_has_sockmap(const struct sl_broker *b)
+{
+	return b->sockmap.maps;
+}
+
+bool sl_broker_is_sockmap_off_for_now(const struct sl_broker *b)
+{
+	return sl_sockmap_keeper_is_off_for_now(b);
+}
+
 /* They came before there was something to say. */
 static void greet_peers(struct sl_broker *b)
 {
@@ -402,6 +462,7 @@ void sl_broker_set_policy(struct sl_broker *b, struct sl_policy *policy)
 		(void)turn_on(b);
 	else
 		(void)snprintf(b->off_text, sizeof(b->off_text), "packet.hook is off");
+	sl_sockmap_keeper_policy(b);
 	sl_broker_touch(b);
 }
 
@@ -636,6 +697,7 @@ void sl_broker_free(struct sl_broker *b)
 	if (!b)
 		return;
 	turn_off(b);
+	sl_sockmap_keeper_close(b);
 	sl_worries_free(SL_TAKE_PTR(b->worries));
 	sl_nat_free(SL_TAKE_PTR(b->nat));
 	sl_linger_done(&b->linger);
@@ -710,6 +772,7 @@ void sl_broker_stop(struct sl_broker *b)
 	const char *dir;
 	int r;
 
+	sl_sockmap_keeper_remove(b);
 	if (!b->packet)
 		return;
 	dir = sl_broker_policy(b)->bpf_dir;

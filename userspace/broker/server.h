@@ -62,6 +62,10 @@ bool sl_broker_has_programs(const struct sl_broker *b);
  */
 bool sl_broker_is_off_for_now(const struct sl_broker *b);
 
+/* The same of the sockmap engine. */
+bool sl_broker_has_sockmap(const struct sl_broker *b);
+bool sl_broker_is_sockmap_off_for_now(const struct sl_broker *b);
+
 /*
  * The kernel's NAT (broker/nat.h). Opened once, before the sandbox and the first plan; then each
  * plan is taken over. A plan that this process cannot take is for the next one.

@@ -17,6 +17,7 @@
 #include "broker/policy.h"
 #include "broker/routes.h"
 #include "broker/server.h"
+#include "broker/sockmap.h"
 #include "broker/sweep.h"
 #include "broker/validate.h"
 #include "broker/watch.h"
@@ -62,6 +63,8 @@ struct sl_broker {
 	struct sl_routes routes;
 	struct sl_conntrack conntrack;
 	struct sl_flush flush;
+
+	struct sl_sockmap_keeper sockmap;
 
 	struct sl_nat *nat;                     /* NULL before it is opened */
 	struct sl_worries *worries;             /* NULL before it is opened */

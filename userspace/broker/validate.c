@@ -125,15 +125,16 @@ enum sl_engine_reason sl_validate_sock(const struct sl_validator *v, int fd,
 }
 
 enum sl_engine_reason sl_validate_pair(const struct sl_policy *policy, uint32_t route,
-				       const struct sl_sock_facts *client,
+				       bool to_sockmap, const struct sl_sock_facts *client,
 				       const struct sl_sock_facts *backend)
 {
 	uint16_t back = sl_addr_port(&backend->local);
 
-	if (client->cookie == backend->cookie || route >= policy->n_routes ||
-	    !policy->routes[route].may_packet ||
-	    !sl_policy_allows(policy, route, &client->local, &backend->peer))
+	if (client->cookie == backend->cookie ||
+	    !sl_policy_allows(policy, route, to_sockmap, &client->local, &backend->peer))
 		return SL_WHY_NO_PRIVILEGE;
+	if (to_sockmap)
+		return SL_WHY_NONE;
 	if (back < policy->port_from || back > policy->port_to)
 		return SL_WHY_PORT_RANGE_FULL;
 	return SL_WHY_NONE;

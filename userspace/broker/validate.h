@@ -34,9 +34,9 @@ SL_MUST_CHECK int sl_validator_init(struct sl_validator *v, uint32_t proxy_uid);
 enum sl_engine_reason sl_validate_sock(const struct sl_validator *v, int fd,
 				       struct sl_sock_facts *ret);
 
-/* NONE: the policy allows to join the two for that route. */
+/* NONE: the policy allows to join the two for that route, by that engine. */
 enum sl_engine_reason sl_validate_pair(const struct sl_policy *policy, uint32_t route,
-				       const struct sl_sock_facts *client,
+				       bool to_sockmap, const struct sl_sock_facts *client,
 				       const struct sl_sock_facts *backend);
 
 #endif

@@ -53,6 +53,13 @@ enum sl_broker_type {
 	SL_BROKER_TYPE_COUNT_,
 };
 
+/*
+ * Bits of CHANGED's flag, about a connection of the sockmap engine: a socket of it is no longer in
+ * the kernel's maps; bit of enum sl_sockmap_side: that one is in none of them.
+ */
+#define SL_BROKER_SOCKMAP_LOST UINT32_C(4)
+#define SL_BROKER_SOCKMAP_PAIR_SHIFT 8 /* the pair, above them */
+
 /* Configurations that a broker remembers, because connections outlive theirs. */
 #define SL_BROKER_GENERATIONS 8
 

@@ -220,6 +220,13 @@ struct sl_conf_packet {
 	uint64_t after_age_ms;
 };
 
+struct sl_conf_sockmap {
+	uint64_t backlog; /* bytes that may wait in the kernel for a slow receiver; fits 32 bits */
+	/* as of sl_conf_packet */
+	uint64_t after_bytes;
+	uint64_t after_age_ms;
+};
+
 /* Room for the marks of far more routes than can be had. */
 #define SL_MARK_BASE_MAX UINT64_C(0xfff00000)
 
@@ -250,6 +257,7 @@ struct sl_conf_global {
 	char *deny_file;               /* NULL: none */
 	bool enforce_in_kernel;        /* where possible; same result without */
 	struct sl_conf_packet packet;
+	struct sl_conf_sockmap sockmap;
 	struct sl_conf_nftables nftables;
 };
 
@@ -261,6 +269,12 @@ static inline bool sl_conf_may_packet(const struct sl_conf_global *g, const stru
 {
 	return g->packet.hook != SL_HOOK_CHOICE_OFF &&
 	       (r->engine == SL_CHOICE_AUTO || r->engine == SL_CHOICE_PACKET);
+}
+
+/* Chosen by name alone. */
+static inline bool sl_conf_may_sockmap(const struct sl_conf_route *r)
+{
+	return r->engine == SL_CHOICE_SOCKMAP;
 }
 
 struct sl_conf {

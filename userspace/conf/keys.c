@@ -233,7 +233,7 @@ static const struct sl_word offered_words[] = { { "1.0", SL_TLS_1_0, false },
 						{ NULL, 0, false } };
 static const struct sl_word engine_words[] = {
 	{ "auto", SL_CHOICE_AUTO, false },         { "relay", SL_CHOICE_RELAY, false },
-	{ "packet", SL_CHOICE_PACKET, false },     { "sockmap", SL_CHOICE_SOCKMAP, true },
+	{ "packet", SL_CHOICE_PACKET, false },     { "sockmap", SL_CHOICE_SOCKMAP, false },
 	{ "nftables", SL_CHOICE_NFTABLES, false }, { NULL, 0, false }
 };
 static const struct sl_word tls_words[] = { { "passthrough", 0, false },
@@ -358,8 +358,12 @@ static const struct sl_key packet_keys[] = {
 };
 
 static const struct sl_key sockmap_keys[] = {
-	{ SIZE("backlog", LATER, "1MiB", 4096, UINT64_C(1) << 30),
-	  .help = "Bytes that may wait for a slow receiver." },
+	{ SIZE("backlog", 0, "1MiB", 4096, UINT64_C(1) << 30), IN_GLOBAL(sockmap.backlog),
+	  .help = "Bytes that may wait in the kernel for a slow receiver." },
+	{ SIZE("after_bytes", 0, "0", 0, UINT64_C(1) << 40), IN_GLOBAL(sockmap.after_bytes),
+	  .help = "A connection is handed to the kernel once it has carried so much; 0: at once." },
+	{ DURATION("after_age", 0, "0", 0, DAY), IN_GLOBAL(sockmap.after_age_ms),
+	  .help = "Or once it has lived so long; 0: at once." },
 	END
 };
 

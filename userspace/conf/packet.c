@@ -80,19 +80,23 @@ void sl_build_check_packet(struct sl_build *b, const struct sl_node *node,
 	const struct sl_node *engine = own ? own : sl_node_find(b->defaults, "engine");
 	const struct sl_node *http_path = sl_node_find(sl_node_find(node, "match"), "path");
 	char place[SL_PLACE_LEN];
+	bool is_packet;
 
-	if (!is_usable(engine) || strcmp(engine->text, "packet") != 0)
+	if (!is_usable(engine))
 		return;
-	if (own && b->conf->global.packet.hook == SL_HOOK_CHOICE_OFF)
+	is_packet = strcmp(engine->text, "packet") == 0;
+	if (!is_packet && strcmp(engine->text, "sockmap") != 0)
+		return;
+	if (own && is_packet && b->conf->global.packet.hook == SL_HOOK_CHOICE_OFF)
 		sl_report_error(&b->report, own->at, path,
 				"'engine: packet' cannot be had with 'hook: off' of global.packet "
 				"(at %s)",
 				sl_report_place(&b->report, b->hook_at, place));
 	if (is_usable(http_path))
 		sl_report_error(&b->report, http_path->key_at, path,
-				"'match.path' cannot be had with 'engine: packet' (at %s): the "
+				"'match.path' cannot be had with 'engine: %s' (at %s): the "
 				"daemon would have to read every request",
-				sl_report_place(&b->report, engine->at, place));
+				engine->text, sl_report_place(&b->report, engine->at, place));
 }
 
 void sl_conf_check_packet(struct sl_build *b)

@@ -104,7 +104,9 @@ const char *sl_engine_name(enum sl_engine_id engine); /* "-" for NONE */
 	X(INTERFACE_NOT_ATTACHED, "interface_not_attached", "no program on the interface") \
 	X(RATE_LIMITED, "rate_limited", "too many hand-overs at once")                     \
 	X(SHORT_LIVED, "short_lived", "too young or too small to be worth moving")         \
-	X(SELF_TEST_FAILED, "self_test_failed", "the engine's start-up test failed")
+	X(SELF_TEST_FAILED, "self_test_failed", "the engine's start-up test failed")       \
+	X(TAKEN_OUT, "taken_out", "somebody took its sockets out of the kernel's maps")    \
+	X(MOVED, "moved", "'sluice move' asked for it")
 
 enum sl_engine_reason {
 	SL_WHY_NONE = 0,

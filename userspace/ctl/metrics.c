@@ -271,6 +271,20 @@ static void add_outcome(void *arg, const char *name, uint64_t value)
 	add(arg, METRIC_OUTCOMES, LABELS({ "outcome", name }), value);
 }
 
+static void add_handovers(struct page *p, enum sl_engine_id engine, const struct sl_proxy_totals *t)
+{
+	const struct label label = { "engine", sl_engine_name(engine) };
+
+	for (int i = SL_WHY_NONE + 1; i < SL_WHY_COUNT_; i++)
+		if (t->handover[engine][i] || i == SL_WHY_ELIGIBLE)
+			add(p, METRIC_HANDOVER,
+			    LABELS(label, { "result", i == SL_WHY_ELIGIBLE
+							      ? "done"
+							      : sl_engine_reason_name((
+									enum sl_engine_reason)i) }),
+			    t->handover[engine][i]);
+}
+
 static void add_kernel(struct page *p, const struct sl_proxy *proxy,
 		       const struct sl_proxy_totals *t)
 {
@@ -278,15 +292,8 @@ static void add_kernel(struct page *p, const struct sl_proxy *proxy,
 	struct sl_kernel_view k;
 
 	sl_proxy_kernel(proxy, &k);
-	for (int i = SL_WHY_NONE + 1; i < SL_WHY_COUNT_; i++)
-		if (t->handover[i] || i == SL_WHY_ELIGIBLE)
-			add(p, METRIC_HANDOVER,
-			    LABELS(engine,
-				   { "result",
-				     i == SL_WHY_ELIGIBLE
-					     ? "done"
-					     : sl_engine_reason_name((enum sl_engine_reason)i) }),
-			    t->handover[i]);
+	add_handovers(p, SL_ENGINE_PACKET, t);
+	add_handovers(p, SL_ENGINE_SOCKMAP, t);
 	add_hist(p, METRIC_HANDOVER_TIME, (struct label){ 0 }, &t->handover_time);
 	add(p, METRIC_ENGINE, LABELS(engine), sl_view_packet_is_on(proxy));
 	add(p, METRIC_KERNEL_FLOWS, LABELS(engine), sl_view_packet_flows(t, &k));

@@ -20,6 +20,7 @@
 struct fixed {
 	bool wants_xdp;
 	bool is_off; /* programs that are loaded may as well stay */
+	bool wants_sockmap;
 	char bpf_dir[sizeof(((struct sl_policy *)NULL)->bpf_dir)];
 };
 
@@ -70,7 +71,9 @@ static void say_failed(struct role *role, int err, const char *what)
 
 static struct fixed fixed_of(const struct sl_policy *p)
 {
-	struct fixed f = { .wants_xdp = p->wants_xdp, .is_off = p->is_off };
+	struct fixed f = { .wants_xdp = p->wants_xdp,
+			   .is_off = p->is_off,
+			   .wants_sockmap = p->wants_sockmap };
 
 	(void)snprintf(f.bpf_dir, sizeof(f.bpf_dir), "%s", p->bpf_dir);
 	return f;
@@ -110,11 +113,26 @@ static void retry(struct role *role, const struct fixed *wanted)
 		make_room(role, "the packet engine, which is off, may be on with another process");
 }
 
+/* It was not loaded, and is wanted now, or again, where that may help. */
+static bool lacks_sockmap(const struct role *role, const struct fixed *wanted, bool may_retry)
+{
+	return wanted->wants_sockmap && !role->options.is_single &&
+	       !sl_broker_has_sockmap(role->broker) &&
+	       (!role->fixed.wants_sockmap ||
+		(may_retry && sl_broker_is_sockmap_off_for_now(role->broker)));
+}
+
 static void change_policy(struct role *role, struct sl_policy *policy, bool may_retry)
 {
 	struct fixed wanted = fixed_of(policy);
 
-	if (!sl_broker_has_programs(role->broker) && !role->options.is_single) {
+	if (lacks_sockmap(role, &wanted, may_retry)) {
+		sl_policy_free(policy);
+		make_room(role, "the sockmap engine is to be loaded");
+		return;
+	}
+	if (!sl_broker_has_programs(role->broker) && !sl_broker_has_sockmap(role->broker) &&
+	    !role->options.is_single) {
 		sl_policy_free(policy);
 		if (may_retry)
 			retry(role, &wanted);

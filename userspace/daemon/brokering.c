@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "accel/packet.h"
+#include "accel/sockmap.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "broker/nat.h"
@@ -271,12 +272,21 @@ static void start(struct sl_supervisor *s)
 		connect_all(s, s->current);
 }
 
+static bool wants_sockmap(const struct sl_conf *conf)
+{
+	for (size_t i = 0; i < conf->n_routes; i++)
+		if (conf->routes[i].enabled && sl_conf_may_sockmap(&conf->routes[i]))
+			return true;
+	return false;
+}
+
 /* Also when it is off now: flows of an earlier configuration go on, and somebody must end them. */
 static bool is_needed(const struct sl_conf *conf)
 {
 	const struct sl_conf_global *g = &conf->global;
 
 	return g->packet.hook != SL_HOOK_CHOICE_OFF || sl_packet_is_pinned(g->bpf_dir) ||
+	       wants_sockmap(conf) || sl_sockmap_is_pinned(g->bpf_dir) ||
 	       sl_nat_plan_has_routes(conf) || sl_nat_is_there(g->nft_table);
 }
 
@@ -333,8 +343,7 @@ void sl_brokering_update(struct sl_supervisor *s, bool retry)
 	begin_plan(s);
 	if (is_there(b)) {
 		send_nat(s);
-		send_policy(s,
-			    retry && b->is_off && sl_packet_has_place(s->now.conf->global.bpf_dir));
+		send_policy(s, retry && sl_packet_has_place(s->now.conf->global.bpf_dir));
 	} else if (!b->child && !sl_timer_is_armed(&b->restart)) {
 		purge_old_table(b);
 		sl_brokering_start(s);
@@ -407,6 +416,8 @@ static void purge(struct sl_supervisor *s)
 	if (s->brokering.was_started && !s->now.conf->global.nftables.keep_on_exit)
 		nat = sl_nat_purge(s->now.conf->global.nft_table, &report);
 	if (s->brokering.was_started)
+		r = sl_sockmap_purge(s->now.conf->global.bpf_dir, &report);
+	if (s->brokering.was_started && r == 0)
 		r = sl_packet_purge(s->now.conf->global.bpf_dir, &report);
 	if (r == 0)
 		r = nat;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "accel/packet.h"
+#include "accel/sockmap.h"
 #include "base/log.h"
 #include "base/num.h"
 #include "broker/nat.h"
@@ -136,7 +137,9 @@ static int purge(const char *path)
 	r = sl_runtime_lock(conf->global.runtime_dir, &lock);
 	if (r < 0)
 		return 1;
-	r = sl_packet_purge(conf->global.bpf_dir, &report);
+	r = sl_sockmap_purge(conf->global.bpf_dir, &report);
+	if (r == 0)
+		r = sl_packet_purge(conf->global.bpf_dir, &report);
 	if (r < 0)
 		(void)sl_err(r, "cannot remove everything of %s", conf->global.bpf_dir);
 	nat = sl_nat_purge(conf->global.nft_table, &report);

@@ -467,7 +467,7 @@ static const uint32_t broker_bpf[] = {
 	BPF_OBJ_GET,          BPF_PROG_TEST_RUN,
 	BPF_PROG_QUERY,       BPF_OBJ_GET_INFO_BY_FD,
 	BPF_LINK_CREATE,      BPF_LINK_UPDATE,
-	BPF_LINK_DETACH,
+	BPF_LINK_DETACH,      BPF_PROG_ATTACH, /* to sockmap_sources, again */
 };
 
 /* What libraries probe the kernel with, and what it would be refused anyway. */

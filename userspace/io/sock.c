@@ -20,6 +20,13 @@ int sl_sock_local(int fd, struct sl_addr *ret)
 	return name_of(fd, getsockname, ret);
 }
 
+int sl_sock_cookie(int fd, uint64_t *ret)
+{
+	socklen_t len = sizeof(*ret);
+
+	return getsockopt(fd, SOL_SOCKET, SO_COOKIE, ret, &len) < 0 ? -errno : 0;
+}
+
 int sl_sock_peer(int fd, struct sl_addr *ret)
 {
 	return name_of(fd, getpeername, ret);

@@ -93,9 +93,8 @@ static void close_side(struct sl_conn *c, enum sl_side side)
 		(void)setsockopt(s->io.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 	else
 		bound_delivery(c, s->io.fd);
-	if (sl_handover_has_sockets(c))
-		sl_io_stop(
-			&s->io); /* the broker has a copy: close() would leave the registration */
+	if (c->handover) /* the broker may have a copy: close() would leave the registration */
+		sl_io_stop(&s->io);
 	else
 		sl_io_forget(&s->io);
 	sl_closep(&s->io.fd);
@@ -253,6 +252,19 @@ void sl_conn_moved(struct sl_conn *c, enum sl_side from, uint64_t bytes)
 		sl_handover_due(c);
 }
 
+void sl_conn_moved_in_kernel(struct sl_conn *c, enum sl_side from, uint64_t bytes, uint64_t at_ms)
+{
+	struct sl_route_counts *counts = &c->route->route->counts[c->worker->index];
+
+	c->flow[from].bytes += bytes;
+	c->warned = false;
+	if (at_ms > c->active_ms)
+		c->active_ms = at_ms;
+	sl_count_add(from == SL_UP ? &counts->bytes_up[c->engine_id]
+				   : &counts->bytes_down[c->engine_id],
+		     bytes);
+}
+
 static uint64_t undelivered(const struct sl_conn *c)
 {
 	uint64_t sum = 0;
@@ -300,6 +312,8 @@ bool sl_conn_is_at_rest(const struct sl_conn *c)
 	for (int i = 0; i < SL_SIDE_COUNT_; i++)
 		if (c->flow[i].held || c->flow[i].pipe.used > 0)
 			return false;
+	if (c->engine && c->engine->is_delivered && !c->engine->is_delivered(c))
+		return false;
 	return c->state != SL_CONN_CONNECTING && !c->again.is_queued && undelivered(c) == 0;
 }
 

@@ -117,11 +117,12 @@ struct sl_conn {
 	bool warned;        /* of an end by inactivity; cleared by activity */
 
 	/* the way to the kernel: proxy/handover.c */
-	struct sl_handover *handover; /* owned; NULL: has not been tried */
-	struct sl_list young;         /* among those whose age will make them due */
-	uint64_t handover_after;      /* bytes that make it due; UINT64_MAX: none */
-	bool has_own_port;            /* its source port is one of packet.ports */
-	bool let_go;                  /* the next process has the flow: nothing has ended */
+	struct sl_handover *handover;  /* owned; NULL: has not been tried */
+	struct sl_list young;          /* among those whose age will make them due */
+	enum sl_engine_id handover_to; /* NONE: it stays with the relay */
+	uint64_t handover_after;       /* bytes that make it due; UINT64_MAX: none */
+	bool has_own_port;             /* its source port is one of packet.ports */
+	bool let_go;                   /* the next process has the flow: nothing has ended */
 	enum sl_reason ending; /* the engine was asked to end it, and why; NONE: it was not */
 
 	struct sl_nat_record *nat; /* a flow of the kernel's NAT: proxy/nat.c; else NULL */
@@ -179,6 +180,9 @@ void sl_conn_drain(struct sl_conn *c, uint64_t now_ms);
 
 /* Bytes moved; cheap, called by engines. */
 void sl_conn_moved(struct sl_conn *c, enum sl_side from, uint64_t bytes);
+
+/* The same, found out later: the kernel has moved them, the last one at `at_ms`. */
+void sl_conn_moved_in_kernel(struct sl_conn *c, enum sl_side from, uint64_t bytes, uint64_t at_ms);
 
 /*
  * A flow of the kernel that has no record, because the process that had it is no more, or because

@@ -33,12 +33,18 @@ struct sl_engine {
 	 * whose last counters come with the news that it has; false: no such news will come.
 	 */
 	bool (*ask_end)(struct sl_conn *c);
+	/* NULL: what sl_conn_is_at_rest() looks at is all. Else whether the kernel has delivered
+	 * what it has taken. */
+	bool (*is_delivered)(const struct sl_conn *c);
 	void (*stop)(struct sl_conn *c);
 };
 
 extern const struct sl_engine sl_engine_relay;
 /* Started by proxy/handover.c alone: the flow is in the kernel already. */
 extern const struct sl_engine sl_engine_packet;
+/* Likewise; and its other half, for connections that have come out of the kernel again. */
+extern const struct sl_engine sl_engine_sockmap;
+extern const struct sl_engine sl_engine_unjoined;
 /* Likewise by proxy/nat.c. */
 extern const struct sl_engine sl_engine_nat;
 

@@ -11,9 +11,11 @@
 
 #include "base/count.h"
 #include "base/log.h"
+#include "core/choice.h"
 #include "proxy/conn.h"
 #include "proxy/engine.h"
 #include "proxy/packet.h"
+#include "proxy/sockmap.h"
 #include "proxy/worker.h"
 
 #define BUCKETS 4096
@@ -39,7 +41,15 @@ enum phase {
 	FROZEN,      /* the same, and the peers' bytes do not get in */
 	ASKED,       /* the broker has the sockets, too */
 	IN_DOUBT,    /* it died before it answered */
-	IN_KERNEL,
+	IN_KERNEL,   /* the packet engine carries it */
+	JOINED,      /* its sockets are in the maps of the sockmap engine, whoever carries it */
+};
+
+/* Those whose age makes them due, in the order in which they are: one for each engine. */
+enum {
+	YOUNG_FOR_PACKET = 0,
+	YOUNG_FOR_SOCKMAP,
+	YOUNG_COUNT_,
 };
 
 struct sl_handover {
@@ -56,7 +66,9 @@ struct sl_handover {
 	uint64_t frozen_until_ms;
 	uint64_t asked_us;
 	uint64_t answer_by_ms;
-	struct sl_packet_record record;
+	enum sl_engine_id to;
+	struct sl_packet_record record; /* of the one, */
+	struct sl_joint joint;          /* or the other */
 };
 
 struct sl_handovers {
@@ -65,8 +77,12 @@ struct sl_handovers {
 	uint64_t known_from; /* generation: the broker has not seen those before it */
 	int waiting_fd;      /* a channel that waits for the first generation */
 	uint64_t up_ms;      /* since when the broker is there */
-	struct sl_list young;
-	struct sl_timer young_timer;
+	struct young {
+		struct sl_handovers *owner;
+		struct sl_list list;
+		struct sl_timer timer;
+	} young[YOUNG_COUNT_];
+	struct sl_joints joints;
 	struct sl_list bucket[BUCKETS];
 	uint64_t over[OVER]; /* ids, in the order they were given */
 };
@@ -133,7 +149,10 @@ static struct sl_handover *new_handover(struct sl_conn *c)
 	if (!h)
 		return NULL;
 	h->conn = c;
+	h->to = c->handover_to;
 	sl_list_init(&h->record.node);
+	sl_list_init(&h->joint.node);
+	h->joint.conn = c;
 	sl_list_add(bucket_of(c->worker->handovers, c->id), &h->node);
 	c->handover = h;
 	return h;
@@ -142,6 +161,16 @@ static struct sl_handover *new_handover(struct sl_conn *c)
 struct sl_packet_record *sl_handover_record(const struct sl_conn *c)
 {
 	return &c->handover->record;
+}
+
+struct sl_joint *sl_handover_joint(const struct sl_conn *c)
+{
+	return &c->handover->joint;
+}
+
+struct sl_joints *sl_handovers_joints(struct sl_handovers *hs)
+{
+	return &hs->joints;
 }
 
 /* ---- freezing ---- */
@@ -178,6 +207,7 @@ static void drop(struct sl_handover *h)
 {
 	h->conn->handover = NULL;
 	sl_timer_stop(&h->timer);
+	sl_joint_forget(&h->joint);
 	sl_list_remove(&h->node);
 	free(h);
 }
@@ -204,12 +234,98 @@ static void try_later(struct sl_handover *h)
 	wait(h, WAITING, ms);
 }
 
+/* ---- which engine ---- */
+
+static bool may_use(const struct sl_conf *conf, const struct sl_gen_route *route,
+		    enum sl_engine_id engine)
+{
+	return engine == SL_ENGINE_SOCKMAP ? sl_conf_may_sockmap(route->conf)
+					   : sl_conf_may_packet(&conf->global, route->conf);
+}
+
+static struct sl_choice_due due_of(const struct sl_conf_global *g, enum sl_engine_id engine)
+{
+	if (engine == SL_ENGINE_SOCKMAP)
+		return (struct sl_choice_due){ g->sockmap.after_bytes, g->sockmap.after_age_ms };
+	return (struct sl_choice_due){ g->packet.after_bytes, g->packet.after_age_ms };
+}
+
+static struct sl_choice choose(const struct sl_conn *c)
+{
+	const struct sl_addr *peer = sl_addr_family(&c->via) ? &c->via : &c->client;
+	const struct sl_conf_global *g = &c->gen->conf->global;
+	const struct sl_choice_facts facts = {
+		.wish = (enum sl_wish)c->route->conf->engine,
+		.packet_off = g->packet.hook == SL_HOOK_CHOICE_OFF
+				      ? SL_WHY_CONFIGURED
+				      : sl_worker_packet_reason(c->worker),
+		.sockmap_off = sl_worker_sockmap_reason(c->worker),
+		.is_connected = c->connect_us != 0,
+		.mixes_families = sl_addr_family(peer) != sl_addr_family(&c->backend),
+		.has_own_port = c->has_own_port,
+		.bytes = c->flow[SL_UP].bytes + c->flow[SL_DOWN].bytes,
+		.age_ms = (sl_loop_now_us(c->worker->loop) - c->entered_us) / 1000,
+		.packet_due = due_of(g, SL_ENGINE_PACKET),
+		.sockmap_due = due_of(g, SL_ENGINE_SOCKMAP),
+	};
+
+	_Static_assert((int)SL_WISH_NFTABLES == (int)SL_CHOICE_NFTABLES &&
+			       (int)SL_WISH_PACKET == (int)SL_CHOICE_PACKET &&
+			       (int)SL_WISH_SOCKMAP == (int)SL_CHOICE_SOCKMAP,
+		       "the same words");
+	return sl_choose(&facts);
+}
+
+/* The best one is not in the way of anything but time. */
+static bool is_due_some_day(const struct sl_choice_item *best)
+{
+	return best->can_carry || best->why == SL_WHY_SHORT_LIVED;
+}
+
+enum sl_engine_reason sl_handover_reason(const struct sl_conn *c)
+{
+	const struct sl_choice choice = choose(c);
+	const struct sl_choice_item *best = &choice.item[0];
+
+	if (best->engine == SL_ENGINE_RELAY || !is_due_some_day(best))
+		return best->why;
+	return SL_WHY_SHORT_LIVED;
+}
+
+/* The kernel's side of it can be asked. */
+static bool is_there(const struct sl_handover *h)
+{
+	const struct sl_broker_client *cl = h->conn->worker->handovers->client;
+
+	return h->to == SL_ENGINE_SOCKMAP ? sl_broker_client_sockmap(cl) != NULL
+					  : sl_broker_client_is_up(cl);
+}
+
+static enum sl_engine_reason off_reason(const struct sl_handover *h)
+{
+	return h->to == SL_ENGINE_SOCKMAP ? sl_worker_sockmap_reason(h->conn->worker)
+					  : sl_worker_packet_reason(h->conn->worker);
+}
+
 /* ---- a quiet moment ---- */
+
+/* Bytes that are on their way do not matter to the sockmap engine: only those in our hands do. */
+static void not_at_hand(struct sl_handover *h)
+{
+	if (h->polls < SL_ARRAY_LEN(poll_ms)) {
+		wait(h, WAITING, poll_ms[h->polls++]);
+		return;
+	}
+	sl_conn_set_reason(h->conn, SL_WHY_NOT_QUIESCENT);
+	try_later(h);
+}
 
 /* `may_freeze`: nothing is missing from what the peers have sent. */
 static void not_quiet(struct sl_handover *h, bool may_freeze)
 {
-	if (h->is_frozen && now_ms(h) < h->frozen_until_ms) {
+	if (h->to == SL_ENGINE_SOCKMAP)
+		not_at_hand(h);
+	else if (h->is_frozen && now_ms(h) < h->frozen_until_ms) {
 		wait(h, FROZEN, 1);
 	} else if (h->is_frozen && h->freezes >= SL_ARRAY_LEN(freeze_ms)) {
 		give_up(h, SL_WHY_NOT_QUIESCENT);
@@ -252,8 +368,7 @@ static const struct sl_gen_route *find_route(const struct sl_handover *h,
 		return c->route;
 	}
 	route = sl_generation_find_route(newest, c->route->conf->name);
-	if (!route || !sl_conf_may_packet(&newest->conf->global, route->conf) ||
-	    !has_target(route, c->target))
+	if (!route || !may_use(newest->conf, route, h->to) || !has_target(route, c->target))
 		return NULL;
 	*ret = newest;
 	return route;
@@ -276,6 +391,7 @@ static struct sl_broker_handover describe(const struct sl_handover *h)
 		.relayed = { c->flow[SL_UP].bytes, c->flow[SL_DOWN].bytes },
 		.connect_us = c->connect_us > UINT32_MAX ? UINT32_MAX : (uint32_t)c->connect_us,
 		.target_hash = c->target ? sl_target_hash(c->target) : 0,
+		.to_sockmap = h->to == SL_ENGINE_SOCKMAP,
 	};
 }
 
@@ -283,7 +399,7 @@ static void ask(struct sl_handover *h)
 {
 	struct sl_conn *c = h->conn;
 	struct sl_broker_handover request = describe(h);
-	int r = sl_packet_name(c, &h->record.flow);
+	int r = h->to == SL_ENGINE_SOCKMAP ? 0 : sl_packet_name(c, &h->record.flow);
 
 	h->asked_us = sl_loop_now_us(c->worker->loop);
 	if (r == 0)
@@ -302,17 +418,17 @@ static void ask(struct sl_handover *h)
 static void attempt(struct sl_handover *h)
 {
 	struct sl_conn *c = h->conn;
-	enum sl_engine_reason off = sl_worker_packet_reason(c->worker);
 	const struct sl_generation *gen;
 
 	if (c->state != SL_CONN_ESTABLISHED || c->side[SL_CLIENT].hung_up ||
 	    c->side[SL_BACKEND].hung_up)
 		give_up(h, SL_WHY_HALF_CLOSED);
-	else if (off != SL_WHY_ELIGIBLE || !sl_broker_client_is_up(c->worker->handovers->client))
+	else if (off_reason(h) != SL_WHY_ELIGIBLE || !is_there(h))
 		try_later(h);
 	else if (!find_route(h, &gen))
 		give_up(h, SL_WHY_CONFIGURED);
-	else if (sl_conn_is_at_rest(c))
+	else if (h->to == SL_ENGINE_SOCKMAP ? sl_joint_prepare(&h->joint, c)
+					    : sl_conn_is_at_rest(c))
 		ask(h);
 	else
 		not_quiet(h, true);
@@ -343,7 +459,7 @@ static void resolve(struct sl_handover *h)
 	int r = sl_broker_resolve(cl, c->id, &request, c->side[SL_CLIENT].io.fd,
 				  c->side[SL_BACKEND].io.fd);
 
-	if (r < 0 && sl_broker_client_is_up(cl))
+	if (r < 0 && is_there(h))
 		wait(h, IN_DOUBT, BUSY_MS);
 	else if (r < 0)
 		wait_for_broker(h);
@@ -377,19 +493,15 @@ static void on_timer(struct sl_timer *timer)
 			end_in_doubt(h);
 		break;
 	case IN_KERNEL:
+	case JOINED:
 		break;
 	}
 }
 
 /* ---- answers ---- */
 
-static void on_up(void *arg)
+static void resolve_all(struct sl_handovers *hs, enum sl_engine_id to)
 {
-	struct sl_handovers *hs = arg;
-
-	hs->up_ms = sl_loop_now_ms(hs->worker->loop);
-	/* One that has just begun has been told of the newest alone. */
-	hs->known_from = hs->worker->gen->number;
 	for (size_t i = 0; i < BUCKETS; i++) {
 		struct sl_list *pos;
 
@@ -397,10 +509,26 @@ static void on_up(void *arg)
 			struct sl_handover *h = SL_CONTAINER_OF(pos, struct sl_handover, node);
 
 			/* Too late for those that end in this turn. */
-			if (h->phase == IN_DOUBT && now_ms(h) < h->answer_by_ms)
+			if (h->phase == IN_DOUBT && h->to == to && now_ms(h) < h->answer_by_ms)
 				resolve(h);
 		}
 	}
+}
+
+static void on_up(void *arg)
+{
+	struct sl_handovers *hs = arg;
+
+	hs->up_ms = sl_loop_now_ms(hs->worker->loop);
+	resolve_all(hs, SL_ENGINE_PACKET);
+}
+
+static void on_sockmap_up(void *arg)
+{
+	struct sl_handovers *hs = arg;
+
+	sl_joints_linked(&hs->joints);
+	resolve_all(hs, SL_ENGINE_SOCKMAP);
 }
 
 static bool is_in_repair(const struct sl_conn *c, enum sl_side side)
@@ -409,6 +537,13 @@ static bool is_in_repair(const struct sl_conn *c, enum sl_side side)
 	socklen_t len = sizeof(on);
 
 	return getsockopt(c->side[side].io.fd, IPPROTO_TCP, TCP_REPAIR, &on, &len) < 0 || on != 0;
+}
+
+static bool may_have_begun(const struct sl_handover *h)
+{
+	return h->to == SL_ENGINE_SOCKMAP
+		       ? sl_joint_has_begun(&h->joint)
+		       : is_in_repair(h->conn, SL_CLIENT) || is_in_repair(h->conn, SL_BACKEND);
 }
 
 /*
@@ -420,22 +555,21 @@ static void left_alone(struct sl_handover *h)
 	struct sl_conn *c = h->conn;
 	bool missed_events = h->missed_events;
 
-	if (is_in_repair(c, SL_CLIENT) || is_in_repair(c, SL_BACKEND)) {
+	if (may_have_begun(h)) {
 		h->answer_by_ms = h->asked_us / 1000 + SL_HANDOVER_DOUBT_MS;
 		wait_for_broker(h);
 		return;
 	}
-	h->is_frozen = true; /* perhaps by the broker */
+	h->is_frozen = h->to == SL_ENGINE_PACKET; /* perhaps by the broker */
 	h->missed_events = false;
 	try_later(h);
 	if (missed_events)
 		resume(c);
 }
 
-static void on_down(void *arg)
+/* The channel has gone, and with it whoever was asked. */
+static void leave_all_alone(struct sl_handovers *hs)
 {
-	struct sl_handovers *hs = arg;
-
 	for (size_t i = 0; i < BUCKETS; i++) {
 		struct sl_list *pos;
 		struct sl_list *tmp;
@@ -479,11 +613,16 @@ static void refused(struct sl_handover *h, const struct sl_broker_result *result
 		resume(c);
 }
 
-static void taken_over(struct sl_handover *h)
+static void taken_over(struct sl_handover *h, const struct sl_broker_result *result)
 {
 	struct sl_conn *c = h->conn;
 
 	sl_timer_stop(&h->timer);
+	if (h->to == SL_ENGINE_SOCKMAP) {
+		h->phase = JOINED;
+		sl_joint_take_over(&h->joint, result->pair);
+		return;
+	}
 	h->phase = IN_KERNEL;
 	h->is_frozen = false; /* with the sockets */
 	sl_packet_take_over(c, &h->record);
@@ -497,12 +636,17 @@ static void on_result(void *arg, uint64_t conn_id, const struct sl_broker_result
 	struct sl_handover *h = find(hs, conn_id);
 	struct sl_worker_counts *counts = &hs->worker->counts;
 
-	if (!h || (h->phase != ASKED && h->phase != IN_DOUBT))
-		return; /* ended meanwhile, and the broker was told */
-	sl_count_add(&counts->handover[result->why], 1);
+	if (!h || (h->phase != ASKED && h->phase != IN_DOUBT)) {
+		/* Ended meanwhile. The broker of the packet engine was told. */
+		if (!h && result->why == SL_WHY_ELIGIBLE)
+			sl_broker_sockmap_tell(hs->client, SL_BROKER_SOCKMAP_LEAVE, conn_id,
+					       result->pair);
+		return;
+	}
+	sl_count_add(&counts->handover[h->to][result->why], 1);
 	sl_hist_add(&counts->handover_time, sl_loop_now_us(hs->worker->loop) - h->asked_us);
 	if (result->why == SL_WHY_ELIGIBLE)
-		taken_over(h);
+		taken_over(h, result);
 	else
 		refused(h, result);
 }
@@ -514,12 +658,18 @@ static struct sl_conn *in_kernel(struct sl_handovers *hs, uint64_t conn_id)
 	return h && h->phase == IN_KERNEL ? h->conn : NULL;
 }
 
-static void on_changed(void *arg, uint64_t conn_id)
+static void on_changed(void *arg, uint64_t conn_id, uint32_t flag)
 {
-	struct sl_conn *c = in_kernel(arg, conn_id);
+	struct sl_handovers *hs = arg;
+	struct sl_handover *h = find(hs, conn_id);
 
-	if (c)
-		sl_packet_changed(c);
+	if (h && h->phase == IN_KERNEL)
+		sl_packet_changed(h->conn);
+	else if (h && h->phase == JOINED)
+		sl_joint_changed(&h->joint, flag);
+	else if (!h && (flag & SL_BROKER_SOCKMAP_LOST)) /* its end was not read */
+		sl_broker_sockmap_tell(hs->client, SL_BROKER_SOCKMAP_LEAVE, conn_id,
+				       flag >> SL_BROKER_SOCKMAP_PAIR_SHIFT);
 }
 
 static void on_ended(void *arg, uint64_t conn_id, const struct sl_broker_ended *ended)
@@ -540,6 +690,8 @@ static uint32_t adopt(struct sl_handovers *hs, uint64_t conn_id, const struct sl
 	if (!h)
 		return 0;
 	h->phase = IN_KERNEL;
+	h->to = SL_ENGINE_PACKET;
+	sl_list_init(&h->joint.node);
 	r = sl_packet_adopt(hs->worker, conn_id, flow, &h->record, &c);
 	if (r < 0) {
 		if (r == -ESRCH)
@@ -601,6 +753,8 @@ static void on_linked(void *arg)
 {
 	struct sl_handovers *hs = arg;
 
+	/* One that has just begun has been told of the newest alone. */
+	hs->known_from = hs->worker->gen->number;
 	sl_nat_flows_linked(hs->worker->nat_flows);
 }
 
@@ -609,38 +763,32 @@ static void on_unlinked(void *arg)
 	struct sl_handovers *hs = arg;
 
 	sl_nat_flows_unlinked(hs->worker->nat_flows);
+	sl_joints_unlinked(&hs->joints);
+	leave_all_alone(hs);
 }
 
 /* ---- becoming due ---- */
 
-enum sl_engine_reason sl_handover_reason(const struct sl_conn *c)
-{
-	const struct sl_addr *peer = sl_addr_family(&c->via) ? &c->via : &c->client;
-	enum sl_engine_reason off = sl_worker_packet_reason(c->worker);
+static void on_young(struct sl_timer *timer);
 
-	if (!sl_conf_may_packet(&c->gen->conf->global, c->route->conf))
-		return SL_WHY_CONFIGURED;
-	if (off != SL_WHY_ELIGIBLE)
-		return off;
-	/* An IPv4 header cannot become an IPv6 one. */
-	if (c->connect_us != 0 && sl_addr_family(peer) != sl_addr_family(&c->backend))
-		return SL_WHY_NOT_LINUX_SUPPORTED;
-	if (c->connect_us != 0 && !c->has_own_port)
-		return SL_WHY_PORT_RANGE_FULL;
-	return SL_WHY_SHORT_LIVED;
+static void wait_young(struct young *y, uint64_t at_ms)
+{
+	if (!sl_timer_is_armed(&y->timer))
+		sl_timer_start(y->owner->worker->loop, &y->timer, at_ms, on_young);
 }
 
 static void on_young(struct sl_timer *timer)
 {
-	struct sl_handovers *hs = SL_CONTAINER_OF(timer, struct sl_handovers, young_timer);
-	uint64_t now = sl_loop_now_ms(hs->worker->loop);
+	struct young *y = SL_CONTAINER_OF(timer, struct young, timer);
+	uint64_t now = sl_loop_now_ms(y->owner->worker->loop);
 
-	while (!sl_list_is_empty(&hs->young)) {
-		struct sl_conn *c = SL_CONTAINER_OF(hs->young.next, struct sl_conn, young);
-		uint64_t at = c->entered_us / 1000 + c->gen->conf->global.packet.after_age_ms;
+	while (!sl_list_is_empty(&y->list)) {
+		struct sl_conn *c = SL_CONTAINER_OF(y->list.next, struct sl_conn, young);
+		uint64_t at =
+			c->entered_us / 1000 + due_of(&c->gen->conf->global, c->handover_to).age_ms;
 
 		if (now < at) {
-			sl_timer_start(hs->worker->loop, timer, at, on_young);
+			wait_young(y, at);
 			return;
 		}
 		sl_handover_due(c);
@@ -649,18 +797,23 @@ static void on_young(struct sl_timer *timer)
 
 void sl_handover_watch(struct sl_conn *c)
 {
-	const struct sl_conf_packet *conf = &c->gen->conf->global.packet;
 	struct sl_handovers *hs = c->worker->handovers;
+	const struct sl_choice choice = choose(c);
+	const struct sl_choice_item *best = &choice.item[0];
+	struct sl_choice_due due;
+	struct young *y;
 
-	if (c->engine_reason != SL_WHY_SHORT_LIVED)
+	if (best->engine == SL_ENGINE_RELAY || !is_due_some_day(best))
 		return;
-	c->handover_after = conf->after_bytes;
-	sl_list_add(&hs->young, &c->young);
-	if (conf->after_bytes == 0 || conf->after_age_ms == 0)
+	c->handover_to = best->engine;
+	due = due_of(&c->gen->conf->global, best->engine);
+	c->handover_after = due.bytes;
+	y = &hs->young[best->engine == SL_ENGINE_SOCKMAP ? YOUNG_FOR_SOCKMAP : YOUNG_FOR_PACKET];
+	sl_list_add(&y->list, &c->young);
+	if (due.bytes == 0 || due.age_ms == 0)
 		sl_handover_due(c);
-	else if (!sl_timer_is_armed(&hs->young_timer))
-		sl_timer_start(hs->worker->loop, &hs->young_timer,
-			       sl_loop_now_ms(hs->worker->loop) + conf->after_age_ms, on_young);
+	else
+		wait_young(y, sl_loop_now_ms(hs->worker->loop) + due.age_ms);
 }
 
 void sl_handover_due(struct sl_conn *c)
@@ -699,11 +852,11 @@ void sl_handover_leave(struct sl_conn *c)
 	sl_list_remove(&c->young);
 	if (!h)
 		return;
-	if (h->phase == ASKED || h->phase == IN_DOUBT)
+	if (h->to == SL_ENGINE_PACKET && (h->phase == ASKED || h->phase == IN_DOUBT))
 		sl_broker_tell(c->worker->handovers->client, SL_BROKER_KILL, c->id, 0);
 	if (h->phase == IN_KERNEL)
 		sl_packet_forget(c, &h->record);
-	if (h->phase >= ASKED && !c->let_go)
+	if (h->to == SL_ENGINE_PACKET && h->phase >= ASKED && !c->let_go)
 		remember(c->worker->handovers, c);
 	drop(h);
 }
@@ -713,7 +866,7 @@ void sl_handover_leave(struct sl_conn *c)
 int sl_handovers_new(struct sl_worker *w, struct sl_handovers **ret)
 {
 	static const struct sl_broker_client_fns fns = { .up = on_up,
-							 .down = on_down,
+							 .sockmap_up = on_sockmap_up,
 							 .result = on_result,
 							 .changed = on_changed,
 							 .ended = on_ended,
@@ -729,7 +882,11 @@ int sl_handovers_new(struct sl_worker *w, struct sl_handovers **ret)
 		return -ENOMEM;
 	hs->worker = w;
 	hs->waiting_fd = -1;
-	sl_list_init(&hs->young);
+	for (size_t i = 0; i < YOUNG_COUNT_; i++) {
+		hs->young[i].owner = hs;
+		sl_list_init(&hs->young[i].list);
+	}
+	sl_joints_init(&hs->joints, w);
 	for (size_t i = 0; i < BUCKETS; i++)
 		sl_list_init(&hs->bucket[i]);
 	r = sl_broker_client_new(w->loop, &fns, hs, &hs->client);
@@ -745,7 +902,9 @@ void sl_handovers_free(struct sl_handovers *hs)
 {
 	if (!hs)
 		return;
-	sl_timer_stop(&hs->young_timer);
+	for (size_t i = 0; i < YOUNG_COUNT_; i++)
+		sl_timer_stop(&hs->young[i].timer);
+	sl_joints_stop(&hs->joints);
 	sl_broker_client_free(hs->client);
 	sl_closep(&hs->waiting_fd);
 	free(hs);

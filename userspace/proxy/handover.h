@@ -9,6 +9,8 @@
 #include "core/reason.h"
 
 struct sl_conn;
+struct sl_joint;
+struct sl_joints;
 struct sl_worker;
 struct sl_packet_record;
 
@@ -48,6 +50,9 @@ void sl_handover_due(struct sl_conn *c);
 bool sl_handover_has_sockets(const struct sl_conn *c);
 /* Of a connection that has been tried. */
 struct sl_packet_record *sl_handover_record(const struct sl_conn *c);
+/* Likewise, of the sockmap engine. */
+struct sl_joint *sl_handover_joint(const struct sl_conn *c);
+struct sl_joints *sl_handovers_joints(struct sl_handovers *hs);
 /* Its sockets are about to be closed: the peers' last segments must get in. */
 void sl_handover_thaw(struct sl_conn *c);
 /* The connection is over, or has been let go: nothing of it stays here or, unless let go, in the

@@ -28,18 +28,13 @@
 static void add_bytes(struct sl_conn *c, enum sl_side from, uint64_t in_kernel)
 {
 	struct sl_packet_record *p = sl_handover_record(c);
-	struct sl_route_counts *counts = &c->route->route->counts[c->worker->index];
 	uint64_t n;
 
 	if (in_kernel <= p->seen[from])
 		return;
 	n = in_kernel - p->seen[from];
 	p->seen[from] = in_kernel;
-	c->flow[from].bytes += n;
-	c->warned = false;
-	sl_count_add(from == SL_UP ? &counts->bytes_up[SL_ENGINE_PACKET]
-				   : &counts->bytes_down[SL_ENGINE_PACKET],
-		     n);
+	sl_conn_moved_in_kernel(c, from, n, 0);
 }
 
 static void add_activity(struct sl_conn *c, uint64_t last_data_ns)

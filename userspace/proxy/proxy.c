@@ -40,9 +40,11 @@ struct sl_proxy {
 	struct sl_broker_client *broker;
 	bool broker_expected; /* whether there is one is not known yet */
 	struct sl_broker_status status;
-	struct sl_broker_nat_status nat_status; /* of this channel; zeros: not told */
-	bool nat_stays;                         /* what an earlier broker had put into the kernel */
-	char *nat_worries;                      /* of this channel; NULL: none */
+	struct sl_broker_sockmap_status sockmap_status; /* of this channel, */
+	bool has_sockmap;                               /* if it was told */
+	struct sl_broker_nat_status nat_status;         /* of this channel; zeros: not told */
+	bool nat_stays;    /* what an earlier broker had put into the kernel */
+	char *nat_worries; /* of this channel; NULL: none */
 	sl_proxy_fn flushed;
 	void *flushed_arg;
 };
@@ -223,6 +225,23 @@ static void on_status(void *arg, const struct sl_broker_status *status)
 		fit_all(p);
 }
 
+/* ---- the sockmap engine ---- */
+
+static void set_sockmap_reason(struct sl_proxy *p, enum sl_engine_reason why)
+{
+	for (unsigned i = 0; i < p->n_workers; i++)
+		__atomic_store_n(&p->workers[i]->sockmap_reason, (uint32_t)why, __ATOMIC_RELAXED);
+}
+
+static void on_sockmap_status(void *arg, const struct sl_broker_sockmap_status *status)
+{
+	struct sl_proxy *p = arg;
+
+	p->sockmap_status = *status;
+	p->has_sockmap = true;
+	set_sockmap_reason(p, status->is_on ? SL_WHY_ELIGIBLE : (enum sl_engine_reason)status->why);
+}
+
 static void on_broker_down(void *arg)
 {
 	struct sl_proxy *p = arg;
@@ -271,6 +290,8 @@ static void on_unlinked(void *arg)
 {
 	struct sl_proxy *p = arg;
 
+	p->has_sockmap = false;
+	set_sockmap_reason(p, SL_WHY_NO_PRIVILEGE);
 	p->nat_stays |= p->nat_status.is_on;
 	p->nat_status = (struct sl_broker_nat_status){ 0 };
 	free(SL_TAKE_PTR(p->nat_worries));
@@ -306,6 +327,7 @@ static int start_broker_client(struct sl_proxy *p)
 							 .linked = on_linked,
 							 .unlinked = on_unlinked,
 							 .nat_status = on_nat_status,
+							 .sockmap_status = on_sockmap_status,
 							 .nat_worries = on_nat_worries };
 
 	return sl_broker_client_new(p->control, &fns, p, &p->broker);
@@ -622,17 +644,21 @@ int sl_proxy_flush(struct sl_proxy *p, sl_proxy_fn done, void *arg)
 
 void sl_proxy_kernel(const struct sl_proxy *p, struct sl_kernel_view *ret)
 {
-	*ret = (struct sl_kernel_view){ .has_broker = sl_broker_client_is_up(p->broker),
-					.status = p->status,
-					.is_linked = sl_broker_client_is_linked(p->broker),
-					.nat = p->nat_status,
-					.nat_stays = p->nat_stays,
-					.nat_worries = p->nat_worries,
-					.off = p->n_workers ? sl_worker_packet_reason(p->workers[0])
-							    : SL_WHY_NO_PRIVILEGE,
-					.flows_fd = sl_broker_client_flows_fd(p->broker),
-					.counters_fd = sl_broker_client_counters_fd(p->broker),
-					.routes_fd = sl_broker_client_routes_fd(p->broker) };
+	*ret = (struct sl_kernel_view){
+		.has_broker = sl_broker_client_is_up(p->broker),
+		.status = p->status,
+		.is_linked = sl_broker_client_is_linked(p->broker),
+		.sockmap = p->sockmap_status,
+		.has_sockmap = p->has_sockmap,
+		.sockmap_backlog = p->gen ? p->gen->conf->global.sockmap.backlog : 0,
+		.nat = p->nat_status,
+		.nat_stays = p->nat_stays,
+		.nat_worries = p->nat_worries,
+		.off = p->n_workers ? sl_worker_packet_reason(p->workers[0]) : SL_WHY_NO_PRIVILEGE,
+		.flows_fd = sl_broker_client_flows_fd(p->broker),
+		.counters_fd = sl_broker_client_counters_fd(p->broker),
+		.routes_fd = sl_broker_client_routes_fd(p->broker)
+	};
 	/* Routes are the proxy's business: what it could not take over is known here alone. */
 	for (unsigned i = 0; i < p->n_workers; i++)
 		ret->status.dropped += (uint32_t)sl_count_get(&p->workers[i]->counts.lost);
@@ -740,7 +766,8 @@ static void add_worker(struct sl_proxy_totals *t, const struct sl_worker_counts 
 	t->rejected += sl_count_get(&c->rejected);
 	t->accept_errors += sl_count_get(&c->accept_errors);
 	t->fsm_bugs += sl_count_get(&c->fsm_bugs);
-	add_all(t->handover, c->handover, SL_WHY_COUNT_);
+	for (size_t e = 0; e < SL_ENGINE_COUNT_; e++)
+		add_all(t->handover[e], c->handover[e], SL_WHY_COUNT_);
 	sl_hist_merge(&t->handover_time, &c->handover_time);
 	add_all(t->engine_active, c->engine_active, SL_ENGINE_COUNT_);
 	add_all(t->engine_total, c->engine_total, SL_ENGINE_COUNT_);

@@ -99,8 +99,11 @@ struct sl_kernel_view {
 	bool is_linked;                  /* there is a channel */
 	struct sl_broker_nat_status nat; /* the last one of this channel; zeros before the first */
 	bool nat_stays; /* not told, but the broker that has died had rules in the kernel */
-	const char *nat_worries;   /* lines, borrowed; NULL: none */
-	enum sl_engine_reason off; /* SL_WHY_ELIGIBLE: hand-overs are possible */
+	const char *nat_worries;                 /* lines, borrowed; NULL: none */
+	enum sl_engine_reason off;               /* SL_WHY_ELIGIBLE: hand-overs are possible */
+	struct sl_broker_sockmap_status sockmap; /* the last one of this channel */
+	bool has_sockmap;                        /* there was one */
+	uint64_t sockmap_backlog; /* bytes that wait in the kernel at most; 0: not known */
 	/* read-only descriptors of the maps, borrowed; -1: there are none */
 	int flows_fd;
 	int counters_fd;
@@ -161,12 +164,13 @@ struct sl_proxy_totals {
 	uint64_t ended[SL_SIDE_COUNT_][SL_REASON_COUNT_];
 	uint64_t no_route_rejected[SL_REASON_COUNT_]; /* refused before a route was known */
 	uint64_t no_route_ended[SL_REASON_COUNT_];    /* ended then, also those refused */
-	uint64_t handover[SL_WHY_COUNT_];             /* the broker's answers; ELIGIBLE: done */
-	struct sl_hist handover_time;                 /* from asking to the answer */
-	uint64_t accept_errors;                       /* EMFILE, ENFILE, ENOMEM, ENOBUFS */
-	uint64_t fsm_bugs;       /* impossible events; anything but 0 is a defect */
-	uint64_t access_dropped; /* bytes of the access log nobody took in time */
-	bool overloaded;         /* the circuit breaker is open */
+	/* the broker's answers; ELIGIBLE: done */
+	uint64_t handover[SL_ENGINE_COUNT_][SL_WHY_COUNT_];
+	struct sl_hist handover_time; /* from asking to the answer */
+	uint64_t accept_errors;       /* EMFILE, ENFILE, ENOMEM, ENOBUFS */
+	uint64_t fsm_bugs;            /* impossible events; anything but 0 is a defect */
+	uint64_t access_dropped;      /* bytes of the access log nobody took in time */
+	bool overloaded;              /* the circuit breaker is open */
 	struct sl_hist connect;
 	struct sl_hist duration;
 	struct sl_hist in_state[SL_CONN_STATE_COUNT_];

@@ -48,6 +48,7 @@ int sl_worker_new(const struct sl_worker_options *options, struct sl_worker **re
 	if (!w->scratch)
 		return -ENOMEM;
 	w->packet_reason = SL_WHY_NO_PRIVILEGE;
+	w->sockmap_reason = SL_WHY_NO_PRIVILEGE;
 	sl_packet_flows_init(&w->packet_flows, w);
 	r = sl_loop_new(&w->loop);
 	if (r == 0)
@@ -162,6 +163,7 @@ struct sl_conn *sl_worker_new_conn(struct sl_worker *w)
 			       .id = w->next_id,
 			       .engine_id = SL_ENGINE_NONE,
 			       .handover_after = UINT64_MAX,
+			       .handover_to = SL_ENGINE_NONE,
 			       .drain_at_ms = SL_NEVER,
 			       .drain_final_ms = SL_NEVER };
 	for (int i = 0; i < SL_SIDE_COUNT_; i++) {
@@ -192,6 +194,11 @@ void sl_worker_rename_conn(struct sl_worker *w, struct sl_conn *c, uint64_t id)
 enum sl_engine_reason sl_worker_packet_reason(const struct sl_worker *w)
 {
 	return (enum sl_engine_reason)__atomic_load_n(&w->packet_reason, __ATOMIC_RELAXED);
+}
+
+enum sl_engine_reason sl_worker_sockmap_reason(const struct sl_worker *w)
+{
+	return (enum sl_engine_reason)__atomic_load_n(&w->sockmap_reason, __ATOMIC_RELAXED);
 }
 
 static void reap(struct sl_task *task)

@@ -35,7 +35,7 @@ struct sl_worker_counts {
 	uint64_t ended[SL_SIDE_COUNT_][SL_REASON_COUNT_];
 	uint64_t no_route_rejected[SL_REASON_COUNT_];
 	uint64_t no_route_ended[SL_REASON_COUNT_];
-	uint64_t handover[SL_WHY_COUNT_]; /* answers of the broker */
+	uint64_t handover[SL_ENGINE_COUNT_][SL_WHY_COUNT_]; /* answers of the broker */
 	struct sl_hist handover_time;
 	uint64_t lost; /* flows found in the kernel whose route is gone */
 	uint64_t accept_errors;
@@ -83,8 +83,9 @@ struct sl_worker {
 	uint32_t nat_lag_ms; /* atomic, set by the control thread: as the broker says; 0: it has not
 			      */
 	struct sl_sources *sources;
-	uint32_t packet_reason; /* atomic, set by the control thread: see sl_worker_packet_reason()
-				 */
+	uint32_t sockmap_reason; /* likewise */
+	uint32_t packet_reason;  /* atomic, set by the control thread: see sl_worker_packet_reason()
+				  */
 	struct sl_str access_lines;
 	struct sl_task access_flush;
 	struct sl_log_limit connect_log;
@@ -127,8 +128,9 @@ struct sl_conn *sl_worker_new_conn(struct sl_worker *w); /* NULL: out of memory 
 void sl_worker_retire_conn(struct sl_worker *w, struct sl_conn *c);
 /* Gives a new connection the id of the flow it stands for. */
 void sl_worker_rename_conn(struct sl_worker *w, struct sl_conn *c, uint64_t id);
-/* SL_WHY_ELIGIBLE: flows may be handed over; else why none can be. */
+/* SL_WHY_ELIGIBLE: flows may be handed over to that engine; else why none can be. */
 enum sl_engine_reason sl_worker_packet_reason(const struct sl_worker *w);
+enum sl_engine_reason sl_worker_sockmap_reason(const struct sl_worker *w);
 /* Takes a reference. On -ENOMEM the generation before stays. */
 SL_MUST_CHECK int sl_worker_use_generation(struct sl_worker *w, struct sl_generation *gen);
 void sl_worker_flush_access_later(struct sl_worker *w); /* access_lines, at the end of the turn */
