@@ -12,14 +12,14 @@
 # makes a veth take the packets an XDP program redirects to it.
 
 LANES=(direct packet dnat nft nft10k relay haproxy nginx
-	plain-direct plain-packet plain-xdp plain-relay handover scale-nft scale-nft10k)
+	plain-direct plain-packet plain-xdp plain-relay handover scale-nft scale-nft10k sockmap)
 SLOTS=4 # ports of a lane, so that no test inherits the TIME_WAIT sockets of another kind
 BASE_PORT=9000
 tw_limit=1048576
 
 bench_id=$$
 cl=slbench-cl-$bench_id be=slbench-be-$bench_id
-backend_pid='' load_pid=''
+backend_pid='' load_pid='' spinners=()
 lanes_up=()
 declare -A main_pid
 
@@ -34,7 +34,7 @@ kind_of() { # of contender
 	local kind=${1#plain-}
 	echo "${kind#scale-}"
 }
-is_sluice() { case $(kind_of "$1") in packet | xdp | relay | handover | nft | nft10k) true ;; *) false ;; esac }
+is_sluice() { case $(kind_of "$1") in packet | xdp | relay | sockmap | handover | nft | nft10k) true ;; *) false ;; esac }
 # What the client connects to.
 entry_of() { case $(kind_of "$1") in direct) target_of "$1" ;; *) front_of "$1" ;; esac }
 
@@ -58,7 +58,7 @@ lanes_down() {
 	local p lane ns
 	trap - EXIT INT TERM
 	exec 2>/dev/null
-	for p in $load_pid "${main_pid[@]}" $backend_pid; do stop_pid "$p"; done
+	for p in $load_pid "${spinners[@]}" "${main_pid[@]}" $backend_pid; do stop_pid "$p"; done
 	for ns in $cl $be $(for lane in "${lanes_up[@]}"; do ns_of "$lane"; done); do
 		# what a killed supervisor may have left in a namespace that is ours alone
 		for p in $(ip netns pids "$ns"); do kill -9 "$p"; done
@@ -148,6 +148,7 @@ packet_keys() { # LANE
 engine_of() { # LANE SLOT
 	case $(kind_of "$1")/$2 in
 	relay/* | handover/1) echo relay ;;
+	sockmap/*) echo sockmap ;;
 	nft*) echo nftables ;;
 	*) echo packet ;;
 	esac
@@ -251,11 +252,11 @@ rules_dnat() { # LANE
 	END
 }
 
-# Does this build, on this machine, know the engine?
-supports_packet() {
-	mkdir -p "$tmp/packet"
-	config_sluice packet >"$tmp/packet/try.yaml"
-	"$O/sluiced" -t -c "$tmp/packet/try.yaml" >"$tmp/packet/try.log" 2>&1
+# Does this build know the engine? Whether it runs here, the first test of it tells.
+supports() { # packet|sockmap
+	mkdir -p "$tmp/$1"
+	config_sluice "$1" >"$tmp/$1/try.yaml"
+	"$O/sluiced" -t -c "$tmp/$1/try.yaml" >"$tmp/$1/try.log" 2>&1
 }
 
 start() { # LANE
@@ -300,18 +301,19 @@ stop() { # LANE
 
 sluice() { "$O/sluice" --socket "$tmp/$1/run/control.sock" "${@:2}"; } # LANE ARGUMENT...
 
-# The engines of the open connections of a route, and why: "packet", "packet relay:not_quiescent"
-engines_now() { # LANE ROUTE
-	sluice "$1" conns --route "$2" --json |
-		jq -r '[.[] | if .engine == "packet" then .engine else "\(.engine):\(.engine_reason)" end] | unique | join(" ")'
+# The engines of the open connections of a route, and why where it is another one: "packet",
+# "packet relay:not_quiescent"
+engines_now() { # LANE ROUTE ENGINE
+	sluice "$1" conns --route "$2" --json | jq -r --arg e "$3" \
+		'[.[] | if .engine == $e then .engine else "\(.engine):\(.engine_reason)" end] | unique | join(" ")'
 }
 
-# Until every connection of the route is in the kernel; else 1, and what they are on instead.
-wait_packet() { # LANE ROUTE
+# Until the engine carries every connection of the route; else 1, and what they are on instead.
+wait_engine() { # LANE ROUTE ENGINE
 	local i now
 	for ((i = 0; i < 100; i++)); do
-		now=$(engines_now "$1" "$2")
-		[ "$now" != packet ] || return 0
+		now=$(engines_now "$@")
+		[ "$now" != "$3" ] || return 0
 		sleep 0.05
 	done
 	echo "${now:-none}"

@@ -71,6 +71,37 @@ PLAIN = Table(
         Row("plain-share", "plain-down1", "xdp_share", "share of the packets XDP forwarded itself", 3),
     ],
 )
+
+# of MAIN, and what only this comparison has
+SOCKMAP_ROWS = (
+    [row for row in MAIN.rows if row.test in ("down1", "up1", "down8")]
+    + [
+        Row("up8", "up8", "gbit_s", "Gbit/s, 8 streams up", 2),
+        Row("up8.cpu", "up8", "system_s_gb", "CPU s/GB of the machine, 8 streams up", 3),
+        Row("up8.proxy", "up8", "proxy_s_gb", "CPU s/GB of the proxy, 8 streams up", 3),
+        Row("byte50", "byte1", "p50_us", "ping-pong of 1 B p50, us", 1),
+        Row("byte99", "byte1", "p99_us", "ping-pong of 1 B p99, us", 1),
+        Row("kib50", "kib1", "p50_us", "ping-pong of 1 KiB p50, us", 1),
+        Row("kib99", "kib1", "p99_us", "ping-pong of 1 KiB p99, us", 1),
+        Row("pings", "ping32", "rate", "32 ping-pongs at once, round trips/s", 0),
+        Row("pings50", "ping32", "p50_us", "32 ping-pongs at once p50, us", 1),
+        Row("pings99", "ping32", "p99_us", "32 ping-pongs at once p99, us", 1),
+    ]
+    + [row for row in MAIN.rows if row.test in ("conn1", "conn8") and row.key != "conncpu8"]
+)
+BUSY_ROWS = [
+    Row("busy50", "busy1", "p50_us", "ping-pong of 100 B p50, us", 1),
+    Row("busy99", "busy1", "p99_us", "ping-pong of 100 B p99, us", 1),
+]
+BESIDE = ["direct", "packet", "sockmap", "nft", "relay", "haproxy", "nginx"]
+AGAINST = [("sockmap", "relay"), ("sockmap", "haproxy"), ("sockmap", "direct")]
+SOCKMAP = Table("The sockmap engine beside the others", BESIDE, AGAINST, SOCKMAP_ROWS)
+BUSY = Table(
+    "Busy cores: a process on every processor that never rests",
+    BESIDE,
+    [*AGAINST, ("packet", "direct"), ("relay", "haproxy")],
+    BUSY_ROWS,
+)
 HANDOVER = Table(
     "The hand-over",
     ["packet"],
@@ -100,7 +131,7 @@ SCALE = Table(
         Row("grown.slab", "scale", "slab_grown_kb", "kernel slab KiB grown over them, whole system", 0),
     ],
 )
-TABLES = [MAIN, PLAIN, HANDOVER, SCALE]
+TABLES = [MAIN, SOCKMAP, BUSY, PLAIN, HANDOVER, SCALE]
 
 EXPECTED = (
     [Expectation(t, "packet", "direct", ">=", 0.95, f"{n}: at least 0.95x direct") for t, n in STREAMS]
@@ -140,6 +171,10 @@ ROW_OF = {row.key: row for table in TABLES for row in table.rows}
 # Nothing of their own that could have such a figure.
 NO_PROCESS = {"direct", "dnat"}
 OF_PROCESS = {"proxy_s_gb", "proxy_us", "rss_kb_conn"}
+# Where more is better; of all others less is.
+MORE_IS_BETTER = {"gbit_s", "rate"}
+# Rounds on one machine differ by that much without any reason in the contenders.
+ALIKE = 1.15
 
 
 def read_pairs(path):
@@ -236,6 +271,33 @@ def expectation_rows(figures, remarks):
     return ["expected", "measured", "verdict", "reason"], rows
 
 
+def comparison(figures, contender, other):
+    """What is better, alike and worse with one contender than with another: three lines, or none."""
+    kinds = {"better": [], "alike": [], "worse": []}
+    for row in SOCKMAP_ROWS + BUSY_ROWS:
+        # the work of sockets is the kernel's, in threads of its own: of no process
+        got = None if row.value in OF_PROCESS else ratio(values_of(figures, row.key), contender, other)
+        if got is None:
+            continue
+        gain = got if row.value in MORE_IS_BETTER else 1 / got
+        kind = "better" if gain > ALIKE else "worse" if gain < 1 / ALIKE else "alike"
+        busy = " on busy cores" if row in BUSY_ROWS else ""
+        kinds[kind].append(f"{row.title}{busy} {got:.2f}x")
+    if not any(kinds.values()):
+        return []
+    words = {"better": "better with", "alike": f"alike (within {ALIKE - 1:.0%})", "worse": "worse with"}
+    return [
+        f"{words[k]}{' ' + contender if k != 'alike' else ''}: {'; '.join(kinds[k]) or 'nothing'}"
+        for k in ("better", "alike", "worse")
+    ]
+
+
+def comparisons(figures):
+    """(title, lines) of each pair that was measured."""
+    pairs = [(o, comparison(figures, "sockmap", o)) for o in ("relay", "haproxy")]
+    return [(f"sockmap against {o}", lines) for o, lines in pairs if lines]
+
+
 def read_remarks():
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "remarks")
     remarks = {}
@@ -277,6 +339,10 @@ def print_all(figures, remarks, troubles):
         shown = figure_rows(table, figures, False)
         if shown:
             print(f"\n{table.title}\n\n{plain(*shown)}")
+    for title, lines in comparisons(figures):
+        print(f"\n{title}")
+        for line in lines:
+            print(textwrap.fill(line, 96, initial_indent="  ", subsequent_indent="    "))
     head, rows = expectation_rows(figures, remarks)
     if rows:
         print("\n" + plain_expectations(head, rows))
@@ -303,16 +369,17 @@ of one do not touch another.
 - dnat: one nftables rule (`dnat to`), conntrack
 - nft, nft10k: Sluice, `engine: nftables`, with 10 and with 10 000 routes, `preserve_source: true`; the CPU
   time of the proxy is that of the records: each connection becomes one, with its metrics
+- sockmap: Sluice, `engine: sockmap`, else defaults (`backlog: 1MiB`, at once)
 - relay: Sluice, `engine: relay`
 - haproxy: `mode tcp`, `option splice-auto`, `nbthread 2`
 - nginx: `stream`, `worker_processes 2`
 
 Sluice runs with `workers: 2`; otherwise all run with their defaults. {rounds} rounds of {seconds} s per
 test (plain packets: {plain_rounds}); within a test all contenders run one after the other, and the
-order rotates. A window begins after 0.3 s of warm-up and, with packet, after `sluice conns` has said
-that the connections are in the kernel (short connections never are: they end before). The
-receiver of a stream discards the bytes inside the kernel. Requests and replies have 64 bytes; the ping-pong
-is one long connection; of short connections the client closes first. CPU of the machine: busy time
+order rotates. A window begins after 0.3 s of warm-up and, with packet and sockmap, after `sluice conns` has said
+that the connections are in the kernel (short connections are not waited for: with packet they end before). The
+receiver of a stream discards the bytes inside the kernel. Requests and replies have 64 bytes where nothing else
+is said; a ping-pong is one long connection; of short connections the client closes first. CPU of the machine: busy time
 of `/proc/stat`, both endpoints included; of the proxy: run time of its threads. `tcp_congestion_control=cubic`,
 `tcp_tw_reuse=1` and ports 1024-65000 everywhere. (BBR paces by the shortest round trip it has seen, which on cables
 without length is some microseconds, and shorter still to a proxy: all are slower with it, and streams by packet had
@@ -324,6 +391,10 @@ daemon over the whole life of the connections, from source port to closed socket
 happens. Idle: {idle_count} connections that
 carried one request and reply, through a fresh instance{short}; with packet, once they are in the kernel.
 
+Busy cores: a shell loop that is pinned to each processor, started before the connection, in the session of client,
+backend and proxies, so that the scheduler counts it as one of them (with `sched_autogroup_enabled`; threads of the
+kernel belong to no session).
+
 10 and 10 000 routes: a daemon that starts with so many, then a file with another target in one of them and `sluice reload`;
 the time in the kernel is what its log says, that of the transactions (nothing else happens in it). Without a daemon: the part of it that writes the table, alone
 (`tests/bench/nat_scale.c`); medians of 5 loads and 51 changes; memory is watched over the last 9000 of 10 000 changes of a table of 1000 routes.
@@ -333,6 +404,16 @@ the time in the kernel is what its log says, that of the transactions (nothing e
 Ratios are medians of the ratios within each round; where something is expected, it stands beside.
 
 {figures}
+
+## What the sockmap engine is good for
+
+It is no faster relay. The kernel queues each packet to a worker thread of its own, which competes with whatever
+else runs and has no priority that anybody could set; beyond the limit the daemon carries the bytes itself. So
+streams and the longest waits on busy processors are expected to be worse than with relay, round trips on quiet
+processors alike or a little better, and CPU time moves from the daemon to the machine. `engine: auto` never chooses
+it. What this run has measured, as ratios:
+
+{comparisons}
 
 ## Expected and measured
 
@@ -352,6 +433,10 @@ def page(machine, figures, remarks, troubles):
         machine="\n".join(f"| {n.replace('_', ' ')} | {machine[n]} |" for n in names if n in machine),
         short=short,
         figures="\n\n".join(f"### {title}\n\n{markdown(*rows)}" for title, rows in shown if rows),
+        comparisons="\n".join(
+            f"{title}:\n\n" + "\n".join(f"- {line}" for line in lines) + "\n" for title, lines in comparisons(figures)
+        )
+        or "nothing: the engine did not take part.",
         expected=markdown(*expectation_rows(figures, remarks)),
         troubles=f"\n## Runs with errors\n{listed}\n" if troubles else "",
     )

@@ -10,6 +10,7 @@
   silent:MS       nothing arrives for MS
   stream:N:MS     sends N single bytes, MS apart
   flow:N:MS       N bytes arrive, never MS without one
+  flood           sends until a reset arrives
   fin             closes for sending     abort          resets       sleep:MS
   wait:FILE       until the file exists  pump:N         sends N bytes while it gets them back
   tell:FILE       makes the file         ends           the end arrives, or a reset
@@ -127,6 +128,13 @@ class Dialog:
                 raise ValueError(f"EOF with {left} bytes missing")
             left -= len(piece)
         self.s.settimeout(15)
+
+    def flood(self):
+        try:
+            while True:
+                self.s.sendall(bytes(65536))
+        except (ConnectionResetError, BrokenPipeError):
+            return
 
     def fin(self):
         self.s.shutdown(socket.SHUT_WR)

@@ -7,13 +7,14 @@
  *   loadgen down  ADDRESS PORT STREAMS SECONDS [PID...]      downloads
  *   loadgen up    ADDRESS PORT STREAMS SECONDS [PID...]      uploads
  *   loadgen ping  ADDRESS PORT CLIENTS SECONDS [PID...]      request/reply on kept connections
+ *   loadgen byte, loadgen busy, loadgen kib                  the same with 1, 100, 1024 bytes
  *   loadgen conn  ADDRESS PORT CLIENTS SECONDS [PID...]      connect, request, reply, close
  *   loadgen idle  ADDRESS PORT COUNT     opens and uses each once, says "ready", waits for EOF
  *   loadgen open  ADDRESS PORT COUNT     the same, but nothing is ever sent
  *
- * A request and a reply are 64 bytes. Before the measured window the load runs
- * for a while; with `gated` in front of the mode it then says "warm" and goes on
- * until it has read a line, so that others can see that it runs as it should.
+ * A request and a reply are 64 bytes where nothing else is said. Before the measured window the
+ * load runs for a while; with `gated` in front of the mode it then says "warm" and goes on until it
+ * has read a line, so that others can see that it runs as it should.
  *
  * The PIDs are the processes of the proxy in the middle: the CPU time of all
  * their threads over the measured window is read from schedstat (it contains the
@@ -56,6 +57,7 @@ enum wish {
 	WISH_REPLY = 'R',
 	WISH_DOWNLOAD = 'D',
 	WISH_UPLOAD = 'U',
+	WISH_ECHO = 'E', /* everything back, as it comes */
 };
 
 enum phase { PHASE_WARM_UP, PHASE_MEASURE, PHASE_STOP };
@@ -154,6 +156,8 @@ static enum wish wish_of(char first)
 		return WISH_DOWNLOAD;
 	case WISH_UPLOAD:
 		return WISH_UPLOAD;
+	case WISH_ECHO:
+		return WISH_ECHO;
 	default:
 		return WISH_REPLY;
 	}
@@ -172,6 +176,8 @@ static bool backend_receive(struct backend *b, struct peer *p)
 		return true;
 	if (p->wish == WISH_DOWNLOAD)
 		return backend_send(b, p);
+	if (p->wish == WISH_ECHO)
+		return send(p->fd, b->buf, (size_t)n, MSG_NOSIGNAL) == n;
 	for (p->request += (size_t)n; p->request >= MSG_SIZE; p->request -= MSG_SIZE) {
 		if (send(p->fd, b->buf, MSG_SIZE, MSG_NOSIGNAL) != MSG_SIZE)
 			return false;
@@ -314,6 +320,7 @@ struct run {
 	struct sockaddr_in to;
 	unsigned n_clients;
 	uint64_t measure_ms;
+	size_t message; /* bytes of a request */
 	bool is_gated;
 	char *const *pids;
 	int n_pids;
@@ -341,15 +348,15 @@ static int connect_to(const struct sockaddr_in *to)
 	return fd;
 }
 
-static int exchange(int fd, char *buf)
+static int exchange(int fd, char *buf, size_t size)
 {
 	size_t got = 0;
 
-	memset(buf, WISH_REPLY, MSG_SIZE);
-	if (send(fd, buf, MSG_SIZE, MSG_NOSIGNAL) != MSG_SIZE)
+	memset(buf, size == MSG_SIZE ? WISH_REPLY : WISH_ECHO, size);
+	if (send(fd, buf, size, MSG_NOSIGNAL) != (ssize_t)size)
 		return -EPIPE;
-	while (got < MSG_SIZE) {
-		ssize_t n = recv(fd, buf, MSG_SIZE - got, 0);
+	while (got < size) {
+		ssize_t n = recv(fd, buf, size - got, 0);
 
 		if (n <= 0)
 			return n == 0 ? -EPIPE : -errno;
@@ -379,7 +386,7 @@ static void *conn_thread(void *arg)
 		uint64_t begin = now_ns();
 		int fd = connect_to(&c->run->to);
 
-		if (fd < 0 || exchange(fd, c->buf) != 0)
+		if (fd < 0 || exchange(fd, c->buf, c->run->message) != 0)
 			c->errors++;
 		else
 			record(c, phase, begin);
@@ -402,7 +409,7 @@ static void *ping_thread(void *arg)
 	while ((phase = c->run->phase) != PHASE_STOP) {
 		uint64_t begin = now_ns();
 
-		if (exchange(fd, c->buf) != 0) {
+		if (exchange(fd, c->buf, c->run->message) != 0) {
 			c->errors++;
 			break;
 		}
@@ -494,14 +501,15 @@ struct window {
 struct mode {
 	const char *name;
 	void *(*thread)(void *);
-	bool is_bulk; /* counts bytes, else operations and how long each took */
+	bool is_bulk;   /* counts bytes, else operations and how long each took */
+	size_t message; /* 0: MSG_SIZE */
 };
 
 static const struct mode modes[] = {
-	{ "down", down_thread, true },
-	{ "up", up_thread, true },
-	{ "ping", ping_thread, false },
-	{ "conn", conn_thread, false },
+	{ "down", down_thread, true, 0 },    { "up", up_thread, true, 0 },
+	{ "ping", ping_thread, false, 0 },   { "byte", ping_thread, false, 1 },
+	{ "busy", ping_thread, false, 100 }, { "kib", ping_thread, false, 1024 },
+	{ "conn", conn_thread, false, 0 },
 };
 
 static const struct mode *mode_of(const char *name)
@@ -606,7 +614,7 @@ static int idle(const struct sockaddr_in *to, unsigned count, bool is_used)
 	raise_fd_limit();
 	for (unsigned i = 0; i < count; i++) {
 		int fd = connect_to(to);
-		int err = fd < 0 ? fd : is_used ? exchange(fd, buf) : 0;
+		int err = fd < 0 ? fd : is_used ? exchange(fd, buf, MSG_SIZE) : 0;
 
 		if (err) {
 			fprintf(stderr, "loadgen: connection %u of %u\n", i + 1, count);
@@ -623,7 +631,8 @@ static int idle(const struct sockaddr_in *to, unsigned count, bool is_used)
 static int usage(void)
 {
 	fputs("usage: loadgen serve FROM-TO\n"
-	      "       loadgen [gated] down|up|ping|conn ADDRESS PORT CLIENTS SECONDS [PID...]\n"
+	      "       loadgen [gated] down|up|ping|byte|busy|kib|conn ADDRESS PORT CLIENTS SECONDS "
+	      "[PID...]\n"
 	      "       loadgen idle|open ADDRESS PORT COUNT\n",
 	      stderr);
 	return 2;
@@ -648,6 +657,7 @@ static int command(int argc, char **argv, struct run *r)
 	if (argc < 6 || argc - 6 > MAX_PIDS || count > MAX_CLIENTS || !mode)
 		return -EINVAL;
 	r->n_clients = count;
+	r->message = mode->message ? mode->message : MSG_SIZE;
 	r->measure_ms = (uint64_t)(strtod(argv[5], NULL) * 1000);
 	r->pids = argv + 6;
 	r->n_pids = argc - 6;

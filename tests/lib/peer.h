@@ -304,6 +304,7 @@ struct xfer {
 	bool rested, rest_after_eof;
 	bool waiting; /* burst: at the client nothing, at the server one byte until it starts */
 	bool server;
+	bool slow;       /* reads XFER_SIP at a time, with pauses */
 	bool rst_ok;     /* the other side may reset */
 	uint64_t rst_at; /* reset once so many bytes passed both ways; UINT64_MAX: never */
 	uint64_t max_gap;
@@ -519,7 +520,9 @@ enum xfer_shape {
 enum {
 	XFER_RST_CLIENT = 1, /* this side resets somewhere */
 	XFER_RST_SERVER = 2,
-	XFER_BURST = 4, /* the server shows one byte and waits for the client's first */
+	XFER_BURST = 4,       /* the server shows one byte and waits for the client's first */
+	XFER_SLOW_CLIENT = 8, /* this side reads slowly, all the time */
+	XFER_SLOW_SERVER = 16,
 };
 
 /* First bytes on the wire, in the order of the machine: both ends run on it. */
@@ -577,10 +580,10 @@ static inline void xfer_plan(struct xfer_header *h, uint64_t *rng, uint64_t max)
 		h->len_down = xfer_rounds(h) * rng_log(rng, 1400);
 	}
 	/* both need a byte to start from */
-	if (h->flags && !h->len_up)
-		h->len_up = 1;
-	if (h->flags && !h->len_down)
-		h->len_down = 1;
+	if (h->flags & (XFER_RST_CLIENT | XFER_RST_SERVER | XFER_BURST)) {
+		h->len_up = h->len_up ? h->len_up : 1;
+		h->len_down = h->len_down ? h->len_down : 1;
+	}
 }
 
 static inline void xfer_setup(struct xfer *x, const struct xfer_header *h, bool server)
@@ -611,11 +614,15 @@ static inline void xfer_setup(struct xfer *x, const struct xfer_header *h, bool 
 	x->rest_after_eof = h->shape == XFER_HALF;
 	x->rest_us = h->rest * 10000u;
 	x->waiting = h->flags & XFER_BURST;
+	x->slow = h->flags & (server ? XFER_SLOW_SERVER : XFER_SLOW_CLIENT);
 	x->rst_ok = h->flags & (server ? XFER_RST_CLIENT : XFER_RST_SERVER);
 	x->rst_at = UINT64_MAX;
 	if (h->flags & (server ? XFER_RST_SERVER : XFER_RST_CLIENT))
 		x->rst_at = mix64(h->seed_up ^ h->seed_down) % (h->len_up + h->len_down + 1);
 }
+
+/* What a slow reader takes at a time, and the longest of its pauses. */
+enum { XFER_SIP = 4096, XFER_SIP_US = 4000 };
 
 static inline uint64_t xfer_maybe_pause(struct xfer *x, uint64_t now)
 {
@@ -728,7 +735,7 @@ static inline enum xfer_result xfer_read(struct conn *c, uint64_t now, const cha
 
 	for (int burst = 0; burst < XFER_BURSTS && !x->eof && x->got < most && x->read_wake <= now;
 	     burst++) {
-		ssize_t r = recv(c->fd, xfer_buf, xfer_chunk(x), 0);
+		ssize_t r = recv(c->fd, xfer_buf, x->slow ? XFER_SIP : xfer_chunk(x), 0);
 
 		if (r < 0 && errno == EAGAIN)
 			break;
@@ -751,7 +758,8 @@ static inline enum xfer_result xfer_read(struct conn *c, uint64_t now, const cha
 			return XFER_BAD;
 		}
 		x->got += (uint64_t)r;
-		x->read_wake = xfer_maybe_pause(x, now);
+		x->read_wake =
+			x->slow ? now + rng_below(&x->rng, XFER_SIP_US) : xfer_maybe_pause(x, now);
 	}
 	if (x->eof && x->got != x->len_in) {
 		*why = "EOF before the last byte";

@@ -11,7 +11,8 @@
  *            in the middle; rst=PERCENT of the transfers are reset somewhere, by either side;
  *            burst=1: all connect, then all start at once; burst=2: at SIGUSR1; wait=MS: that much
  *            later; wrap=1: sequence numbers start just below 2^32; scales=1: any window scale;
- *            rcvbuf=, sndbuf=BYTES
+ *            rcvbuf=, sndbuf=BYTES; slow=PERCENT of the transfers have a slow reader, at either end
+ *            or both
  *   long     c= transfers against `peer_server long`, both ways at once (way=up, way=down: one),
  *            every byte checked and hashed, until n= bytes have gone up and t= seconds have
  *            passed, or SIGTERM; rate= bytes/s
@@ -63,7 +64,7 @@ static struct {
 	uint64_t phase_list[16];
 	unsigned n_phases;
 	unsigned shapes, n_shapes; /* bits */
-	uint64_t rst, rest_ms, burst, wait_us, ready, resets;
+	uint64_t rst, slow, rest_ms, burst, wait_us, ready, resets;
 	bool wrap, scales;
 	int rcvbuf, sndbuf;
 	uint64_t worst_gap;
@@ -241,6 +242,8 @@ static void verify_plan(struct conn *c)
 	h.rest = (uint8_t)(cl.rest_ms / 10);
 	if (cl.rst && rng_below(&cl.rng, 100) < cl.rst)
 		h.flags = rng_below(&cl.rng, 2) ? XFER_RST_CLIENT : XFER_RST_SERVER;
+	if (cl.slow && rng_below(&cl.rng, 100) < cl.slow)
+		h.flags |= (uint8_t)((1 + rng_below(&cl.rng, 3)) * XFER_SLOW_CLIENT);
 	if (cl.burst)
 		h.flags |= XFER_BURST;
 	xfer_plan(&h, &cl.rng, cl.max);
@@ -410,6 +413,7 @@ static int run_verify(uint64_t until)
 
 	cl.rest_ms = arg_u64(&cl.args, "rest", 300);
 	cl.rst = arg_u64(&cl.args, "rst", 0);
+	cl.slow = arg_u64(&cl.args, "slow", 0);
 	cl.burst = arg_u64(&cl.args, "burst", 0);
 	cl.wait_us = arg_u64(&cl.args, "wait", 0) * 1000;
 	parse_shapes(arg_str(&cl.args, "shapes", "mixed"));
@@ -1302,7 +1306,7 @@ int main(int argc, char **argv)
 		"stall",  "limit",    "pause",  "expect", "send",   "phase",  "t",        "ping",
 		"rst",    "up",       "fin",    "hold",   "fin_ms", "rst_ms", "close_ms", "stop",
 		"v",      "reset_ok", "shapes", "rest",   "burst",  "wait",   "wrap",     "scales",
-		"rcvbuf", "sndbuf",   "rate",   "way",    NULL
+		"rcvbuf", "sndbuf",   "rate",   "way",    "slow",   NULL
 	};
 	uint64_t timeout;
 
