@@ -112,6 +112,16 @@ struct sl_kernel_view {
 };
 void sl_proxy_kernel(const struct sl_proxy *proxy, struct sl_kernel_view *ret);
 
+/* What `move` of a filter has come to; the move itself takes a moment more. */
+enum sl_move_result {
+	SL_MOVE_NOT_ASKED = 0,
+	SL_MOVE_BEGUN,
+	SL_MOVE_IS_THERE,   /* that engine has it */
+	SL_MOVE_NO_WAY_OUT, /* the kernel has it without sockets, and cannot give it back */
+	SL_MOVE_NOT_OPEN,   /* it is not established, or one side has closed */
+	SL_MOVE_NOT_ITS,    /* its route, or its sides, do not allow that engine */
+};
+
 struct sl_conn_row {
 	uint64_t id;
 	char route[64]; /* "" before routing; cut when longer */
@@ -131,6 +141,7 @@ struct sl_conn_row {
 	uint32_t tls_versions;     /* offered: SL_TLS_*; 0: no ClientHello seen */
 	struct sl_moves moves;
 	uint64_t now_us; /* as moves have it */
+	enum sl_move_result move;
 };
 
 struct sl_conn_filter {
@@ -140,6 +151,8 @@ struct sl_conn_filter {
 	const struct sl_ip_pattern *client; /* NULL: any; copied */
 	size_t max_rows;                    /* 0: no limit */
 	bool kill;                          /* close what matches (reason killed, RST to both) */
+	bool move;                          /* move what matches to the engine `to` */
+	enum sl_engine_id to;
 };
 
 struct sl_conn_survey {
