@@ -127,7 +127,7 @@ void sl_packet_read_pinned_ports(const char *dir, const struct sl_packet_meta *m
 bool sl_packet_can_tcx(int prog_fd);
 void sl_packet_close_links(struct sl_packet *p);
 /* Links that lack their pin; their number, or -errno. */
-SL_MUST_CHECK int sl_packet_repin_links(struct sl_packet *p);
+SL_MUST_CHECK int sl_packet_repin_links(struct sl_packet *p, struct sl_str *names);
 /* Pinned links whose program does not work on this `flows`. */
 size_t sl_packet_count_strays(const char *dir, uint32_t flows_id);
 void sl_packet_remove_filters(struct sl_str *report);
