@@ -771,8 +771,10 @@ static void on_young(struct sl_timer *timer)
 
 	while (!sl_list_is_empty(&y->list)) {
 		struct sl_conn *c = SL_CONTAINER_OF(y->list.next, struct sl_conn, young);
-		uint64_t at =
-			c->entered_us / 1000 + due_of(&c->gen->conf->global, c->handover_to).age_ms;
+		const struct sl_conf_global *g = &c->gen->conf->global;
+		uint64_t at = c->entered_us / 1000 + (c->handover_to == SL_ENGINE_SOCKMAP
+							      ? g->sockmap.after_age_ms
+							      : g->packet.after_age_ms);
 
 		if (now < at) {
 			wait_young(y, at);
