@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-3.0-or-later
 # `sluice explain` says before what happens then: each question is asked, then the connection is
-# made, and its access line must have the same route, verdict and target.
+# made, and its access line must have the same route, verdict, target and engine.
 . "$(dirname "$0")/../lib/netlab.sh"
 
 server e echo 8001,8002,8003,8004,8005
@@ -22,7 +22,11 @@ routes:
   - { name: named, match: { ports: 444, domains: named.example }, forward: $(to 1) }
   - { name: here, match: { ports: '$PROXY_IP:445' }, forward: $(to 1) }
   - { name: proxied, match: { ports: 446 }, forward: $(to 1) }
-  - { name: nobody, match: { ports: 447 }, forward: '10.255.255.1:1', security: { allow: [192.0.2.1] } }"
+  - { name: nobody, match: { ports: 447 }, forward: '10.255.255.1:1', security: { allow: [192.0.2.1] } }
+  - { name: asks, match: { ports: 448 }, engine: packet, forward: $(to 1) }
+  - { name: relayed, match: { ports: 449 }, engine: relay, forward: $(to 1) }"
+knows_why() { [ "$(jqs .packet.reason_name)" = not_linux_supported ]; } # no bpf file system
+wait_for knows_why
 baseline
 
 # One connection with the hello of KEY=VALUE (none: plain bytes) from SOURCE.
@@ -60,6 +64,8 @@ same() {
 	assert_eq "$what" "$(jq -r '"\(.route // "-") \(if .verdict == "accepted" then .target else "-" end) \(if .verdict == "accepted" then "normal" else .verdict end)"' <<<"$said")" "$happened"
 	assert_eq "$what: one winner" "$(jq '[.candidates[] | select(.result == "won")] | length' <<<"$said")" \
 		"$(jq 'if .route then 1 else 0 end' <<<"$said")"
+	assert_eq "$what: its engine" "$(jq -r 'if .verdict == "no_route" then "-" else "\(.engine)/\(.engine_reason)" end' <<<"$said")" \
+		"$(sed 's/.* engine=\([^ ]*\).*/\1/; s/^-.*/-/' <<<"$line")"
 	SAID=$said
 	n=$((n + 1))
 }
@@ -92,11 +98,17 @@ same "no route for plain bytes" 10.91.128.1 444 ""
 assert_eq "verdict" "$(jq -r '"\(.verdict) \(.route) \(.needs_hello)"' <<<"$SAID")" "no_route null true"
 same "no route for the name" 10.91.128.1 444 "other.example" sni=other.example
 same "one address" 10.91.128.1 445 ""
+engines() { jq -r '[.engines[] | "\(.engine) \(.can_carry) \(.reason)"] | join(", ")' <<<"$SAID"; }
+same "an engine that is not here" 10.91.128.1 448 ""
+assert_eq "its engines" "$(engines)" "packet false not_linux_supported, relay true not_linux_supported"
+same "the relay by name" 10.91.128.1 449 ""
+assert_eq "its engines" "$(engines)" "relay true configured"
 echo "$n questions"
 
 say "what only the question can have"
 assert_eq "another address" "$(sl explain 445 --address 127.0.0.1 --json | jq -r '"\(.verdict) \(.listening) \(.candidates[0].why)"')" "no_route false address"
 assert_eq "nothing listens" "$(sl explain 9 --json | jq -c '[.listening, .verdict, .candidates]')" '[false,"no_route",[]]'
+assert_eq "no engine" "$(sl explain 9 --json | jq -c '[.engine, .engines]')" '[null,[]]'
 assert_eq "PROXY header" "$(sl explain 446 --json | jq -c '[.accept_proxy, .needs_hello, .route]')" '[true,false,"proxied"]'
 assert_eq "no name" "$(sl explain 443 a..b --json | jq -r '"\(.route) \(.note)"')" \
 	"plain not a host name: letters, digits, '-', '_' and single dots"
@@ -111,7 +123,8 @@ done
 say "for people"
 sl explain 443 shop.example.com --client 10.91.131.7 | tee "$LAB_DIR/text"
 for want in 'connection to +port 443, name shop.example.com, from 10.91.131.7' 'verdict +route_ip_blocked: ' \
-	"security +denied by the route's security.deny" 'first bytes ' 'vip +won ' 'exact +lost '; do
+	"security +denied by the route's security.deny" \
+	'engine +relay, not_linux_supported: ' '  in this order +packet no \(not_linux_supported\), relay yes \(not_linux_supported\)$' 'first bytes ' 'vip +won ' 'exact +lost '; do
 	grep -qE "^$want" "$LAB_DIR/text" || fail "no '$want'"
 done
 

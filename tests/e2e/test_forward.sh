@@ -59,7 +59,7 @@ wait_for has_output open
 row=$(sl conns --json | jq -c '.[0]')
 assert_eq "fields of a connection" \
 	"$(jq -c keys <<<"$row")" \
-	'["age_s","alpn","backend","bytes_down","bytes_up","client","client_via","connect_ms","engine","engine_reason","id","idle_s","route","sni","state","tls"]'
+	'["age_s","alpn","backend","bytes_down","bytes_up","client","client_via","connect_ms","engine","engine_reason","id","idle_s","moves","moves_total","route","sni","state","tls"]'
 assert_eq "its values" "$(jq -r '[.route, .state, .engine, .engine_reason, .backend, .bytes_up, .bytes_down] | join(" ")' <<<"$row")" \
 	"raw established relay configured $BACKEND_IP:8001 1 1"
 assert_eq active "$(jqs .connections.active)" 1

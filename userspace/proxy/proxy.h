@@ -10,6 +10,7 @@
 #include "broker/wire.h"
 #include "conf/conf.h"
 #include "core/access_rule.h"
+#include "core/choice.h"
 #include "core/conn_fsm.h"
 #include "core/hist.h"
 #include "core/matcher.h"
@@ -93,15 +94,18 @@ SL_MUST_CHECK int sl_proxy_flush(struct sl_proxy *proxy, sl_proxy_fn done, void 
 
 /* ---- views ---- */
 
-/* The kernel's side of the packet engine, as the broker and the programs tell it. */
+/* The kernel's side of the engines, as the broker and the programs tell it. */
 struct sl_kernel_view {
 	bool has_broker;
 	struct sl_broker_status status;  /* the last one; zeros before the first */
 	bool is_linked;                  /* there is a channel */
 	struct sl_broker_nat_status nat; /* the last one of this channel; zeros before the first */
 	bool nat_stays; /* not told, but the broker that has died had rules in the kernel */
-	const char *nat_worries;   /* lines, borrowed; NULL: none */
-	enum sl_engine_reason off; /* SL_WHY_ELIGIBLE: hand-overs are possible */
+	const char *nat_worries;                 /* lines, borrowed; NULL: none */
+	enum sl_engine_reason off;               /* SL_WHY_ELIGIBLE: hand-overs are possible */
+	struct sl_broker_sockmap_status sockmap; /* the last one of this channel */
+	bool has_sockmap;                        /* there was one */
+	uint64_t sockmap_backlog; /* bytes that wait in the kernel at most; 0: not known */
 	/* read-only descriptors of the maps, borrowed; -1: there are none */
 	int flows_fd;
 	int counters_fd;
@@ -254,11 +258,12 @@ struct sl_explanation {
 	const struct sl_conf_route *route; /* NULL: refused, see `verdict` */
 	enum sl_reason verdict;            /* SL_REASON_NONE: accepted */
 	enum sl_access_rule access;
-	const char *name_error; /* the name is not one; static text; NULL: it is */
-	enum sl_engine_id engine;
+	const char *name_error;   /* the name is not one; static text; NULL: it is */
+	enum sl_engine_id engine; /* that ends up with it, if its sockets allow */
 	enum sl_engine_reason engine_reason;
-	const char *target;     /* as written; NULL: none is usable */
-	const char *target_why; /* static text: how it was chosen */
+	struct sl_choice choice; /* all that it may have, the best one first */
+	const char *target;      /* as written; NULL: none is usable */
+	const char *target_why;  /* static text: how it was chosen */
 	const char *
 		*usable; /* where the kernel chooses: among these, as written; NULL: it does not */
 	size_t n_usable;
