@@ -514,14 +514,12 @@ static int readonly_fd(const struct sl_sockmap *s, enum sl_sockmap_map map, int 
 int sl_sockmap_give(const struct sl_sockmap *s, int *ret_slots_fd, int *ret_orders_fd,
 		    int *ret_flows_fd, int *ret_counters_fd)
 {
-	_cleanup_fd_ int slots = -1;
+	_cleanup_fd_ int slots = fcntl(s->maps[SL_SOCKMAP_SLOT_MAP], F_DUPFD_CLOEXEC, 0);
 	_cleanup_fd_ int orders = fcntl(s->maps[SL_SOCKMAP_ORDERS], F_DUPFD_CLOEXEC, 0);
 	_cleanup_fd_ int flows = -1;
 	_cleanup_fd_ int counters = -1;
-	int r = orders < 0 ? -errno : readonly_fd(s, SL_SOCKMAP_SLOT_MAP, &slots);
+	int r = slots < 0 || orders < 0 ? -errno : readonly_fd(s, SL_SOCKMAP_FLOWS, &flows);
 
-	if (r == 0)
-		r = readonly_fd(s, SL_SOCKMAP_FLOWS, &flows);
 	if (r == 0)
 		r = readonly_fd(s, SL_SOCKMAP_COUNTERS, &counters);
 	if (r < 0)

@@ -115,7 +115,11 @@ SL_MUST_CHECK int sl_sockmap_events(struct sl_sockmap *s, size_t max,
 
 /* ---- for a proxy ---- */
 
-/* Descriptors for a proxy, owned by the caller: slots and flows for reading, orders to write. */
+/*
+ * Descriptors for a proxy, owned by the caller: flows and counters for reading, orders to write.
+ * Slots, too, could be written by it, because the kernel maps no descriptor that cannot: the view
+ * maps them for reading, and the proxy's filter has no command that writes rows.
+ */
 SL_MUST_CHECK int sl_sockmap_give(const struct sl_sockmap *s, int *ret_slots_fd, int *ret_orders_fd,
 				  int *ret_flows_fd, int *ret_counters_fd);
 
