@@ -1476,6 +1476,458 @@ static void test_fin(void **state)
 	sl_sockmap_close(s);
 }
 
+/* ---- traffic ---- */
+
+static uint64_t seed;
+
+static uint32_t any(uint32_t n) /* below n */
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	seed ^= seed << 17;
+	return (uint32_t)(seed >> 33) % n;
+}
+
+static uint8_t pattern(uint64_t id, uint64_t at)
+{
+	return (uint8_t)(((id << 40) + at) * 0x9e3779b97f4a7c15u >> 56);
+}
+
+/* A client or a server: sends its bytes and closes that half, reads and compares. */
+struct peer {
+	int fd;
+	uint64_t sends; /* pattern of what it sends, and of what it expects */
+	uint64_t expects;
+	uint64_t total; /* to send */
+	uint64_t sent;
+	uint64_t got;
+	uint32_t most_sent; /* at a time */
+	uint32_t most_read;
+	uint64_t sleeps_until_us; /* does not read */
+	bool is_slow;
+	bool waits; /* with its last byte, for the engine */
+	bool is_shut;
+	bool is_ended;
+};
+
+/* One direction in the proxy: what a worker does with it. */
+struct way {
+	int from;
+	int to;
+	uint64_t read0;    /* of `from`, before the engine */
+	uint64_t written0; /* to `to` */
+	uint64_t consumed;
+	uint8_t held[16384]; /* read, not yet written */
+	size_t n_held;
+	size_t at;
+	bool is_over;
+};
+
+struct flow {
+	struct lab l;
+	struct peer peers[2];
+	struct way ways[2];
+	uint32_t pair;
+	bool is_joined;
+	bool is_done;
+	uint64_t joins_at; /* sent bytes of both */
+};
+
+struct totals {
+	unsigned done;
+	unsigned joined;
+	unsigned plain; /* had a FIN before, or were over */
+	uint64_t spills;
+	uint64_t redirected;
+	uint64_t passed;
+	uint64_t most; /* waiting, beyond the limit */
+};
+
+static uint64_t written(int fd)
+{
+	struct tcp_info before;
+	struct tcp_info info = { 0 };
+	int waiting = 0;
+
+	do {
+		socklen_t size = sizeof(info);
+
+		before = info;
+		assert_int_equal(ioctl(fd, SIOCOUTQ, &waiting), 0);
+		assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+	} while (info.tcpi_bytes_acked != before.tcpi_bytes_acked);
+	return info.tcpi_bytes_acked + (unsigned)waiting;
+}
+
+static bool peer_sends(struct peer *p)
+{
+	uint8_t buf[65536];
+	size_t n = 1 + any(p->most_sent);
+	ssize_t done;
+
+	if (p->is_shut || any(4) == 0)
+		return false;
+	if (n > p->total - p->waits - p->sent)
+		n = p->total - p->waits - p->sent;
+	for (size_t i = 0; i < n; i++)
+		buf[i] = pattern(p->sends, p->sent + i);
+	done = n ? send(p->fd, buf, n, MSG_NOSIGNAL) : 0;
+	if (done < 0 && errno != EAGAIN)
+		fail_msg("a peer cannot send: %d", errno);
+	p->sent += done > 0 ? (uint64_t)done : 0;
+	if (p->sent == p->total) {
+		assert_int_equal(shutdown(p->fd, SHUT_WR), 0);
+		p->is_shut = true;
+	}
+	return done > 0;
+}
+
+static bool peer_reads(struct peer *p)
+{
+	uint8_t buf[65536];
+	ssize_t n;
+
+	if (p->is_ended || sl_clock_us() < p->sleeps_until_us)
+		return false;
+	if (p->is_slow && any(64) == 0)
+		p->sleeps_until_us = sl_clock_us() + any(30000);
+	n = recv(p->fd, buf, 1 + any(p->most_read), 0);
+	if (n < 0 && errno != EAGAIN)
+		fail_msg("a peer cannot read: %d", errno);
+	if (n == 0)
+		p->is_ended = true;
+	for (ssize_t i = 0; i < n; i++)
+		if (buf[i] != pattern(p->expects, p->got + (uint64_t)i))
+			fail_msg("byte %llu is another one",
+				 (unsigned long long)p->got + (uint64_t)i);
+	p->got += n > 0 ? (uint64_t)n : 0;
+	return n >= 0;
+}
+
+static const struct sl_sockmap_slot *slot_of_way(const struct sl_sockmap *s, const struct flow *f,
+						 int side)
+{
+	return slot_of(s, f->pair, side);
+}
+
+/* All that was redirected and relayed has been given to the socket. */
+static bool is_drained(const struct sl_sockmap *s, const struct flow *f, int side)
+{
+	const struct way *w = &f->ways[side];
+	uint64_t redirected = f->is_joined ? __atomic_load_n(&slot_of_way(s, f, side)->redirected,
+							     __ATOMIC_ACQUIRE)
+					   : 0;
+
+	return written(w->to) - w->written0 == redirected + w->consumed;
+}
+
+/* Writes what is held; true: nothing is. */
+static bool empties(struct way *w)
+{
+	while (w->at < w->n_held) {
+		ssize_t n = send(w->to, w->held + w->at, w->n_held - w->at, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EAGAIN)
+			return false;
+		assert_true(n > 0);
+		w->at += (size_t)n;
+		w->consumed += (uint64_t)n;
+	}
+	w->n_held = w->at = 0;
+	return true;
+}
+
+/* Moves bytes as a worker does while it may; true: it has met the end of what is there. */
+static bool relays(struct way *w)
+{
+	ssize_t n;
+
+	if (!empties(w))
+		return false;
+	n = recv(w->from, w->held, sizeof(w->held), MSG_DONTWAIT);
+	if (n < 0 && errno != EAGAIN)
+		fail_msg("the proxy cannot read: %d", errno);
+	w->n_held = n > 0 ? (size_t)n : 0;
+	return n <= 0;
+}
+
+static bool has_rdhup(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+
+	return poll(&p, 1, 0) == 1 && (p.revents & POLLRDHUP);
+}
+
+static void end_way(struct way *w)
+{
+	assert_int_equal(shutdown(w->to, SHUT_WR), 0);
+	w->is_over = true;
+}
+
+/* Before the engine, or without it. */
+static void way_plain(struct flow *f, int side)
+{
+	struct way *w = &f->ways[side];
+	bool is_hup = has_rdhup(w->from);
+
+	if (relays(w) && is_hup && w->consumed == received(w->from) - 1)
+		end_way(w);
+}
+
+/* Counts are exact as soon as the end is seen: TCP_INFO waits for the socket's lock. */
+static void way_ends(struct sl_sockmap *s, struct flow *f, int side)
+{
+	const struct sl_sockmap_slot *slot = slot_of_way(s, f, side);
+	struct way *w = &f->ways[side];
+	uint64_t all;
+
+	if (!has_rdhup(w->from))
+		return;
+	all = received(w->from) - w->read0 - 1;
+	if (slot->why == SL_SOCKMAP_NO_SOURCE) {
+		if (w->consumed == all)
+			end_way(w);
+		return;
+	}
+	if (all != slot->redirected + slot->passed)
+		fail_msg("%llu received, %llu redirected, %llu passed", (unsigned long long)all,
+			 (unsigned long long)slot->redirected, (unsigned long long)slot->passed);
+	if (w->consumed == slot->passed && w->at == w->n_held && is_drained(s, f, side))
+		end_way(w);
+}
+
+static void way_fast(struct sl_sockmap *s, struct flow *f, int side)
+{
+	const struct sl_sockmap_slot *slot = slot_of_way(s, f, side);
+	struct sl_sockmap_order *order = &s->orders[2 * f->pair + (uint32_t)side];
+	struct way *w = &f->ways[side];
+
+	if (__atomic_load_n(&slot->state, __ATOMIC_ACQUIRE) == SL_SOCKMAP_SPILLED &&
+	    is_drained(s, f, side) && relays(w) && slot->why != SL_SOCKMAP_NO_SOURCE &&
+	    w->consumed == __atomic_load_n(&slot->passed, __ATOMIC_ACQUIRE)) {
+		__atomic_store_n(&order->consumed, w->consumed, __ATOMIC_RELEASE);
+		__atomic_store_n(&order->wish, SL_SOCKMAP_WANTS_FAST, __ATOMIC_RELEASE);
+	} else if (any(500) == 0) {
+		__atomic_store_n(&order->wish, SL_SOCKMAP_WANTS_SPILL, __ATOMIC_RELEASE);
+	}
+	way_ends(s, f, side);
+}
+
+/* The queue was read to its end, so that nothing of it is read in part, and that is written. */
+static bool is_quiet(struct way *w)
+{
+	bool is_end = false;
+
+	for (int i = 0; i < 64 && !is_end && empties(w); i++)
+		is_end = relays(w);
+	return is_end;
+}
+
+static void flow_joins(struct sl_sockmap *s, struct flow *f, struct totals *t)
+{
+	int r;
+
+	if (!is_quiet(&f->ways[0]) || !is_quiet(&f->ways[1]))
+		return;
+	for (int side = 0; side < 2; side++) {
+		f->ways[side].read0 = f->ways[side].consumed;
+		f->ways[side].written0 = written(f->ways[side].to);
+	}
+	r = sl_sockmap_join(s, &f->l.p, &f->pair);
+	f->joins_at = UINT64_MAX;
+	f->peers[0].waits = f->peers[1].waits = false;
+	if (r == -EOPNOTSUPP) {
+		t->plain++;
+		for (int side = 0; side < 2; side++)
+			f->ways[side].written0 -= f->ways[side].consumed;
+		return;
+	}
+	assert_int_equal(r, 0);
+	f->is_joined = true;
+	f->ways[0].consumed = f->ways[1].consumed = 0;
+	t->joined++;
+	kick(&f->l);
+}
+
+static void flow_opens(struct flow *f)
+{
+	static const uint32_t limits[] = { 0, 2000, 20000, 100000, LIMIT };
+	int small = 4096 << any(4);
+	int fds[4];
+
+	*f = (struct flow){ .is_joined = false };
+	lab_open(&f->l, limits[any(SL_ARRAY_LEN(limits))]);
+	if (any(2))
+		(void)setsockopt(f->l.out, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+	if (any(2))
+		(void)setsockopt(f->l.in, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+	fds[0] = f->l.client;
+	fds[1] = f->l.server;
+	for (int side = 0; side < 2; side++) {
+		f->peers[side] = (struct peer){
+			.fd = fds[side],
+			.sends = 2 * f->l.p.conn_id + (uint64_t)side,
+			.expects = 2 * f->l.p.conn_id + (uint64_t)!side,
+			.total = any(3) ? 1 + any(400000) : 1 + any(500),
+			.most_sent = any(2) ? 65536 : 1 + any(3000),
+			.most_read = any(2) ? 65536 : 1 + any(5000),
+			.is_slow = any(2),
+			.waits = any(4) > 0,
+		};
+		f->ways[side].from = f->l.p.fd[side];
+		f->ways[side].to = f->l.p.fd[!side];
+	}
+	f->joins_at = any(2) ? 0 : any(200000);
+	if (f->joins_at > f->peers[0].total + f->peers[1].total - 2)
+		f->joins_at = 0;
+}
+
+static void flow_ends(struct sl_sockmap *s, struct flow *f, struct totals *t)
+{
+	for (int side = 0; side < 2; side++) {
+		assert_int_equal(f->peers[side].got, f->peers[!side].total);
+		if (f->is_joined) {
+			const struct sl_sockmap_slot *slot = slot_of_way(s, f, side);
+
+			t->spills += slot->spills;
+			t->redirected += slot->redirected;
+			t->passed += slot->passed;
+			if (slot->max_waiting > f->l.p.limit &&
+			    slot->max_waiting - f->l.p.limit > t->most)
+				t->most = slot->max_waiting - f->l.p.limit;
+		}
+	}
+	lab_close(&f->l);
+	if (f->is_joined)
+		sl_sockmap_leave(s, f->pair, f->l.p.conn_id);
+	f->is_done = true;
+	t->done++;
+}
+
+/* True: something has moved. */
+static bool flow_runs(struct sl_sockmap *s, struct flow *f, struct totals *t)
+{
+	bool has_moved = false;
+
+	for (int side = 0; side < 2; side++)
+		has_moved |= peer_sends(&f->peers[side]) | peer_reads(&f->peers[side]);
+	if (!f->is_joined && f->peers[0].sent + f->peers[1].sent >= f->joins_at)
+		flow_joins(s, f, t);
+	for (int side = 0; side < 2; side++) {
+		if (f->ways[side].is_over)
+			continue;
+		if (f->is_joined)
+			way_fast(s, f, side);
+		else
+			way_plain(f, side);
+	}
+	if (f->ways[0].is_over && f->ways[1].is_over && f->peers[0].is_ended &&
+	    f->peers[1].is_ended)
+		flow_ends(s, f, t);
+	return has_moved;
+}
+
+static void show(const struct sl_sockmap *s, const struct flow *f)
+{
+	for (int side = 0; side < 2; side++) {
+		const struct peer *p = &f->peers[side];
+		const struct sl_sockmap_slot *slot = slot_of_way(s, f, side);
+
+		print_message("side %d: sent %llu of %llu, got %llu; consumed %llu held %zu over "
+			      "%d joined %d; redirected %llu passed %llu state %u why %u\n",
+			      side, (unsigned long long)p->sent, (unsigned long long)p->total,
+			      (unsigned long long)p->got,
+			      (unsigned long long)f->ways[side].consumed,
+			      f->ways[side].n_held - f->ways[side].at, f->ways[side].is_over,
+			      f->is_joined, (unsigned long long)slot->redirected,
+			      (unsigned long long)slot->passed, slot->state, slot->why);
+	}
+}
+
+/* The broker dies, another one comes. */
+static struct sl_sockmap *succeed(struct sl_sockmap *s)
+{
+	struct sl_sockmap_found found;
+	size_t n = sl_sockmap_n_pairs(s);
+
+	sl_sockmap_close(s);
+	s = open_usual(&found);
+	assert_true(found.is_adopted);
+	assert_int_equal(found.n_pairs, n);
+	assert_int_equal(sl_sockmap_sweep(s), 0);
+	return s;
+}
+
+#define N_FLOWS 128
+
+static struct flow flows[N_FLOWS];
+
+static void traffic(unsigned n_all, unsigned deaths)
+{
+	struct sl_sockmap *s = open_usual(NULL);
+	struct totals t = { 0 };
+	unsigned n_opened = 0;
+	unsigned n_deaths = 0;
+	uint64_t last_us = sl_clock_us();
+
+	seed = 88172645463325252u ^ sl_clock_us();
+	print_message("seed %llu\n", (unsigned long long)seed);
+	for (size_t i = 0; i < N_FLOWS; i++)
+		flows[i].is_done = true;
+	while (t.done < n_all) {
+		bool has_moved = false;
+
+		for (size_t i = 0; i < N_FLOWS; i++) {
+			if (flows[i].is_done && n_opened < n_all) {
+				flow_opens(&flows[i]);
+				n_opened++;
+			}
+			if (!flows[i].is_done)
+				has_moved |= flow_runs(s, &flows[i], &t);
+		}
+		if (n_deaths < deaths && t.done >= (n_deaths + 1) * n_all / (deaths + 1)) {
+			s = succeed(s);
+			n_deaths++;
+		}
+		if (has_moved)
+			last_us = sl_clock_us();
+		else
+			(void)poll(NULL, 0, 1);
+		if (sl_clock_us() - last_us > 10000000 * slow()) {
+			for (size_t i = 0; i < N_FLOWS; i++)
+				if (!flows[i].is_done)
+					show(s, &flows[i]);
+			fail_msg("nothing moves any more");
+		}
+	}
+	print_message("%u connections, %u joined, %u plain; %llu bytes redirected, %llu passed, "
+		      "%llu spills, at most %llu beyond the limit\n",
+		      t.done, t.joined, t.plain, (unsigned long long)t.redirected,
+		      (unsigned long long)t.passed, (unsigned long long)t.spills,
+		      (unsigned long long)t.most);
+	assert_true(t.joined > n_all / 4);
+	assert_true(t.most <= 65536); /* one packet */
+	assert_true(t.spills > 0 && t.redirected > 0 && t.passed > 0);
+	assert_int_equal(n_deaths, deaths);
+	assert_int_equal(sl_sockmap_n_pairs(s), 0);
+	assert_int_equal(sl_sockmap_sweep(s), 0);
+	sl_sockmap_close(s);
+}
+
+static void test_traffic(void **state)
+{
+	(void)state;
+	need_kernel();
+	traffic(400, 0);
+}
+
+static void test_traffic_of_heirs(void **state)
+{
+	(void)state;
+	need_kernel();
+	traffic(200, 8);
+}
+
 /* ---- the start-up test ---- */
 
 static void test_check(void **state)
@@ -1564,6 +2016,8 @@ int main(void)
 		OBJECTS(test_unknown),
 		OBJECTS(test_lost_events),
 		OBJECTS(test_fin),
+		OBJECTS(test_traffic),
+		OBJECTS(test_traffic_of_heirs),
 		OBJECTS(test_check),
 		OBJECTS(test_check_fails),
 	};
