@@ -244,8 +244,12 @@ static uint64_t cookie_of(int fd)
 
 static void lab_open(struct lab *l, uint32_t limit)
 {
+	const int one = 1;
+
 	connect_pair(&l->client, &l->in);
 	connect_pair(&l->out, &l->server);
+	(void)setsockopt(l->in, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	(void)setsockopt(l->out, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	l->p = (struct sl_sockmap_pair){ .conn_id = ++last_conn_id,
 					 .fd = { l->in, l->out },
 					 .cookie = { cookie_of(l->in), cookie_of(l->out) },
@@ -1768,9 +1772,9 @@ static void flow_opens(struct flow *f)
 			.fd = fds[side],
 			.sends = 2 * f->l.p.conn_id + (uint64_t)side,
 			.expects = 2 * f->l.p.conn_id + (uint64_t)!side,
-			.total = any(3) ? 1 + any(400000) : 1 + any(500),
-			.most_sent = any(2) ? 65536 : 1 + any(3000),
-			.most_read = any(2) ? 65536 : 1 + any(5000),
+			.total = any(3) ? 1 + any(200000) : 1 + any(500),
+			.most_sent = any(2) ? 65536 : 300 + any(3000),
+			.most_read = any(2) ? 65536 : 500 + any(5000),
 			.is_slow = any(2),
 			.waits = any(4) > 0,
 		};
