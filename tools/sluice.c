@@ -320,6 +320,14 @@ static int run_conns(struct cli *cli)
 	return EXIT_FAILED;
 }
 
+static int run_diff(struct cli *cli)
+{
+	_cleanup_json_ json_t *doc = NULL;
+	int r = show(cli, "/v1/diff", sl_render_diff, &doc);
+
+	return r == EXIT_GOOD && sl_render_is_drifting(doc) ? EXIT_DEGRADED : r;
+}
+
 static int run_engines(struct cli *cli)
 {
 	return show(cli, "/v1/engines", sl_render_engines, NULL);
@@ -992,6 +1000,8 @@ static const struct verb verbs[] = {
 	  "open connections" },
 	{ "flows", run_flows, 0, 0, "limit flush ", "flows [--limit N] | --flush",
 	  "flows the kernel carries; --flush: reset them all and empty its table" },
+	{ "diff", run_diff, 0, 0, "", "diff",
+	  "compare what the kernel holds with the records; heals what differs" },
 	{ "engines", run_engines, 0, 0, "", "engines", "what may carry connections here" },
 	{ "explain", run_explain, 1, 3, "client address alpn tls protocol ",
 	  "explain PORT [NAME] [PATH] [--client ADDR] [--alpn A,B] [--tls 1.2,1.3] "
@@ -1015,7 +1025,6 @@ static const struct verb verbs[] = {
 	  "run a daemon for one port, without a file" },
 	{ "version", run_version, 0, 0, "", "version", "the version of this command" },
 	{ "help", run_help, 0, 1, "", "help [VERB]", "this text" },
-	{ "diff", run_not_here, 0, MAX_OPERANDS, "", "diff", NULL },
 	{ "cert", run_not_here, 0, MAX_OPERANDS, "", "cert", NULL },
 	{ "top", run_not_here, 0, MAX_OPERANDS, "", "top", NULL },
 	{ "demo", run_not_here, 0, MAX_OPERANDS, "", "demo", NULL },
