@@ -5,6 +5,7 @@
 # Long transfers and quiet connections notice nothing.
 . "$(dirname "$0")/../lib/netlab.sh"
 . "$(dirname "$0")/../lib/packetlab.sh"
+. "$(dirname "$0")/../lib/driftlab.sh"
 need_packet
 
 server e echo 8001
@@ -16,26 +17,6 @@ $(proute l 8082 "\"$BACKEND_IP:8002\"")
 $(proute x 8083 "\"$BACKEND_IP:8003\"")"
 start_packet "" "$text"
 
-PERIOD=2000 # ms, of the reconciler
-kind_count() { http_get /metrics | awk -v k="kind=\"$1\"" '/^sluice_drift_total/ && index($0, k) { print $NF }'; }
-counted() { [ "$(kind_count "$1")" -ge "$2" ]; } # KIND N
-drift_sum() { http_get /metrics | awk '/^sluice_drift_total/ { n += $NF } END { print n + 0 }'; }
-# looks [RC]: DIFF is what `sluice diff` prints.
-looks() {
-	local rc=0
-	DIFF=$(sl diff) || rc=$?
-	assert_eq "exit code of: $DIFF" "$rc" "${1:-0}"
-}
-# hunk TEXT...: these lines follow on each other; in the last one, % stands for when.
-hunk() {
-	local want
-	printf -v want '%s\n' "$@"
-	/usr/bin/python3 - "$want" "$DIFF" <<-'PY' || fail "no such hunk in the diff: $want"$'\n'"in: $DIFF"
-		import re, sys
-		want = "\n".join(r"\([^()]*ago\)".join(map(re.escape, line.split("%"))) for line in sys.argv[1].splitlines())
-		sys.exit(re.search("^" + want + "$", sys.argv[2], re.M) is None)
-	PY
-}
 # entry_of CONN FROM key|value: as bpftool takes it.
 entry_of() {
 	dump flows | jq -r --argjson c "$1" --arg f "SL_PACKET_$2" --arg k "$3" \
@@ -90,20 +71,6 @@ healthy() { # WHAT
 	assert_eq "$1: on the engine" "$(n_on packet e) $(n_on packet l)" "3 2"
 	assert_no_rst "$1: resets"
 }
-# drill KIND N: so many more within a period, of that kind alone; DIFF is printed then.
-sum=0
-drill() {
-	local was
-	was=$(kind_count "$1")
-	sum=$((sum + $2))
-	wait_until $PERIOD eval "[ \$(drift_sum) -ge $sum ]" ||
-		fail "$1: not found within $PERIOD ms: $(http_get /metrics | grep -E '^sluice_drift.*[1-9]$')"
-	looks
-	assert_eq "$1: all that was counted" "$(drift_sum)" $sum
-	assert_between "$1: counted" "$(kind_count "$1")" 1 $sum
-	echo "$DIFF"
-}
-
 say "nothing differs"
 looks
 echo "$DIFF"
