@@ -192,6 +192,26 @@ if [ -z "${SLUICE_SINGLE:-}" ]; then
 	healthy "another broker"
 fi
 
+say "records that the broker knows nothing of"
+if [ -z "${SLUICE_SINGLE:-}" ]; then
+	client_bg odd hold to=$PROXY_IP:8083 n=2 ping=1 timeout=$((60 * SLOW))
+	wait_for has_output odd
+	wait_engine x
+	was=$(kind_count records)
+	broker=$(jqs .processes.broker)
+	kill -STOP "$broker" # so it does not learn of their end
+	sl kill --route x
+	wait_until 15000 counted records $((was + 1)) || fail "not found: $(http_get /metrics | grep ^sluice_drift)"
+	has_log 'packet: there are records of 5 connections, and the broker knows of 7' || fail "not in the log"
+	kill -CONT "$broker"
+	wait_until 5000 has_log 'packet: records and broker agree again on 5 connections' || fail "still off: $(sl diff)"
+	stop_peer odd || true
+	looks
+	sum=$(drift_sum)
+	mark_rst
+	healthy "records"
+fi
+
 for name in quiet long; do
 	stop_peer $name
 	assert_eq "$name: $RESULT $(cat "$LAB_DIR/$name.out.err")" "$RC" 0

@@ -227,7 +227,16 @@ static void on_diff(void *arg, const char *lines)
 {
 	struct sl_wait *w = arg;
 	struct sl_str body = { 0 };
+	struct sl_kernel_view k = { 0 };
 
+	if (w->ctl)
+		sl_proxy_kernel(w->ctl->options.proxy, &k);
+	if (!lines && k.is_linked) {
+		sl_call_fail(w->call, 503, "its log may say why",
+			     "the broker process does not answer");
+		sl_wait_end(w);
+		return;
+	}
 	if (w->ctl && sl_call_is_wanted(w->call))
 		sl_view_diff(&body, w->ctl->options.proxy, w->ctl->options.facts, lines);
 	reply_json(w->call, &body);

@@ -24,6 +24,8 @@
 #define RESOLVE_POLL_MS 10
 /* Whether broker and records agree is looked at so often. */
 #define AGREE_MS 1000
+/* A look takes the broker less than that, or it does not work. */
+#define DIFF_MS 15000
 
 struct sl_proxy {
 	struct sl_loop *control; /* borrowed */
@@ -60,6 +62,7 @@ struct sl_proxy {
 struct diff_wait {
 	struct sl_list node;
 	bool is_asked; /* else the look under way began before */
+	uint64_t until_ms;
 	sl_diff_fn fn;
 	void *arg;
 };
@@ -317,6 +320,14 @@ static void answer_diffs(struct sl_proxy *p, const char *lines)
 	}
 }
 
+static void give_up_diffs(struct sl_proxy *p)
+{
+	const struct diff_wait *first = SL_CONTAINER_OF(p->diffs.next, struct diff_wait, node);
+
+	if (!sl_list_is_empty(&p->diffs) && sl_loop_now_ms(p->control) >= first->until_ms)
+		answer_diffs(p, NULL);
+}
+
 static void on_diff(void *arg, const char *lines)
 {
 	struct sl_proxy *p = arg;
@@ -344,7 +355,9 @@ int sl_proxy_diff(struct sl_proxy *p, sl_diff_fn fn, void *arg)
 	w = calloc(1, sizeof(*w));
 	if (!w)
 		return -ENOMEM;
-	*w = (struct diff_wait){ .fn = fn, .arg = arg };
+	*w = (struct diff_wait){ .fn = fn,
+				 .arg = arg,
+				 .until_ms = sl_loop_now_ms(p->control) + DIFF_MS };
 	sl_list_add(&p->diffs, &w->node);
 	if (is_idle)
 		(void)ask_diff(p);
@@ -380,6 +393,7 @@ static void on_agree(struct sl_timer *timer)
 	struct sl_proxy_totals t;
 
 	sl_timer_start(p->control, timer, sl_loop_now_ms(p->control) + AGREE_MS, on_agree);
+	give_up_diffs(p);
 	sl_proxy_totals(p, &t);
 	/* While it drains they belong to another process, too. */
 	if (!p->draining && s->is_on && sl_broker_client_is_up(p->broker))

@@ -93,7 +93,8 @@ SL_MUST_CHECK int sl_proxy_flush(struct sl_proxy *proxy, sl_proxy_fn done, void 
 
 /*
  * Has the broker look at everything and heal what differs; `fn` runs once, perhaps at once, with
- * the lines of broker/diff.h, or NULL: there is no broker (any more). -ENOMEM: not asked.
+ * the lines of broker/diff.h, or NULL: there is no broker (any more), or it
+ * does not answer. -ENOMEM: not asked.
  */
 typedef void (*sl_diff_fn)(void *arg, const char *lines);
 SL_MUST_CHECK int sl_proxy_diff(struct sl_proxy *proxy, sl_diff_fn fn, void *arg);
