@@ -103,7 +103,7 @@ say "what is not ours stays, and is no difference"
 before=$(theirs)
 in_ns proxy nft 'add element inet theirs s { 192.0.2.99 }'
 looks
-assert_eq "counted" "$(drift_sum)" "$sum"
+assert_eq "counted" "$(drift_sum)" "$SUM"
 assert_match "their table" "$(theirs)" '192.0.2.99'
 stop_sluice
 assert_eq "exit code" "$RC" 0

@@ -102,7 +102,8 @@ tuple=$(tuple_of "$lost" CLIENT)
 other=$(tuple_of "$lost" BACKEND)
 # at once, or one of them is made again from the other
 delete_both() { # CONN
-	local map=$(bpf_of)/flows
+	local map
+	map=$(bpf_of)/flows
 	bpftool batch file - <<-COMMANDS
 		map delete pinned $map key hex $(entry_of "$1" CLIENT key)
 		map delete pinned $map key hex $(entry_of "$1" BACKEND key)
@@ -111,9 +112,9 @@ delete_both() { # CONN
 delete_both "$lost"
 wait_until $PERIOD eval '[ $(($(kind_count packet_lost) + $(kind_count packet_half))) -gt 2 ]' || fail "not found: $(sl diff)"
 while [ "$(kind_count packet_lost)" = 0 ]; do # the walk came between
-	sum=$((sum + 1))
+	SUM=$((SUM + 1))
 	delete_both "$lost"
-	wait_until $PERIOD eval "[ \$((\$(kind_count packet_lost) + \$(kind_count packet_half))) -gt $sum ]" || fail "not found: $(sl diff)"
+	wait_until $PERIOD eval "[ \$((\$(kind_count packet_lost) + \$(kind_count packet_half))) -gt $SUM ]" || fail "not found: $(sl diff)"
 done
 drill packet_lost 2
 hunk "-entry $tuple of connection $lost, client's direction" "+missing" " ended: both are gone, so the connection is over %" \
@@ -144,7 +145,7 @@ add_entry "$quiet" BACKEND 0 10 0 9 4343
 add_entry "$quiet" CLIENT 9 0 10 0 4343
 wait_until $PERIOD counted packet_orphan 1 || fail "not adopted: $(sl diff)"
 # between the two bpftool calls it may have been met as half
-sum=$(drift_sum)
+SUM=$(drift_sum)
 assert_between "strays meanwhile" "$(kind_count packet_stray)" 2 3
 looks
 hunk " adopted: offered to the proxy with its other entry %"
@@ -186,7 +187,7 @@ if [ -z "${SLUICE_SINGLE:-}" ]; then
 	another_broker() { [[ "$(jqs .processes.broker)" =~ ^[1-9] ]] && [ "$(jqs .processes.broker)" != "$broker" ]; }
 	wait_for another_broker
 	wait_until 8000 eval 'sl diff --json | jq -e ".engines[0].known == 5"' || fail "no broker: $(sl diff)"
-	assert_eq "counted" "$(drift_sum)" "$sum"
+	assert_eq "counted" "$(drift_sum)" "$SUM"
 	looks
 	assert_match "the diff" "$DIFF" "no difference in the last 10 minutes; totals since start: packet_orphan 1, packet_half 2"
 	healthy "another broker"
@@ -197,17 +198,18 @@ if [ -z "${SLUICE_SINGLE:-}" ]; then
 	client_bg odd hold to=$PROXY_IP:8083 n=2 ping=1 timeout=$((60 * SLOW))
 	wait_for has_output odd
 	wait_engine x
+	wait_for eval 'sl diff --json | jq -e ".engines[0].known == 7"'
 	was=$(kind_count records)
 	broker=$(jqs .processes.broker)
 	kill -STOP "$broker" # so it does not learn of their end
 	sl kill --route x
 	wait_until 15000 counted records $((was + 1)) || fail "not found: $(http_get /metrics | grep ^sluice_drift)"
-	has_log 'packet: there are records of 5 connections, and the broker knows of 7' || fail "not in the log"
+	has_log 'packet: there are records of 5 connections, and the broker knows of [67]' || fail "not in the log"
 	kill -CONT "$broker"
 	wait_until 5000 has_log 'packet: records and broker agree again on 5 connections' || fail "still off: $(sl diff)"
 	stop_peer odd || true
 	looks
-	sum=$(drift_sum)
+	SUM=$(drift_sum)
 	mark_rst
 	healthy "records"
 fi

@@ -24,15 +24,15 @@ hunk() {
 }
 
 # drill KIND N: so many more within a period, of that kind alone; DIFF is printed then.
-sum=0
+SUM=0
 drill() {
 	local was
 	was=$(kind_count "$1")
-	sum=$((sum + $2))
-	wait_until $PERIOD eval "[ \$(drift_sum) -ge $sum ]" ||
+	SUM=$((SUM + $2))
+	wait_until $PERIOD eval "[ \$(drift_sum) -ge $SUM ]" ||
 		fail "$1: not found within $PERIOD ms: $(http_get /metrics | grep -E '^sluice_drift.*[1-9]$')"
 	looks
-	assert_eq "$1: all that was counted" "$(drift_sum)" $sum
-	assert_between "$1: counted" "$(kind_count "$1")" 1 $sum
+	assert_eq "$1: all that was counted" "$(drift_sum)" $SUM
+	assert_between "$1: counted" "$(kind_count "$1")" 1 $SUM
 	echo "$DIFF"
 }
