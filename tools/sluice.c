@@ -242,13 +242,6 @@ static void add_filters(const struct cli *cli, struct sl_str *target)
 		sl_client_add_param(target, "target", cli->target);
 }
 
-/* What is missed is said by its id. */
-static void render_some(const struct sl_render *r, const json_t *conns)
-{
-	if (json_array_size(conns))
-		sl_render_conns(r, conns);
-}
-
 /* Whether its entries only wait for late packets: the state they are in. */
 static bool is_just_over(struct cli *cli, const char *id, char state[16])
 {
@@ -313,7 +306,7 @@ static int run_conns(struct cli *cli)
 	if (cli->n_operands)
 		cli->id = cli->operand[0];
 	add_filters(cli, &target);
-	r = show(cli, sl_str_text(&target), cli->id ? render_some : sl_render_conns, &doc);
+	r = show(cli, sl_str_text(&target), cli->id ? sl_render_conn : sl_render_conns, &doc);
 	if (r != EXIT_GOOD || !cli->id || json_array_size(doc))
 		return r;
 	complain_of_id(cli, cli->id);

@@ -115,6 +115,17 @@ static inline void fake_init(struct sl_proxy *p, struct sl_loop *loop)
 	(void)!sl_addr_parse("192.0.2.200:50000", &p->row[1].client);
 	(void)!sl_addr_parse("198.51.100.7:1234", &p->row[1].client_via);
 	(void)!sl_addr_parse("10.0.1.12:443", &p->row[1].backend);
+	/* Twice to the packet engine and back, and once more than is kept. */
+	p->row[0].now_us = 60000000;
+	for (unsigned i = 0; i < SL_MOVES_KEPT + 1; i++) {
+		bool back = i % 2 == 1;
+
+		sl_moves_add(&p->row[0].moves,
+			     (struct sl_move){ .from = back ? SL_ENGINE_PACKET : SL_ENGINE_RELAY,
+					       .to = back ? SL_ENGINE_RELAY : SL_ENGINE_PACKET,
+					       .why = back ? SL_WHY_HALF_CLOSED : SL_WHY_ELIGIBLE,
+					       .at_us = (i + 1) * 10000000 });
+	}
 	p->explanation = (struct sl_explanation){ .route = &p->route[0],
 						  .engine = SL_ENGINE_RELAY,
 						  .engine_reason = SL_WHY_NO_PRIVILEGE,
@@ -264,6 +275,8 @@ void sl_proxy_totals(const struct sl_proxy *p, struct sl_proxy_totals *t)
 	t->engine_active[SL_ENGINE_NFTABLES] = p->in_nat;
 	t->engine_total[SL_ENGINE_RELAY] = 8;
 	t->engine_why[SL_ENGINE_RELAY][SL_WHY_SHORT_LIVED] = 8;
+	t->engine_moves[SL_ENGINE_RELAY][SL_ENGINE_PACKET][SL_WHY_ELIGIBLE] = 6;
+	t->engine_moves[SL_ENGINE_SOCKMAP][SL_ENGINE_RELAY][SL_WHY_MAP_FULL] = 1;
 	t->handover[SL_WHY_ELIGIBLE] = 6;
 	t->handover[SL_WHY_NOT_QUIESCENT] = 2;
 	sl_hist_add(&t->handover_time, 25);

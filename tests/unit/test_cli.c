@@ -532,6 +532,25 @@ static void connections_are_a_table(void **state)
 	expect(lab, 0, "no open connections\n", "");
 }
 
+/* Of one connection alone: a list has no room for them. */
+static void a_connection_shows_its_moves(void **state)
+{
+	struct lab *lab = *state;
+
+	RUN(lab, "conns", "7");
+	expect(lab, 0,
+	       "\nmoved from packet to relay 40s ago: half_closed\n"
+	       "moved from relay to packet 30s ago: eligible\n"
+	       "moved from packet to relay 20s ago: half_closed\n"
+	       "moved from relay to packet 10s ago: eligible\n"
+	       "these are the last of 5 moves\n",
+	       "");
+	RUN(lab, "conns", "8");
+	assert_null(strstr(lab->out, "move"));
+	RUN(lab, "conns");
+	assert_null(strstr(lab->out, "move"));
+}
+
 /* Whose word it is, and whom the kernel may choose. */
 static void explain_tells_who_decides(void **state)
 {
@@ -1051,6 +1070,7 @@ int main(void)
 		T(flows_are_in_the_order_of_ids),
 		T(json_is_what_the_daemon_said),
 		T(connections_are_a_table),
+		T(a_connection_shows_its_moves),
 		T(explain_tells_who_decides),
 		T(the_other_views_are_readable),
 		T(kill_says_how_many),

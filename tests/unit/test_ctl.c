@@ -339,9 +339,10 @@ static void status_has_the_promised_fields(void **state)
 static void a_connection_has_exactly_the_promised_fields(void **state)
 {
 	static const char *const fields[] = {
-		"id",         "route",    "state",      "engine",     "engine_reason", "client",
-		"client_via", "backend",  "sni",        "alpn",       "tls",           "age_s",
-		"idle_s",     "bytes_up", "bytes_down", "connect_ms",
+		"id",         "route",      "state",       "engine",   "engine_reason",
+		"client",     "client_via", "backend",     "sni",      "alpn",
+		"tls",        "age_s",      "idle_s",      "bytes_up", "bytes_down",
+		"connect_ms", "moves",      "moves_total",
 	};
 	struct lab *lab = *state;
 	json_t *j = ask_json(lab, "GET", "/v1/conns", 200);
@@ -360,6 +361,32 @@ static void a_connection_has_exactly_the_promised_fields(void **state)
 	assert_true(json_is_null(json_object_get(c, "engine")));
 	assert_true(json_is_null(json_object_get(c, "backend")));
 	assert_true(json_is_null(json_object_get(c, "connect_ms")));
+	json_decref(j);
+}
+
+static void a_connection_tells_its_last_moves(void **state)
+{
+	static const char *const fields[] = { "from", "to", "reason", "age_s" };
+	struct lab *lab = *state;
+	json_t *j = ask_json(lab, "GET", "/v1/conns", 200);
+	json_t *moves = json_object_get(json_array_get(j, 0), "moves");
+	json_t *m = json_array_get(moves, 0);
+
+	assert_int_equal(number_at(json_array_get(j, 0), "moves_total"), SL_MOVES_KEPT + 1);
+	assert_int_equal(json_array_size(moves), SL_MOVES_KEPT);
+	assert_int_equal(json_object_size(m), SL_ARRAY_LEN(fields));
+	for (size_t i = 0; i < SL_ARRAY_LEN(fields); i++)
+		assert_non_null(json_object_get(m, fields[i]));
+	/* The oldest of those kept is the second one. */
+	assert_string_equal(text_at(m, "from"), "packet");
+	assert_string_equal(text_at(m, "to"), "relay");
+	assert_string_equal(text_at(m, "reason"), "half_closed");
+	assert_int_equal(json_number_value(json_object_get(m, "age_s")), 40);
+	m = json_array_get(moves, SL_MOVES_KEPT - 1);
+	assert_string_equal(text_at(m, "to"), "packet");
+	assert_int_equal(json_number_value(json_object_get(m, "age_s")), 10);
+	assert_int_equal(json_array_size(json_object_get(json_array_get(j, 1), "moves")), 0);
+	assert_int_equal(number_at(json_array_get(j, 1), "moves_total"), 0);
 	json_decref(j);
 }
 
@@ -1580,6 +1607,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(status_has_the_promised_fields),
 		T(a_connection_has_exactly_the_promised_fields),
+		T(a_connection_tells_its_last_moves),
 		T(connections_are_filtered),
 		T(the_other_documents_are_there),
 		T(status_says_what_the_broker_says),

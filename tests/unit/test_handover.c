@@ -46,6 +46,7 @@ struct lab {
 	bool done;
 	size_t n_found;
 	enum sl_engine_reason reason;
+	struct sl_moves moves;
 	char lines[8192];
 	size_t n_lines; /* bytes of them */
 };
@@ -338,6 +339,30 @@ static void on_reason(void *arg, const struct sl_conn_survey *survey)
 	lab->done = true;
 }
 
+static void on_moves(void *arg, const struct sl_conn_survey *survey)
+{
+	struct lab *lab = arg;
+
+	assert_int_equal(survey->n_rows, 1);
+	lab->moves = survey->rows[0].moves;
+	lab->done = true;
+}
+
+/* Since this process knows it. */
+static void has_moved(struct lab *lab, uint64_t id, unsigned n)
+{
+	const struct sl_conn_filter filter = { .id = id };
+
+	assert_int_equal(sl_proxy_survey(lab->proxy, &filter, on_moves, lab), 0);
+	await_done(lab);
+	assert_int_equal(lab->moves.n, n);
+	for (unsigned i = 0; i < n; i++) {
+		assert_int_equal(sl_moves_at(&lab->moves, i)->from, SL_ENGINE_RELAY);
+		assert_int_equal(sl_moves_at(&lab->moves, i)->to, SL_ENGINE_PACKET);
+		assert_int_equal(sl_moves_at(&lab->moves, i)->why, SL_WHY_ELIGIBLE);
+	}
+}
+
 static void await_reason(struct lab *lab, uint64_t id, enum sl_engine_reason why)
 {
 	const struct sl_conn_filter filter = { .id = id };
@@ -471,7 +496,9 @@ static void in_doubt_behind_a_kill(void **state)
 	bool is_killed = false;
 
 	in_kernel(lab, &a);
+	has_moved(lab, a.id, 1);
 	asked(lab, &b);
+	has_moved(lab, b.id, 0); /* not before the broker has said so */
 	repair(lab, 1);
 	kill_broker(lab);
 	kill_conn(lab, a.id);
@@ -487,6 +514,7 @@ static void in_doubt_behind_a_kill(void **state)
 	repair(lab, -1);
 	answer(lab, b.id, SL_WHY_NOT_QUIESCENT);
 	carries(lab, &b, 'x');
+	has_moved(lab, b.id, 0);
 	hang_up(&a);
 	hang_up(&b);
 }

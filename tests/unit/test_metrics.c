@@ -95,6 +95,8 @@ static void values_stand_under_their_names(void **state)
 		"sluice_dns_failures_total 1",
 		"sluice_accept_errors_total 0",
 		"sluice_fsm_bugs_total 0",
+		"sluice_engine_moves_total{from=\"relay\",to=\"packet\",reason=\"eligible\"} 6",
+		"sluice_engine_moves_total{from=\"sockmap\",to=\"relay\",reason=\"map_full\"} 1",
 		"sluice_handover_total{engine=\"packet\",result=\"done\"} 6",
 		"sluice_handover_total{engine=\"packet\",result=\"not_quiescent\"} 2",
 		"sluice_handover_duration_seconds_count 1",

@@ -393,6 +393,29 @@ static void test_join(void **state)
 	sl_sockmap_close(s);
 }
 
+/* ---- the start-up test ---- */
+
+static void test_check(void **state)
+{
+	struct sl_sockmap *s;
+	struct sl_str report = { 0 };
+
+	(void)state;
+	need_kernel();
+	s = open_usual(NULL);
+	for (int i = 0; i < 5; i++) {
+		uint64_t start = sl_clock_us();
+		int r = sl_sockmap_check(s, &report);
+
+		if (r < 0)
+			fail_msg("check: %d %s", r, sl_str_text(&report));
+		print_message("%llu us\n", (unsigned long long)(sl_clock_us() - start));
+		assert_int_equal(sl_sockmap_n_pairs(s), 0);
+		assert_int_equal(sl_sockmap_sweep(s), 0);
+	}
+	sl_sockmap_close(s);
+}
+
 /* ---- all ---- */
 
 #define OBJECTS(test) cmocka_unit_test_setup_teardown(test, clean, clean)
@@ -402,6 +425,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		OBJECTS(test_fresh),
 		OBJECTS(test_join),
+		OBJECTS(test_check),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

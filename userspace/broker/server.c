@@ -766,16 +766,12 @@ static void reset_peers(struct sl_broker *b)
 		(void)usleep(5000);
 }
 
-void sl_broker_stop(struct sl_broker *b)
+static void stop_packet(struct sl_broker *b)
 {
 	_cleanup_(sl_str_done) struct sl_str report = { 0 };
-	const char *dir;
+	const char *dir = sl_broker_policy(b)->bpf_dir;
 	int r;
 
-	sl_sockmap_keeper_remove(b);
-	if (!b->packet)
-		return;
-	dir = sl_broker_policy(b)->bpf_dir;
 	reset_peers(b);
 	/* While the flows are still in the table. */
 	sl_peers_flush_now(b, sl_loop_now_us(b->loop) + STOP_MS * 1000);
@@ -789,4 +785,15 @@ void sl_broker_stop(struct sl_broker *b)
 	(void)snprintf(b->off_text, sizeof(b->off_text), "stopped");
 	b->why_off = SL_WHY_NOT_LINUX_SUPPORTED;
 	sl_broker_touch(b);
+}
+
+void sl_broker_stop(struct sl_broker *b)
+{
+	bool has_sockmap = b->sockmap.maps;
+
+	sl_sockmap_keeper_close(b);
+	if (b->packet)
+		stop_packet(b);
+	if (has_sockmap)
+		sl_sockmap_keeper_remove(b);
 }

@@ -341,12 +341,8 @@ void sl_sockmap_keeper_remove(struct sl_broker *b)
 {
 	_cleanup_(sl_str_done) struct sl_str report = { 0 };
 	const char *dir = sl_broker_policy(b)->bpf_dir;
-	int r;
+	int r = sl_sockmap_purge(dir, &report);
 
-	if (!b->sockmap.maps)
-		return;
-	sl_sockmap_keeper_close(b);
-	r = sl_sockmap_purge(dir, &report);
 	if (r < 0)
 		(void)sl_warn(r, "sockmap: cannot remove everything in %s; try sluiced --purge",
 			      dir);

@@ -52,7 +52,7 @@ bool sl_sockmap_keeper_is_on(const struct sl_broker *b);
 bool sl_sockmap_keeper_is_off_for_now(const struct sl_broker *b);
 /* Leaves everything pinned. */
 void sl_sockmap_keeper_close(struct sl_broker *b);
-/* Takes everything away, when nobody can have a socket in it any more. */
+/* Takes everything away: closed, the packet engine too, and nobody has a socket in it any more. */
 void sl_sockmap_keeper_remove(struct sl_broker *b);
 
 /* HANDOVER and RESOLVE with to_sockmap; `fds` stay the caller's. */

@@ -35,6 +35,8 @@
 	  "Time connections spent in a state they have left.")                                     \
 	X(AGE, "sluice_connection_age_seconds", "histogram", "Age of the open connections.")       \
 	X(CHOICE, "sluice_engine_choice_total", "counter", "Engines chosen, and why.")             \
+	X(MOVES, "sluice_engine_moves_total", "counter",                                           \
+	  "Open connections that went from one engine to another, and why to that.")               \
 	X(HANDOVER, "sluice_handover_total", "counter",                                            \
 	  "Attempts to give a flow to a kernel engine: done, or why not.")                         \
 	X(HANDOVER_TIME, "sluice_handover_duration_seconds", "histogram",                          \
@@ -225,6 +227,17 @@ static void add_route(void *arg, const struct sl_route_view *r)
 		add_target(p, r->conf->name, r->conf->health.enabled, &r->targets[i]);
 }
 
+static void add_moves(struct page *p, enum sl_engine_id from, enum sl_engine_id to,
+		      const uint64_t moves[SL_WHY_COUNT_])
+{
+	for (int i = SL_WHY_NONE + 1; i < SL_WHY_COUNT_; i++)
+		if (moves[i])
+			add(p, METRIC_MOVES,
+			    LABELS({ "from", sl_engine_name(from) }, { "to", sl_engine_name(to) },
+				   { "reason", sl_engine_reason_name((enum sl_engine_reason)i) }),
+			    moves[i]);
+}
+
 static void add_totals(struct page *p, const struct sl_proxy_totals *t)
 {
 	static const struct label none = { 0 };
@@ -252,6 +265,10 @@ static void add_totals(struct page *p, const struct sl_proxy_totals *t)
 					   { "reason",
 					     sl_engine_reason_name((enum sl_engine_reason)i) }),
 				    t->engine_why[e][i]);
+	for (int e = 0; e < SL_ENGINE_COUNT_ * SL_ENGINE_COUNT_; e++)
+		add_moves(p, (enum sl_engine_id)(e / SL_ENGINE_COUNT_),
+			  (enum sl_engine_id)(e % SL_ENGINE_COUNT_),
+			  t->engine_moves[e / SL_ENGINE_COUNT_][e % SL_ENGINE_COUNT_]);
 	add_hist(p, METRIC_CONNECT, none, &t->connect);
 	add_hist(p, METRIC_DURATION, none, &t->duration);
 	for (int i = 0; i < SL_CONN_CLOSED; i++)

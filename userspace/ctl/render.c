@@ -556,6 +556,34 @@ void sl_render_conns(const struct sl_render *r, const json_t *doc)
 			      r->max_rows);
 }
 
+/* "moved from relay to packet 3.1 s ago: eligible" */
+static void print_moves(const struct sl_render *r, const json_t *c)
+{
+	const json_t *moves = json_object_get(c, "moves");
+	size_t n = json_array_size(moves);
+	char age[32];
+
+	for (size_t i = 0; i < n; i++) {
+		const json_t *m = json_array_get(moves, i);
+
+		(void)fprintf(r->to, "moved from %s to %s %s ago: %s\n", text_at(m, "from"),
+			      text_at(m, "to"), sl_table_seconds(number_at(m, "age_s"), age),
+			      text_at(m, "reason"));
+	}
+	if (count_at(c, "moves_total") > n)
+		(void)fprintf(r->to, "these are the last of %" PRIu64 " moves\n",
+			      count_at(c, "moves_total"));
+}
+
+void sl_render_conn(const struct sl_render *r, const json_t *doc)
+{
+	if (json_array_size(doc) == 0)
+		return;
+	sl_render_conns(r, doc);
+	for (size_t i = 0; i < json_array_size(doc); i++)
+		print_moves(r, json_array_get(doc, i));
+}
+
 static void add_flow(struct sl_table *t, const json_t *f)
 {
 	const json_t *up = json_object_get(f, "up");

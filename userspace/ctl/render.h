@@ -23,6 +23,8 @@ void sl_render_routes(const struct sl_render *r, const struct json_t *doc);
 void sl_render_route(const struct sl_render *r, const struct json_t *doc);
 void sl_render_changes(const struct sl_render *r, const struct json_t *doc);
 void sl_render_conns(const struct sl_render *r, const struct json_t *doc);
+/* Of the rows that one id gives: the moves as well. Nothing where there is none. */
+void sl_render_conn(const struct sl_render *r, const struct json_t *doc);
 void sl_render_flows(const struct sl_render *r, const struct json_t *doc);
 void sl_render_engines(const struct sl_render *r, const struct json_t *doc);
 void sl_render_reasons(const struct sl_render *r, const struct json_t *doc);

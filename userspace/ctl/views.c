@@ -324,6 +324,24 @@ bool sl_view_route(struct sl_str *out, struct sl_proxy *proxy, const char *name)
 
 /* ---- connections ---- */
 
+/* The last ones, the oldest first. */
+static void add_moves(struct sl_json *j, const struct sl_conn_row *c)
+{
+	sl_json_arr(j, "moves");
+	for (unsigned i = 0; i < sl_moves_n_kept(&c->moves); i++) {
+		const struct sl_move *m = sl_moves_at(&c->moves, i);
+
+		sl_json_obj(j, NULL);
+		sl_json_str(j, "from", sl_engine_name((enum sl_engine_id)m->from));
+		sl_json_str(j, "to", sl_engine_name((enum sl_engine_id)m->to));
+		sl_json_str(j, "reason", sl_engine_reason_name((enum sl_engine_reason)m->why));
+		sl_json_f64(j, "age_s", seconds((c->now_us - m->at_us) / 1000));
+		sl_json_obj_end(j);
+	}
+	sl_json_arr_end(j);
+	sl_json_u64(j, "moves_total", c->moves.n);
+}
+
 static void add_conn(struct sl_json *j, const struct sl_conn_row *c)
 {
 	char tls[SL_TLS_TEXT];
@@ -350,6 +368,7 @@ static void add_conn(struct sl_json *j, const struct sl_conn_row *c)
 		sl_json_f64(j, "connect_ms", (double)c->connect_us / 1000);
 	else
 		sl_json_null(j, "connect_ms");
+	add_moves(j, c);
 	sl_json_obj_end(j);
 }
 
@@ -429,7 +448,7 @@ static void add_question(struct sl_json *j, const struct sl_question *q)
 }
 
 /* No connection begins in the kernel. */
-static void add_moves(struct sl_str *s, const struct sl_conf_packet *conf)
+static void add_when(struct sl_str *s, const struct sl_conf_packet *conf)
 {
 	sl_str_adds(s, "; it begins on relay and moves ");
 	if (conf->after_bytes == 0 || conf->after_age_ms == 0)
@@ -462,7 +481,7 @@ static void add_engine(struct sl_json *j, const struct sl_explanation *e,
 	else if (known)
 		sl_str_adds(&text, sl_engine_reason_text(e->engine_reason));
 	if (known && e->engine == SL_ENGINE_PACKET && conf)
-		add_moves(&text, &conf->global.packet);
+		add_when(&text, &conf->global.packet);
 	sl_json_str(j, "engine", known ? sl_engine_name(e->engine) : NULL);
 	sl_json_str(j, "engine_reason", known ? sl_engine_reason_name(e->engine_reason) : NULL);
 	sl_json_str(j, "engine_text", known ? sl_str_text(&text) : NULL);

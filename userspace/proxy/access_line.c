@@ -41,6 +41,8 @@ static void add_text(struct sl_str *s, const struct sl_conn *c, const struct fac
 		sl_str_addf(s, " connect=%.3fms", (double)c->connect_us / 1e3);
 	else
 		sl_str_adds(s, " connect=-");
+	if (c->moves.n)
+		sl_str_addf(s, " moves=%" PRIu32, c->moves.n);
 	sl_str_addf(s, " up=%" PRIu64 " down=%" PRIu64 " client_reason=%s backend_reason=%s\n",
 		    c->flow[SL_UP].bytes, c->flow[SL_DOWN].bytes,
 		    sl_reason_name(c->side[SL_CLIENT].reason),
@@ -70,6 +72,7 @@ static void add_json(struct sl_str *s, const struct sl_conn *c, const struct fac
 	sl_json_str(&j, "engine_reason",
 		    c->engine_reason == SL_WHY_NONE ? NULL
 						    : sl_engine_reason_name(c->engine_reason));
+	sl_json_u64(&j, "moves", c->moves.n);
 	sl_json_str(&j, "backend", sl_addr_family(&c->backend) ? f->backend : NULL);
 	sl_json_str(&j, "sni", f->sni);
 	sl_json_f64(&j, "duration_s", (double)f->duration_us / 1e6);

@@ -490,16 +490,29 @@ static void release(struct sl_conn *c)
 	sl_worker_retire_conn(w, c);
 }
 
+static void move(struct sl_conn *c, enum sl_engine_id to, enum sl_engine_reason why)
+{
+	struct sl_worker *w = c->worker;
+
+	leave_engine(c);
+	sl_moves_add(&c->moves, (struct sl_move){ .from = (uint8_t)c->engine_id,
+						  .to = (uint8_t)to,
+						  .why = (uint8_t)why,
+						  .at_us = sl_loop_now_us(w->loop) });
+	sl_count_add(&c->route->route->counts[w->index].moved, 1);
+	sl_count_add(&w->counts.engine_moves[c->engine_id][to][why], 1);
+}
+
+/* Each engine's total has the periods that it carried: of one that came back, two. */
 void sl_conn_use_engine(struct sl_conn *c, const struct sl_engine *engine,
 			enum sl_engine_reason why)
 {
 	struct sl_worker *w = c->worker;
 	struct sl_route_counts *counts = &c->route->route->counts[w->index];
 
-	if (c->engine) {
-		leave_engine(c);
-		sl_count_add(&counts->moved, 1);
-	}
+	assert(c->engine != engine);
+	if (c->engine)
+		move(c, engine->id, why);
 	c->engine = engine;
 	c->engine_id = engine->id;
 	c->engine_reason = why;

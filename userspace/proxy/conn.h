@@ -15,6 +15,7 @@
 #include "io/loop.h"
 #include "io/pipe.h"
 #include "proxy/generation.h"
+#include "proxy/moves.h"
 
 struct sl_worker;
 struct sl_engine;
@@ -88,6 +89,7 @@ struct sl_conn {
 	const struct sl_engine *engine;   /* set once established */
 	enum sl_engine_id engine_id;
 	enum sl_engine_reason engine_reason;
+	struct sl_moves moves;
 
 	struct sl_side_io side[SL_SIDE_COUNT_];
 	struct sl_flow flow[SL_SIDE_COUNT_];
@@ -199,7 +201,10 @@ void sl_conn_lost(struct sl_conn *c, const char *route);
 /* The other process, or the kernel alone, goes on with it: no reason, no access line. */
 void sl_conn_let_go(struct sl_conn *c);
 
-/* Counts it as carried by `engine` from now on. */
+/*
+ * Counts it as carried by `engine` from now on, and, where another one has carried it so far, that
+ * it has moved: in either direction. The engine itself neither stops nor starts here.
+ */
 void sl_conn_use_engine(struct sl_conn *c, const struct sl_engine *engine,
 			enum sl_engine_reason why);
 void sl_conn_set_reason(struct sl_conn *c, enum sl_engine_reason why);

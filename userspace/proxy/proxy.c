@@ -775,6 +775,10 @@ static void add_worker(struct sl_proxy_totals *t, const struct sl_worker_counts 
 	add_all(t->no_route_ended, c->no_route_ended, SL_REASON_COUNT_);
 	for (int e = 0; e < SL_ENGINE_COUNT_; e++)
 		add_all(t->engine_why[e], c->engine_why[e], SL_WHY_COUNT_);
+	for (int from = 0; from < SL_ENGINE_COUNT_; from++)
+		for (int to = 0; to < SL_ENGINE_COUNT_; to++)
+			add_all(t->engine_moves[from][to], c->engine_moves[from][to],
+				SL_WHY_COUNT_);
 	for (int s = 0; s < SL_SIDE_COUNT_; s++)
 		add_all(t->ended[s], c->ended[s], SL_REASON_COUNT_);
 	sl_hist_merge(&t->connect, &c->connect);

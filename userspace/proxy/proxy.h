@@ -17,6 +17,7 @@
 #include "core/tls_hello.h"
 #include "io/dns.h"
 #include "io/loop.h"
+#include "proxy/moves.h"
 
 /*
  * The data path as the daemon and the control interface see it: workers that
@@ -128,6 +129,8 @@ struct sl_conn_row {
 	char sni[SL_NAME_MAX + 1]; /* "": none seen */
 	char alpn[64];             /* first protocol offered; cut when longer; "": none */
 	uint32_t tls_versions;     /* offered: SL_TLS_*; 0: no ClientHello seen */
+	struct sl_moves moves;
+	uint64_t now_us; /* as moves have it */
 };
 
 struct sl_conn_filter {
@@ -161,6 +164,8 @@ struct sl_proxy_totals {
 	uint64_t engine_active[SL_ENGINE_COUNT_];
 	uint64_t engine_total[SL_ENGINE_COUNT_];
 	uint64_t engine_why[SL_ENGINE_COUNT_][SL_WHY_COUNT_]; /* choices and their reasons */
+	/* from, to, and the reason of the latter */
+	uint64_t engine_moves[SL_ENGINE_COUNT_][SL_ENGINE_COUNT_][SL_WHY_COUNT_];
 	uint64_t ended[SL_SIDE_COUNT_][SL_REASON_COUNT_];
 	uint64_t no_route_rejected[SL_REASON_COUNT_]; /* refused before a route was known */
 	uint64_t no_route_ended[SL_REASON_COUNT_];    /* ended then, also those refused */

@@ -80,6 +80,8 @@ static void fill_row(struct sl_conn_row *row, const struct sl_conn *c, uint64_t 
 		.bytes_up = c->flow[SL_UP].bytes,
 		.bytes_down = c->flow[SL_DOWN].bytes,
 		.connect_us = c->connect_us,
+		.moves = c->moves,
+		.now_us = now_us,
 	};
 	if (c->route)
 		(void)snprintf(row->route, sizeof(row->route), "%s", c->route->conf->name);

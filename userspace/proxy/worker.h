@@ -32,6 +32,7 @@ struct sl_worker_counts {
 	uint64_t engine_active[SL_ENGINE_COUNT_];
 	uint64_t engine_total[SL_ENGINE_COUNT_];
 	uint64_t engine_why[SL_ENGINE_COUNT_][SL_WHY_COUNT_];
+	uint64_t engine_moves[SL_ENGINE_COUNT_][SL_ENGINE_COUNT_][SL_WHY_COUNT_]; /* from, to */
 	uint64_t ended[SL_SIDE_COUNT_][SL_REASON_COUNT_];
 	uint64_t no_route_rejected[SL_REASON_COUNT_];
 	uint64_t no_route_ended[SL_REASON_COUNT_];
