@@ -442,6 +442,31 @@ static int run_kill(struct cli *cli)
 	return missed ? EXIT_FAILED : EXIT_GOOD;
 }
 
+static int run_move(struct cli *cli)
+{
+	_cleanup_(sl_str_done) struct sl_str target = { 0 };
+	_cleanup_json_ json_t *doc = NULL;
+	const char *from;
+	int r;
+
+	sl_str_adds(&target, "/v1/move");
+	sl_client_add_param(&target, "id", cli->operand[0]);
+	sl_client_add_param(&target, "engine", cli->operand[1]);
+	r = ask_doc(cli, "POST", sl_str_text(&target), &doc);
+	if (r != EXIT_GOOD)
+		return r;
+	from = json_string_value(json_object_get(doc, "from"));
+	if (cli->json)
+		(void)(json_dumpf(doc, stdout, JSON_COMPACT) == 0 && putchar('\n'));
+	else if (json_is_true(json_object_get(doc, "begun")))
+		(void)printf("connection %s: from %s to %s, under way ('sluice conns %s')\n",
+			     cli->operand[0], from ? from : "-", cli->operand[1], cli->operand[0]);
+	else
+		(void)printf("connection %s is on %s, and stays there\n", cli->operand[0],
+			     cli->operand[1]);
+	return EXIT_GOOD;
+}
+
 /* Asks for something to be done and prints what the daemon says about it. */
 static int act(struct cli *cli, const char *method, const char *target, const struct sl_str *body)
 {
@@ -994,6 +1019,8 @@ static const struct verb verbs[] = {
 	{ "kill", run_kill, 0, MAX_OPERANDS, "route client target id all ",
 	  "kill [ID...] [--route NAME] [--client PATTERN] [--target ADDRESS] | --all",
 	  "close connections that fit all of it" },
+	{ "move", run_move, 2, 2, "", "move ID ENGINE",
+	  "move an open connection to relay, packet or sockmap" },
 	{ "drain", run_drain, 1, 2, "route keep wait timeout ",
 	  "drain [ROUTE] TARGET [--keep] [--wait [--timeout 5m]]",
 	  "no new connections for a target; --wait: until the last one has ended" },

@@ -126,12 +126,17 @@ static inline void fake_init(struct sl_proxy *p, struct sl_loop *loop)
 					       .why = back ? SL_WHY_HALF_CLOSED : SL_WHY_ELIGIBLE,
 					       .at_us = (i + 1) * 10000000 });
 	}
-	p->explanation = (struct sl_explanation){ .route = &p->route[0],
-						  .engine = SL_ENGINE_RELAY,
-						  .engine_reason = SL_WHY_NO_PRIVILEGE,
-						  .target = "10.0.1.11:443",
-						  .target_why = "round robin: its turn is next",
-						  .is_listening = true };
+	p->explanation = (struct sl_explanation){
+		.route = &p->route[0],
+		.engine = SL_ENGINE_RELAY,
+		.engine_reason = SL_WHY_NO_PRIVILEGE,
+		.choice = { .n = 2,
+			    .item = { { SL_ENGINE_PACKET, SL_WHY_NO_PRIVILEGE, false },
+				      { SL_ENGINE_RELAY, SL_WHY_NO_PRIVILEGE, true } } },
+		.target = "10.0.1.11:443",
+		.target_why = "round robin: its turn is next",
+		.is_listening = true
+	};
 	p->candidate[0] = (struct sl_explained_route){ &p->route[0], SL_MATCH_WON };
 	p->candidate[1] = (struct sl_explained_route){ &p->route[1], SL_MATCH_CLIENT };
 }

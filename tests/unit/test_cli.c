@@ -254,6 +254,8 @@ static void status_is_degraded_only_where_the_engine_was_asked_for(void **state)
 	lab->facts.no_broker = "off: not started as root";
 	RUN(lab, "status");
 	expect(lab, 0, "packet           off: not started as root\n", "");
+	assert_non_null(strstr(lab->out, "\n                 the kernel carries no new connections "
+					 "here: all go by relay\n"));
 	lab->proxy.route[1].engine = SL_CHOICE_PACKET;
 	RUN(lab, "status");
 	expect(lab, EXIT_DEGRADED, "relayed instead: 1 route has named this engine\n", "");
@@ -263,6 +265,7 @@ static void status_is_degraded_only_where_the_engine_was_asked_for(void **state)
 	lab->proxy.route[1].enabled = true;
 	fake_packet_on(&lab->proxy);
 	RUN(lab, "status");
+	assert_null(strstr(lab->out, "all go by relay"));
 	expect(lab, 0,
 	       "packet           tcx on 3 interfaces; 3 of 262144 flows, 2 just over, "
 	       "4 adopted\n",
@@ -285,6 +288,34 @@ static void status_is_degraded_only_where_the_engine_was_asked_for(void **state)
 	       "2 just over, 4 adopted\n",
 	       "");
 	lab->proxy.conf->global.packet.hook = SL_HOOK_CHOICE_AUTO;
+}
+
+static void routes_of_sockmap_are_seen_to(void **state)
+{
+	struct lab *lab = *state;
+
+	RUN(lab, "status");
+	assert_null(strstr(lab->out, "\nsockmap  "));
+	lab->proxy.route[1].engine = SL_CHOICE_SOCKMAP;
+	RUN(lab, "status");
+	expect(lab, EXIT_DEGRADED,
+	       "sockmap          off: the broker process is being started\n"
+	       "                 relayed instead: 1 route has named this engine\n",
+	       "");
+	lab->proxy.kernel.has_sockmap = true;
+	lab->proxy.kernel.sockmap =
+		(struct sl_broker_sockmap_status){ .why = SL_WHY_NO_PRIVILEGE,
+						   .text = "off: needs CAP_BPF and CAP_NET_ADMIN" };
+	RUN(lab, "engines");
+	expect(lab, 0, "off: needs CAP_BPF and CAP_NET_ADMIN\n", "");
+	expect(lab, 0, "\nsockmap: 'sluice reload' tries again when that is mended; a missing ",
+	       "");
+	lab->proxy.kernel.sockmap = (struct sl_broker_sockmap_status){
+		.is_on = 1, .n_sockets = 2, .n_orphans = 1, .text = "on, 2 sockets"
+	};
+	RUN(lab, "status");
+	expect(lab, 0, "\nsockmap          on, 2 sockets, 1 without a record\n", "");
+	assert_null(strstr(lab->out, "all go by relay"));
 }
 
 static void routes_of_nat_are_seen_to(void **state)
@@ -601,7 +632,10 @@ static void the_other_views_are_readable(void **state)
 	expect(lab, 0, "443, [::1]:8000-8100", NULL);
 	assert_non_null(strstr(lab->out, "limit_ip 1"));
 	RUN(lab, "engines");
-	expect(lab, 0, "not in this build", NULL);
+	expect(lab, 0, "sockmap   no              0      0  off: no enabled route has engine: sock",
+	       NULL);
+	assert_non_null(strstr(lab->out, "\nthe kernel carries no new connections here: all go by "
+					 "relay\n"));
 	RUN(lab, "flows");
 	expect(lab, 0, "0 flows in the kernel; off: ", NULL);
 	RUN(lab, "reasons");
@@ -609,6 +643,8 @@ static void the_other_views_are_readable(void **state)
 	assert_non_null(strstr(lab->out, "needs_tls"));
 	RUN(lab, "explain", "443", "a.b", "/x", "--client", "192.0.2.9");
 	expect(lab, 0, "shop", NULL);
+	assert_non_null(strstr(lab->out, "\n  in this order  packet no (no_privilege), "
+					 "relay yes (no_privilege)\n"));
 	assert_non_null(strstr(lab->out, "accepted"));
 	assert_int_equal(lab->proxy.asked.port, 443);
 	assert_string_equal(lab->proxy.asked.name, "a.b");
@@ -1063,6 +1099,7 @@ int main(void)
 		T(status_is_an_overview),
 		T(status_tells_a_degraded_daemon_by_exit_code),
 		T(status_is_degraded_only_where_the_engine_was_asked_for),
+		T(routes_of_sockmap_are_seen_to),
 		T(routes_of_nat_are_seen_to),
 		T(an_engine_that_is_off_says_what_to_do),
 		T(flows_are_a_table),

@@ -420,7 +420,7 @@ static void the_other_documents_are_there(void **state)
 	route = json_object_get(j, "engines");
 	assert_true(json_is_true(json_object_get(json_object_get(route, "relay"), "available")));
 	assert_string_equal(text_at(json_object_get(route, "sockmap"), "reason"),
-			    "not in this build");
+			    "off: no enabled route has engine: sockmap");
 	assert_string_equal(text_at(json_object_get(route, "packet"), "reason_name"),
 			    "no_privilege");
 	json_decref(j);
@@ -519,6 +519,73 @@ static void is_off(struct lab *lab, const char *name, const char *text)
 	j = ask_json(lab, "GET", "/v1/flows", 200);
 	assert_string_equal(text_at(j, "reason"), text);
 	json_decref(j);
+}
+
+static void sockmap_is(struct lab *lab, bool available, const char *reason, const char *name)
+{
+	json_t *engines = ask_json(lab, "GET", "/v1/engines", 200);
+	json_t *status = ask_json(lab, "GET", "/v1/status", 200);
+	json_t *j = json_object_get(json_object_get(engines, "engines"), "sockmap");
+
+	assert_int_equal(json_is_true(json_object_get(j, "available")), available);
+	assert_string_equal(text_at(j, "reason"), reason);
+	if (name)
+		assert_string_equal(text_at(j, "reason_name"), name);
+	else
+		assert_true(json_is_null(json_object_get(j, "reason_name")));
+	/* The status says the same, but for what the engine has carried. */
+	(void)json_object_del(j, "name");
+	(void)json_object_del(j, "active");
+	(void)json_object_del(j, "total");
+	assert_true(json_equal(j, json_object_get(status, "sockmap")));
+	json_decref(engines);
+	json_decref(status);
+}
+
+static void status_says_what_sockmap_does(void **state)
+{
+	static const char *const fields[] = { "available", "reason",  "reason_name",
+					      "hint",      "sockets", "orphans",
+					      "repaired",  "dropped", "backlog" };
+	struct lab *lab = *state;
+	struct sl_kernel_view *k = &lab->proxy.kernel;
+	json_t *j;
+	json_t *s;
+
+	sockmap_is(lab, false, "off: no enabled route has engine: sockmap", "configured");
+	lab->proxy.route[1].engine = SL_CHOICE_SOCKMAP;
+	sockmap_is(lab, false, "off: the broker process is being started", "no_privilege");
+	lab->facts.no_broker = "off: not started as root";
+	sockmap_is(lab, false, "off: not started as root", "no_privilege");
+	lab->facts.no_broker = "";
+	k->has_sockmap = true;
+	k->sockmap = (struct sl_broker_sockmap_status){ .why = SL_WHY_SELF_TEST_FAILED,
+							.text = "off: the half-close test" };
+	sockmap_is(lab, false, "off: the half-close test", "self_test_failed");
+	k->sockmap = (struct sl_broker_sockmap_status){ .is_on = 1,
+							.n_sockets = 6,
+							.n_orphans = 2,
+							.repaired = 3,
+							.dropped = 1,
+							.text = "on, 6 sockets" };
+	k->sockmap_backlog = 1048576;
+	sockmap_is(lab, true, "on, 6 sockets", NULL);
+	j = ask_json(lab, "GET", "/v1/status", 200);
+	s = json_object_get(j, "sockmap");
+	assert_int_equal(json_object_size(s), SL_ARRAY_LEN(fields));
+	for (size_t i = 0; i < SL_ARRAY_LEN(fields); i++)
+		assert_non_null(json_object_get(s, fields[i]));
+	assert_int_equal(number_at(s, "sockets"), 6);
+	assert_int_equal(number_at(s, "orphans"), 2);
+	assert_int_equal(number_at(s, "repaired"), 3);
+	assert_int_equal(number_at(s, "dropped"), 1);
+	assert_int_equal(number_at(s, "backlog"), 1048576);
+	assert_true(json_is_null(json_object_get(s, "hint")));
+	assert_int_equal(number_at(json_object_get(j, "kernel"), "sockmap_sockets"), 6);
+	json_decref(j);
+	/* A route that is not enabled wants nothing, whatever is in the kernel. */
+	lab->proxy.route[1].enabled = false;
+	sockmap_is(lab, false, "off: no enabled route has engine: sockmap", "configured");
 }
 
 /* Who knows it says it: the configuration, the broker, the supervisor that has none. */
@@ -796,6 +863,29 @@ static void explain_says_when_it_moves(void **state)
 	assert_non_null(strstr(text_at(j, "engine_text"), "moves at the first quiet moment"));
 	json_decref(j);
 	conf->after_age_ms = 0;
+}
+
+static void explain_lists_the_engines(void **state)
+{
+	struct lab *lab = *state;
+	json_t *j = ask_json(lab, "GET", "/v1/explain?port=443", 200);
+	json_t *e;
+
+	assert_int_equal(json_array_size(json_object_get(j, "engines")), 2);
+	e = json_array_get(json_object_get(j, "engines"), 0);
+	assert_int_equal(json_object_size(e), 3);
+	assert_string_equal(text_at(e, "engine"), "packet");
+	assert_true(json_is_false(json_object_get(e, "can_carry")));
+	assert_string_equal(text_at(e, "reason"), "no_privilege");
+	e = json_array_get(json_object_get(j, "engines"), 1);
+	assert_string_equal(text_at(e, "engine"), text_at(j, "engine"));
+	assert_true(json_is_true(json_object_get(e, "can_carry")));
+	assert_string_equal(text_at(e, "reason"), text_at(j, "engine_reason"));
+	json_decref(j);
+	lab->proxy.explanation.choice.n = 0; /* refused: there is none */
+	j = ask_json(lab, "GET", "/v1/explain?port=443", 200);
+	assert_int_equal(json_array_size(json_object_get(j, "engines")), 0);
+	json_decref(j);
 }
 
 static void explain_shows_who_lost_and_why(void **state)
@@ -1612,6 +1702,7 @@ int main(void)
 		T(the_other_documents_are_there),
 		T(status_says_what_the_broker_says),
 		T(flows_are_counted_up_to_the_moment),
+		T(status_says_what_sockmap_does),
 		T(status_says_what_nat_does),
 		T(an_engine_that_is_off_says_why),
 		T(a_flow_has_exactly_the_promised_fields),
@@ -1631,6 +1722,7 @@ int main(void)
 		T(wrong_methods_and_paths_say_what_is_right),
 		T(explain_shows_who_lost_and_why),
 		T(explain_says_when_it_moves),
+		T(explain_lists_the_engines),
 		T(one_route_is_shown_alone),
 		T(conns_show_what_the_hello_said),
 		T(filters_combine),

@@ -103,6 +103,8 @@ static void values_stand_under_their_names(void **state)
 		"sluice_handover_duration_seconds_sum 0.000025",
 		"sluice_engine_available{engine=\"packet\"} 0",
 		"sluice_kernel_flows{engine=\"packet\"} 0",
+		"sluice_engine_available{engine=\"sockmap\"} 0",
+		"sluice_kernel_flows{engine=\"sockmap\"} 0",
 		"sluice_drift_total{kind=\"packet_repaired\"} 0",
 	};
 	_cleanup_free_ char *text = render(&facts);

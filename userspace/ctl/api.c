@@ -354,6 +354,90 @@ static void post_kill(struct sl_ctl *ctl, struct sl_call *call)
 	ask_survey(w, &which.filter, on_killed);
 }
 
+/* ---- moves ---- */
+
+static void fail_move(struct sl_call *call, const struct sl_conn_row *row, const char *to)
+{
+	const char *now = sl_engine_name(row->engine);
+
+	if (row->move == SL_MOVE_NO_WAY_OUT)
+		sl_call_fail(call, 409,
+			     "connections come back from sockmap alone: the others have no socket",
+			     "connection %" PRIu64 " is on %s, which it cannot leave", row->id,
+			     now);
+	else if (row->move == SL_MOVE_NOT_OPEN)
+		sl_call_fail(call, 409, "only connections that are open on both sides are moved",
+			     "connection %" PRIu64 " is not established, or one side has closed",
+			     row->id);
+	else
+		sl_call_fail(call, 409, "'sluice explain' says which engines a connection may have",
+			     "connection %" PRIu64 " of route '%s' cannot be had by %s", row->id,
+			     row->route, to);
+}
+
+static void on_moved(void *arg, const struct sl_conn_survey *survey)
+{
+	const struct sl_conn_row *row = survey->rows;
+	struct sl_wait *w = arg;
+	struct sl_str body = { 0 };
+	struct sl_json j = sl_json_on(&body);
+
+	if (survey->n_rows == 0) {
+		sl_call_fail(w->call, 404, "'sluice conns' lists them",
+			     "there is no such connection");
+	} else if (row->move != SL_MOVE_BEGUN && row->move != SL_MOVE_IS_THERE) {
+		fail_move(w->call, row, w->engine);
+	} else {
+		sl_json_obj(&j, NULL);
+		sl_json_u64(&j, "id", row->id);
+		sl_json_str(&j, "from", sl_engine_name(row->engine));
+		sl_json_str(&j, "to", w->engine);
+		sl_json_bool(&j, "begun", row->move == SL_MOVE_BEGUN);
+		sl_json_obj_end(&j);
+		sl_str_addc(&body, '\n');
+		reply_json(w->call, &body);
+	}
+	sl_wait_end(w);
+}
+
+static bool param_engine(struct sl_call *call, enum sl_engine_id *ret)
+{
+	static const enum sl_engine_id any[] = { SL_ENGINE_RELAY, SL_ENGINE_PACKET,
+						 SL_ENGINE_SOCKMAP };
+	char text[SL_PARAM_MAX];
+
+	if (!sl_param(call, "engine", text))
+		return false;
+	for (size_t i = 0; i < SL_ARRAY_LEN(any); i++) {
+		*ret = any[i];
+		if (strcmp(text, sl_engine_name(any[i])) == 0)
+			return true;
+	}
+	sl_call_fail(call, 400, "relay, packet or sockmap",
+		     "the parameter 'engine' is none that a connection can be moved to");
+	return false;
+}
+
+static void post_move(struct sl_ctl *ctl, struct sl_call *call)
+{
+	struct sl_conn_filter filter = { .move = true, .max_rows = 1 };
+	struct sl_wait *w;
+
+	if (!sl_param_number(call, "id", 1, UINT64_MAX, 0, &filter.id) ||
+	    !param_engine(call, &filter.to))
+		return;
+	if (filter.id == 0) {
+		sl_call_fail(call, 400, "id=N, as 'sluice conns' shows it",
+			     "nothing says which connection to move");
+		return;
+	}
+	w = sl_wait_start(ctl, call);
+	if (!w)
+		return;
+	w->engine = sl_engine_name(filter.to);
+	ask_survey(w, &filter, on_moved);
+}
+
 static void get_explain(struct sl_ctl *ctl, struct sl_call *call)
 {
 	struct sl_question q = { 0 };
@@ -465,6 +549,8 @@ static const struct endpoint endpoints[] = {
 	  "port protocol address name path client alpn tls ", "what would happen to a connection" },
 	{ "POST", "/v1/kill", post_kill, false, "id route client target all ",
 	  "closes connections" },
+	{ "POST", "/v1/move", post_move, false, "id engine ",
+	  "moves a connection to another engine" },
 	{ "POST", "/v1/reload", sl_api_reload, false, "what ",
 	  "applies the configuration file, or what=deny_file alone" },
 	{ "POST", "/v1/upgrade", sl_api_upgrade, false, "", "replaces the running program" },

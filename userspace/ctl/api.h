@@ -21,6 +21,7 @@ struct sl_wait {
 	struct sl_ctl *ctl;  /* NULL: freed */
 	struct sl_call *call;
 	char route[SL_PARAM_MAX]; /* that a kill was asked for; "": any */
+	const char *engine;       /* that a move is to */
 	uint64_t n_flows;         /* that a flush will end */
 };
 

@@ -321,6 +321,15 @@ static void add_kernel(struct page *p, const struct sl_proxy *proxy,
 		(void)sl_flows_outcomes(k.counters_fd, add_outcome, p);
 }
 
+static void add_sockmap(struct page *p, const struct sl_proxy *proxy,
+			const struct sl_proxy_totals *t)
+{
+	const struct label engine = { "engine", sl_engine_name(SL_ENGINE_SOCKMAP) };
+
+	add(p, METRIC_ENGINE, LABELS(engine), sl_view_sockmap_is_on(proxy));
+	add(p, METRIC_KERNEL_FLOWS, LABELS(engine), t->engine_active[SL_ENGINE_SOCKMAP]);
+}
+
 /* Connection tracking is looked at where there are routes of this engine. */
 static void add_nat(struct page *p, const struct sl_proxy *proxy, const struct sl_proxy_totals *t)
 {
@@ -368,6 +377,7 @@ void sl_metrics_render(struct sl_str *out, struct sl_proxy *proxy, const struct 
 	add_denied(&page, facts);
 	add_totals(&page, &totals);
 	add_kernel(&page, proxy, &totals);
+	add_sockmap(&page, proxy, &totals);
 	add_nat(&page, proxy, &totals);
 	add_hist(&page, METRIC_AGE, (struct label){ 0 }, age);
 	sl_proxy_each_route(proxy, add_route, &page);

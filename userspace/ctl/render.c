@@ -64,7 +64,8 @@ bool sl_render_is_degraded(const json_t *status)
 {
 	const json_t *reload = json_object_get(status, "last_reload");
 
-	return n_without(status, "packet") > 0 || n_without(status, "nftables") > 0 ||
+	return n_without(status, "packet") > 0 || n_without(status, "sockmap") > 0 ||
+	       n_without(status, "nftables") > 0 ||
 	       strcmp(text_at(status, "state"), "running") != 0 ||
 	       is_true_at(status, "overloaded") || json_is_false(json_object_get(reload, "ok"));
 }
@@ -190,6 +191,16 @@ static void print_configuration(const struct sl_render *r, const json_t *doc)
 		     : "");
 }
 
+#define ALL_ON_RELAY "the kernel carries no new connections here: all go by relay"
+
+/* `engines`: an object that has the kernel's engines, among others. */
+static bool is_relay_alone(const json_t *engines)
+{
+	return !is_true_at(json_object_get(engines, "packet"), "available") &&
+	       !is_true_at(json_object_get(engines, "sockmap"), "available") &&
+	       !is_true_at(json_object_get(engines, "nftables"), "available");
+}
+
 static void print_engines(const struct sl_render *r, const json_t *doc)
 {
 	_cleanup_(sl_str_done) struct sl_str text = { 0 };
@@ -201,6 +212,8 @@ static void print_engines(const struct sl_render *r, const json_t *doc)
 		sl_str_addf(&text, "%s%s %" PRIu64 " of %" PRIu64, text.len ? ", " : "", name,
 			    count_at(e, "active"), count_at(e, "total"));
 	line(r, "engines", "%s (active of total)", sl_str_text(&text));
+	if (is_relay_alone(doc))
+		line(r, "", ALL_ON_RELAY);
 }
 
 static void add_count(struct sl_str *s, const json_t *doc, const char *key, const char *words)
@@ -248,6 +261,26 @@ static void print_packet(const struct sl_render *r, const json_t *doc)
 	add_count(&text, k, "dropped", "dropped");
 	add_count(&text, k, "repaired", "repaired");
 	line(r, "packet", "%s", sl_str_text(&text));
+	if (n)
+		line(r, "", "%s: %zu route%s named this engine",
+		     coloured(r, RED, "relayed instead", word), n, n == 1 ? " has" : "s have");
+}
+
+/* Nothing where no route is of this engine. */
+static void print_sockmap(const struct sl_render *r, const json_t *doc)
+{
+	_cleanup_(sl_str_done) struct sl_str text = { 0 };
+	const json_t *s = json_object_get(doc, "sockmap");
+	size_t n = n_without(doc, "sockmap");
+	char word[64];
+
+	if (n_routes_of(doc, "sockmap") == 0)
+		return;
+	sl_str_adds(&text, text_at(s, "reason"));
+	add_count(&text, s, "orphans", "without a record");
+	add_count(&text, s, "repaired", "repaired");
+	add_count(&text, s, "dropped", "dropped");
+	line(r, "sockmap", "%s", sl_str_text(&text));
 	if (n)
 		line(r, "", "%s: %zu route%s named this engine",
 		     coloured(r, RED, "relayed instead", word), n, n == 1 ? " has" : "s have");
@@ -343,6 +376,7 @@ void sl_render_status(const struct sl_render *r, const json_t *doc)
 					   : "");
 	print_engines(r, doc);
 	print_packet(r, doc);
+	print_sockmap(r, doc);
 	print_nftables(r, doc);
 	print_protection(r, doc);
 	print_lists(r, doc);
@@ -714,6 +748,8 @@ void sl_render_engines(const struct sl_render *r, const json_t *doc)
 		sl_table_add(&t, sl_str_text(&reason));
 	}
 	sl_table_print(&t, r->to, r->colour);
+	if (is_relay_alone(engines))
+		(void)fputs(ALL_ON_RELAY "\n", r->to);
 	json_object_foreach(engines, name, e) if (json_is_string(json_object_get(e, "hint")))(void)
 		fprintf(r->to, "%s: %s\n", name, text_at(e, "hint"));
 }
@@ -790,6 +826,28 @@ static void print_usable(const struct sl_render *r, const json_t *usable, const 
 	line(r, "target", "one of %s (%s)", sl_str_text(&text), why);
 }
 
+/* "packet no (no_privilege), relay yes (no_privilege)"; nothing where there is but one. */
+static void print_choice(const struct sl_render *r, const json_t *engines)
+{
+	_cleanup_(sl_str_done) struct sl_str text = { 0 };
+	bool is_carried = false;
+
+	if (json_array_size(engines) < 2)
+		return;
+	for (size_t i = 0; i < json_array_size(engines); i++) {
+		const json_t *e = json_array_get(engines, i);
+
+		sl_str_addf(&text, "%s%s ", i ? ", " : "", text_at(e, "engine"));
+		if (is_carried)
+			sl_str_adds(&text, "if that fails");
+		else
+			sl_str_addf(&text, "%s (%s)", is_true_at(e, "can_carry") ? "yes" : "no",
+				    text_at(e, "reason"));
+		is_carried |= is_true_at(e, "can_carry");
+	}
+	line(r, "  in this order", "%s", sl_str_text(&text));
+}
+
 static void print_decision(const struct sl_render *r, const json_t *doc)
 {
 	const json_t *security = json_object_get(doc, "security");
@@ -813,6 +871,7 @@ static void print_decision(const struct sl_render *r, const json_t *doc)
 	if (json_is_string(json_object_get(doc, "engine")))
 		line(r, "engine", "%s, %s: %s", text_at(doc, "engine"),
 		     text_at(doc, "engine_reason"), text_at(doc, "engine_text"));
+	print_choice(r, json_object_get(doc, "engines"));
 }
 
 static void print_candidates(const struct sl_render *r, const json_t *candidates)

@@ -33,6 +33,19 @@ static const char *off_text(const struct sl_proxy *proxy, const struct sl_ctl_fa
 	return "off: the broker process is being started";
 }
 
+/* Where the broker is there, and has said why the engine is off. */
+static const char *broker_hint(enum sl_engine_reason why)
+{
+	if (why == SL_WHY_SELF_TEST_FAILED)
+		return "the log says which test failed, which is worth a report with 'uname -a'; "
+		       "'sluice reload' tries again";
+	if (why == SL_WHY_NO_PRIVILEGE)
+		return "'sluice reload' tries again when that is mended; a missing capability "
+		       "takes a new start that has it (CapabilityBoundingSet= of the unit, "
+		       "--cap-add of the container)";
+	return "'sluice reload' tries again when that is mended";
+}
+
 /* What to do about it, where the reason does not say so itself. */
 static const char *hint(const struct sl_proxy *proxy, const struct sl_ctl_facts *facts,
 			const struct sl_kernel_view *k)
@@ -45,10 +58,7 @@ static const char *hint(const struct sl_proxy *proxy, const struct sl_ctl_facts 
 		return "started as root, sluiced has a broker process; the log says why one ends";
 	if (!k->status.text[0] || k->status.is_on)
 		return "ask again in a second; the log says why if it stays so";
-	if (k->off == SL_WHY_SELF_TEST_FAILED)
-		return "the log says which test failed, which is worth a report with 'uname -a'; "
-		       "'sluice reload' tries again";
-	return "'sluice reload' tries again when that is mended";
+	return broker_hint(k->off);
 }
 
 static const char *off_name(const struct sl_proxy *proxy, const struct sl_kernel_view *k)
@@ -114,6 +124,76 @@ void sl_view_packet_engine(struct sl_json *j, const struct sl_proxy *proxy,
 	sl_json_u64(j, "held", k.status.n_held);
 	sl_json_u64(j, "max_flows", k.status.max_flows);
 	add_ports(j, &k.status);
+}
+
+/* ---- the sockets that the kernel has joined ---- */
+
+static bool has_sockmap_routes(const struct sl_proxy *proxy)
+{
+	const struct sl_conf *conf = sl_proxy_conf(proxy);
+
+	for (size_t i = 0; conf && i < conf->n_routes; i++)
+		if (conf->routes[i].enabled && conf->routes[i].engine == SL_CHOICE_SOCKMAP)
+			return true;
+	return false;
+}
+
+struct off {
+	const char *text; /* NULL: it is on */
+	enum sl_engine_reason why;
+	const char *hint; /* what to do about it; NULL: nothing, or the text says it */
+};
+
+/* Why none can be given to it. */
+static struct off sockmap_off(const struct sl_proxy *proxy, const struct sl_ctl_facts *facts,
+			      const struct sl_kernel_view *k)
+{
+	bool is_told = k->has_sockmap && k->sockmap.text[0];
+
+	if (!has_sockmap_routes(proxy))
+		return (struct off){ "off: no enabled route has engine: sockmap", SL_WHY_CONFIGURED,
+				     NULL };
+	if (is_told && k->sockmap.is_on)
+		return (struct off){ 0 };
+	if (is_told)
+		return (struct off){ k->sockmap.text, (enum sl_engine_reason)k->sockmap.why,
+				     broker_hint((enum sl_engine_reason)k->sockmap.why) };
+	if (facts->no_broker && facts->no_broker[0])
+		return (struct off){ facts->no_broker, SL_WHY_NO_PRIVILEGE,
+				     "started as root, sluiced has a broker process; the log says "
+				     "why one ends" };
+	return (struct off){ "off: the broker process is being started", SL_WHY_NO_PRIVILEGE,
+			     "ask again in a second; the log says why if it stays so" };
+}
+
+bool sl_view_sockmap_is_on(const struct sl_proxy *proxy)
+{
+	struct sl_kernel_view k;
+
+	sl_proxy_kernel(proxy, &k);
+	return has_sockmap_routes(proxy) && k.has_sockmap && k.sockmap.is_on;
+}
+
+void sl_view_sockmap_engine(struct sl_json *j, const struct sl_proxy *proxy,
+			    const struct sl_ctl_facts *facts)
+{
+	struct sl_kernel_view k;
+	struct off off;
+
+	sl_proxy_kernel(proxy, &k);
+	off = sockmap_off(proxy, facts, &k);
+	sl_json_bool(j, "available", !off.text);
+	sl_json_str(j, "reason", off.text ? off.text : k.sockmap.text);
+	sl_json_str(j, "reason_name", off.text ? sl_engine_reason_name(off.why) : NULL);
+	sl_json_str(j, "hint", off.hint);
+	sl_json_u64(j, "sockets", k.sockmap.n_sockets);
+	sl_json_u64(j, "orphans", k.sockmap.n_orphans);
+	sl_json_u64(j, "repaired", k.sockmap.repaired);
+	sl_json_u64(j, "dropped", k.sockmap.dropped);
+	if (k.sockmap_backlog)
+		sl_json_u64(j, "backlog", k.sockmap_backlog);
+	else
+		sl_json_null(j, "backlog");
 }
 
 /* ---- the kernel's NAT ---- */
@@ -198,7 +278,7 @@ void sl_view_kernel(struct sl_json *j, const struct sl_proxy *proxy,
 	sl_proxy_kernel(proxy, &k);
 	sl_json_obj(j, "kernel");
 	sl_json_u64(j, "packet_flows", sl_view_packet_flows(&totals, &k));
-	sl_json_u64(j, "sockmap_sockets", 0);
+	sl_json_u64(j, "sockmap_sockets", k.sockmap.n_sockets);
 	sl_json_u64(j, "nft_flows", totals.engine_active[SL_ENGINE_NFTABLES]);
 	sl_json_u64(j, "orphans", k.status.orphans);
 	sl_json_u64(j, "missing", 0);
@@ -208,6 +288,9 @@ void sl_view_kernel(struct sl_json *j, const struct sl_proxy *proxy,
 	sl_json_obj_end(j);
 	sl_json_obj(j, "packet");
 	sl_view_packet_engine(j, proxy, facts);
+	sl_json_obj_end(j);
+	sl_json_obj(j, "sockmap");
+	sl_view_sockmap_engine(j, proxy, facts);
 	sl_json_obj_end(j);
 	sl_json_obj(j, "nftables");
 	sl_view_nft_engine(j, proxy, facts);

@@ -9,7 +9,7 @@
 
 /* What the kernel carries, as JSON. */
 
-/* "kernel", "packet" and "nftables" of the status. */
+/* "kernel", "packet", "sockmap" and "nftables" of the status. */
 void sl_view_kernel(struct sl_json *j, const struct sl_proxy *proxy,
 		    const struct sl_ctl_facts *facts);
 /* Members of the engine's object in GET /v1/engines. */
@@ -17,6 +17,11 @@ void sl_view_packet_engine(struct sl_json *j, const struct sl_proxy *proxy,
 			   const struct sl_ctl_facts *facts);
 /* Flows can be handed over. */
 bool sl_view_packet_is_on(const struct sl_proxy *proxy);
+/* The same of the sockmap engine: "sockmap" of the status, and its object of the engines. */
+void sl_view_sockmap_engine(struct sl_json *j, const struct sl_proxy *proxy,
+			    const struct sl_ctl_facts *facts);
+/* Connections can be given to it, and some route wants that. */
+bool sl_view_sockmap_is_on(const struct sl_proxy *proxy);
 /* The same of the nftables engine: "nftables" of the status, and its object of the engines. */
 void sl_view_nft_engine(struct sl_json *j, const struct sl_proxy *proxy,
 			const struct sl_ctl_facts *facts);

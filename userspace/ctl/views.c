@@ -385,7 +385,26 @@ void sl_view_conns(struct sl_str *out, const struct sl_conn_survey *survey)
 
 /* ---- what this build can do ---- */
 
-#define NOT_IN_BUILD "not in this build"
+static void add_availability(struct sl_json *j, enum sl_engine_id engine,
+			     const struct sl_proxy *proxy, const struct sl_ctl_facts *facts)
+{
+	switch (engine) {
+	case SL_ENGINE_PACKET:
+		sl_view_packet_engine(j, proxy, facts);
+		break;
+	case SL_ENGINE_SOCKMAP:
+		sl_view_sockmap_engine(j, proxy, facts);
+		break;
+	case SL_ENGINE_NFTABLES:
+		sl_view_nft_engine(j, proxy, facts);
+		break;
+	case SL_ENGINE_RELAY:
+	case SL_ENGINE_COUNT_:
+		sl_json_bool(j, "available", true);
+		sl_json_str(j, "reason", "always: it needs no privilege and nothing of the kernel");
+		break;
+	}
+}
 
 void sl_view_engines(struct sl_str *out, const struct sl_proxy *proxy,
 		     const struct sl_ctl_facts *facts)
@@ -397,18 +416,9 @@ void sl_view_engines(struct sl_str *out, const struct sl_proxy *proxy,
 	sl_json_obj(&j, NULL);
 	sl_json_obj(&j, "engines");
 	for (int i = 0; i < SL_ENGINE_COUNT_; i++) {
-		bool available = i == SL_ENGINE_RELAY;
-
 		sl_json_obj(&j, sl_engine_name((enum sl_engine_id)i));
 		sl_json_str(&j, "name", sl_engine_name((enum sl_engine_id)i));
-		if (i == SL_ENGINE_PACKET) {
-			sl_view_packet_engine(&j, proxy, facts);
-		} else if (i == SL_ENGINE_NFTABLES) {
-			sl_view_nft_engine(&j, proxy, facts);
-		} else {
-			sl_json_bool(&j, "available", available);
-			sl_json_str(&j, "reason", available ? "always available" : NOT_IN_BUILD);
-		}
+		add_availability(&j, (enum sl_engine_id)i, proxy, facts);
 		sl_json_u64(&j, "active", totals.engine_active[i]);
 		sl_json_u64(&j, "total", totals.engine_total[i]);
 		sl_json_obj_end(&j);
@@ -482,9 +492,27 @@ static void add_engine(struct sl_json *j, const struct sl_explanation *e,
 		sl_str_adds(&text, sl_engine_reason_text(e->engine_reason));
 	if (known && e->engine == SL_ENGINE_PACKET && conf)
 		add_when(&text, &conf->global.packet);
+	if (known && e->engine == SL_ENGINE_SOCKMAP)
+		sl_str_adds(&text, "; it begins on relay");
 	sl_json_str(j, "engine", known ? sl_engine_name(e->engine) : NULL);
 	sl_json_str(j, "engine_reason", known ? sl_engine_reason_name(e->engine_reason) : NULL);
 	sl_json_str(j, "engine_text", known ? sl_str_text(&text) : NULL);
+}
+
+/* In the order of preference. */
+static void add_choice(struct sl_json *j, const struct sl_choice *choice)
+{
+	sl_json_arr(j, "engines");
+	for (size_t i = 0; i < choice->n; i++) {
+		const struct sl_choice_item *item = &choice->item[i];
+
+		sl_json_obj(j, NULL);
+		sl_json_str(j, "engine", sl_engine_name(item->engine));
+		sl_json_bool(j, "can_carry", item->can_carry);
+		sl_json_str(j, "reason", sl_engine_reason_name(item->why));
+		sl_json_obj_end(j);
+	}
+	sl_json_arr_end(j);
 }
 
 static void add_access(struct sl_json *j, const struct sl_explanation *e)
@@ -528,6 +556,7 @@ static void add_decision(struct sl_json *j, const struct sl_explanation *e,
 		    accepted ? "the connection would be accepted" : sl_reason_text(e->verdict));
 	add_access(j, e);
 	add_engine(j, e, conf);
+	add_choice(j, &e->choice);
 	sl_json_str(j, "target", e->route ? e->target : NULL);
 	sl_json_str(j, "target_why", e->route ? e->target_why : NULL);
 	sl_json_arr(j, "usable_targets");

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "proxy/choose.h"
 #include "proxy/pick.h"
 
 /* What the question would show of itself in its first bytes. */
@@ -120,7 +121,6 @@ static void judge(const struct sl_generation *g, const struct sl_deny *deny,
 		  struct sl_explanation *x)
 {
 	x->route = gr->conf;
-	x->engine_reason = SL_WHY_CONFIGURED; /* unless the kernel may carry it */
 	x->access = sl_access_check(&g->conf->global.access, deny ? &deny->set : NULL,
 				    &gr->conf->access, &q->client);
 	x->verdict = sl_access_is_denied(x->access) ? SL_REASON_ROUTE_IP_BLOCKED : SL_REASON_NONE;
@@ -233,7 +233,6 @@ static int judge_nat(const struct sl_generation *g, const struct sl_deny *deny,
 	x->candidates[x->n_candidates++] =
 		(struct sl_explained_route){ .conf = gr->conf, .verdict = SL_MATCH_WON };
 	judge(g, deny, q, gr, x);
-	x->engine = SL_ENGINE_NFTABLES;
 	return choose_nat_target(&n, x);
 }
 
@@ -251,7 +250,6 @@ static int match(const struct sl_generation *g, const struct sl_deny *deny,
 	x->wants_proxy = sl_generation_accept_proxy(g, &q->local, q->port) != NULL;
 	if (winner == SL_NO_ROUTE)
 		return 0;
-	x->engine = SL_ENGINE_RELAY;
 	judge(g, deny, q, &g->routes[winner], x);
 	/* A denied client's target is shown, too: what would be without the list. */
 	return choose_target(&g->routes[winner], q, now_ms, x);
@@ -293,6 +291,30 @@ int sl_explain(const struct sl_generation *g, const struct sl_deny *deny,
 		x.hint = other_protocol(g, q);
 	*ret = x;
 	return 0;
+}
+
+/*
+ * Of a connection that has come as far as it takes: connected from a port of ours, and due. What is
+ * full now need not be then, and is tried again.
+ */
+void sl_explain_engine(const struct sl_generation *g, enum sl_engine_reason packet,
+		       enum sl_engine_reason sockmap, struct sl_explanation *x)
+{
+	const struct sl_choice_item *now;
+	struct sl_choice_facts facts;
+
+	if (!x->route)
+		return;
+	facts = sl_choose_facts(&g->conf->global, x->route, packet, sockmap);
+	facts.is_connected = true;
+	facts.has_own_port = true;
+	/* With a PROXY header it is the sender's address that counts, which was not asked about. */
+	facts.mixes_families = x->mixes_families && !x->wants_proxy;
+	facts.packet_due = facts.sockmap_due = (struct sl_choice_due){ 0 };
+	x->choice = sl_choose(&facts);
+	now = sl_choice_now(&x->choice);
+	x->engine = now->engine;
+	x->engine_reason = now->why;
 }
 
 void sl_explanation_done(struct sl_explanation *x)

@@ -829,6 +829,58 @@ void sl_handover_due(struct sl_conn *c)
 		wait(h, WAITING, 0);
 }
 
+/* ---- on demand ---- */
+
+static enum sl_move_result move_to_relay(struct sl_conn *c)
+{
+	struct sl_handover *h = c->handover;
+
+	if (c->engine_id == SL_ENGINE_SOCKMAP) {
+		sl_joint_move_out(&h->joint, SL_WHY_MOVED);
+		return SL_MOVE_BEGUN;
+	}
+	if (c->engine_id != SL_ENGINE_RELAY)
+		return SL_MOVE_NO_WAY_OUT;
+	/* It was on its way to the kernel, perhaps. */
+	sl_list_remove(&c->young);
+	c->handover_after = UINT64_MAX;
+	if (h && h->phase <= FROZEN)
+		give_up(h, SL_WHY_MOVED);
+	return SL_MOVE_IS_THERE;
+}
+
+static enum sl_move_result move_to_kernel(struct sl_conn *c, enum sl_engine_id to)
+{
+	const struct sl_choice choice = choose(c);
+	struct sl_handover *h = c->handover;
+
+	if (choice.item[0].engine != to || !is_due_some_day(&choice.item[0]))
+		return SL_MOVE_NOT_ITS;
+	if (c->side[SL_CLIENT].hung_up || c->side[SL_BACKEND].hung_up)
+		return SL_MOVE_NOT_OPEN;
+	c->handover_to = to;
+	if (h && h->phase == JOINED)
+		sl_joint_move_in(&h->joint);
+	else if (!h)
+		sl_handover_due(c);
+	else if (h->phase == WAITING) /* now, not when it would be tried again */
+		wait(h, WAITING, 0);
+	return SL_MOVE_BEGUN;
+}
+
+enum sl_move_result sl_handover_move(struct sl_conn *c, enum sl_engine_id to)
+{
+	if (c->state != SL_CONN_ESTABLISHED && c->state != SL_CONN_CLOSING)
+		return SL_MOVE_NOT_OPEN;
+	if (to == SL_ENGINE_RELAY)
+		return move_to_relay(c);
+	if (c->engine_id == to)
+		return SL_MOVE_IS_THERE;
+	if (c->engine_id != SL_ENGINE_RELAY)
+		return SL_MOVE_NO_WAY_OUT;
+	return move_to_kernel(c, to);
+}
+
 bool sl_handover_has_sockets(const struct sl_conn *c)
 {
 	struct sl_handover *h = c->handover;

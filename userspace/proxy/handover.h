@@ -7,6 +7,7 @@
 
 #include "broker/client.h"
 #include "core/reason.h"
+#include "proxy/proxy.h"
 
 struct sl_conn;
 struct sl_joint;
@@ -48,6 +49,8 @@ void sl_handover_watch(struct sl_conn *c);
 void sl_handover_due(struct sl_conn *c);
 /* The broker has the sockets: whoever finds an event of theirs leaves it for later. */
 bool sl_handover_has_sockets(const struct sl_conn *c);
+/* To another engine, asked for by an operator. May end the connection. */
+enum sl_move_result sl_handover_move(struct sl_conn *c, enum sl_engine_id to);
 /* Of a connection that has been tried. */
 struct sl_packet_record *sl_handover_record(const struct sl_conn *c);
 /* Likewise, of the sockmap engine. */

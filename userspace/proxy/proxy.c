@@ -917,22 +917,19 @@ static bool is_listening(const struct sl_proxy *p, const struct sl_addr *local, 
 	return false;
 }
 
-/* The engine that ends up with it, if its sockets allow. */
+/* Why no connection can be given to the engine; ELIGIBLE: they can. */
+static enum sl_engine_reason sl_proxy_sockmap_reason(const struct sl_proxy *p)
+{
+	(void)p;
+	return SL_WHY_NOT_LINUX_SUPPORTED; /* not in this build */
+}
+
 static void choose_engine(const struct sl_proxy *p, struct sl_explanation *x)
 {
 	struct sl_kernel_view kernel;
 
-	if (!x->route || !sl_conf_may_packet(&p->gen->conf->global, x->route))
-		return;
 	sl_proxy_kernel(p, &kernel);
-	/* With a PROXY header it is the sender's address that counts, which was not asked about. */
-	if (kernel.off == SL_WHY_ELIGIBLE && x->mixes_families && !x->wants_proxy) {
-		x->engine_reason = SL_WHY_NOT_LINUX_SUPPORTED;
-		return;
-	}
-	if (kernel.off == SL_WHY_ELIGIBLE)
-		x->engine = SL_ENGINE_PACKET;
-	x->engine_reason = kernel.off == SL_WHY_ELIGIBLE ? sl_packet_reason(x->route) : kernel.off;
+	sl_explain_engine(p->gen, kernel.off, sl_proxy_sockmap_reason(p), x);
 }
 
 int sl_proxy_explain(struct sl_proxy *p, const struct sl_question *q, struct sl_explanation *ret)
@@ -944,10 +941,10 @@ int sl_proxy_explain(struct sl_proxy *p, const struct sl_question *q, struct sl_
 		r = sl_explain(p->gen, p->deny, q, sl_loop_now_ms(p->control), &x);
 	if (r < 0)
 		return r;
+	choose_engine(p, &x);
 	x.is_listening = x.engine == SL_ENGINE_NFTABLES
 				 ? p->nat_status.is_on
 				 : !q->is_udp && is_listening(p, &q->local, q->port);
-	choose_engine(p, &x);
 	*ret = x;
 	return 0;
 }

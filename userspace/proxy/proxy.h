@@ -10,6 +10,7 @@
 #include "broker/wire.h"
 #include "conf/conf.h"
 #include "core/access_rule.h"
+#include "core/choice.h"
 #include "core/conn_fsm.h"
 #include "core/hist.h"
 #include "core/matcher.h"
@@ -93,7 +94,7 @@ SL_MUST_CHECK int sl_proxy_flush(struct sl_proxy *proxy, sl_proxy_fn done, void 
 
 /* ---- views ---- */
 
-/* The kernel's side of the packet engine, as the broker and the programs tell it. */
+/* The kernel's side of the engines, as the broker and the programs tell it. */
 struct sl_kernel_view {
 	bool has_broker;
 	struct sl_broker_status status;  /* the last one; zeros before the first */
@@ -111,6 +112,16 @@ struct sl_kernel_view {
 	int routes_fd;
 };
 void sl_proxy_kernel(const struct sl_proxy *proxy, struct sl_kernel_view *ret);
+
+/* What `move` of a filter has come to; the move itself takes a moment more. */
+enum sl_move_result {
+	SL_MOVE_NOT_ASKED = 0,
+	SL_MOVE_BEGUN,
+	SL_MOVE_IS_THERE,   /* that engine has it */
+	SL_MOVE_NO_WAY_OUT, /* the kernel has it without sockets, and cannot give it back */
+	SL_MOVE_NOT_OPEN,   /* it is not established, or one side has closed */
+	SL_MOVE_NOT_ITS,    /* its route, or its sides, do not allow that engine */
+};
 
 struct sl_conn_row {
 	uint64_t id;
@@ -131,6 +142,7 @@ struct sl_conn_row {
 	uint32_t tls_versions;     /* offered: SL_TLS_*; 0: no ClientHello seen */
 	struct sl_moves moves;
 	uint64_t now_us; /* as moves have it */
+	enum sl_move_result move;
 };
 
 struct sl_conn_filter {
@@ -140,6 +152,8 @@ struct sl_conn_filter {
 	const struct sl_ip_pattern *client; /* NULL: any; copied */
 	size_t max_rows;                    /* 0: no limit */
 	bool kill;                          /* close what matches (reason killed, RST to both) */
+	bool move;                          /* move what matches to the engine `to` */
+	enum sl_engine_id to;
 };
 
 struct sl_conn_survey {
@@ -258,11 +272,12 @@ struct sl_explanation {
 	const struct sl_conf_route *route; /* NULL: refused, see `verdict` */
 	enum sl_reason verdict;            /* SL_REASON_NONE: accepted */
 	enum sl_access_rule access;
-	const char *name_error; /* the name is not one; static text; NULL: it is */
-	enum sl_engine_id engine;
+	const char *name_error;   /* the name is not one; static text; NULL: it is */
+	enum sl_engine_id engine; /* that ends up with it, if its sockets allow */
 	enum sl_engine_reason engine_reason;
-	const char *target;     /* as written; NULL: none is usable */
-	const char *target_why; /* static text: how it was chosen */
+	struct sl_choice choice; /* all that it may have, the best one first */
+	const char *target;      /* as written; NULL: none is usable */
+	const char *target_why;  /* static text: how it was chosen */
 	const char *
 		*usable; /* where the kernel chooses: among these, as written; NULL: it does not */
 	size_t n_usable;

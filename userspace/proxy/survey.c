@@ -156,6 +156,18 @@ static void add_row(struct part *p, const struct sl_conn *c)
 	fill_row(&p->rows[p->n_rows++], c, sl_loop_now_us(p->worker->loop));
 }
 
+/* May end it, so that there is nothing left to be shown. */
+static void move(struct part *p, struct sl_conn *c)
+{
+	size_t at = p->n_rows;
+	enum sl_move_result result;
+
+	add_row(p, c);
+	result = sl_handover_move(c, p->survey->filter.to);
+	if (p->n_rows > at)
+		p->rows[at].move = result;
+}
+
 static void look_at(struct part *p, struct sl_conn *c)
 {
 	if (c->engine && c->engine->refresh)
@@ -164,6 +176,10 @@ static void look_at(struct part *p, struct sl_conn *c)
 	if (!matches(p->survey, c))
 		return;
 	p->n_matching++;
+	if (p->survey->filter.move) {
+		move(p, c);
+		return;
+	}
 	add_row(p, c);
 	if (p->survey->filter.kill)
 		sl_conn_end(c, SL_REASON_KILLED, true);
