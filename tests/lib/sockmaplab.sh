@@ -27,8 +27,7 @@ sockmap_is_known() {
 	local reason
 	reason=$(sl engines --json | jq -r '.engines.sockmap.reason // ""') && [[ $reason != *"being started" ]]
 }
-sockmap_is_on() { [ "$(metric_of_sockmap)" = 1 ] || has_log "sockmap: on"; } # until the views have it
-metric_of_sockmap() { http_get /metrics | sed -n 's/^sluice_engine_available{engine="sockmap"} //p'; }
+sockmap_is_on() { [ "$(sl engines --json | jq -r .engines.sockmap.available)" = true ]; }
 
 # start_sockmap "KEY=VALUE ..." TEXT [ARGUMENT...]: GLOBAL may hold further lines.
 start_sockmap() {
