@@ -16,6 +16,7 @@
 #include "nft/decode.h"
 #include "nft/diff.h"
 #include "nft/encode.h"
+#include "nft/say.h"
 #include "nft/socket.h"
 
 #define NAME_SIZE 65
@@ -37,6 +38,7 @@ struct sl_nft_table {
 	struct sl_nft_ruleset *installed; /* what the kernel held at `generation`; NULL: no table */
 	bool is_known;                    /* `installed` and `generation` are */
 	uint32_t generation;
+	struct sl_nft_changes *changes; /* borrowed; NULL: nobody asks for them */
 };
 
 static int open_watch(struct sl_nft_table *t)
@@ -537,6 +539,19 @@ static void count_ops(const struct sl_nft_ops *ops, struct sl_nft_report *report
 	}
 }
 
+/* While both rulesets are there. */
+static void tell_changes(const struct sl_nft_table *t, const struct sl_nft_ruleset *wanted,
+			 const struct sl_nft_ops *ops)
+{
+	if (t->changes)
+		sl_nft_say_ops(t->name, t->installed, wanted, ops, t->changes);
+}
+
+void sl_nft_table_tell_changes(struct sl_nft_table *t, struct sl_nft_changes *to)
+{
+	t->changes = to;
+}
+
 /* True: somebody came between, so what we know is not what there is. */
 static bool was_disturbed(struct sl_nft_table *t)
 {
@@ -581,8 +596,10 @@ static int try(struct sl_nft_table *t, struct sl_nft_ruleset **wanted, struct sl
 			r = send_chunks(&a);
 		is_disturbed = was_disturbed(t);
 	}
-	if (r == 0)
+	if (r == 0) {
 		count_ops(&a.ops, report);
+		tell_changes(t, *wanted, &a.ops);
+	}
 	sl_nft_ops_done(&a.ops);
 	if (r < 0) {
 		sl_nft_table_forget(t);

@@ -54,6 +54,22 @@ struct sl_nft_report {
 };
 
 /*
+ * What a call of sl_nft_table_apply() found different, in words: "element tcp . 8080 : 0x2 of map
+ * any4 (web)". Of an object that was missing `found` is empty, of one too many `wanted` is.
+ */
+#define SL_NFT_CHANGES 24
+struct sl_nft_change {
+	char wanted[160];
+	char found[160];
+};
+struct sl_nft_changes {
+	size_t n; /* all of them; those described come first */
+	struct sl_nft_change item[SL_NFT_CHANGES];
+};
+/* What later calls change is told there, from now on; NULL: to nobody. Borrowed. */
+void sl_nft_table_tell_changes(struct sl_nft_table *t, struct sl_nft_changes *to);
+
+/*
  * Makes the table hold `*wanted`, of sl_nft_build(), with the least change, and takes it over
  * (`*wanted` is NULL then). On failure nothing of it took effect and `*wanted` stays the
  * caller's; only a first load of more than SL_NFT_BATCH_OPS operations, which takes several

@@ -33,11 +33,11 @@ static void check_flow(const struct sl_broker_flow *f)
 	assert(sl_addr_family(&f->back) == sl_addr_family(&f->backend));
 }
 
-static void check_worries(const struct sl_broker_nat_worries *w, uint32_t size)
+static void check_part(const struct sl_broker_nat_worries *w, uint32_t size, uint32_t max)
 {
 	size_t n = strnlen(w->text, sizeof(w->text));
 
-	assert(w->at + n <= size && size <= SL_BROKER_WORRIES_MAX);
+	assert(w->at + n <= size && size <= max);
 	assert(n == sizeof(w->text) || w->at + n == size);
 	for (size_t i = 0; i < n; i++)
 		assert((uint8_t)w->text[i] >= ' ' || w->text[i] == '\n');
@@ -56,7 +56,9 @@ static void check_fields(const struct sl_broker_msg *msg)
 	else if (msg->type == SL_BROKER_ADOPT)
 		check_flow(&msg->flow);
 	else if (msg->type == SL_BROKER_NAT_WORRIES)
-		check_worries(&msg->nat_worries, msg->flag);
+		check_part(&msg->nat_worries, msg->flag, SL_BROKER_WORRIES_MAX);
+	else if (msg->type == SL_BROKER_DIFF_TEXT)
+		check_part(&msg->diff_text, msg->flag, SL_BROKER_DIFF_MAX);
 	else if (msg->type == SL_BROKER_STATUS)
 		assert(strlen(msg->status.text) < sizeof(msg->status.text));
 }

@@ -130,16 +130,20 @@ static const struct {
 	size_t n_fds;
 	bool is_request;
 } types[] = {
-	{ SL_BROKER_HANDOVER, 2, true },     { SL_BROKER_RESOLVE, 2, true },
-	{ SL_BROKER_KILL, 0, true },         { SL_BROKER_PROBE, 0, true },
-	{ SL_BROKER_RELEASE, 0, true },      { SL_BROKER_ADOPTED, 0, true },
-	{ SL_BROKER_FLUSH, 0, true },        { SL_BROKER_HELLO, 4, false },
-	{ SL_BROKER_RESULT, 0, false },      { SL_BROKER_CHANGED, 0, false },
-	{ SL_BROKER_ENDED, 0, false },       { SL_BROKER_ADOPT, 0, false },
-	{ SL_BROKER_FLUSHED, 0, false },     { SL_BROKER_STATUS, 0, false },
-	{ SL_BROKER_NAT_KILL, 0, true },     { SL_BROKER_NAT_TARGET, 0, true },
-	{ SL_BROKER_NAT_FLOW, 0, false },    { SL_BROKER_NAT_STATUS, 0, false },
-	{ SL_BROKER_NAT_WORRIES, 0, false }, { SL_BROKER_NAT_TOLD, 0, false },
+	{ SL_BROKER_HANDOVER, 2, true },       { SL_BROKER_RESOLVE, 2, true },
+	{ SL_BROKER_KILL, 0, true },           { SL_BROKER_PROBE, 0, true },
+	{ SL_BROKER_RELEASE, 0, true },        { SL_BROKER_ADOPTED, 0, true },
+	{ SL_BROKER_FLUSH, 0, true },          { SL_BROKER_HELLO, 4, false },
+	{ SL_BROKER_RESULT, 0, false },        { SL_BROKER_CHANGED, 0, false },
+	{ SL_BROKER_ENDED, 0, false },         { SL_BROKER_ADOPT, 0, false },
+	{ SL_BROKER_FLUSHED, 0, false },       { SL_BROKER_STATUS, 0, false },
+	{ SL_BROKER_NAT_KILL, 0, true },       { SL_BROKER_NAT_TARGET, 0, true },
+	{ SL_BROKER_NAT_FLOW, 0, false },      { SL_BROKER_NAT_STATUS, 0, false },
+	{ SL_BROKER_NAT_WORRIES, 0, false },   { SL_BROKER_NAT_TOLD, 0, false },
+	{ SL_BROKER_SOCKMAP_LEAVE, 0, true },  { SL_BROKER_SOCKMAP_HELD, 0, true },
+	{ SL_BROKER_SOCKMAP_HELLO, 4, false }, { SL_BROKER_SOCKMAP_STATUS, 0, false },
+	{ SL_BROKER_DIFF, 0, true },           { SL_BROKER_DIFF_TEXT, 0, false },
+	{ SL_BROKER_DRIFT, 0, false },
 };
 
 static struct sl_broker_msg sample(uint32_t type)
@@ -320,19 +324,18 @@ static void test_nat_replies(void **state)
 	assert_int_equal(check(&flow), -EBADMSG);
 }
 
-static struct sl_broker_msg worries(void)
+static struct sl_broker_msg text_part(uint32_t type)
 {
-	return (struct sl_broker_msg){ .type = SL_BROKER_NAT_WORRIES,
+	return (struct sl_broker_msg){ .type = type,
 				       .flag = 300,
 				       .nat_worries = { .at = 232, .text = "line\nline\n" } };
 }
 
 /* Only what fills its part of the text exactly, and may be shown to people. */
-static void test_worries(void **state)
+static void check_text(uint32_t type, uint32_t max)
 {
-	struct sl_broker_msg msg = worries();
+	struct sl_broker_msg msg = text_part(type);
 
-	(void)state;
 	assert_int_equal(check(&msg), -EBADMSG); /* shorter than it says */
 	memset(msg.nat_worries.text, 'x', 68);
 	assert_int_equal(check(&msg), 0);
@@ -346,13 +349,20 @@ static void test_worries(void **state)
 	refuses(msg, nat_worries.at, 231);
 	refuses(msg, nat_worries.at, 464);
 	refuses(msg, flag, 299);
-	refuses(msg, flag, SL_BROKER_WORRIES_MAX + 1);
+	refuses(msg, flag, max + 1);
 	memset(msg.nat_worries.text, 'x', sizeof(msg.nat_worries.text));
-	takes(msg, flag, SL_BROKER_WORRIES_MAX);
+	takes(msg, flag, max);
 	takes(msg, nat_worries.at, 0);
-	msg = (struct sl_broker_msg){ .type = SL_BROKER_NAT_WORRIES };
+	msg = (struct sl_broker_msg){ .type = type };
 	assert_int_equal(check(&msg), 0); /* none */
 	refuses(msg, nat_worries.at, 232);
+}
+
+static void test_texts(void **state)
+{
+	(void)state;
+	check_text(SL_BROKER_NAT_WORRIES, SL_BROKER_WORRIES_MAX);
+	check_text(SL_BROKER_DIFF_TEXT, SL_BROKER_DIFF_MAX);
 }
 
 /* ---- the socket ---- */
@@ -644,7 +654,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_types),         cmocka_unit_test(test_nat_worker),
 		cmocka_unit_test(test_requests),      cmocka_unit_test(test_replies),
-		cmocka_unit_test(test_nat_replies),   cmocka_unit_test(test_worries),
+		cmocka_unit_test(test_nat_replies),   cmocka_unit_test(test_texts),
 		cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_sender_checks),
 		cmocka_unit_test(test_bad_datagrams), cmocka_unit_test(test_no_room_for_descriptor),
 		cmocka_unit_test(test_closed),        cmocka_unit_test(test_last_words),

@@ -528,7 +528,8 @@ static int work(struct sl_packet *p)
 		return 1;
 	if (sl_packet_run(p) != 0)
 		return 2;
-	if (unlink(in_dir("counters")) < 0 || sl_packet_repin(p, &repaired) != 0 || repaired != 1)
+	if (unlink(in_dir("counters")) < 0 || sl_packet_repin(p, &repaired, NULL) != 0 ||
+	    repaired != 1)
 		return 3;
 	if (sl_packet_route_id(p, "shop", &id) != 0)
 		return 4;
@@ -1092,7 +1093,7 @@ static void test_repin(void **state)
 	p = open_usual(&found);
 	assert_int_equal(sl_packet_attach(p, lo), 0);
 	(void)snprintf(all, sizeof(all), "%s", listing());
-	assert_int_equal(sl_packet_repin(p, &n), 0);
+	assert_int_equal(sl_packet_repin(p, &n, NULL), 0);
 	assert_int_equal(n, 0);
 	before = hooked_at(lo);
 	assert_int_equal(unlink(in_dir("flows")), 0);
@@ -1100,7 +1101,7 @@ static void test_repin(void **state)
 	if (has_tcx)
 		assert_int_equal(unlink(in_dir(pin_of(lo, false))), 0);
 	replace_pin("events", other_map(4, 4));
-	assert_int_equal(sl_packet_repin(p, &n), 0);
+	assert_int_equal(sl_packet_repin(p, &n, NULL), 0);
 	assert_int_equal(n, has_tcx ? 4 : 3);
 	assert_string_equal(listing(), all);
 	assert_int_equal(hooked_at(lo).link_id, before.link_id);
@@ -1112,23 +1113,23 @@ static void test_repin(void **state)
 	assert_int_equal(mkdir(dir, 0700), 0);
 	lock = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_int_equal(flock(lock, LOCK_EX | LOCK_NB), 0); /* another daemon's */
-	assert_int_equal(sl_packet_repin(p, &n), -EBUSY);
+	assert_int_equal(sl_packet_repin(p, &n, NULL), -EBUSY);
 	assert_int_equal(n, 77);
 	assert_string_equal(listing(), "");
 	(void)close(lock);
 	assert_int_equal(rmdir(dir), 0);
-	assert_int_equal(sl_packet_repin(p, &n), 0);
+	assert_int_equal(sl_packet_repin(p, &n, NULL), 0);
 	/* It is locked as the one before was. */
 	assert_int_equal(purge(NULL), -EBUSY);
-	assert_int_equal(sl_packet_repin(p, &none), 0);
+	assert_int_equal(sl_packet_repin(p, &none, NULL), 0);
 	assert_int_equal(none, 0);
 	assert_int_equal(n, has_tcx ? 10 : 9);
 	assert_string_equal(listing(), all);
 	/* The file system, which we keep busy. */
 	assert_int_equal(umount2(root, MNT_DETACH), 0);
-	assert_int_equal(sl_packet_repin(p, &n), -ENOENT);
+	assert_int_equal(sl_packet_repin(p, &n, NULL), -ENOENT);
 	assert_int_equal(mount("bpf", root, "bpf", 0, "mode=0700"), 0);
-	assert_int_equal(sl_packet_repin(p, &n), 0);
+	assert_int_equal(sl_packet_repin(p, &n, NULL), 0);
 	assert_int_equal(n, has_tcx ? 10 : 9);
 	sl_packet_close(p);
 	p = open_usual(&found);

@@ -195,6 +195,7 @@ static int adopt(struct sl_packet *p, const struct sl_packet_options *options, s
 	size_t n_entries = 0;
 	int r = find_routes(o, &n_entries);
 
+	found->n_strays = (uint32_t)n_strays;
 	if (n_strays > 0)
 		say(found, "%zu attached program%s used another map", n_strays,
 		    n_strays == 1 ? "" : "s");
@@ -368,7 +369,7 @@ static int prepare(struct sl_packet *p, const struct sl_packet_options *options,
 	if (r == 0 && p->hook != SL_HOOK_XDP)
 		sl_packet_remove_pin(p->dir, sl_packet_prog_pin(SL_PROG_XDP));
 	if (r == 0)
-		r = sl_packet_repin(p, &(unsigned){ 0 });
+		r = sl_packet_repin(p, &(unsigned){ 0 }, NULL);
 	if (r < 0)
 		sl_str_addf(report, "cannot set up the objects in %s: %s", p->dir, strerror(-r));
 	return r;
@@ -469,25 +470,36 @@ void sl_packet_close(struct sl_packet *p)
 
 /* ---- pins ---- */
 
-int sl_packet_repin(struct sl_packet *p, unsigned *ret_repaired)
+/* How many, or -errno. */
+static int repin_objects(const struct sl_packet *p, struct sl_str *names)
 {
 	unsigned n = 0;
+	int r = 0;
+
+	for (int i = 0; r == 0 && i < SL_PACKET_MAP_COUNT_; i++)
+		r = sl_packet_keep_pin(p->dir, sl_packet_map_name((enum sl_packet_map)i),
+				       SL_KIND_MAP, p->maps[i], &n, names);
+	for (int i = 0; r == 0 && i < SL_PACKET_PROG_COUNT_; i++)
+		r = sl_packet_keep_pin(p->dir, sl_packet_prog_pin((enum sl_packet_prog)i),
+				       SL_KIND_PROG, p->progs[i], &n, names);
+	return r < 0 ? r : (int)n;
+}
+
+int sl_packet_repin(struct sl_packet *p, unsigned *ret_repaired, struct sl_str *names)
+{
+	int n;
 	int r = sl_packet_make_dir(p->dir, NULL);
 
 	if (r < 0)
 		return -ENOENT;
 	r = sl_packet_keep_lock(p->dir, &p->lock_fd);
-	for (int i = 0; r == 0 && i < SL_PACKET_MAP_COUNT_; i++)
-		r = sl_packet_keep_pin(p->dir, sl_packet_map_name((enum sl_packet_map)i),
-				       SL_KIND_MAP, p->maps[i], &n);
-	for (int i = 0; r == 0 && i < SL_PACKET_PROG_COUNT_; i++)
-		r = sl_packet_keep_pin(p->dir, sl_packet_prog_pin((enum sl_packet_prog)i),
-				       SL_KIND_PROG, p->progs[i], &n);
-	if (r == 0)
-		r = sl_packet_repin_links(p);
 	if (r < 0)
 		return r;
-	*ret_repaired = n + (unsigned)r;
+	n = repin_objects(p, names);
+	r = n < 0 ? n : sl_packet_repin_links(p, names);
+	if (r < 0)
+		return r;
+	*ret_repaired = (unsigned)(n + r);
 	return 0;
 }
 
@@ -535,6 +547,11 @@ int sl_packet_run(struct sl_packet *p)
 	memcpy(frame + offsetof(struct ethhdr, h_proto), &type, sizeof(type));
 	p->request->result = SL_PACKET_NO_REQUEST;
 	return bpf_prog_test_run_opts(p->progs[SL_PROG_CONTROL], &opts) < 0 ? -errno : 0;
+}
+
+int sl_packet_delete_stray(const struct sl_packet *p, const struct sl_packet_key *key)
+{
+	return bpf_map_delete_elem(p->maps[SL_MAP_FLOWS], key) < 0 ? -errno : 0;
 }
 
 int sl_packet_look_up(const struct sl_packet *p, const struct sl_packet_key *key,

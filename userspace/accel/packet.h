@@ -40,6 +40,7 @@ struct sl_packet_options {
 struct sl_packet_found {
 	bool is_adopted;    /* maps of an earlier daemon are in use */
 	uint32_t n_dropped; /* entries given up */
+	uint32_t n_strays;  /* attached programs that used other maps */
 	char why[160]; /* why maps or entries were dropped, or max_flows differs; "": nothing to say
 			*/
 };
@@ -93,9 +94,13 @@ void sl_packet_sweep_links(struct sl_packet *p, bool (*wanted)(void *arg, unsign
 			   void *arg);
 const char *sl_packet_hook_text(const struct sl_packet *p); /* "tcx", "clsact", "xdp+tcx" */
 
-/* Pins that are missing are made again; -ENOENT: the directory itself is gone and could not be
- * made; -EBUSY: another daemon has made it anew and uses it. */
-SL_MUST_CHECK int sl_packet_repin(struct sl_packet *p, unsigned *ret_repaired);
+/*
+ * Pins that are missing are made again, how many and, unless NULL, their names, each followed by a
+ * blank, also where it then fails; -ENOENT: the directory itself is gone and could not be made;
+ * -EBUSY: another daemon has made it anew and uses it.
+ */
+SL_MUST_CHECK int sl_packet_repin(struct sl_packet *p, unsigned *ret_repaired,
+				  struct sl_str *names);
 
 /* ---- flows ---- */
 
@@ -106,6 +111,9 @@ SL_MUST_CHECK int sl_packet_run(struct sl_packet *p);
 
 SL_MUST_CHECK int sl_packet_look_up(const struct sl_packet *p, const struct sl_packet_key *key,
 				    struct sl_packet_flow *ret);
+/* An entry that is part of no flow; those of flows are sl_packet_control's. */
+SL_MUST_CHECK int sl_packet_delete_stray(const struct sl_packet *p,
+					 const struct sl_packet_key *key);
 
 /*
  * Walks `flows` in batches: at most `n` entries after `cursor`, which is zeros at the start.

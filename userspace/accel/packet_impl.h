@@ -124,9 +124,12 @@ SL_MUST_CHECK int sl_packet_get_pin(const char *dir, const char *name, enum sl_p
 				    int *ret_fd);
 /* In the place of what has the name. */
 int sl_packet_put_pin(const char *dir, const char *name, int fd);
-/* The name stands for this map or program (-1: none), or is made to; counts in *n if so. */
+/*
+ * The name stands for this map or program (-1: none), or is made to; counts in *n if so, and the
+ * name, followed by a blank, goes to `names` (NULL: nowhere).
+ */
 SL_MUST_CHECK int sl_packet_keep_pin(const char *dir, const char *name, enum sl_packet_kind kind,
-				     int fd, unsigned *n);
+				     int fd, unsigned *n, struct sl_str *names);
 void sl_packet_remove_pin(const char *dir, const char *name);
 /* Calls `fn` for each name in `dir` that is one of ours; it may remove it. The first error. */
 int sl_packet_each_pin(const char *dir, int (*fn)(void *arg, const char *name), void *arg);
@@ -145,7 +148,7 @@ void sl_packet_read_pinned_ports(const char *dir, const struct sl_packet_meta *m
 bool sl_packet_can_tcx(int prog_fd);
 void sl_packet_close_links(struct sl_packet *p);
 /* Links that lack their pin; their number, or -errno. */
-SL_MUST_CHECK int sl_packet_repin_links(struct sl_packet *p);
+SL_MUST_CHECK int sl_packet_repin_links(struct sl_packet *p, struct sl_str *names);
 /* Pinned links whose program does not work on this `flows`. */
 size_t sl_packet_count_strays(const char *dir, uint32_t flows_id);
 void sl_packet_remove_filters(struct sl_str *report);

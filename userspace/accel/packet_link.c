@@ -428,7 +428,8 @@ void sl_packet_sweep_links(struct sl_packet *p, bool (*wanted)(void *arg, unsign
 
 /* ---- pins ---- */
 
-static int repin(const struct sl_packet *p, unsigned ifindex, bool is_xdp, int fd)
+static int repin(const struct sl_packet *p, unsigned ifindex, bool is_xdp, int fd,
+		 struct sl_str *names)
 {
 	char name[32];
 	_cleanup_fd_ int pinned = -1;
@@ -445,17 +446,21 @@ static int repin(const struct sl_packet *p, unsigned ifindex, bool is_xdp, int f
 	    bpf_obj_get_info_by_fd(pinned, &there, &n_there) == 0 && there.id == ours.id)
 		return 0;
 	r = sl_packet_put_pin(p->dir, name, fd);
-	return r < 0 ? r : 1;
+	if (r < 0)
+		return r;
+	if (names)
+		sl_str_addf(names, "%s ", name);
+	return 1;
 }
 
-int sl_packet_repin_links(struct sl_packet *p)
+int sl_packet_repin_links(struct sl_packet *p, struct sl_str *names)
 {
 	int n = 0;
 
 	for (size_t i = 0; i < p->n_ifaces; i++) {
 		const struct sl_packet_iface *iface = &p->ifaces[i];
-		int r_tcx = repin(p, iface->ifindex, false, iface->tcx_fd);
-		int r_xdp = repin(p, iface->ifindex, true, iface->xdp_fd);
+		int r_tcx = repin(p, iface->ifindex, false, iface->tcx_fd, names);
+		int r_xdp = repin(p, iface->ifindex, true, iface->xdp_fd, names);
 
 		if (r_tcx < 0 || r_xdp < 0)
 			return r_tcx < 0 ? r_tcx : r_xdp;

@@ -381,7 +381,7 @@ void sl_packet_remove_pin(const char *dir, const char *name)
 }
 
 int sl_packet_keep_pin(const char *dir, const char *name, enum sl_packet_kind kind, int fd,
-		       unsigned *n)
+		       unsigned *n, struct sl_str *names)
 {
 	uint32_t (*id_of)(int) = kind == SL_KIND_MAP ? sl_packet_map_id : sl_packet_prog_id;
 	_cleanup_fd_ int pinned = -1;
@@ -392,9 +392,12 @@ int sl_packet_keep_pin(const char *dir, const char *name, enum sl_packet_kind ki
 	if (sl_packet_get_pin(dir, name, kind, &pinned) == 0 && id_of(pinned) == id_of(fd))
 		return 0;
 	r = sl_packet_put_pin(dir, name, fd);
-	if (r == 0)
-		(*n)++;
-	return r;
+	if (r < 0)
+		return r;
+	(*n)++;
+	if (names)
+		sl_str_addf(names, "%s ", name);
+	return 0;
 }
 
 static int is_our_name(const struct dirent *e)

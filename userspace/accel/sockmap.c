@@ -294,7 +294,7 @@ static int prepare(struct sl_sockmap *s, const struct pinned *o, struct sl_sockm
 	if (r == 0)
 		r = write_meta(s);
 	if (r == 0)
-		r = sl_sockmap_repin(s, &(unsigned){ 0 });
+		r = sl_sockmap_repin(s, &(unsigned){ 0 }, NULL);
 	if (r < 0)
 		sl_str_addf(report, "cannot set up the objects in %s: %s", s->dir, strerror(-r));
 	found->n_pairs = s->n_used;
@@ -411,7 +411,7 @@ static int attach(struct sl_sockmap *s, unsigned *n)
 	return 0;
 }
 
-int sl_sockmap_repin(struct sl_sockmap *s, unsigned *ret_repaired)
+int sl_sockmap_repin(struct sl_sockmap *s, unsigned *ret_repaired, struct sl_str *names)
 {
 	unsigned n = 0;
 	int r = sl_packet_make_dir(s->dir, NULL);
@@ -422,11 +422,13 @@ int sl_sockmap_repin(struct sl_sockmap *s, unsigned *ret_repaired)
 		r = sl_packet_keep_lock(s->dir, &s->lock_fd);
 	if (r == 0)
 		r = attach(s, &n);
+	if (n > 0 && names)
+		sl_str_adds(names, SL_SOCKMAP_ATTACHED " ");
 	for (int i = 0; r == 0 && i < SL_SOCKMAP_MAP_COUNT_; i++)
 		r = sl_packet_keep_pin(s->dir, sl_sockmap_map_name((enum sl_sockmap_map)i),
-				       SL_KIND_MAP, s->maps[i], &n);
+				       SL_KIND_MAP, s->maps[i], &n, names);
 	if (r == 0)
-		r = sl_packet_keep_pin(s->dir, PROG_PIN, SL_KIND_PROG, s->prog, &n);
+		r = sl_packet_keep_pin(s->dir, PROG_PIN, SL_KIND_PROG, s->prog, &n, names);
 	if (r < 0)
 		return r;
 	*ret_repaired = n;

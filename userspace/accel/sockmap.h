@@ -55,8 +55,13 @@ SL_MUST_CHECK int sl_sockmap_check(struct sl_sockmap *s, struct sl_str *report);
 /* Removes what is pinned of this engine in `dir`, whoever made it; as sl_packet_purge(). */
 SL_MUST_CHECK int sl_sockmap_purge(const char *dir, struct sl_str *report);
 bool sl_sockmap_is_pinned(const char *dir);
-/* Pins that are missing are made again, the program is attached again where it is not. */
-SL_MUST_CHECK int sl_sockmap_repin(struct sl_sockmap *s, unsigned *ret_repaired);
+/*
+ * Pins that are missing are made again, the program is attached again where it is not. Their names,
+ * each followed by a blank, go to `names`, unless that is NULL; SL_SOCKMAP_ATTACHED for the latter.
+ */
+#define SL_SOCKMAP_ATTACHED "program"
+SL_MUST_CHECK int sl_sockmap_repin(struct sl_sockmap *s, unsigned *ret_repaired,
+				   struct sl_str *names);
 
 /* ---- connections ---- */
 

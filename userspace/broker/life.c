@@ -307,10 +307,20 @@ static void restore(struct sl_kflow *f)
 	/* The entry that is there comes first. */
 	bool is_client = f->half[SL_PACKET_CLIENT].is_here;
 	const struct sl_packet_key key[2] = { f->key[!is_client], f->key[is_client] };
+	int r = sl_broker_order(b, SL_PACKET_OP_RESTORE, f->conn_id, key);
+	char text[SL_DRIFT_TEXT];
 
-	if (sl_broker_order(b, SL_PACKET_OP_RESTORE, f->conn_id, key) != SL_PACKET_DONE)
+	(void)sl_drift_entry_text(&key[1], f->conn_id, !is_client, text);
+	if (r != SL_PACKET_DONE) {
+		sl_drift_note(&b->drift, SL_DRIFT_PACKET_HALF, SL_DRIFT_WAITS, text, NULL, "%s",
+			      r == SL_PACKET_TAKEN      ? "another entry has its key"
+			      : r == SL_PACKET_MAP_FULL ? "`flows` is full"
+							: "it cannot be made again yet");
 		return;
+	}
 	b->n_repaired++;
+	sl_drift_note(&b->drift, SL_DRIFT_PACKET_HALF, SL_DRIFT_REPAIRED, text, NULL,
+		      "made again from the other direction");
 	if (sl_broker_may_warn(b))
 		sl_log_conn(SL_LOG_WARN, f->conn_id,
 			    "packet: one entry of the flow had been deleted, it is made again");
@@ -326,6 +336,29 @@ static enum sl_broker_end how_gone(const struct sl_kflow *f)
 		       : f->half[SL_PACKET_CLIENT].rst ? SL_BROKER_END_RST_CLIENT
 						       : SL_BROKER_END_RST_BACKEND;
 	return SL_BROKER_END_LOST;
+}
+
+/* Deltas and devices went with them, so nobody can make them again. */
+static void lose(struct sl_kflow *f)
+{
+	enum sl_broker_end how = how_gone(f);
+	struct sl_broker *b = f->broker;
+
+	if (how == SL_BROKER_END_LOST && f->stage != SL_KFLOW_OVER) {
+		for (int i = 0; i < 2; i++) {
+			char text[SL_DRIFT_TEXT];
+
+			(void)sl_drift_entry_text(&f->key[i], f->conn_id, i == SL_PACKET_CLIENT,
+						  text);
+			sl_drift_note(&b->drift, SL_DRIFT_PACKET_LOST, SL_DRIFT_ENDED, text, NULL,
+				      "both are gone, so the connection is over");
+		}
+		if (sl_broker_may_warn(b))
+			sl_log_conn(SL_LOG_WARN, f->conn_id,
+				    "packet: both entries of the flow had been deleted, it is "
+				    "over");
+	}
+	sl_life_gone(f, how);
 }
 
 void sl_life_reused(struct sl_kflow *f)
@@ -360,5 +393,5 @@ void sl_life_look(struct sl_kflow *f)
 	if (f->half[SL_PACKET_CLIENT].is_here || f->half[SL_PACKET_BACKEND].is_here)
 		restore(f);
 	else
-		sl_life_gone(f, how_gone(f));
+		lose(f);
 }

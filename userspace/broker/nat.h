@@ -17,6 +17,7 @@
  * broker's thread. The truth is the kernel's (elements carry the names and marks of routes,
  * conntrack the flows), so it may die at any moment and the next one goes on.
  */
+struct sl_drift;
 struct sl_nat;
 
 struct sl_nat_options {
@@ -28,6 +29,7 @@ struct sl_nat_options {
 	 * is said again later. May be NULL. */
 	bool (*told)(void *arg);
 	void (*changed)(void *arg, const struct sl_broker_nat_status *status);
+	struct sl_drift *drift; /* where differences are noted; NULL: nowhere */
 	void *arg;
 };
 
@@ -62,6 +64,13 @@ void sl_nat_kill(struct sl_nat *n, uint64_t serial);
 
 void sl_nat_resume(struct sl_nat *n);   /* whoever had no room has */
 void sl_nat_tell_all(struct sl_nat *n); /* of every flow there is, as adopted: a new proxy */
+
+/*
+ * Reads the table anew and puts right what differs, and has connection tracking dumped. When
+ * sl_nat_has_dumped() what is returned here, records and flows have been compared.
+ */
+uint64_t sl_nat_look(struct sl_nat *n);
+bool sl_nat_has_dumped(const struct sl_nat *n, uint64_t dumps);
 
 void sl_nat_get_status(const struct sl_nat *n, struct sl_broker_nat_status *ret);
 

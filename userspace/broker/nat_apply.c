@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "broker/drift.h"
 #include "broker/nat_state.h"
 #include "broker/nft_routes.h"
 
@@ -227,14 +228,34 @@ void sl_nat_apply_soon(struct sl_nat *n)
 
 /* ---- what others do ---- */
 
+static void note_changes(struct sl_nat *n, const struct sl_nft_changes *changes)
+{
+	size_t n_said = changes->n < SL_NFT_CHANGES ? changes->n : SL_NFT_CHANGES;
+
+	for (size_t i = 0; i < n_said; i++) {
+		const struct sl_nft_change *c = &changes->item[i];
+
+		sl_drift_note(n->options.drift, SL_DRIFT_NFT_TABLE,
+			      *c->wanted ? SL_DRIFT_REPAIRED : SL_DRIFT_REMOVED, c->wanted,
+			      c->found, "somebody had changed table inet %s", n->name);
+	}
+	sl_drift_more(n->options.drift, SL_DRIFT_NFT_TABLE, changes->n - n_said);
+}
+
 /* It is one as soon as it works. */
 static void try_repair(struct sl_nat *n)
 {
 	bool is_repair = n->is_repairing;
+	struct sl_nft_changes changes = { 0 };
 	struct sl_nft_report report;
+	int r;
 
-	if (attempt(n, &report) < 0 || !is_repair || report.n_added + report.n_removed == 0)
+	sl_nft_table_tell_changes(n->table, is_repair ? &changes : NULL);
+	r = attempt(n, &report);
+	sl_nft_table_tell_changes(n->table, NULL);
+	if (r < 0 || !is_repair || report.n_added + report.n_removed == 0)
 		return;
+	note_changes(n, &changes);
 	n->n_repairs++;
 	n->repaired_ms = sl_loop_now_ms(n->loop);
 	sl_log(SL_LOG_WARN,
@@ -254,6 +275,32 @@ static void on_repair(struct sl_timer *timer)
 
 	n->is_repairing |= n->is_applied && !sl_timer_is_armed(&n->targets);
 	try_repair(n);
+}
+
+uint64_t sl_nat_look(struct sl_nat *n)
+{
+	if (!n->table || !n->plan || !n->stream)
+		return 0;
+	sl_nft_table_forget(n->table);
+	n->is_repairing |= n->is_applied && !sl_timer_is_armed(&n->targets);
+	try_repair(n);
+	if (!n->stream)
+		return 0;
+	sl_ct_stream_dump_soon(n->stream);
+	/* one may be under way that began before */
+	return sl_nat_dumps(n) + 2;
+}
+
+/* What it has shown is taken, too. */
+bool sl_nat_has_dumped(const struct sl_nat *n, uint64_t dumps)
+{
+	if (!n->stream || dumps == 0)
+		return true;
+	if (sl_nat_dumps(n) < dumps) {
+		sl_ct_stream_dump_soon(n->stream);
+		return false;
+	}
+	return n->is_blocked || sl_nat_is_all_told(n);
 }
 
 /* Which of them the kernel's table has still, only it knows. */

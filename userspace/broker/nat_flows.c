@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "broker/drift.h"
 #include "broker/nat_state.h"
 #include "nft/ct_sysctl.h"
 
@@ -83,11 +84,48 @@ static void fill_flow(const struct sl_ct_change *c, const struct sl_nat_route *r
 	(void)snprintf(ret->route, sizeof(ret->route), "%s", route->name);
 }
 
+/* Of those that a dump shows many are only new: events come a little later. */
+static bool has_lost_events(struct sl_nat *n)
+{
+	struct sl_ct_stream_counts c;
+
+	sl_ct_stream_get_counts(n->stream, &c);
+	if (c.overruns != n->n_overruns) {
+		n->n_overruns = c.overruns;
+		n->overrun_until = c.dumps + 2;
+	}
+	return c.dumps <= n->overrun_until && n->n_overruns;
+}
+
+static void note_resync(struct sl_nat *n, const struct sl_ct_change *c)
+{
+	bool is_end = c->is_resynced && c->what & SL_CT_TELL_ENDED;
+	const struct sl_nat_route *route;
+	char client[SL_ADDR_TEXT], front[SL_ADDR_TEXT], text[2 * SL_ADDR_TEXT + 96];
+
+	if (!is_end &&
+	    !(c->is_adopted && c->what & SL_CT_TELL_NEW && n->is_told && has_lost_events(n)))
+		return;
+	route = sl_nat_routes_find(&n->routes, c->flow.mark);
+	if (!route)
+		return;
+	(void)sl_addr_format(&c->flow.tuple[SL_CT_ORIG].src, client);
+	(void)sl_addr_format(&c->flow.tuple[SL_CT_ORIG].dst, front);
+	(void)snprintf(text, sizeof(text), "flow %s > %s of %.60s", client, front, route->name);
+	if (is_end)
+		sl_drift_note(n->options.drift, SL_DRIFT_NFT_FLOW, SL_DRIFT_ENDED, text, NULL,
+			      "its end was not heard of; a dump did not show it");
+	else
+		sl_drift_note(n->options.drift, SL_DRIFT_NFT_FLOW, SL_DRIFT_ADOPTED, NULL, text,
+			      "its begin was not heard of; a dump showed it");
+}
+
 /* Once for each change that was taken. */
 static void count_change(struct sl_nat *n, const struct sl_ct_change *c)
 {
 	bool is_new = c->what & SL_CT_TELL_NEW;
 
+	note_resync(n, c);
 	if (sl_nat_routes_count(&n->routes, c->flow.mark, c->serial, is_new,
 				c->what & SL_CT_TELL_ENDED) &&
 	    is_new)
@@ -499,6 +537,7 @@ void sl_nat_stop_stream(struct sl_nat *n)
 		return;
 	sl_ct_stream_get_counts(n->stream, &c);
 	n->n_resyncs += c.overruns;
+	n->n_overruns = n->overrun_until = 0;
 	sl_io_stop(&n->stream_io);
 	sl_ct_stream_stop(SL_TAKE_PTR(n->stream));
 	n->batch_n = n->batch_at = 0;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "broker/drift.h"
 #include "broker/nat_state.h"
 
 static const struct sl_nat_settings untouched = { .ct = { -1, -1, -1 }, .localnet = -1 };
@@ -155,6 +156,12 @@ bool sl_nat_must_set_again(struct sl_nat *n)
 	is_conntrack = has_changed_conntrack(n);
 	is_localnet = needs_localnet(n) && !n->has_lacked_localnet && sl_nat_sysctl_localnet() == 0;
 	/* another instance that ends, or a reload of sysctl.conf */
+	if (is_conntrack || is_localnet)
+		sl_drift_note(n->options.drift, SL_DRIFT_NFT_SETTING, SL_DRIFT_REPAIRED,
+			      is_conntrack
+				      ? "net.netfilter.nf_conntrack_acct, _timestamp, _events: 1"
+				      : "net.ipv4.conf.all.route_localnet: 1",
+			      "another value", "set again");
 	if (is_conntrack)
 		sl_log(SL_LOG_WARN, "nftables: somebody has changed net.netfilter.nf_conntrack_"
 				    "acct, _timestamp or _events, put back");

@@ -70,7 +70,9 @@ struct sl_nat {
 	struct sl_broker_nat_status status; /* as last told */
 	uint32_t n_adopted;
 	uint32_t n_repairs;
-	uint64_t n_resyncs; /* of earlier streams */
+	uint64_t n_resyncs;     /* of earlier streams */
+	uint64_t n_overruns;    /* of this one, when last looked at; */
+	uint64_t overrun_until; /* by so many dumps everything has been told */
 };
 
 /* nat.c */

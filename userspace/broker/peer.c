@@ -160,28 +160,36 @@ static int send_nat_told(struct sl_peer *p)
 }
 
 /* The text stays the same until it is sent, or begins anew. */
-static int send_worries(struct sl_peer *p)
+static int send_text(struct sl_peer *p, enum sl_broker_type type, const char *text, uint32_t *at)
 {
-	const char *text = sl_worries_text(p->broker->worries);
 	size_t size = strlen(text);
 	int r;
 
 	do {
-		struct sl_broker_msg msg = { .type = SL_BROKER_NAT_WORRIES,
+		struct sl_broker_msg msg = { .type = (uint32_t)type,
 					     .flag = (uint32_t)size,
-					     .nat_worries.at = p->worries_at };
-		size_t n = size - p->worries_at;
+					     .nat_worries.at = *at };
+		size_t n = size - *at;
 
 		if (n > sizeof(msg.nat_worries.text))
 			n = sizeof(msg.nat_worries.text);
-		memcpy(msg.nat_worries.text, text + p->worries_at, n);
+		memcpy(msg.nat_worries.text, text + *at, n);
 		r = send_now(p, &msg, NULL, 0);
 		if (r < 0)
 			return r;
-		p->worries_at += (uint32_t)n;
-	} while (p->worries_at < size);
-	p->wants_worries = false;
+		*at += (uint32_t)n;
+	} while (*at < size);
 	return 0;
+}
+
+static int send_worries(struct sl_peer *p)
+{
+	int r = send_text(p, SL_BROKER_NAT_WORRIES, sl_worries_text(p->broker->worries),
+			  &p->worries_at);
+
+	if (r == 0)
+		p->wants_worries = false;
+	return r;
 }
 
 void sl_peer_tell_worries(struct sl_peer *p)
@@ -190,6 +198,28 @@ void sl_peer_tell_worries(struct sl_peer *p)
 	p->worries_at = 0;
 	if (p->wants_worries)
 		sl_peer_flush_later(p);
+}
+
+static int send_drift(struct sl_peer *p)
+{
+	struct sl_broker_msg msg = { .type = SL_BROKER_DRIFT };
+	int r;
+
+	_Static_assert(SL_DRIFT_COUNT_ <= SL_BROKER_DRIFT_KINDS, "all are told");
+	memcpy(msg.drift.count, p->broker->drift.count, sizeof(p->broker->drift.count));
+	r = send_now(p, &msg, NULL, 0);
+	if (r == 0)
+		p->wants_drift = false;
+	return r;
+}
+
+static int send_diff(struct sl_peer *p)
+{
+	int r = send_text(p, SL_BROKER_DIFF_TEXT, sl_diff_text(p->broker), &p->diff_at);
+
+	if (r == 0)
+		p->wants_diff = false;
+	return r;
 }
 
 static int send_flushed(struct sl_peer *p)
@@ -235,6 +265,10 @@ static void flush(struct sl_peer *p)
 		r = send_nat_told(p);
 	if (r == 0 && p->wants_worries)
 		r = send_worries(p);
+	if (r == 0 && p->wants_drift)
+		r = send_drift(p);
+	if (r == 0 && p->wants_diff)
+		r = send_diff(p);
 	if (r == 0 && p->broker->nat && p->worker < p->n_workers)
 		sl_nat_resume(p->broker->nat);
 	watch_what_matters(p);
@@ -547,6 +581,14 @@ static int on_flush_request(struct sl_peer *p)
 	return 0;
 }
 
+static int on_diff_request(struct sl_peer *p)
+{
+	if (p->worker != p->n_workers)
+		return -EBADMSG;
+	sl_diff_ask(p);
+	return 0;
+}
+
 /* Takes the descriptors. -EBADMSG: not from an honest proxy. */
 static int serve(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_BROKER_MAX_FDS])
 {
@@ -588,6 +630,8 @@ static int serve(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_
 		return 0;
 	case SL_BROKER_NAT_TARGET:
 		return on_nat_target(p, msg);
+	case SL_BROKER_DIFF:
+		return on_diff_request(p);
 	case SL_BROKER_HELLO:
 	case SL_BROKER_RESULT:
 	case SL_BROKER_CHANGED:
@@ -601,6 +645,8 @@ static int serve(struct sl_peer *p, const struct sl_broker_msg *msg, int fds[SL_
 	case SL_BROKER_NAT_TOLD:
 	case SL_BROKER_SOCKMAP_HELLO:
 	case SL_BROKER_SOCKMAP_STATUS:
+	case SL_BROKER_DIFF_TEXT:
+	case SL_BROKER_DRIFT:
 	case SL_BROKER_TYPE_COUNT_:
 		break;
 	}
@@ -663,6 +709,16 @@ static bool has_worries(const struct sl_broker *b)
 	return b->worries && *sl_worries_text(b->worries);
 }
 
+/* Likewise. */
+static bool has_drift(const struct sl_broker *b)
+{
+	uint64_t sum = 0;
+
+	for (int i = 0; i < SL_DRIFT_COUNT_; i++)
+		sum += b->drift.count[i];
+	return sum;
+}
+
 int sl_peer_new(struct sl_broker *b, uint64_t proxy, unsigned worker, unsigned n_workers, int fd)
 {
 	struct sl_peer *p = calloc(1, sizeof(*p));
@@ -680,6 +736,7 @@ int sl_peer_new(struct sl_broker *b, uint64_t proxy, unsigned worker, unsigned n
 			       .wants_status = worker == n_workers,
 			       .wants_sockmap_status = worker == n_workers,
 			       .wants_nat_status = worker == n_workers,
+			       .wants_drift = worker == n_workers && has_drift(b),
 			       .wants_worries = worker == n_workers && has_worries(b) };
 	sl_list_init(&p->flows);
 	sl_list_init(&p->todo);

@@ -44,6 +44,11 @@ struct sl_peer {
 	bool wants_nat_told;
 	bool wants_worries;
 	uint32_t worries_at; /* so much of their text it has */
+	bool asks_diff;      /* for a look that has not begun */
+	bool awaits_diff;    /* its end */
+	bool wants_diff;
+	bool wants_drift;
+	uint32_t diff_at; /* so much of the text it has */
 	bool wants_flushed;
 	bool is_flushing;
 	bool is_leaving; /* it lets go of its flows; they are not given back to it */

@@ -360,6 +360,25 @@ static void greet_peers(struct sl_broker *b)
 		sl_peer_flush_later(SL_CONTAINER_OF(i, struct sl_peer, node));
 }
 
+static void note_found(struct sl_broker *b, const struct sl_packet_found *found)
+{
+	char text[64];
+
+	if (found->n_strays) {
+		(void)snprintf(text, sizeof(text), "%" PRIu32 " attached with other maps",
+			       found->n_strays);
+		sl_drift_note(&b->drift, SL_DRIFT_PACKET_PROGRAM, SL_DRIFT_REPAIRED,
+			      "programs that work on flows", text, "replaced");
+	}
+	if (found->n_dropped == 0)
+		return;
+	(void)snprintf(text, sizeof(text), "%" PRIu32 " entries of an earlier daemon",
+		       found->n_dropped);
+	sl_drift_note(&b->drift, SL_DRIFT_PACKET_DROPPED, SL_DRIFT_REMOVED, NULL, text, "%s",
+		      found->why);
+	sl_drift_more(&b->drift, SL_DRIFT_PACKET_DROPPED, found->n_dropped - 1);
+}
+
 static int turn_on(struct sl_broker *b)
 {
 	struct sl_packet_found found = { 0 };
@@ -383,6 +402,7 @@ static int turn_on(struct sl_broker *b)
 	b->why_off = SL_WHY_NONE;
 	b->n_adopted = (uint32_t)b->table.n_orphans; /* the others are held, and no more */
 	b->n_dropped = found.n_dropped;
+	note_found(b, &found);
 	fill_status(b, &status);
 	sl_info("packet: %s, adopted %" PRIu32 " flow%s, dropped %" PRIu32 "%s%s%s", status.text,
 		b->n_adopted, b->n_adopted == 1 ? "" : "s", found.n_dropped,
@@ -518,6 +538,7 @@ int sl_broker_open_nat(struct sl_broker *b, const struct sl_nat_plan *plan)
 						.tell = on_nat_flow,
 						.told = on_nat_told,
 						.changed = on_nat_status,
+						.drift = &b->drift,
 						.arg = b };
 	struct sl_worries_options worries = { .loop = b->loop, .changed = on_worries, .arg = b };
 	int r = sl_nat_new(&options, plan, &b->nat);
@@ -647,10 +668,26 @@ void sl_broker_flush(struct sl_broker *b)
 
 /* ---- life ---- */
 
+static void on_drift(void *arg)
+{
+	struct sl_broker *b = arg;
+	struct sl_list *i;
+
+	sl_list_for_each (i, &b->peers) {
+		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
+
+		p->wants_drift = p->worker == p->n_workers;
+		if (p->wants_drift)
+			sl_peer_flush_later(p);
+	}
+}
+
 static int init_parts(struct sl_broker *b)
 {
 	int r = sl_validator_init(&b->validator, b->options.proxy_uid);
 
+	if (r == 0)
+		r = sl_drift_init(&b->drift, b->loop, on_drift, b);
 	if (r == 0)
 		r = sl_linger_init(&b->linger);
 	if (r == 0)
@@ -706,6 +743,8 @@ void sl_broker_free(struct sl_broker *b)
 		sl_peer_close(SL_CONTAINER_OF(b->peers.next, struct sl_peer, node));
 	sl_task_cancel(&b->nat_task);
 	sl_sweep_done(b);
+	sl_diff_stop(b);
+	sl_drift_done(&b->drift);
 	sl_conntrack_done(&b->conntrack);
 	sl_timer_stop(&b->status_timer);
 	sl_task_cancel(&b->announce_task);

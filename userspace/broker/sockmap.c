@@ -130,12 +130,52 @@ static bool is_whole(const struct sl_broker *b, uint32_t pair, const struct sl_s
 	return true;
 }
 
+static void note_socket(struct sl_broker *b, const struct sl_sockmap_owner *o, int side,
+			enum sl_drift_done done, const char *map, const char *how)
+{
+	char text[96];
+
+	(void)snprintf(text, sizeof(text), "entry of %s, connection %" PRIu64 ", %s's socket", map,
+		       o->conn_id, sl_side_name((enum sl_side)side));
+	sl_drift_note(&b->drift, SL_DRIFT_SOCKMAP_ENTRY, done, text, NULL, "%s", how);
+}
+
+static void note_orphan(struct sl_broker *b, uint64_t conn_id, const char *how)
+{
+	char text[96];
+
+	(void)snprintf(text, sizeof(text), "entries of sockmap_flows, connection %" PRIu64,
+		       conn_id);
+	sl_drift_note(&b->drift, SL_DRIFT_SOCKMAP_ORPHAN, SL_DRIFT_REMOVED, NULL, text, "%s", how);
+}
+
+/* "pin" or "program", each name followed by a blank. */
+static void note_objects(struct sl_broker *b, const char *names)
+{
+	while (*names) {
+		size_t n = strcspn(names, " ");
+		bool is_program = strncmp(names, SL_SOCKMAP_ATTACHED " ", n + 1) == 0;
+		char text[64];
+
+		(void)snprintf(text, sizeof(text),
+			       is_program ? "%.*s on sockmap_sources" : "pin %.*s", (int)n, names);
+		sl_drift_note(&b->drift,
+			      is_program ? SL_DRIFT_SOCKMAP_PROGRAM : SL_DRIFT_SOCKMAP_PIN,
+			      SL_DRIFT_REPAIRED, text, NULL,
+			      is_program ? "attached again" : "pinned again");
+		names += names[n] ? n + 1 : n;
+	}
+}
+
 static void restore(struct sl_broker *b, uint32_t pair, const struct sl_sockmap_facts *f)
 {
 	struct sl_sockmap_owner *o = &keeper(b)->pair[pair];
 
 	if ((f->has_flow[0] && f->has_flow[1]) || sl_sockmap_restore(b->sockmap.maps, pair) <= 0)
 		return;
+	for (int i = 0; i < 2; i++)
+		if (!f->has_flow[i])
+			note_socket(b, o, i, SL_DRIFT_REPAIRED, "sockmap_flows", "made again");
 	keeper(b)->n_repaired++;
 	sl_log_conn(SL_LOG_WARN, o->conn_id,
 		    "sockmap: its entry of sockmap_flows was gone, it is there again");
@@ -150,6 +190,14 @@ static void missing(struct sl_broker *b, uint32_t pair, const struct sl_sockmap_
 	if (o->was_told || ++o->n_missing < MISSING_LOOKS)
 		return;
 	o->was_told = true;
+	for (int i = 0; i < 2; i++) {
+		if (!f->is_target[i])
+			note_socket(b, o, i, SL_DRIFT_REPAIRED, "sockmap_targets",
+				    "the relay goes on with the connection");
+		if (!f->is_source[i])
+			note_socket(b, o, i, SL_DRIFT_REPAIRED, "sockmap_sources",
+				    "the relay goes on with the connection");
+	}
 	keeper(b)->n_repaired++;
 	sl_log_conn(
 		SL_LOG_WARN, o->conn_id,
@@ -174,6 +222,7 @@ static void look_at(struct sl_broker *b, uint32_t pair)
 						.since_ms = sl_loop_now_ms(b->loop) };
 	if (!o->is_held && is_gone(&f)) {
 		k->n_dropped++;
+		note_orphan(b, f.conn_id, "its sockets are closed");
 		give_up(b, pair);
 		return;
 	}
@@ -199,6 +248,7 @@ static bool has_unheld(const struct sl_sockmap_keeper *k)
 static void end_round(struct sl_broker *b)
 {
 	struct sl_sockmap_keeper *k = keeper(b);
+	_cleanup_(sl_str_done) struct sl_str names = { 0 };
 	unsigned repaired = 0;
 	size_t n_swept = sl_sockmap_sweep(k->maps);
 
@@ -208,8 +258,12 @@ static void end_round(struct sl_broker *b)
 		sl_log(SL_LOG_WARN,
 		       "sockmap: removed %zu entr%s of sockmap_flows that no connection explains",
 		       n_swept, n_swept == 1 ? "y" : "ies");
+	if (n_swept > 0)
+		sl_drift_note(&b->drift, SL_DRIFT_SOCKMAP_ORPHAN, SL_DRIFT_REMOVED, NULL,
+			      "entries of sockmap_flows that no connection explains", "removed");
 	k->n_dropped += (uint32_t)n_swept;
-	if (sl_sockmap_repin(k->maps, &repaired) == 0 && repaired > 0) {
+	if (sl_sockmap_repin(k->maps, &repaired, &names) == 0 && repaired > 0) {
+		note_objects(b, sl_str_text(&names));
 		sl_log(SL_LOG_WARN, "sockmap: put back %u pin%s or program%s in %s", repaired,
 		       repaired == 1 ? "" : "s", repaired == 1 ? "" : "s",
 		       sl_broker_policy(b)->bpf_dir);

@@ -10,6 +10,8 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "broker/conntrack.h"
+#include "broker/diff.h"
+#include "broker/drift.h"
 #include "broker/flow.h"
 #include "broker/linger.h"
 #include "broker/nat.h"
@@ -81,6 +83,8 @@ struct sl_broker {
 	uint32_t size_said; /* max_flows that waits for flows to end: so logged */
 	bool has_old_ports; /* of an earlier range, reserved as long as flows have them; perhaps */
 	struct sl_timer status_timer;
+	struct sl_drift drift;
+	struct sl_diff diff;
 	struct sl_log_limit log_limit;  /* for lines a proxy can provoke */
 	struct sl_log_limit room_limit; /* that there are no descriptors left */
 	struct sl_log_limit full_limit; /* that max_flows is reached */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "broker/diff.h"
 #include "broker/life.h"
 #include "broker/state.h"
 
@@ -15,6 +16,8 @@
 #define SLICES_PER_ROUND 20
 /* Events in one turn; more are found by the walk, or in the next one. */
 #define EVENTS 4096
+/* An entry that belongs to no flow goes after that. */
+#define GRACE_MS 900
 /* From the first FIN to a look at what has become of the flow. */
 #define CLOSE_MS 2
 
@@ -43,12 +46,87 @@ void sl_sweep_done(struct sl_broker *b)
 
 /* ---- what is met ---- */
 
-static void find_stray(struct sl_broker *b, uint64_t conn_id)
+/* NULL: there are too many already, this one's turn comes. */
+static struct sl_stray *stray_of(struct sl_broker *b, const struct sl_packet_key *key)
 {
-	if (!b->sweep.had_strays)
+	struct sl_sweep *s = &b->sweep;
+	struct sl_stray *free = NULL;
+
+	for (size_t i = 0; i < SL_STRAYS; i++) {
+		struct sl_stray *at = &s->stray[i];
+
+		if (at->round + 1 < s->round || at->round == 0)
+			free = at;
+		else if (memcmp(&at->key, key, sizeof(*key)) == 0)
+			return at;
+	}
+	if (free)
+		*free = (struct sl_stray){ .key = *key, .since_ms = sl_loop_now_ms(b->loop) };
+	return free;
+}
+
+static void remove_stray(struct sl_broker *b, const struct sl_packet_key *key, uint64_t conn_id,
+			 const char *text)
+{
+	int r = sl_packet_delete_stray(b->packet, key);
+
+	if (r < 0 && r != -ENOENT) {
+		sl_drift_note(&b->drift, SL_DRIFT_PACKET_STRAY, SL_DRIFT_LEFT, NULL, text,
+			      "cannot be removed: %s", strerror(-r));
+		return;
+	}
+	sl_drift_note(&b->drift, SL_DRIFT_PACKET_STRAY, SL_DRIFT_REMOVED, NULL, text,
+		      "it belongs to no connection");
+	if (sl_broker_may_warn(b))
 		sl_log_conn(SL_LOG_WARN, conn_id,
-			    "packet: an entry of `flows` belongs to no flow, it is left alone");
-	b->sweep.had_strays = true;
+			    "packet: an entry of `flows` belonged to no connection, it is removed");
+}
+
+static void find_stray(struct sl_broker *b, const struct sl_packet_key *key,
+		       const struct sl_packet_flow *entry)
+{
+	struct sl_stray *stray = stray_of(b, key);
+	char text[SL_DRIFT_TEXT];
+
+	if (!stray)
+		return;
+	stray->round = b->sweep.round;
+	(void)sl_drift_entry_text(key, entry->conn_id, entry->from == SL_PACKET_CLIENT, text);
+	if (sl_loop_now_ms(b->loop) - stray->since_ms >= GRACE_MS) {
+		stray->round = 0;
+		remove_stray(b, key, entry->conn_id, text);
+	} else {
+		sl_drift_note(&b->drift, SL_DRIFT_PACKET_STRAY, SL_DRIFT_WAITS, NULL, text,
+			      "it belongs to no connection, and is removed if it stays");
+	}
+}
+
+/* Both entries are there, and say the same of each other. */
+static bool is_whole(const struct sl_broker *b, const struct sl_packet_key *key,
+		     const struct sl_packet_flow *entry)
+{
+	struct sl_packet_key partner, back;
+	struct sl_packet_flow other;
+
+	sl_packet_partner(entry, &partner);
+	if (sl_packet_look_up(b->packet, &partner, &other) < 0)
+		return false;
+	sl_packet_partner(&other, &back);
+	return other.conn_id == entry->conn_id && other.from == 1 - entry->from &&
+	       memcmp(&back, key, sizeof(back)) == 0;
+}
+
+static void note_orphan(struct sl_broker *b, const struct sl_packet_key *key,
+			const struct sl_packet_flow *entry)
+{
+	char text[SL_DRIFT_TEXT];
+
+	(void)sl_drift_entry_text(key, entry->conn_id, entry->from == SL_PACKET_CLIENT, text);
+	sl_drift_note(&b->drift, SL_DRIFT_PACKET_ORPHAN, SL_DRIFT_ADOPTED, NULL, text,
+		      "offered to the proxy with its other entry");
+	if (sl_broker_may_warn(b))
+		sl_log_conn(SL_LOG_WARN, entry->conn_id,
+			    "packet: a flow in `flows` that nobody had a record of");
 }
 
 /* Not made by this process: of an earlier one. */
@@ -64,6 +142,8 @@ static struct sl_kflow *adopt(struct sl_broker *b, const struct sl_packet_key *k
 	/* Of others the record is over. */
 	if (entry->state != SL_PACKET_KILLED && !entry->told)
 		sl_flow_orphan(f);
+	if (!b->sweep.is_first)
+		note_orphan(b, key, entry);
 	return f;
 }
 
@@ -88,18 +168,24 @@ static void meet(struct sl_broker *b, const struct sl_packet_key *key,
 	struct sl_kflow *f;
 
 	if (!is_sane(entry)) {
-		find_stray(b, entry->conn_id);
-		return;
-	}
-	if (entry->state == SL_PACKET_STARTING) { /* nobody is committing now */
-		remove_unfinished(b, key, entry);
+		find_stray(b, key, entry);
 		return;
 	}
 	f = sl_flow_find(&b->table, entry->conn_id);
+	if (!f && entry->state == SL_PACKET_STARTING) { /* nobody is committing now */
+		remove_unfinished(b, key, entry);
+		return;
+	}
+	if (!f && !b->sweep.is_first && !is_whole(b, key, entry)) {
+		find_stray(b, key, entry);
+		return;
+	}
 	if (!f)
 		f = adopt(b, key, entry);
-	if (!f || memcmp(&f->key[entry->from], key, sizeof(*key)) != 0) {
-		find_stray(b, entry->conn_id);
+	if (!f)
+		return; /* no memory: in the next round */
+	if (memcmp(&f->key[entry->from], key, sizeof(*key)) != 0) {
+		find_stray(b, key, entry);
 		return;
 	}
 	sl_flow_note(f, entry, b->sweep.round);
@@ -197,20 +283,36 @@ static void on_timer(struct sl_timer *timer)
 	uint64_t next;
 
 	if (step(b) == 1) {
+		bool was_hurried = s->is_hurried;
+
 		next = s->round_at_ms + round_ms(b);
 		begin_round(b);
+		s->is_hurried = false;
 		s->round_at_ms = next > now ? next : now;
+		if (was_hurried)
+			sl_diff_walked(b);
+	} else if (s->is_hurried) {
+		next = now + 1;
 	} else {
 		next = s->round_at_ms + round_ms(b) * s->slice / (s->n_slices + 1);
 	}
 	sl_timer_start(b->loop, timer, next > now ? next : now + 1, on_timer);
 }
 
+void sl_sweep_now(struct sl_broker *b)
+{
+	begin_round(b);
+	b->sweep.is_hurried = true;
+	sl_timer_start(b->loop, &b->sweep.timer, sl_loop_now_ms(b->loop), on_timer);
+}
+
 void sl_sweep_start(struct sl_broker *b)
 {
 	begin_round(b);
+	b->sweep.is_first = true;
 	while (step(b) == 0)
 		;
+	b->sweep.is_first = false;
 	begin_round(b);
 	b->sweep.round_at_ms += b->times.round_ms;
 	sl_timer_start(b->loop, &b->sweep.timer, b->sweep.round_at_ms, on_timer);

@@ -13,6 +13,14 @@ struct sl_broker;
 /* Entries read in one turn. */
 #define SL_SWEEP_SLICE 1024
 
+/* An entry that belongs to no flow: it is removed when it is still there after its grace. */
+#define SL_STRAYS 64
+struct sl_stray {
+	struct sl_packet_key key;
+	uint64_t since_ms;
+	uint32_t round; /* in which it was last met; 0: none */
+};
+
 /* The walk through `flows`, slice by slice, again and again: what it finds is the truth. */
 struct sl_sweep {
 	uint32_t round;   /* counts up; what was not met in one is gone */
@@ -26,7 +34,9 @@ struct sl_sweep {
 	struct sl_timer timer;
 	struct sl_list closing; /* flows of which a FIN was told, and that are looked at soon */
 	struct sl_timer look_timer;
-	bool had_strays; /* entries that fit no flow; said once */
+	bool is_first;   /* round: every flow is of an earlier broker */
+	bool is_hurried; /* the round is asked for: it is not spread out */
+	struct sl_stray stray[SL_STRAYS];
 };
 
 SL_MUST_CHECK int sl_sweep_init(struct sl_broker *b);
@@ -34,6 +44,8 @@ void sl_sweep_done(struct sl_broker *b);
 /* The first round at once, so that every flow is known; then it goes on by itself. */
 void sl_sweep_start(struct sl_broker *b);
 void sl_sweep_stop(struct sl_broker *b);
+/* A whole round from now on, as fast as it goes: sl_diff_walked() when it is over. */
+void sl_sweep_now(struct sl_broker *b);
 /* What the kernel tells as it happens. */
 void sl_sweep_events(struct sl_broker *b);
 

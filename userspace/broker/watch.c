@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -158,6 +159,29 @@ static void on_interface(void *arg, enum sl_ifwatch_event event, unsigned ifinde
 
 /* ---- watching ---- */
 
+static void note_link(struct sl_broker *b, const struct sl_watched *item, enum sl_drift_done done,
+		      const char *how)
+{
+	char text[64];
+
+	(void)snprintf(text, sizeof(text), "link of %.16s (%s)", item->name,
+		       sl_packet_hook_text(b->packet));
+	sl_drift_note(&b->drift, SL_DRIFT_PACKET_LINK, done, text, NULL, "%s", how);
+}
+
+static void note_pins(struct sl_broker *b, const char *names)
+{
+	while (*names) {
+		size_t n = strcspn(names, " ");
+		char text[64];
+
+		(void)snprintf(text, sizeof(text), "pin %.*s", (int)n, names);
+		sl_drift_note(&b->drift, SL_DRIFT_PACKET_PIN, SL_DRIFT_REPAIRED, text, NULL,
+			      "pinned again");
+		names += names[n] ? n + 1 : n;
+	}
+}
+
 static void check_link(struct sl_broker *b, struct sl_watched *item)
 {
 	if (item->is_attached && !sl_packet_is_attached(b->packet, item->ifindex)) {
@@ -165,6 +189,7 @@ static void check_link(struct sl_broker *b, struct sl_watched *item)
 		attach(b, item);
 		if (item->is_attached) {
 			b->n_repaired++;
+			note_link(b, item, SL_DRIFT_REPAIRED, "attached again");
 			sl_log(SL_LOG_WARN,
 			       "packet: something else had detached our program from %s, it is "
 			       "attached again",
@@ -172,14 +197,21 @@ static void check_link(struct sl_broker *b, struct sl_watched *item)
 		}
 	}
 	settle(b, item);
+	if (item->is_wanted && !item->is_attached && item->was_said)
+		note_link(b, item, SL_DRIFT_LEFT, "it cannot be attached; the log says why");
 }
 
 static void check_pins(struct sl_broker *b)
 {
 	const char *dir = sl_broker_policy(b)->bpf_dir;
+	_cleanup_(sl_str_done) struct sl_str names = { 0 };
 	unsigned repaired = 0;
-	int r = sl_packet_repin(b->packet, &repaired);
+	int r = sl_packet_repin(b->packet, &repaired, &names);
 
+	note_pins(b, sl_str_text(&names));
+	if (r < 0)
+		sl_drift_note(&b->drift, SL_DRIFT_PACKET_PIN, SL_DRIFT_LEFT, "pins", NULL,
+			      "cannot pin in %.60s: %s; trying again", dir, strerror(-r));
 	if (r < 0 && !b->watch.had_no_dir)
 		(void)sl_warn(r,
 			      "packet: cannot pin in %s, flows will not outlive this daemon; "
@@ -193,14 +225,19 @@ static void check_pins(struct sl_broker *b)
 	}
 }
 
-static void on_timer(struct sl_timer *timer)
+void sl_watch_look(struct sl_broker *b)
 {
-	struct sl_broker *b = SL_CONTAINER_OF(timer, struct sl_broker, watch.timer);
-
 	/* Not a name, and not a link, is looked at twice in a turn. */
 	for (size_t i = 0; i < b->watch.n; i++)
 		check_link(b, &b->watch.item[i]);
 	check_pins(b);
+}
+
+static void on_timer(struct sl_timer *timer)
+{
+	struct sl_broker *b = SL_CONTAINER_OF(timer, struct sl_broker, watch.timer);
+
+	sl_watch_look(b);
 	sl_conntrack_check(&b->conntrack);
 	sl_broker_check(b);
 	sl_timer_start(b->loop, timer, sl_loop_now_ms(b->loop) + CHECK_MS, on_timer);

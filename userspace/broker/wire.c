@@ -21,6 +21,7 @@ static const int8_t n_fds_of[] = {
 	[SL_BROKER_NAT_TARGET] = 0,   [SL_BROKER_NAT_FLOW] = 0,      [SL_BROKER_NAT_STATUS] = 0,
 	[SL_BROKER_NAT_WORRIES] = 0,  [SL_BROKER_NAT_TOLD] = 0,      [SL_BROKER_SOCKMAP_LEAVE] = 0,
 	[SL_BROKER_SOCKMAP_HELD] = 0, [SL_BROKER_SOCKMAP_HELLO] = 4, [SL_BROKER_SOCKMAP_STATUS] = 0,
+	[SL_BROKER_DIFF] = 0,         [SL_BROKER_DIFF_TEXT] = 0,     [SL_BROKER_DRIFT] = 0,
 };
 _Static_assert(SL_ARRAY_LEN(n_fds_of) == SL_BROKER_TYPE_COUNT_, "a number per type");
 
@@ -35,7 +36,8 @@ bool sl_broker_is_request(uint32_t type)
 {
 	return (type >= SL_BROKER_HANDOVER && type <= SL_BROKER_FLUSH) ||
 	       type == SL_BROKER_NAT_KILL || type == SL_BROKER_NAT_TARGET ||
-	       type == SL_BROKER_SOCKMAP_LEAVE || type == SL_BROKER_SOCKMAP_HELD;
+	       type == SL_BROKER_SOCKMAP_LEAVE || type == SL_BROKER_SOCKMAP_HELD ||
+	       type == SL_BROKER_DIFF;
 }
 
 static bool is_ip(const struct sl_addr *a)
@@ -97,12 +99,12 @@ static bool is_nat_flow(const struct sl_broker_nat_flow *f)
 	       f->is_rough <= 1 && f->reason < SL_REASON_COUNT_;
 }
 
-static bool is_nat_worries(const struct sl_broker_nat_worries *w, uint32_t size)
+/* Of a text of at most `max` bytes. */
+static bool is_part(const struct sl_broker_nat_worries *w, uint32_t size, uint32_t max)
 {
 	size_t n;
 
-	if (size > SL_BROKER_WORRIES_MAX || w->at % sizeof(w->text) != 0 ||
-	    (w->at > 0 && w->at >= size))
+	if (size > max || w->at % sizeof(w->text) != 0 || (w->at > 0 && w->at >= size))
 		return false;
 	n = size - w->at < sizeof(w->text) ? size - w->at : sizeof(w->text);
 	for (size_t i = 0; i < sizeof(w->text); i++) {
@@ -140,8 +142,8 @@ int sl_broker_check_request(const void *bytes, size_t n, size_t n_fds)
 	else if (msg.type == SL_BROKER_NAT_TARGET)
 		good = msg.flag <= 1 && is_nat_target(&msg.nat_target);
 	else
-		good = true; /* KILL, PROBE, RELEASE, FLUSH, NAT_KILL, SOCKMAP_*: any id; whose
-				it is, the server knows */
+		good = true; /* KILL, PROBE, RELEASE, FLUSH, NAT_KILL, SOCKMAP_*, DIFF: any id;
+				whose it is, the server knows */
 	return good ? 0 : -EBADMSG;
 }
 
@@ -166,11 +168,13 @@ int sl_broker_check_reply(const void *bytes, size_t n, size_t n_fds)
 		good = msg.nat_status.is_on <= 1 &&
 		       memchr(msg.nat_status.text, '\0', sizeof(msg.nat_status.text));
 	else if (msg.type == SL_BROKER_NAT_WORRIES)
-		good = is_nat_worries(&msg.nat_worries, msg.flag);
+		good = is_part(&msg.nat_worries, msg.flag, SL_BROKER_WORRIES_MAX);
+	else if (msg.type == SL_BROKER_DIFF_TEXT)
+		good = is_part(&msg.diff_text, msg.flag, SL_BROKER_DIFF_MAX);
 	else if (msg.type == SL_BROKER_SOCKMAP_STATUS)
 		good = is_sockmap_status(&msg.sockmap_status);
 	else
-		good = true; /* HELLO, CHANGED, FLUSHED, NAT_TOLD, SOCKMAP_HELLO */
+		good = true; /* HELLO, CHANGED, FLUSHED, NAT_TOLD, SOCKMAP_HELLO, DRIFT */
 	return good ? 0 : -EBADMSG;
 }
 

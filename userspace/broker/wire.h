@@ -50,6 +50,10 @@ enum sl_broker_type {
 	/* from the broker, on each channel; fds: slots, orders (to write), flows, counters */
 	SL_BROKER_SOCKMAP_HELLO,
 	SL_BROKER_SOCKMAP_STATUS, /* to the control thread, when it has changed */
+	/* differences between kernel and records */
+	SL_BROKER_DIFF, /* from the control thread: look at everything; answered by DIFF_TEXT */
+	SL_BROKER_DIFF_TEXT, /* a part of a text; flag: how long that is */
+	SL_BROKER_DRIFT,     /* to the control thread, when it has changed */
 	SL_BROKER_TYPE_COUNT_,
 };
 
@@ -202,6 +206,15 @@ struct sl_broker_nat_worries {
 	char text[232];
 };
 
+/* In parts, as the worries; the lines are those of broker/diff.h. */
+#define SL_BROKER_DIFF_MAX (160 * 1024) /* bytes of all */
+
+/* How many were found since the start of this broker, by enum sl_drift_kind. */
+#define SL_BROKER_DRIFT_KINDS 28
+struct sl_broker_drift {
+	uint64_t count[SL_BROKER_DRIFT_KINDS];
+};
+
 struct sl_broker_msg {
 	uint32_t type; /* enum sl_broker_type */
 	uint32_t flag;
@@ -217,6 +230,8 @@ struct sl_broker_msg {
 		struct sl_broker_nat_status nat_status;
 		struct sl_broker_nat_worries nat_worries;
 		struct sl_broker_sockmap_status sockmap_status;
+		struct sl_broker_nat_worries diff_text;
+		struct sl_broker_drift drift;
 		char room[240];
 	};
 };

@@ -28,5 +28,7 @@ struct sl_choice_facts sl_choose_facts(const struct sl_conf_global *g,
 		.packet_off = g->packet.hook == SL_HOOK_CHOICE_OFF ? SL_WHY_CONFIGURED : packet,
 		.sockmap_off = sockmap,
 		.packet_due = { .bytes = g->packet.after_bytes, .age_ms = g->packet.after_age_ms },
+		.sockmap_due = { .bytes = g->sockmap.after_bytes,
+				 .age_ms = g->sockmap.after_age_ms },
 	};
 }

@@ -11,7 +11,7 @@
 
 #include "base/count.h"
 #include "base/log.h"
-#include "core/choice.h"
+#include "proxy/choose.h"
 #include "proxy/conn.h"
 #include "proxy/engine.h"
 #include "proxy/packet.h"
@@ -243,37 +243,24 @@ static bool may_use(const struct sl_conf *conf, const struct sl_gen_route *route
 					   : sl_conf_may_packet(&conf->global, route->conf);
 }
 
-static struct sl_choice_due due_of(const struct sl_conf_global *g, enum sl_engine_id engine)
-{
-	if (engine == SL_ENGINE_SOCKMAP)
-		return (struct sl_choice_due){ g->sockmap.after_bytes, g->sockmap.after_age_ms };
-	return (struct sl_choice_due){ g->packet.after_bytes, g->packet.after_age_ms };
-}
-
-static struct sl_choice choose(const struct sl_conn *c)
+static struct sl_choice choose(const struct sl_conn *c, struct sl_choice_due *ret_due)
 {
 	const struct sl_addr *peer = sl_addr_family(&c->via) ? &c->via : &c->client;
-	const struct sl_conf_global *g = &c->gen->conf->global;
-	const struct sl_choice_facts facts = {
-		.wish = (enum sl_wish)c->route->conf->engine,
-		.packet_off = g->packet.hook == SL_HOOK_CHOICE_OFF
-				      ? SL_WHY_CONFIGURED
-				      : sl_worker_packet_reason(c->worker),
-		.sockmap_off = sl_worker_sockmap_reason(c->worker),
-		.is_connected = c->connect_us != 0,
-		.mixes_families = sl_addr_family(peer) != sl_addr_family(&c->backend),
-		.has_own_port = c->has_own_port,
-		.bytes = c->flow[SL_UP].bytes + c->flow[SL_DOWN].bytes,
-		.age_ms = (sl_loop_now_us(c->worker->loop) - c->entered_us) / 1000,
-		.packet_due = due_of(g, SL_ENGINE_PACKET),
-		.sockmap_due = due_of(g, SL_ENGINE_SOCKMAP),
-	};
+	struct sl_choice_facts facts = sl_choose_facts(&c->gen->conf->global, c->route->conf,
+						       sl_worker_packet_reason(c->worker),
+						       sl_worker_sockmap_reason(c->worker));
+	struct sl_choice choice;
 
-	_Static_assert((int)SL_WISH_NFTABLES == (int)SL_CHOICE_NFTABLES &&
-			       (int)SL_WISH_PACKET == (int)SL_CHOICE_PACKET &&
-			       (int)SL_WISH_SOCKMAP == (int)SL_CHOICE_SOCKMAP,
-		       "the same words");
-	return sl_choose(&facts);
+	facts.is_connected = c->connect_us != 0;
+	facts.mixes_families = sl_addr_family(peer) != sl_addr_family(&c->backend);
+	facts.has_own_port = c->has_own_port;
+	facts.bytes = c->flow[SL_UP].bytes + c->flow[SL_DOWN].bytes;
+	facts.age_ms = (sl_loop_now_us(c->worker->loop) - c->entered_us) / 1000;
+	choice = sl_choose(&facts);
+	if (ret_due)
+		*ret_due = choice.item[0].engine == SL_ENGINE_SOCKMAP ? facts.sockmap_due
+								      : facts.packet_due;
+	return choice;
 }
 
 /* The best one is not in the way of anything but time. */
@@ -284,7 +271,7 @@ static bool is_due_some_day(const struct sl_choice_item *best)
 
 enum sl_engine_reason sl_handover_reason(const struct sl_conn *c)
 {
-	const struct sl_choice choice = choose(c);
+	const struct sl_choice choice = choose(c, NULL);
 	const struct sl_choice_item *best = &choice.item[0];
 
 	if (best->engine == SL_ENGINE_RELAY || !is_due_some_day(best))
@@ -784,8 +771,10 @@ static void on_young(struct sl_timer *timer)
 
 	while (!sl_list_is_empty(&y->list)) {
 		struct sl_conn *c = SL_CONTAINER_OF(y->list.next, struct sl_conn, young);
-		uint64_t at =
-			c->entered_us / 1000 + due_of(&c->gen->conf->global, c->handover_to).age_ms;
+		const struct sl_conf_global *g = &c->gen->conf->global;
+		uint64_t at = c->entered_us / 1000 + (c->handover_to == SL_ENGINE_SOCKMAP
+							      ? g->sockmap.after_age_ms
+							      : g->packet.after_age_ms);
 
 		if (now < at) {
 			wait_young(y, at);
@@ -798,15 +787,14 @@ static void on_young(struct sl_timer *timer)
 void sl_handover_watch(struct sl_conn *c)
 {
 	struct sl_handovers *hs = c->worker->handovers;
-	const struct sl_choice choice = choose(c);
-	const struct sl_choice_item *best = &choice.item[0];
 	struct sl_choice_due due;
+	const struct sl_choice choice = choose(c, &due);
+	const struct sl_choice_item *best = &choice.item[0];
 	struct young *y;
 
 	if (best->engine == SL_ENGINE_RELAY || !is_due_some_day(best))
 		return;
 	c->handover_to = best->engine;
-	due = due_of(&c->gen->conf->global, best->engine);
 	c->handover_after = due.bytes;
 	y = &hs->young[best->engine == SL_ENGINE_SOCKMAP ? YOUNG_FOR_SOCKMAP : YOUNG_FOR_PACKET];
 	sl_list_add(&y->list, &c->young);
@@ -851,7 +839,7 @@ static enum sl_move_result move_to_relay(struct sl_conn *c)
 
 static enum sl_move_result move_to_kernel(struct sl_conn *c, enum sl_engine_id to)
 {
-	const struct sl_choice choice = choose(c);
+	const struct sl_choice choice = choose(c, NULL);
 	struct sl_handover *h = c->handover;
 
 	if (choice.item[0].engine != to || !is_due_some_day(&choice.item[0]))

@@ -920,8 +920,7 @@ static bool is_listening(const struct sl_proxy *p, const struct sl_addr *local, 
 /* Why no connection can be given to the engine; ELIGIBLE: they can. */
 static enum sl_engine_reason sl_proxy_sockmap_reason(const struct sl_proxy *p)
 {
-	(void)p;
-	return SL_WHY_NOT_LINUX_SUPPORTED; /* not in this build */
+	return p->n_workers ? sl_worker_sockmap_reason(p->workers[0]) : SL_WHY_NO_PRIVILEGE;
 }
 
 static void choose_engine(const struct sl_proxy *p, struct sl_explanation *x)
