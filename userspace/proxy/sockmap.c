@@ -216,9 +216,19 @@ enum carry_result {
 	CARRY_FAILED, /* the connection has ended */
 };
 
+/*
+ * Who meets the error of a socket first takes it away, and that may be the kernel's worker: what is
+ * found later is EPIPE, as if we had closed the socket. After a FIN it is the error itself
+ * (tcp_reset(), net/ipv4/tcp_input.c).
+ */
+static enum sl_reason reason_of(const struct sl_joint *j, enum sl_side side, int err)
+{
+	return sl_reason_from_errno(err == EPIPE && !j->half[side].has_fin ? ECONNRESET : err);
+}
+
 static enum carry_result fail(struct sl_joint *j, enum sl_side side, int err)
 {
-	sl_conn_fail(j->conn, side, sl_reason_from_errno(err));
+	sl_conn_fail(j->conn, side, reason_of(j, side, err));
 	return CARRY_FAILED;
 }
 
@@ -373,7 +383,7 @@ static bool try_to_finish(struct sl_joint *j, enum sl_side from)
 	c->flow[from].shut = true;
 	/* Closing sends it, too. */
 	if (!is_last && shutdown(fd_of(j, other(from)), SHUT_WR) < 0 && errno != ENOTCONN) {
-		sl_conn_fail(c, other(from), sl_reason_from_errno(errno));
+		sl_conn_fail(c, other(from), reason_of(j, other(from), errno));
 		return false;
 	}
 	sl_conn_finished(c, from);
@@ -389,7 +399,7 @@ static bool try_to_fail(struct sl_joint *j, enum sl_side side)
 		look_later(j, WAIT_MIN_MS);
 		return true;
 	}
-	sl_conn_fail(j->conn, side, sl_reason_from_errno(h->error));
+	sl_conn_fail(j->conn, side, reason_of(j, side, h->error));
 	return false;
 }
 
@@ -712,6 +722,8 @@ static void on_socket(struct sl_conn *c, enum sl_side side, uint32_t events)
 {
 	struct sl_joint *j = sl_handover_joint(c);
 
+	if ((events & SL_IO_RDHUP) && !(events & (SL_IO_HUP | SL_IO_ERR)))
+		j->half[side].has_fin = true;
 	if (events & SL_IO_ERR)
 		check_error(j, side);
 	if ((events & SL_IO_OUT) && c->flow[other(side)].held && !look(j, other(side)))

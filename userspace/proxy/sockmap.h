@@ -29,6 +29,7 @@ struct sl_joint_half {
 	bool is_in_daemon;       /* what is passed to the daemon is waited for */
 	uint64_t window_ms;      /* since when `in_window` counts */
 	uint64_t in_window;      /* bytes carried */
+	bool has_fin;            /* the sender's came while nothing else was wrong */
 	int error; /* of the sender's socket: ends it when what came before has gone */
 	uint64_t error_ms;
 };
