@@ -1,101 +1,60 @@
-#!/ bin / bash
-#SPDX - License - Identifier : GPL - 3.0 - or -later
-# `sluice explain` says before what happens then : each question is asked, then the connection is
-#made, and its access line must have the same route, verdict, target and engine.
-."$(dirname " $0 ")/../lib/netlab.sh"
+#!/bin/bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# `sluice explain` says before what happens then: each question is asked, then the connection is
+# made, and its access line must have the same route, verdict, target and engine.
+. "$(dirname "$0")/../lib/netlab.sh"
 
-	server e echo 8001,
-	8002, 8003, 8004, 8005 to()
-{
-	echo "\"$BACKEND_IP:800$1\"";
-}
-GLOBAL = '  security: { deny: [10.91.140.0/24], enforce: userspace }' start_sluice "listeners:
-	 -
-{
-ports:
-	446, accept_proxy:
-	{
-	from:
-		[10.91.150.0 / 24], required : true
-	}
-}
-routes
-    : -{ name : plain, match : { ports : 443 }, forward : $(to 1) } -
-      { name : wild, match : { ports : 443, domains : '*.shop.example.com' }, forward : $(to 2) } -
-      {
-	      name : exact,
-	      match : { ports : 443, domains : shop.example.com },
-	      forward : [ $(to 2), $(to 3) ]
-      } -
-      name : vip priority : 1 match
-    : { ports : 443, domains : shop.example.com, clients : ['10.91.13?.*'] } forward : {
-	    targets : [ $(to 3), $(to 4) ],
-	    balance : source_hash
-    } security : {
-	    deny : [10.91.131.7]
-    } - {
-	    name : h2,
-	    match : { ports : 443, domains : alpn.example, tls : { alpn : h2, versions : '1.3' } },
-	    forward : $(to 5)
-    } - {
-	    name : off,
-	    enabled : false,
-	    match : { ports : 443, domains : off.example },
-	    forward : $(to 5)
-    } - { name : named, match : { ports : 444, domains : named.example }, forward : $(to 1) } -
-		 { name : here, match : { ports : '$PROXY_IP:445' }, forward : $(to 1) } -
-		 { name : proxied, match : { ports : 446 }, forward : $(to 1) } - {
-			 name : nobody,
-			 match : { ports : 447 },
-			 forward : '10.255.255.1:1',
-			 security : { allow : [192.0.2.1] }
-		 } -
-		 { name : asks, match : { ports : 448 }, engine : packet, forward : $(to 1) } -
-{
-name:
-	relayed, match : { ports : 449 }, engine : relay, forward : $(to 1)
-}
-"
-	knows_why()
-{
-	["$(jqs .packet.reason_name)" = not_linux_supported];
-}
-#no bpf file system wait_for knows_why baseline
+server e echo 8001,8002,8003,8004,8005
+to() { echo "\"$BACKEND_IP:800$1\""; }
+GLOBAL='  security: { deny: [10.91.140.0/24], enforce: userspace }' start_sluice "listeners:
+  - { ports: 446, accept_proxy: { from: [10.91.150.0/24], required: true } }
+routes:
+  - { name: plain, match: { ports: 443 }, forward: $(to 1) }
+  - { name: wild, match: { ports: 443, domains: '*.shop.example.com' }, forward: $(to 2) }
+  - { name: exact, match: { ports: 443, domains: shop.example.com }, forward: [$(to 2), $(to 3)] }
+  - name: vip
+    priority: 1
+    match: { ports: 443, domains: shop.example.com, clients: ['10.91.13?.*'] }
+    forward: { targets: [$(to 3), $(to 4)], balance: source_hash }
+    security: { deny: [10.91.131.7] }
+  - { name: h2, match: { ports: 443, domains: alpn.example, tls: { alpn: h2, versions: '1.3' } }, forward: $(to 5) }
+  - { name: off, enabled: false, match: { ports: 443, domains: off.example }, forward: $(to 5) }
+  - { name: named, match: { ports: 444, domains: named.example }, forward: $(to 1) }
+  - { name: here, match: { ports: '$PROXY_IP:445' }, forward: $(to 1) }
+  - { name: proxied, match: { ports: 446 }, forward: $(to 1) }
+  - { name: nobody, match: { ports: 447 }, forward: '10.255.255.1:1', security: { allow: [192.0.2.1] } }
+  - { name: asks, match: { ports: 448 }, engine: packet, forward: $(to 1) }
+  - { name: relayed, match: { ports: 449 }, engine: relay, forward: $(to 1) }"
+knows_why() { [ "$(jqs .packet.reason_name)" = not_linux_supported ]; } # no bpf file system
+wait_for knows_why
+baseline
 
-#One connection with the hello of KEY = VALUE(none : plain bytes) from SOURCE.
-		cat> "$LAB_DIR/ask.py"
-	<< 'PY' import socket,
-	subprocess, sys source, port,
-	keys = sys.argv[2], int(sys.argv[3]),
-			sys.argv[4 : ] raw = b "plain bytes" if keys : raw =
-					 subprocess
-						 .run(
-							 [
-								 "/usr/bin/python3",
-								 "tests/lib/hello.py", "build"
-							 ] + keys,
-							 stdout = subprocess.PIPE, check = True)
-						 .stdout
-try:
-#a refused one may be reset before connect() returns s =
-		socket.create_connection((sys.argv[1], port), 15, (source, 0)) s.sendall(raw)
-			s.shutdown(socket.SHUT_WR) while s.recv(
-				65536) : pass except OSError : pass PY
+# One connection with the hello of KEY=VALUE (none: plain bytes) from SOURCE.
+cat >"$LAB_DIR/ask.py" <<'PY'
+import socket, subprocess, sys
+source, port, keys = sys.argv[2], int(sys.argv[3]), sys.argv[4:]
+raw = b"plain bytes"
+if keys:
+    raw = subprocess.run(["/usr/bin/python3", "tests/lib/hello.py", "build"] + keys, stdout=subprocess.PIPE, check=True).stdout
+try:  # a refused one may be reset before connect() returns
+    s = socket.create_connection((sys.argv[1], port), 15, (source, 0))
+    s.sendall(raw)
+    s.shutdown(socket.SHUT_WR)
+    while s.recv(65536):
+        pass
+except OSError:
+    pass
+PY
 
-				n = 0 lines()
-	{
-		grep - acE ' access: ' "$(log_file)" || true;
-	}
-more_lines_than()
-{
-	["$(lines)" - gt "$1"];
-}
-#same WHAT SOURCE PORT "EXPLAIN-ARGUMENTS"[HELLO - KEY = VALUE...]
+n=0
+lines() { grep -acE ' access: ' "$(log_file)" || true; }
+more_lines_than() { [ "$(lines)" -gt "$1" ]; }
+# same WHAT SOURCE PORT "EXPLAIN-ARGUMENTS" [HELLO-KEY=VALUE...]
 same() {
 	local what=$1 source=$2 port=$3 arguments=$4 before line said happened
 	shift 4
 	before=$(lines)
-#shellcheck disable = SC2086
+	# shellcheck disable=SC2086
 	said=$(sl explain "$port" $arguments --client "$source" --address $PROXY_IP --json)
 	in_ns client /usr/bin/python3 "$LAB_DIR/ask.py" $PROXY_IP "$source" "$port" "$@"
 	wait_for more_lines_than "$before"
@@ -110,10 +69,7 @@ same() {
 	SAID=$said
 	n=$((n + 1))
 }
-why()
-{
-	jq - r ".candidates[] | select(.route == \"$1\") | .why" < < < "$SAID";
-}
+why() { jq -r ".candidates[] | select(.route == \"$1\") | .why" <<<"$SAID"; }
 
 say "questions and what happens"
 same "no name" 10.91.128.1 443 ""
@@ -142,10 +98,7 @@ same "no route for plain bytes" 10.91.128.1 444 ""
 assert_eq "verdict" "$(jq -r '"\(.verdict) \(.route) \(.needs_hello)"' <<<"$SAID")" "no_route null true"
 same "no route for the name" 10.91.128.1 444 "other.example" sni=other.example
 same "one address" 10.91.128.1 445 ""
-engines()
-{
-	jq - r '[.engines[] | "\(.engine) \(.can_carry) \(.reason)"] | join(", ")' < < < "$SAID";
-}
+engines() { jq -r '[.engines[] | "\(.engine) \(.can_carry) \(.reason)"] | join(", ")' <<<"$SAID"; }
 same "an engine that is not here" 10.91.128.1 448 ""
 assert_eq "its engines" "$(engines)" "packet false not_linux_supported, relay true not_linux_supported"
 same "the relay by name" 10.91.128.1 449 ""
@@ -160,27 +113,24 @@ assert_eq "PROXY header" "$(sl explain 446 --json | jq -c '[.accept_proxy, .need
 assert_eq "no name" "$(sl explain 443 a..b --json | jq -r '"\(.route) \(.note)"')" \
 	"plain not a host name: letters, digits, '-', '_' and single dots"
 assert_eq "no bytes needed" "$(sl explain 447 --json | jq -c .needs_hello)" false
-for bad in 0 65536 x "443 --client nobody" "443 --tls 2" "443 --address x";
-do
-	rc = 0
-#shellcheck disable = SC2086
-		     sl explain $bad > "$LAB_DIR/out" 2 > & 1 ||
-	     rc = $
-		? assert_eq "explain $bad" $rc 1 done
+for bad in 0 65536 x "443 --client nobody" "443 --tls 2" "443 --address x"; do
+	rc=0
+	# shellcheck disable=SC2086
+	sl explain $bad >"$LAB_DIR/out" 2>&1 || rc=$?
+	assert_eq "explain $bad" $rc 1
+done
 
-				  say
-			  "for people" sl explain 443 shop.example.com-- client 10.91.131.7 |
-			  tee
-			  "$LAB_DIR/text" for want in 'connection to +port 443, name shop.example.com, from 10.91.131.7' 'verdict +route_ip_blocked: ' "security +denied by the route's security.deny" 'engine +relay, not_linux_supported: ' '  in this order +packet no \(not_linux_supported\), relay yes \(not_linux_supported\)$' 'first bytes ' 'vip +won ' 'exact +lost ';
-do
+say "for people"
+sl explain 443 shop.example.com --client 10.91.131.7 | tee "$LAB_DIR/text"
+for want in 'connection to +port 443, name shop.example.com, from 10.91.131.7' 'verdict +route_ip_blocked: ' \
+	"security +denied by the route's security.deny" \
+	'engine +relay, not_linux_supported: ' '  in this order +packet no \(not_linux_supported\), relay yes \(not_linux_supported\)$' 'first bytes ' 'vip +won ' 'exact +lost '; do
 	grep -qE "^$want" "$LAB_DIR/text" || fail "no '$want'"
 done
 
 say "asking changes nothing"
 before=$(sl routes --json | jq -c '[.[] | .total]')
-for _ in 1 2 3;
-do
-	sl explain 443 shop.example.com-- json | jq - r.target;
-done | sort - u | wc - l | grep - qx 1 || fail "the next target moves by asking" assert_eq "totals"
-					       "$(sl routes --json | jq -c '[.[] | .total]')"
-					       "$before" assert_back_to_baseline
+for _ in 1 2 3; do sl explain 443 shop.example.com --json | jq -r .target; done | sort -u | wc -l | grep -qx 1 ||
+	fail "the next target moves by asking"
+assert_eq "totals" "$(sl routes --json | jq -c '[.[] | .total]')" "$before"
+assert_back_to_baseline

@@ -114,6 +114,20 @@ assert_eq "a client of the other family" "$(sl explain 8081 --client 2001:db8::1
 	"relay not_linux_supported"
 sl explain 8081 | grep -E '^  in this order +packet yes \(eligible\), relay if that fails$' || fail "not in the text"
 
+say "as explained"
+# explained PORT: its engines, each with + where it can carry, - where not, and why
+explained() { sl explain "$1" --json | jq -r '[.engines[] | "\(.engine)\(if .can_carry then "+" else "-" end)\(.reason)"] | join(" ")'; }
+assert_eq "free" "$(explained 8081)" "packet+eligible relay+short_lived"
+assert_eq "named" "$(explained 8082)" "packet+configured relay+short_lived"
+assert_eq "stays" "$(explained 8083)" "relay+configured"
+for port in 8081 8082 8083; do
+	assert_eq "the engine of $port" "$(sl explain $port --json | jq -r '"\(.engine) \(.engine_reason)"')" \
+		"$(sl conns --json | jq -r --arg r "$(sl explain $port --json | jq -r .route)" '.[] | select(.route == $r) | "\(.engine) \(.engine_reason)"')"
+done
+assert_eq "a client of the other family" "$(sl explain 8081 --client 2001:db8::1 --json | jq -r '"\(.engine) \(.engine_reason)"')" \
+	"relay not_linux_supported"
+sl explain 8081 | grep -E '^  in this order +packet yes \(eligible\), relay until then$' || fail "not in the text"
+
 say "counted"
 assert_eq "the metric" "$(n_moves eligible) $(n_moves configured)" "1 1"
 assert_eq "no other" "$(http_get /metrics | grep -c '^sluice_engine_moves_total{')" 2

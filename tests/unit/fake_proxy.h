@@ -282,8 +282,8 @@ void sl_proxy_totals(const struct sl_proxy *p, struct sl_proxy_totals *t)
 	t->engine_why[SL_ENGINE_RELAY][SL_WHY_SHORT_LIVED] = 8;
 	t->engine_moves[SL_ENGINE_RELAY][SL_ENGINE_PACKET][SL_WHY_ELIGIBLE] = 6;
 	t->engine_moves[SL_ENGINE_SOCKMAP][SL_ENGINE_RELAY][SL_WHY_MAP_FULL] = 1;
-	t->handover[SL_WHY_ELIGIBLE] = 6;
-	t->handover[SL_WHY_NOT_QUIESCENT] = 2;
+	t->handover[SL_ENGINE_PACKET][SL_WHY_ELIGIBLE] = 6;
+	t->handover[SL_ENGINE_PACKET][SL_WHY_NOT_QUIESCENT] = 2;
 	sl_hist_add(&t->handover_time, 25);
 	t->ended[SL_CLIENT][SL_REASON_NORMAL] = 4;
 	t->ended[SL_CLIENT][SL_REASON_ECONNRESET] = 1;

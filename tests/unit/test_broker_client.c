@@ -78,9 +78,9 @@ static void on_result(void *arg, uint64_t conn_id, const struct sl_broker_result
 	see(arg, SL_BROKER_RESULT, conn_id, result->why);
 }
 
-static void on_changed(void *arg, uint64_t conn_id)
+static void on_changed(void *arg, uint64_t conn_id, uint32_t flag)
 {
-	see(arg, SL_BROKER_CHANGED, conn_id, 0);
+	see(arg, SL_BROKER_CHANGED, conn_id, flag);
 }
 
 static void on_ended(void *arg, uint64_t conn_id, const struct sl_broker_ended *ended)

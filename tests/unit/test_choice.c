@@ -54,11 +54,11 @@ static void test_wishes(void **state)
 	struct sl_choice_facts f = ready(SL_WISH_AUTO);
 
 	(void)state;
-	is(&f, "packet+ eligible, relay+ eligible");
+	is(&f, "packet+ eligible, relay+ short_lived");
 	f.wish = SL_WISH_PACKET;
-	is(&f, "packet+ configured, relay+ eligible");
+	is(&f, "packet+ configured, relay+ short_lived");
 	f.wish = SL_WISH_SOCKMAP;
-	is(&f, "sockmap+ configured, relay+ eligible");
+	is(&f, "sockmap+ configured, relay+ short_lived");
 	f.wish = SL_WISH_RELAY;
 	is(&f, "relay+ configured");
 	f.wish = SL_WISH_NFTABLES;
@@ -94,7 +94,7 @@ static void test_off(void **state)
 	is(&f, "packet- configured, relay+ configured");
 	/* The other kernel engine does not stand in for one that the route has not named. */
 	f.wish = SL_WISH_SOCKMAP;
-	is(&f, "sockmap+ configured, relay+ eligible");
+	is(&f, "sockmap+ configured, relay+ short_lived");
 	f.sockmap_off = SL_WHY_SELF_TEST_FAILED;
 	f.packet_off = SL_WHY_ELIGIBLE;
 	is(&f, "sockmap- self_test_failed, relay+ self_test_failed");
@@ -114,7 +114,7 @@ static void test_connection(void **state)
 	f.wish = SL_WISH_SOCKMAP;
 	is(&f, "sockmap- half_closed, relay+ half_closed");
 	f.is_half_closed = false;
-	is(&f, "sockmap+ configured, relay+ eligible");
+	is(&f, "sockmap+ configured, relay+ short_lived");
 	f.sockmap_is_full = true;
 	is(&f, "sockmap- map_full, relay+ map_full");
 	f = ready(SL_WISH_AUTO);
@@ -153,19 +153,19 @@ static void test_due(void **state)
 	assert_non_null(sl_choice_later(&c));
 	assert_int_equal(sl_choice_later(&c)->engine, SL_ENGINE_PACKET);
 	f.age_ms = 1000;
-	is(&f, "packet+ eligible, relay+ eligible");
+	is(&f, "packet+ eligible, relay+ short_lived");
 	c = sl_choose(&f);
 	assert_int_equal(sl_choice_now(&c)->engine, SL_ENGINE_PACKET);
 	assert_null(sl_choice_later(&c));
 	f.bytes = f.age_ms = 0;
 	f.packet_due.age_ms = 0; /* at once, though the bytes are not there */
-	is(&f, "packet+ eligible, relay+ eligible");
+	is(&f, "packet+ eligible, relay+ short_lived");
 	/* Each engine's own patience. */
 	f = ready(SL_WISH_SOCKMAP);
 	f.bytes = 4095;
 	is(&f, "sockmap- short_lived, relay+ short_lived");
 	f.age_ms = 100;
-	is(&f, "sockmap+ configured, relay+ eligible");
+	is(&f, "sockmap+ configured, relay+ short_lived");
 }
 
 /* What will stay in the way leaves nothing to wait for. */
@@ -184,6 +184,48 @@ static void test_no_later(void **state)
 	c = sl_choose(&f);
 	assert_int_equal(sl_choice_now(&c)->engine, SL_ENGINE_NFTABLES);
 	assert_null(sl_choice_later(&c));
+}
+
+/*
+ * What a connection of the relay was told before there was a choice of engines: routes of auto,
+ * packet and relay must hear the same, also where packet.after_bytes is 0, so that it is due at
+ * once.
+ */
+static enum sl_engine_reason before_the_choice(const struct sl_choice_facts *f)
+{
+	if (f->wish == SL_WISH_RELAY)
+		return SL_WHY_CONFIGURED;
+	if (f->packet_off != SL_WHY_ELIGIBLE) /* CONFIGURED: packet.hook is off */
+		return f->packet_off;
+	if (f->is_connected && f->mixes_families)
+		return SL_WHY_NOT_LINUX_SUPPORTED;
+	if (f->is_connected && !f->has_own_port)
+		return SL_WHY_PORT_RANGE_FULL;
+	return SL_WHY_SHORT_LIVED;
+}
+
+static void test_as_before(void **state)
+{
+	static const enum sl_wish wishes[] = { SL_WISH_AUTO, SL_WISH_PACKET, SL_WISH_RELAY };
+	static const enum sl_engine_reason why[] = { SL_WHY_ELIGIBLE, SL_WHY_CONFIGURED,
+						     SL_WHY_NO_PRIVILEGE };
+
+	(void)state;
+	for (unsigned n = 0; n < 3 * 3 * 16; n++) {
+		struct sl_choice_facts f = ready(wishes[n / 48]);
+		struct sl_choice c;
+
+		f.packet_off = why[n / 16 % 3];
+		f.is_connected = n & 1;
+		f.mixes_families = n & 2;
+		f.has_own_port = n & 4;
+		f.bytes = f.age_ms = 0;
+		if (n & 8)
+			f.packet_due.bytes = 0;
+		c = sl_choose(&f);
+		assert_int_equal(c.item[c.n - 1].engine, SL_ENGINE_RELAY);
+		assert_int_equal(c.item[c.n - 1].why, before_the_choice(&f));
+	}
 }
 
 /* ---- the whole table, against the rules said another way ---- */
@@ -259,7 +301,7 @@ static struct sl_choice by_rules(const struct sl_choice_facts *f)
 		};
 	return (struct sl_choice){ .n = 2,
 				   .item = { { first, good, true },
-					     { SL_ENGINE_RELAY, SL_WHY_ELIGIBLE, true } } };
+					     { SL_ENGINE_RELAY, SL_WHY_SHORT_LIVED, true } } };
 }
 
 static void compare(const struct sl_choice_facts *f)
@@ -350,6 +392,7 @@ int main(void)
 		cmocka_unit_test(test_before_connect),
 		cmocka_unit_test(test_due),
 		cmocka_unit_test(test_no_later),
+		cmocka_unit_test(test_as_before),
 		cmocka_unit_test(test_table),
 	};
 

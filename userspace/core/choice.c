@@ -62,15 +62,17 @@ static void add_kernel(struct sl_choice *c, enum sl_engine_id engine, enum sl_en
 	};
 }
 
-/* Why it falls to the daemon: the first that stands before it says so. ELIGIBLE: nothing does, it
- * is there in case that one fails. */
+/*
+ * Why it falls to the daemon: the one that stands before it says so. Where that one can carry it
+ * the daemon has it until the move, as short as that may be.
+ */
 static enum sl_engine_reason why_relay(const struct sl_choice *c, const struct sl_choice_facts *f)
 {
 	if (needs_daemon(f) != SL_WHY_ELIGIBLE)
 		return needs_daemon(f);
 	if (c->n == 0)
 		return SL_WHY_CONFIGURED;
-	return c->item[0].can_carry ? SL_WHY_ELIGIBLE : c->item[0].why;
+	return c->item[0].can_carry ? SL_WHY_SHORT_LIVED : c->item[0].why;
 }
 
 struct sl_choice sl_choose(const struct sl_choice_facts *f)

@@ -839,7 +839,7 @@ static void print_choice(const struct sl_render *r, const json_t *engines)
 
 		sl_str_addf(&text, "%s%s ", i ? ", " : "", text_at(e, "engine"));
 		if (is_carried)
-			sl_str_adds(&text, "if that fails");
+			sl_str_adds(&text, "until then");
 		else
 			sl_str_addf(&text, "%s (%s)", is_true_at(e, "can_carry") ? "yes" : "no",
 				    text_at(e, "reason"));
