@@ -62,15 +62,16 @@ dies() {
 	join_peer "long$round"
 	assert_eq "$what: long ones" "$(jq -c '[.ok, .bad]' <<<"$RESULT")" "[0,3]"
 }
+turn=0
 # starts_anew WHAT: nothing of the earlier flows is in the maps, and new ones go into them.
 starts_anew() {
 	wait_until 2000 maps_are_empty || fail "$1: left in the maps: $(sockmaps counts) $(sockmaps slots | jq -c '.[:3]')"
 	wait_until 2000 eval '[ "$(n_sockmap_sockets) $(jqs .connections.active)" = "0 0" ]' ||
 		fail "$1: sockets in the kernel $(n_sockmap_sockets), connections $(jqs .connections.active)"
-	client_bg anew hold to=$PROXY_IP:8082 n=5 ping=1 timeout=30
-	wait_for has_output anew
+	client_bg "anew$((++turn))" hold to=$PROXY_IP:8082 n=5 ping=1 timeout=30
+	wait_for has_output "anew$turn"
 	wait_engine held
-	stop_peer anew
+	stop_peer "anew$turn"
 	assert_eq "$1: new ones: $RESULT" "$RC" 0
 	wait_until 2000 maps_are_empty || fail "$1: left of new ones: $(sockmaps counts)"
 }
@@ -126,7 +127,7 @@ starts_anew "broker"
 
 say "spilled while no broker answers"
 reload_sockmap backlog=20KiB "$text"
-client_bg spill verify to=$PROXY_IP:8083 n=20 c=20 burst=2 slow=100 rcvbuf=8192 max=400000 shapes=up,down,duplex \
+client_bg spill verify to=$PROXY_IP:8083 n=20 c=20 burst=2 slow=100 rcvbuf=8192 max=400000 shapes=duplex \
 	stall=$stall timeout=$((60 * SLOW))
 wait_until 5000 eval 'grep -q ready "$LAB_DIR/spill.out"' || fail "the transfers are not connected"
 wait_engine slow
@@ -178,7 +179,7 @@ for ((i = 1; i <= RELOADS; i++)); do
 		if on_sockmap; then wait_for sockmap_is_on; fi
 		client_bg "up$i" hold to=$PROXY_IP:8082 n=5 ping=1 timeout=30
 		wait_for has_output "up$i"
-		wait_until 5000 eval '[ "$(n_on "$ENGINE" held)" = 5 ]' || fail "upgrade $i: on the engine: $(n_on "$ENGINE" held)"
+		wait_until 5000 eval '[ "$(n_on "$ENGINE" held)" = 5 ]' || fail "upgrade $i: on the engine: $(sl conns --json --route held | jq -c ".[0]") $(sl conns --json | jq length)"
 		stop_peer "up$i"
 	fi
 done

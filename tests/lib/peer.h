@@ -305,6 +305,7 @@ struct xfer {
 	bool waiting; /* burst: at the client nothing, at the server one byte until it starts */
 	bool server;
 	bool slow;       /* reads XFER_SIP at a time, with pauses */
+	bool with_slow;  /* one of the two does */
 	bool rst_ok;     /* the other side may reset */
 	uint64_t rst_at; /* reset once so many bytes passed both ways; UINT64_MAX: never */
 	uint64_t max_gap;
@@ -615,6 +616,7 @@ static inline void xfer_setup(struct xfer *x, const struct xfer_header *h, bool 
 	x->rest_us = h->rest * 10000u;
 	x->waiting = h->flags & XFER_BURST;
 	x->slow = h->flags & (server ? XFER_SLOW_SERVER : XFER_SLOW_CLIENT);
+	x->with_slow = h->flags & (XFER_SLOW_SERVER | XFER_SLOW_CLIENT);
 	x->rst_ok = h->flags & (server ? XFER_RST_CLIENT : XFER_RST_SERVER);
 	x->rst_at = UINT64_MAX;
 	if (h->flags & (server ? XFER_RST_SERVER : XFER_RST_CLIENT))
@@ -822,6 +824,9 @@ static inline bool xfer_stalled(const struct conn *c, uint64_t now, uint64_t lim
 		since = x->read_wake;
 	if (x->write_wake > since)
 		since = x->write_wake;
+	/* who has sent everything hears nothing until a slow reader has come to its end */
+	if (x->with_slow)
+		limit_us *= 4;
 	return !x->waiting && now > since && now - since > limit_us;
 }
 
