@@ -534,6 +534,7 @@ static enum sl_engine_reason try(struct sl_peer *p, const struct sl_broker_msg *
 		return why_of(r);
 	if (r > 0)
 		look_at_objects(b, true);
+	k->attached_ms = sl_loop_now_ms(b->loop);
 	if (msg->type == SL_BROKER_RESOLVE)
 		r = sl_sockmap_resolve(k->maps, &pair, ret_pair);
 	else

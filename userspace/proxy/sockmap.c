@@ -358,8 +358,10 @@ static bool is_stuck(struct sl_joint *j, enum sl_side from)
 		return false;
 	}
 	look_later(j, WAIT_MAX_MS);
-	if (h->stuck_ms == 0)
+	if (h->stuck_ms == 0 || h->stuck_at != taken) {
 		h->stuck_ms = now_ms(j);
+		h->stuck_at = taken;
+	}
 	return now_ms(j) - h->stuck_ms >= STUCK_MS;
 }
 
