@@ -23,6 +23,7 @@
 #define MISSING_LOOKS 2
 /* For a proxy to say what it holds. */
 #define CLAIM_MS 5000
+#define CHECKS 3
 /* With more connections than this, only each so many-th walk looks for entries of none. */
 #define SWEEP_PAIRS 2000
 #define SWEEP_ROUNDS 10
@@ -260,27 +261,10 @@ static bool has_unheld(const struct sl_sockmap_keeper *k)
 	return false;
 }
 
-/* Sockets that have become sources meanwhile have none: nobody would read what comes. */
-static void mistrust_joined_since(struct sl_broker *b, uint64_t since_ms)
-{
-	struct sl_sockmap_keeper *k = keeper(b);
-	uint32_t pair = UINT32_MAX;
-
-	while (sl_sockmap_next(k->maps, &pair)) {
-		struct sl_sockmap_owner *o = &k->pair[pair];
-
-		if (!o->is_held || o->was_told || o->since_ms < since_ms)
-			continue;
-		o->was_told = true;
-		tell(b, o, pair << SL_BROKER_SOCKMAP_PAIR_SHIFT | SL_BROKER_SOCKMAP_LOST);
-	}
-}
-
 static void look_at_objects(struct sl_broker *b, bool was_detached)
 {
 	struct sl_sockmap_keeper *k = keeper(b);
 	_cleanup_(sl_str_done) struct sl_str names = { 0 };
-	uint64_t now = sl_loop_now_ms(b->loop);
 	unsigned repaired = 0;
 
 	if (was_detached) {
@@ -289,9 +273,6 @@ static void look_at_objects(struct sl_broker *b, bool was_detached)
 	}
 	if (sl_sockmap_repin(k->maps, &repaired, &names) < 0)
 		return;
-	if (strstr(sl_str_text(&names), SL_SOCKMAP_ATTACHED " "))
-		mistrust_joined_since(b, k->attached_ms);
-	k->attached_ms = now;
 	if (names.len == 0)
 		return;
 	note_objects(b, sl_str_text(&names));
@@ -382,10 +363,21 @@ static int start(struct sl_broker *b)
 	k->pair = calloc(PAIRS, sizeof(*k->pair));
 	if (!k->pair)
 		return -ENOMEM;
-	k->attached_ms = sl_loop_now_ms(b->loop);
 	walk_at_once(b);
 	return sl_io_start(b->loop, &k->events_io, sl_sockmap_events_fd(k->maps), SL_IO_IN,
 			   on_events);
+}
+
+/* On a machine that has no time for it one may fail. */
+static int check(struct sl_sockmap *maps, struct sl_str *report)
+{
+	int r = -EIO;
+
+	for (int i = 0; r < 0 && i < CHECKS; i++) {
+		sl_str_clear(report);
+		r = sl_sockmap_check(maps, report);
+	}
+	return r;
 }
 
 static void turn_on(struct sl_broker *b)
@@ -403,7 +395,7 @@ static void turn_on(struct sl_broker *b)
 		    report.len ? sl_str_text(&report) : strerror(-r));
 		return;
 	}
-	r = sl_sockmap_check(k->maps, &report);
+	r = check(k->maps, &report);
 	if (r == 0)
 		r = start(b);
 	if (r < 0) {
@@ -477,6 +469,8 @@ static enum sl_engine_reason why_of(int r)
 		return SL_WHY_HALF_CLOSED;
 	case -EEXIST:
 		return SL_WHY_NO_PRIVILEGE;
+	case -EAGAIN:
+		return SL_WHY_RATE_LIMITED;
 	case -ENOENT: /* RESOLVE: nothing has happened to it */
 		return SL_WHY_NOT_QUIESCENT;
 	default:
@@ -516,11 +510,37 @@ static enum sl_engine_reason check_pair(const struct sl_broker *b, const struct 
 	return sl_validate_pair(policy, msg->handover.route, true, &sock[0], &sock[1]);
 }
 
+/* The program is on sockmap_sources, perhaps again. */
+static int ensure_program(struct sl_broker *b)
+{
+	int r = sl_sockmap_ensure_program(b->sockmap.maps);
+
+	if (r > 0)
+		look_at_objects(b, true);
+	return r;
+}
+
+static int join(struct sl_broker *b, const struct sl_broker_msg *msg,
+		const struct sl_sockmap_pair *pair, uint32_t *ret)
+{
+	struct sl_sockmap *maps = b->sockmap.maps;
+	int r = ensure_program(b);
+
+	if (r < 0)
+		return r;
+	r = msg->type == SL_BROKER_RESOLVE ? sl_sockmap_resolve(maps, pair, ret)
+					   : sl_sockmap_join(maps, pair, ret);
+	if (r < 0 || ensure_program(b) == 0)
+		return r;
+	/* Detached in between: as a source without a program nobody would ever read it. */
+	sl_sockmap_leave(maps, *ret, pair->conn_id);
+	return -EAGAIN;
+}
+
 static enum sl_engine_reason try(struct sl_peer *p, const struct sl_broker_msg *msg,
 				 int fds[SL_BROKER_MAX_FDS], uint32_t *ret_pair)
 {
 	struct sl_broker *b = p->broker;
-	struct sl_sockmap_keeper *k = keeper(b);
 	struct sl_sockmap_pair pair = { 0 };
 	enum sl_engine_reason why = check_room(p);
 	int r;
@@ -529,23 +549,12 @@ static enum sl_engine_reason try(struct sl_peer *p, const struct sl_broker_msg *
 		why = check_pair(b, msg, fds, &pair);
 	if (why != SL_WHY_NONE)
 		return why;
-	r = sl_sockmap_ensure_program(k->maps);
-	if (r < 0)
-		return why_of(r);
-	if (r > 0)
-		look_at_objects(b, true);
-	k->attached_ms = sl_loop_now_ms(b->loop);
-	if (msg->type == SL_BROKER_RESOLVE)
-		r = sl_sockmap_resolve(k->maps, &pair, ret_pair);
-	else
-		r = sl_sockmap_join(k->maps, &pair, ret_pair);
+	r = join(b, msg, &pair, ret_pair);
 	if (r == 0)
-		k->pair[*ret_pair] =
-			(struct sl_sockmap_owner){ .conn_id = msg->conn_id,
-						   .proxy = p->proxy,
-						   .worker = p->worker,
-						   .is_held = true,
-						   .since_ms = sl_loop_now_ms(b->loop) };
+		keeper(b)->pair[*ret_pair] = (struct sl_sockmap_owner){ .conn_id = msg->conn_id,
+									.proxy = p->proxy,
+									.worker = p->worker,
+									.is_held = true };
 	sl_broker_touch(b);
 	return why_of(r);
 }

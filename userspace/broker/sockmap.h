@@ -22,7 +22,7 @@ struct sl_sockmap_owner {
 	bool is_held;      /* if this is set */
 	uint8_t n_missing; /* looks in a row that found less than there has to be */
 	bool was_told;     /* so its worker knows */
-	uint64_t since_ms; /* nobody has held it since, or, where it is held, it was joined */
+	uint64_t since_ms; /* nobody has held it since */
 };
 
 /*
@@ -37,7 +37,6 @@ struct sl_sockmap_keeper {
 	char off_text[100];
 	struct sl_io events_io;
 	struct sl_timer timer;
-	uint64_t attached_ms; /* the program was where it has to be, as last looked */
 	uint32_t n_rounds;
 	uint32_t cursor;        /* pair looked at last */
 	uint32_t n_orphans;     /* counted by the walk that ended last, */
