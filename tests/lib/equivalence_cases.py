@@ -150,7 +150,7 @@ def slow_client(d):
 # ---- half-close ----
 
 
-@case(half_closed=True, more=timeouts(close_grace=1))
+@case(half_closed=True, more=timeouts(close_grace=2))
 def half_close_client_first(d):
     d.start()
     d.c.send(500)
@@ -160,7 +160,7 @@ def half_close_client_first(d):
     for _ in range(8):  # longer than close_grace, never silent for so long
         d.b.send(20000)
         d.c.take(20000)
-        time.sleep(0.2)
+        time.sleep(0.3 * SLOW)
     d.b.send(300 * KIB)
     d.c.take(300 * KIB)
     d.quiet()
@@ -168,7 +168,7 @@ def half_close_client_first(d):
     d.c.end()
 
 
-@case(CLEAN_BACKEND_FIRST, half_closed=True, more=timeouts(close_grace=1))
+@case(CLEAN_BACKEND_FIRST, half_closed=True, more=timeouts(close_grace=2))
 def half_close_backend_first(d):
     d.start()
     d.b.send(500)
@@ -178,7 +178,7 @@ def half_close_backend_first(d):
     for _ in range(8):
         d.c.send(20000)
         d.b.take(20000)
-        time.sleep(0.2)
+        time.sleep(0.3 * SLOW)
     d.c.send(300 * KIB)
     d.b.take(300 * KIB)
     d.quiet()
