@@ -168,7 +168,7 @@ class Control:
                 with open(f"/proc/{self.pid}/stat", encoding="ascii") as f:
                     if f.read().rsplit(") ", 1)[1].startswith("Z"):
                         return
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):
                 return
             time.sleep(0.02)
         print("DIFFERS: the daemon does not end")
@@ -190,6 +190,7 @@ class Dialog:
         self.route = route_name(row_name, case)
         self.front, self.target = f"{PROXY}:{10000 + number}", f"{BACKEND}:{20000 + number}"
         self.c, self.b = Peer("client", Stream(2 * number)), Peer("backend", Stream(2 * number + 1))
+        self.c.source, self.b.source = self.b.stream, self.c.stream
         self.seen_client, self.says_client, self.prefix, self.is_inline = None, None, b"", False
         self.id, self.at_rest, self.refusals, self.error = None, {}, [], None
         self.numbers = []
@@ -220,6 +221,10 @@ class Dialog:
         return s
 
     def start(self, first=None):
+        with self.run.turn:
+            self.begin(first)
+
+    def begin(self, first):
         self.c.open(self.connect())
         if self.prefix:
             self.c.s.sendall(self.prefix)
@@ -238,7 +243,7 @@ class Dialog:
             self.c.send(1)
             self.b.take(1)
             self.expect_engine("relay")
-            self.pump(MOVES_AT, MOVES_AT, until=self.row.engine)
+            self.pump_until(2 * MOVES_AT, 2 * MOVES_AT, until=self.row.engine)
         self.expect_engine(self.row.engine)
         for engine in self.row.steps:
             self.move(engine)
@@ -255,7 +260,7 @@ class Dialog:
         """In the middle of a transfer."""
         asker = threading.Thread(target=self.order, args=(engine,))
         asker.start()
-        self.pump(MOVES_AT, MOVES_AT, until=engine)
+        self.pump_until(2 * MOVES_AT, 2 * MOVES_AT, until=engine)
         asker.join()
         self.expect_engine(engine)
 
@@ -285,14 +290,19 @@ class Dialog:
 
     # traffic
 
-    def pump(self, up=0, down=0, until=None):
+    def pump(self, up=0, down=0):
+        """Of cases without deadlines, because it may have to wait for its turn."""
+        with self.run.turn:
+            self.pump_until(up, down)
+
+    def pump_until(self, up, down, until=None):
         self.pump_pairs([(self.c, self.b, up)] * (up > 0) + [(self.b, self.c, down)] * (down > 0), until)
 
     def pump_pairs(self, pairs, until=None):
         if until:
-            peers.pump(pairs, until=lambda: self.is_on(until), more=MOVES_AT, most=512 * KIB * KIB)
+            peers.Pump(pairs, lambda: self.is_on(until), MOVES_AT, 512 * KIB * KIB, not self.case.flat_out).run()
         else:
-            peers.pump(pairs)
+            peers.Pump(pairs).run()
 
     def until_stuck(self, tx):
         """Until the sender has to wait for who does not read."""
@@ -499,6 +509,8 @@ class Run:
         self.client_ns, self.backend_ns = client_ns, backend_ns
         self.control = Control(directory, pid)
         self.stop = Stop(self.control)
+        # whose transfers have begun: hundreds at a time would do nothing but wait for the processor
+        self.turn = threading.Semaphore(12)
 
 
 # ---- rows, cases, configuration ----
