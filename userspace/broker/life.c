@@ -344,6 +344,12 @@ static void lose(struct sl_kflow *f)
 	enum sl_broker_end how = how_gone(f);
 	struct sl_broker *b = f->broker;
 
+	/* A new connection may have taken the tuple, which is told a little later. */
+	if (how == SL_BROKER_END_LOST && !f->was_missing && !f->is_gone) {
+		f->was_missing = true;
+		sl_sweep_look_soon(f);
+		return;
+	}
 	if (how == SL_BROKER_END_LOST && f->stage != SL_KFLOW_OVER) {
 		for (int i = 0; i < 2; i++) {
 			char text[SL_DRIFT_TEXT];
