@@ -76,7 +76,7 @@ static void say_field(struct text *t, unsigned type, const uint8_t *bytes)
 		say(t, "%u", bytes[0] << 8 | bytes[1]);
 		break;
 	case MARK:
-		say(t, "0x%x", number);
+		say(t, "0x%08x", number);
 		break;
 	case INTEGER:
 	default:

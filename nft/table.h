@@ -54,8 +54,8 @@ struct sl_nft_report {
 };
 
 /*
- * What a call of sl_nft_table_apply() found different, in words: "element tcp . 8080 : 0x2 of map
- * any4 (web)". Of an object that was missing `found` is empty, of one too many `wanted` is.
+ * What a call of sl_nft_table_apply() found different, in words: "element tcp . 8080 : 0x00000002
+ * of map any4 (web)". Of an object that was missing `found` is empty, of one too many `wanted` is.
  */
 #define SL_NFT_CHANGES 24
 struct sl_nft_change {

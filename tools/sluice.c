@@ -313,6 +313,14 @@ static int run_conns(struct cli *cli)
 	return EXIT_FAILED;
 }
 
+static int run_diff(struct cli *cli)
+{
+	_cleanup_json_ json_t *doc = NULL;
+	int r = show(cli, "/v1/diff", sl_render_diff, &doc);
+
+	return r == EXIT_GOOD && sl_render_is_drifting(doc) ? EXIT_DEGRADED : r;
+}
+
 static int run_engines(struct cli *cli)
 {
 	return show(cli, "/v1/engines", sl_render_engines, NULL);
@@ -1010,6 +1018,8 @@ static const struct verb verbs[] = {
 	  "open connections; with ID also how it moved from engine to engine" },
 	{ "flows", run_flows, 0, 0, "limit flush ", "flows [--limit N] | --flush",
 	  "flows the kernel carries; --flush: reset them all and empty its table" },
+	{ "diff", run_diff, 0, 0, "", "diff",
+	  "compare what the kernel holds with the records; heals what differs" },
 	{ "engines", run_engines, 0, 0, "", "engines",
 	  "what may carry connections here, what may not, and what to do about it" },
 	{ "explain", run_explain, 1, 3, "client address alpn tls protocol ",
@@ -1036,7 +1046,6 @@ static const struct verb verbs[] = {
 	  "run a daemon for one port, without a file" },
 	{ "version", run_version, 0, 0, "", "version", "the version of this command" },
 	{ "help", run_help, 0, 1, "", "help [VERB]", "this text" },
-	{ "diff", run_not_here, 0, MAX_OPERANDS, "", "diff", NULL },
 	{ "cert", run_not_here, 0, MAX_OPERANDS, "", "cert", NULL },
 	{ "top", run_not_here, 0, MAX_OPERANDS, "", "top", NULL },
 	{ "demo", run_not_here, 0, MAX_OPERANDS, "", "demo", NULL },

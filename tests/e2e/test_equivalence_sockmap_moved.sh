@@ -5,5 +5,4 @@
 . "$(dirname "$0")/../lib/netlab.sh"
 . "$(dirname "$0")/../lib/equivalence.sh"
 
-need_engine sockmap
 equivalence sockmap_moved sockmap_back sockmap_again

@@ -63,6 +63,10 @@ assert_between "told of" "$(total)" 1 $((40000 * SOCKETS * ROUNDS))
 assert_eq "ends" "$(closed connection_timeout)" "$(total)"
 assert_eq "cut by somebody" "$(closed nftables_closed)" ""
 assert_eq "by the metrics" "$(http_get /metrics | awk '/^sluice_nftables_resyncs_total / { print $NF }')" "$(nat_field resyncs)"
+diff=$(sl diff) # with it 256 of them
+assert_match "the diff" "$diff" $'\n@@ nftables: connection tracking @@\n'
+assert_match "the diff" "$diff" 'flow 10\.91\.[0-9.]*:[0-9]+ > 10\.91\.0\.1:[0-9]+ of '
+assert_match "the sum" "$diff" 'not listed\), all healed; totals since start: nft_flow [0-9]{3,}$'
 stop_peer held
 assert_eq "held: $RESULT" "$RC" 0
 wait_until 15000 has_access held $((30 + 20 * ROUNDS)) || fail "lines of held: $(n_access held)"

@@ -104,9 +104,10 @@ declare("nftables", "limit_address", "others", ["normal normal"] * 2, NAT_REFUSE
 
 # ---- what is wrong today: the same form, each line goes with its repair ----
 
-EPIPE_RST = "a RST behind the same side's FIN is EPIPE to the relay's socket; the reason of a RST is econnreset"
-declare("relay", "rst_client_after_client_fin", "reasons", "epipe normal", EPIPE_RST)
-declare("relay", "rst_backend_after_backend_fin", "reasons", "normal epipe", EPIPE_RST)
+EPIPE_RST = "a RST behind the same side's FIN is EPIPE to our socket; the reason of a RST is econnreset"
+SOCKETS = "relay sockmap sockmap_moved sockmap_back sockmap_again"
+declare(SOCKETS, "rst_client_after_client_fin", "reasons", "epipe normal", EPIPE_RST)
+declare(SOCKETS, "rst_backend_after_backend_fin", "reasons", "normal epipe", EPIPE_RST)
 
 
 # ---- the daemon ----
@@ -133,9 +134,9 @@ class Control:
         self.lock, self.read_at, self.rows = threading.Lock(), 0.0, []
         self.lines = None
 
-    def ask(self, method, path, body=None):
+    def ask(self, method, path):
         c = Unix(f"{self.directory}/control.sock")
-        c.request(method, path, body)
+        c.request(method, path)
         answer = c.getresponse()
         text = answer.read()
         c.close()
@@ -143,8 +144,8 @@ class Control:
             raise Wrong(f"{method} {path}: {answer.status} {text.decode().strip()}")
         return text
 
-    def post(self, path, body=None):
-        self.ask("POST", path, body)
+    def post(self, path):
+        self.ask("POST", path)
 
     def conns(self, asked_at=None):
         """Not older than asked_at, where that is given."""
@@ -189,7 +190,6 @@ class Dialog:
         self.c, self.b = Peer("client", Stream(2 * number)), Peer("backend", Stream(2 * number + 1))
         self.seen_client, self.says_client, self.prefix, self.is_inline = None, None, b"", False
         self.id, self.at_rest, self.refusals, self.error = None, {}, [], None
-        self.engines = []
         with peers.inside(run.backend_ns):
             self.listener = socket.create_server((BACKEND, 20000 + number), backlog=16)
         self.listener.settimeout(LIMIT)
@@ -239,6 +239,14 @@ class Dialog:
         self.expect_engine(self.row.engine)
         for engine in self.row.steps:
             self.move(engine)
+        way = [f"{m['from']} to {m['to']}" for m in self.record(now=True)["moves"]]
+        if way != self.way():
+            raise Wrong(f"moves in conns: {way}, want {self.way()}")
+
+    def way(self):
+        """Every connection that the daemon accepts begins on the relay."""
+        stops = [] if self.is_nat() else ["relay"] * (self.row.engine != "relay") + [self.row.engine, *self.row.steps]
+        return [f"{a} to {b}" for a, b in zip(stops, stops[1:])]
 
     def move(self, engine):
         """In the middle of a transfer."""
@@ -250,7 +258,7 @@ class Dialog:
 
     def order(self, engine):
         try:
-            self.control.post(f"/v1/conns/{self.id}/move", json.dumps({"engine": engine}))
+            self.control.post(f"/v1/move?id={self.id}&engine={engine}")
         except Wrong as e:
             self.error = self.error or str(e)
 
@@ -271,7 +279,6 @@ class Dialog:
 
     def expect_engine(self, engine):
         self.wait(lambda: self.is_on(engine), f"not on {engine}")
-        self.engines.append(engine)
 
     # traffic
 
@@ -288,9 +295,10 @@ class Dialog:
         """Until the sender has to wait for who does not read."""
         poll = peers.select.poll()
         poll.register(tx.s, peers.select.POLLOUT)
+        begin = tx.sent
         while poll.poll(250 * SLOW):
             tx.send_some()
-            if tx.sent > 128 * KIB * KIB:
+            if tx.sent - begin > 64 * KIB * KIB:
                 raise Wrong(f"{tx.sent} bytes sent, and nobody reads")
 
     def quiet(self):

@@ -128,7 +128,7 @@ def stopped_reader(d, tx, rx):
     """rx does not read: tx has to stop, bytes the other way do not; then everything arrives."""
     d.start()
     d.until_stuck(tx)
-    if tx.sent - rx.got > 40 * MIB:
+    if tx.sent - rx.got > 12 * MIB:  # four sockets of 1 MiB, some of it twice, a pipe or a backlog
         raise Wrong(f"{tx.sent - rx.got} bytes went somewhere while nobody read")
     rx.send(1000)
     tx.take(1000)
@@ -357,7 +357,7 @@ def idle(d):
     d.both_end()
 
 
-@case((["FIN"], ["FIN"], "max_lifetime max_lifetime"), more=timeouts(max_lifetime=3), least_s=3)
+@case((["FIN"], ["FIN"], "max_lifetime max_lifetime"), more=timeouts(max_lifetime=4), least_s=4)
 def max_lifetime(d):
     d.start()
     ping(d, 10)

@@ -53,6 +53,7 @@ struct sl_proxy {
 	sl_proxy_fn flushed; /* who waits for it; NULL: nobody */
 	void *flushed_arg;
 	unsigned n_flushes;
+	const char *diff; /* what a broker's look has found; NULL: there is none */
 	uint64_t active;  /* of the first target of each route */
 	bool counts_down; /* each time it is looked at */
 };
@@ -269,6 +270,12 @@ int sl_proxy_flush(struct sl_proxy *p, sl_proxy_fn done, void *arg)
 	p->flushed_arg = arg;
 	if (!p->hold)
 		sl_loop_again(p->loop, &p->flush_task, fake_flushed);
+	return 0;
+}
+
+int sl_proxy_diff(struct sl_proxy *p, sl_diff_fn fn, void *arg)
+{
+	fn(arg, p->diff);
 	return 0;
 }
 

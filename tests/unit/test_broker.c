@@ -1419,6 +1419,40 @@ static void test_flush(void **state)
 	close_all(&b);
 }
 
+/* The whole of an answer; it fits one part, or the test is to be mended. */
+static struct sl_broker_msg ask_diff(struct world *w)
+{
+	struct sl_broker_msg msg = { .type = SL_BROKER_DIFF };
+
+	assert_int_equal(sl_broker_send(w->channel[CONTROL], &msg, NULL, 0), 0);
+	assert_true(await_on(w, w->channel[CONTROL], SL_BROKER_DIFF_TEXT, 0, &msg, WAIT_MS));
+	assert_int_equal(msg.diff_text.at, 0);
+	return msg;
+}
+
+/* An entry under a key that is not the connection's is found at once, and goes after its grace. */
+static void test_diff(void **state)
+{
+	struct world *w = world(state);
+	struct sl_broker_msg msg = ask_diff(w);
+	struct conn c = in_kernel(w);
+	struct sl_packet_flow flow = entry(&c, 0);
+	struct conn stray = c;
+	_cleanup_fd_ int fd = flows_fd();
+
+	assert_int_equal(strncmp(msg.diff_text.text, "l packet ", 9), 0);
+	assert_null(strstr(msg.diff_text.text, "\nd "));
+	stray.key[0].sport ^= 1;
+	stray.key[1] = stray.key[0];
+	assert_int_equal(bpf_map_update_elem(fd, &stray.key[0], &flow, BPF_ANY), 0);
+	msg = ask_diff(w);
+	assert_non_null(strstr(msg.diff_text.text, "\nd packet_stray waits "));
+	assert_true(await_entries(w, &stray, 0));
+	assert_int_equal(n_entries(&c), 2);
+	expect_both_ways(&c);
+	close_all(&c);
+}
+
 /* The last count is what was forwarded, however short before the end. */
 static void test_flush_counts(void **state)
 {
@@ -2296,6 +2330,7 @@ int main(void)
 		TEST(test_reused),
 		TEST(test_reused_at_once),
 		TEST(test_flush),
+		TEST(test_diff),
 		TEST(test_flush_counts),
 		TEST(test_stop_tells),
 		TEST(test_adoption),

@@ -462,6 +462,7 @@ static void test_forged_messages(void **state)
 		{ "unasked descriptors", SL_BROKER_KILL, 256, 2, 0 },
 		{ "an adoption of another kind", SL_BROKER_ADOPTED, 256, 0, 3 },
 		{ "a worker that flushes", SL_BROKER_FLUSH, 256, 0, 0 },
+		{ "a worker that has everything looked at", SL_BROKER_DIFF, 256, 0, 0 },
 	};
 	static char bytes[60000];
 	unsigned before;

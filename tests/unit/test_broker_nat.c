@@ -226,7 +226,8 @@ static void read_channel(struct proxy *p, unsigned worker)
 			assert_true(worker < N_WORKERS);
 			p->n_told++;
 		} else {
-			assert_int_equal(msg.type, SL_BROKER_STATUS);
+			assert_true(msg.type == SL_BROKER_STATUS ||
+				    msg.type == SL_BROKER_SOCKMAP_STATUS);
 		}
 	}
 	p->is_closed[worker] = r == -EPIPE;

@@ -890,7 +890,7 @@ static void misuse_is_refused_with_code_2(void **state)
 
 static void verbs_of_later_builds_say_so(void **state)
 {
-	static const char *const verb[] = { "diff", "cert", "top" };
+	static const char *const verb[] = { "cert", "top" };
 	struct lab *lab = *state;
 
 	for (size_t i = 0; i < SL_ARRAY_LEN(verb); i++) {
@@ -917,6 +917,73 @@ static void help_and_version_need_no_daemon(void **state)
 	expect(lab, 0, "sluice " SL_VERSION "\n", "");
 	run_args(lab, (char *[]){ (char *)"sluice", (char *)"schema", NULL });
 	expect(lab, 0, "$schema", "");
+}
+
+/* ---- diff ---- */
+
+static void diff_without_a_broker_says_why(void **state)
+{
+	struct lab *lab = *state;
+
+	RUN(lab, "diff");
+	expect(lab, 0, "no state of the kernel to compare: ", "");
+	expect(lab, 0, "no difference in the last 10 minutes; totals since start: none\n", "");
+	assert_null(strstr(lab->out, "---"));
+}
+
+static void diff_reads_as_one(void **state)
+{
+	struct lab *lab = *state;
+
+	fake_packet_on(&lab->proxy);
+	lab->proxy.kernel.drift[SL_DRIFT_PACKET_HALF] = 7;
+	lab->proxy.diff =
+		"l packet 3 3 flows with their entries, 2 interfaces, pins\n"
+		"x nftables off: no route has this engine\n"
+		"d packet_half repaired 1 2 800\n"
+		"- entry 10.0.0.1:4711 > 10.0.0.2:80 of connection 42, client's direction\n"
+		". made again from the other direction\n"
+		"d packet_stray waits 1 1 0\n"
+		"+ entry 10.0.0.1:4712 > 10.0.0.2:80 of connection 43, client's direction\n"
+		". it belongs to no connection\n"
+		"d of_a_newer_broker repaired 1 1 0\n"
+		"- x\n";
+	RUN(lab, "diff");
+	expect(lab, 0,
+	       "--- records\n"
+	       "+++ kernel\n"
+	       "@@ packet: flows @@\n"
+	       "-entry 10.0.0.1:4711 > 10.0.0.2:80 of connection 42, client's direction\n"
+	       "+missing\n"
+	       " repaired: made again from the other direction (2 times, last 0.8s ago)\n"
+	       "-nothing\n"
+	       "+entry 10.0.0.1:4712 > 10.0.0.2:80 of connection 43, client's direction\n"
+	       " waits: it belongs to no connection (0.0s ago)\n"
+	       "packet: 3 connections in the records, 3 known to the broker; compared: 3 flows "
+	       "with their entries, 2 interfaces, pins\n"
+	       "nftables: off: no route has this engine\n"
+	       "3 differences in the last 10 minutes, 1 to be healed; totals since start: "
+	       "packet_half 7\n",
+	       "");
+}
+
+static void what_is_not_healed_is_exit_code_4(void **state)
+{
+	struct lab *lab = *state;
+
+	fake_packet_on(&lab->proxy);
+	lab->proxy.diff = "d packet_link left 1 1 0\n- link of eth0 (tcx)\n. cannot attach\n"
+			  "m 12\n";
+	RUN(lab, "diff");
+	expect(lab, EXIT_DEGRADED, " left as it is: cannot attach (0.0s ago)\n", "");
+	expect(lab, EXIT_DEGRADED,
+	       "13 differences in the last 10 minutes (12 of them not listed), 1 not healed", "");
+	lab->proxy.diff = "";
+	lab->proxy.kernel.n_disagreements = 1;
+	lab->proxy.kernel.disagreement[0] = (struct sl_disagreement){ SL_ENGINE_PACKET, 5, 4 };
+	RUN(lab, "diff", "--json");
+	expect(lab, EXIT_DEGRADED, "\"wanted\":\"5 connections in the records\"", "");
+	expect(lab, EXIT_DEGRADED, "\"left\":1", "");
 }
 
 /* ---- the socket ---- */
@@ -1119,6 +1186,9 @@ int main(void)
 		T(a_drain_can_be_waited_for),
 		T(misuse_is_refused_with_code_2),
 		T(verbs_of_later_builds_say_so),
+		T(diff_without_a_broker_says_why),
+		T(diff_reads_as_one),
+		T(what_is_not_healed_is_exit_code_4),
 		T(help_and_version_need_no_daemon),
 		T(the_socket_is_found_through_the_configuration),
 		T(a_wrong_file_tells_the_socket_or_is_refused),

@@ -349,7 +349,6 @@ static const struct row packet[] = {
 	}
 
 static const struct row later[] = {
-	{ R "global: { sockmap: { backlog: 2MiB } }\n", LATER("22", "global.sockmap: 'backlog'") },
 	{ R "global: { security: { deny: [10.0.0.0/33] } }\n", { "6:30: error: " } },
 	{ R "acme: { email: a@b }\n", LATER("9", "acme: 'email'") },
 	{ R "    tls: acme\n", LATER("10", "routes[0].tls: 'acme'") },

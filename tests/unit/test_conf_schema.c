@@ -51,8 +51,8 @@ static void the_reference_has_every_key(void **state)
 		"*global.log.level*: error | warn | info | debug; default info\n",
 		"*routes[].match.ports*: port, range, address:port",
 		"*routes[].timeouts.idle*: duration, 1ms to 366d, 0: off; default 4h\n",
-		"*routes[].engine*: auto | relay | packet | sockmap (not supported by this "
-		"build) | nftables; default auto\n",
+		"*routes[].engine*: auto | relay | packet | sockmap | nftables; default auto\n",
+		"*global.sockmap.backlog*: ",
 		"*global.packet.hook*: auto | tc | xdp | off; default auto\n",
 		"*global.packet.ports*: a range of ports; default 40000-59999\n",
 		"*global.packet.after_age*: duration, 0 to 1d; default 1s\n",

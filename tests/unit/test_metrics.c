@@ -20,7 +20,7 @@ static char *render_with(const struct sl_ctl_facts *facts, const struct fake_flo
 	fake_init(&proxy, NULL);
 	if (maps) {
 		fake_packet_on(&proxy);
-		proxy.kernel.status.repaired = 9;
+		proxy.kernel.drift[SL_DRIFT_PACKET_HALF] = 9;
 		proxy.kernel.counters_fd = maps->counters_fd;
 	}
 	sl_hist_add(&age, 700);
@@ -105,7 +105,10 @@ static void values_stand_under_their_names(void **state)
 		"sluice_kernel_flows{engine=\"packet\"} 0",
 		"sluice_engine_available{engine=\"sockmap\"} 0",
 		"sluice_kernel_flows{engine=\"sockmap\"} 0",
-		"sluice_drift_total{kind=\"packet_repaired\"} 0",
+		"sluice_drift_total{kind=\"packet_half\"} 0",
+		"sluice_drift_total{kind=\"nft_table\"} 0",
+		"sluice_drift_total{kind=\"sockmap_pin\"} 0",
+		"sluice_drift_total{kind=\"records\"} 0",
 	};
 	_cleanup_free_ char *text = render(&facts);
 
@@ -159,7 +162,7 @@ static void the_kernel_is_counted_where_it_carries(void **state)
 	has_line(text, "sluice_engine_available{engine=\"packet\"} 1");
 	has_line(text, "sluice_kernel_flows{engine=\"packet\"} 3");
 	has_line(text, "sluice_kernel_flows_held{engine=\"packet\"} 2");
-	has_line(text, "sluice_drift_total{kind=\"packet_repaired\"} 9");
+	has_line(text, "sluice_drift_total{kind=\"packet_half\"} 9");
 	has_line(text, "sluice_packet_outcomes_total{outcome=\"ttl_dropped\"} 0");
 	(void)snprintf(line, sizeof(line),
 		       "sluice_packet_outcomes_total{outcome=\"forwarded_tc\"} %d",

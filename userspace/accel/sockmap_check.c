@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
+#include <net/if.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <string.h>
@@ -92,14 +93,13 @@ static const struct sl_sockmap_slot *slot_of(const struct check *c, enum end end
 
 /* ---- sockets ---- */
 
-static int new_socket(bool is_small)
+static int new_socket(void)
 {
 	const int size = SMALL_BUFFER;
 	_cleanup_fd_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-	if (fd >= 0 && is_small &&
-	    (setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) < 0 ||
-	     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)) < 0))
+	if (fd >= 0 && (setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) < 0 ||
+			setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)) < 0))
 		return -1;
 	return SL_TAKE_FD(fd);
 }
@@ -108,16 +108,16 @@ static int listen_on_loopback(const struct check *c, struct sockaddr_in *ret_add
 {
 	struct sockaddr_in addr = { .sin_family = AF_INET,
 				    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct ifreq lo = { .ifr_name = "lo" };
 	socklen_t size = sizeof(addr);
-	_cleanup_fd_ int fd = new_socket(true);
+	_cleanup_fd_ int fd = new_socket();
 
 	if (fd < 0)
 		return failed_call(c, "socket");
-	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
-		if (errno == EADDRNOTAVAIL)
-			return failed(c, -EADDRNOTAVAIL, "the loopback interface is down");
+	if (ioctl(fd, SIOCGIFFLAGS, &lo) == 0 && !(lo.ifr_flags & IFF_UP))
+		return failed(c, -ENETDOWN, "the loopback interface is down");
+	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
 		return failed_call(c, "bind");
-	}
 	if (listen(fd, 8) < 0 || getsockname(fd, (struct sockaddr *)&addr, &size) < 0)
 		return failed_call(c, "listen");
 	*ret_addr = addr;
@@ -154,16 +154,13 @@ static int accept_from(const struct check *c, int listener, int connected, int *
 static int connect_to(const struct check *c, int listener, const struct sockaddr_in *addr,
 		      int *ret_connected, int *ret_accepted)
 {
-	_cleanup_fd_ int fd = new_socket(true);
+	_cleanup_fd_ int fd = new_socket();
 	int r;
 
 	if (fd < 0)
 		return failed_call(c, "socket");
-	if (connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 && errno != EINPROGRESS) {
-		if (errno == ENETUNREACH)
-			return failed(c, -ENETUNREACH, "the loopback interface is down");
+	if (connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 && errno != EINPROGRESS)
 		return failed_call(c, "connect");
-	}
 	r = accept_from(c, listener, fd, ret_accepted);
 	if (r == 0)
 		*ret_connected = SL_TAKE_FD(fd);

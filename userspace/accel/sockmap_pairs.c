@@ -308,7 +308,7 @@ static bool is_whole(const struct sl_sockmap *s, uint32_t pair, const struct sl_
 	return true;
 }
 
-/* A socket that was reset has left the maps by itself, its counts have not. */
+/* A socket that somebody has taken out of the map has its counts still. */
 static bool may_have_passed(const struct sl_sockmap *s, uint32_t pair,
 			    const struct sl_sockmap_pair *p)
 {

@@ -28,7 +28,7 @@ struct kept {
 	uint64_t conn_id;
 };
 
-/* About the kernel's NAT, or the sockmap engine: for this channel, or for none. */
+/* About the kernel's NAT, the sockmap engine, or a look: for this channel, or for none. */
 struct kept_msg {
 	struct sl_list node;
 	struct sl_broker_msg msg;
@@ -58,6 +58,7 @@ struct sl_broker_client {
 	struct sl_list linked;           /* of struct kept_msg */
 	struct sl_sockmap_view *sockmap; /* of this channel; NULL: none has come */
 	struct sl_str worries;           /* as far as they have come */
+	struct sl_str diff;              /* likewise */
 	struct sl_task free_task;
 };
 
@@ -228,6 +229,7 @@ static void disconnect(struct sl_broker_client *cl)
 	forget_linked(cl);
 	sl_str_done(&cl->worries);
 	sl_sockmap_view_unref(SL_TAKE_PTR(cl->sockmap));
+	sl_str_done(&cl->diff);
 	if (cl->fns.unlinked)
 		cl->fns.unlinked(cl->arg);
 	if (was_up && cl->fns.down)
@@ -269,22 +271,23 @@ static void take_sockmap(struct sl_broker_client *cl, int fds[SL_BROKER_MAX_FDS]
 }
 
 /* Parts that do not follow on each other are of a text that another one has replaced. */
-static void take_worries(struct sl_broker_client *cl, const struct sl_broker_msg *msg)
+static void take_part(struct sl_broker_client *cl, const struct sl_broker_msg *msg,
+		      struct sl_str *so_far, void (*fn)(void *arg, const char *text))
 {
 	const struct sl_broker_nat_worries *w = &msg->nat_worries;
 	struct sl_str whole;
 
 	if (w->at == 0)
-		sl_str_clear(&cl->worries);
-	if (w->at != cl->worries.len)
+		sl_str_clear(so_far);
+	if (w->at != so_far->len)
 		return;
-	sl_str_add(&cl->worries, w->text, strnlen(w->text, sizeof(w->text)));
-	if (cl->worries.len < msg->flag && !cl->worries.oom)
+	sl_str_add(so_far, w->text, strnlen(w->text, sizeof(w->text)));
+	if (so_far->len < msg->flag && !so_far->oom)
 		return;
-	whole = cl->worries;
-	cl->worries = (struct sl_str){ 0 };
-	if (!whole.oom && cl->fns.nat_worries)
-		cl->fns.nat_worries(cl->arg, sl_str_text(&whole));
+	whole = *so_far;
+	*so_far = (struct sl_str){ 0 };
+	if (!whole.oom && fn)
+		fn(cl->arg, sl_str_text(&whole));
 	sl_str_done(&whole);
 }
 
@@ -313,7 +316,11 @@ static void take_reply(struct sl_broker_client *cl, const struct sl_broker_msg *
 	else if (msg->type == SL_BROKER_NAT_STATUS && fns->nat_status)
 		fns->nat_status(cl->arg, &msg->nat_status);
 	else if (msg->type == SL_BROKER_NAT_WORRIES)
-		take_worries(cl, msg);
+		take_part(cl, msg, &cl->worries, fns->nat_worries);
+	else if (msg->type == SL_BROKER_DIFF_TEXT)
+		take_part(cl, msg, &cl->diff, fns->diff);
+	else if (msg->type == SL_BROKER_DRIFT && fns->drift)
+		fns->drift(cl->arg, &msg->drift);
 }
 
 static void receive(struct sl_broker_client *cl)
@@ -542,6 +549,13 @@ void sl_broker_nat_target(struct sl_broker_client *cl, const struct sl_broker_na
 	const struct sl_broker_msg msg = { .type = SL_BROKER_NAT_TARGET,
 					   .flag = is_down,
 					   .nat_target = *target };
+
+	tell_linked(cl, &msg);
+}
+
+void sl_broker_diff(struct sl_broker_client *cl)
+{
+	const struct sl_broker_msg msg = { .type = SL_BROKER_DIFF };
 
 	tell_linked(cl, &msg);
 }

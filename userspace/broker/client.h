@@ -42,6 +42,9 @@ struct sl_broker_client_fns {
 	void (*nat_status)(void *arg, const struct sl_broker_nat_status *status);
 	/* Why flows may not arrive: lines, the whole text each time; "": all is well. */
 	void (*nat_worries)(void *arg, const char *lines);
+	/* What a look has found (broker/diff.h), whole. */
+	void (*diff)(void *arg, const char *lines);
+	void (*drift)(void *arg, const struct sl_broker_drift *drift);
 };
 
 int sl_broker_client_new(struct sl_loop *loop, const struct sl_broker_client_fns *fns, void *arg,
@@ -88,6 +91,9 @@ bool sl_broker_client_is_linked(const struct sl_broker_client *cl);
 void sl_broker_nat_kill(struct sl_broker_client *cl, uint64_t serial);
 void sl_broker_nat_target(struct sl_broker_client *cl, const struct sl_broker_nat_target *target,
 			  bool is_down);
+
+/* The control thread's: answered by diff(), or by unlinked(). Nothing without a channel. */
+void sl_broker_diff(struct sl_broker_client *cl);
 
 /* ---- reading a flow ---- */
 

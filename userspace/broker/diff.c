@@ -91,6 +91,7 @@ static void finish(struct sl_broker *b)
 		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
 
 		p->wants_diff |= p->awaits_diff;
+		p->wants_drift |= p->awaits_diff; /* which goes first */
 		p->awaits_diff = false;
 		p->diff_at = 0; /* of one that was being told of the last look, too */
 		if (p->wants_diff)

@@ -104,7 +104,8 @@ static struct sl_drift_entry *take_slot(struct sl_drift *d)
 	return e;
 }
 
-static void add(struct sl_drift *d, const struct sl_drift_entry *fresh)
+/* False: it is known already. */
+static bool add(struct sl_drift *d, const struct sl_drift_entry *fresh)
 {
 	struct sl_drift_entry *e = find(d, fresh);
 	bool is_same = e && is_open(e->done);
@@ -123,6 +124,7 @@ static void add(struct sl_drift *d, const struct sl_drift_entry *fresh)
 	e->times = times;
 	sl_list_add(&d->all, &e->node);
 	d->count[e->kind] += !is_same;
+	return !is_same;
 }
 
 void sl_drift_note(struct sl_drift *d, enum sl_drift_kind kind, enum sl_drift_done done,
@@ -142,8 +144,8 @@ void sl_drift_note(struct sl_drift *d, enum sl_drift_kind kind, enum sl_drift_do
 	copy(e.found, sizeof(e.found), found);
 	copy(e.how, sizeof(e.how), how);
 	e.hash = mix(mix(UINT32_C(2166136261), e.wanted), e.found);
-	add(d, &e);
-	touch(d);
+	if (add(d, &e))
+		touch(d);
 }
 
 void sl_drift_more(struct sl_drift *d, enum sl_drift_kind kind, uint64_t n)

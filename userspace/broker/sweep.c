@@ -18,6 +18,8 @@
 #define EVENTS 4096
 /* An entry that belongs to no flow goes after that. */
 #define GRACE_MS 900
+/* One that was not met for so many is gone; a round that is asked for breaks off another. */
+#define ROUNDS 3
 /* From the first FIN to a look at what has become of the flow. */
 #define CLOSE_MS 2
 
@@ -55,7 +57,7 @@ static struct sl_stray *stray_of(struct sl_broker *b, const struct sl_packet_key
 	for (size_t i = 0; i < SL_STRAYS; i++) {
 		struct sl_stray *at = &s->stray[i];
 
-		if (at->round + 1 < s->round || at->round == 0)
+		if (at->round + ROUNDS < s->round || at->round == 0)
 			free = at;
 		else if (memcmp(&at->key, key, sizeof(*key)) == 0)
 			return at;

@@ -13,6 +13,7 @@
 #include "ctl/changes.h"
 #include "ctl/metrics.h"
 #include "ctl/params.h"
+#include "ctl/view_diff.h"
 #include "ctl/view_kernel.h"
 #include "ctl/views.h"
 #include "ctl/words.h"
@@ -219,6 +220,36 @@ static void delete_flows(struct sl_ctl *ctl, struct sl_call *call)
 		sl_call_fail(call, 503,
 			     "'sluice engines' says why; 'sluiced --purge' needs no daemon",
 			     "there is no broker process that could do it");
+	sl_wait_end(w);
+}
+
+static void on_diff(void *arg, const char *lines)
+{
+	struct sl_wait *w = arg;
+	struct sl_str body = { 0 };
+	struct sl_kernel_view k = { 0 };
+
+	if (w->ctl)
+		sl_proxy_kernel(w->ctl->options.proxy, &k);
+	if (!lines && k.is_linked) {
+		sl_call_fail(w->call, 503, "its log may say why",
+			     "the broker process does not answer");
+		sl_wait_end(w);
+		return;
+	}
+	if (w->ctl && sl_call_is_wanted(w->call))
+		sl_view_diff(&body, w->ctl->options.proxy, w->ctl->options.facts, lines);
+	reply_json(w->call, &body);
+	sl_wait_end(w);
+}
+
+static void get_diff(struct sl_ctl *ctl, struct sl_call *call)
+{
+	struct sl_wait *w = sl_wait_start(ctl, call);
+
+	if (!w || sl_proxy_diff(ctl->options.proxy, on_diff, w) == 0)
+		return;
+	sl_call_fail(call, 500, NULL, "out of memory");
 	sl_wait_end(w);
 }
 
@@ -542,6 +573,8 @@ static const struct endpoint endpoints[] = {
 	{ "GET", "/v1/flows", get_flows, false, "id limit ", "flows the kernel carries" },
 	{ "DELETE", "/v1/flows", delete_flows, false, "",
 	  "resets every flow the kernel carries and empties its table" },
+	{ "GET", "/v1/diff", get_diff, false, "",
+	  "compares the kernel with the records, and heals what differs" },
 	{ "GET", "/v1/engines", get_engines, false, "", "what may carry connections here" },
 	{ "GET", "/v1/reasons", get_reasons, false, "", "meaning of all reason names" },
 	{ "GET", "/v1/version", get_version, false, "", "version of the daemon" },

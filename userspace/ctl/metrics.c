@@ -49,7 +49,7 @@
 	X(OUTCOMES, "sluice_packet_outcomes_total", "counter",                                     \
 	  "What the packet programs did, by outcome; packets unless the name says else.")          \
 	X(DRIFT, "sluice_drift_total", "counter",                                                  \
-	  "Differences between kernel and records that were found and put right.")                 \
+	  "Differences between kernel and records that were found.")                               \
 	X(NFT_REPAIRS, "sluice_nftables_repairs_total", "counter",                                 \
 	  "Times that somebody else's changes to our nftables table were put right.")              \
 	X(NFT_RESYNCS, "sluice_nftables_resyncs_total", "counter",                                 \
@@ -315,8 +315,9 @@ static void add_kernel(struct page *p, const struct sl_proxy *proxy,
 	add(p, METRIC_ENGINE, LABELS(engine), sl_view_packet_is_on(proxy));
 	add(p, METRIC_KERNEL_FLOWS, LABELS(engine), sl_view_packet_flows(t, &k));
 	add(p, METRIC_KERNEL_HELD, LABELS(engine), k.status.n_held);
-	add(p, METRIC_DRIFT, LABELS({ "kind", "packet_repaired" }), k.status.repaired);
-	add(p, METRIC_DRIFT, LABELS({ "kind", "packet_dropped" }), k.status.dropped);
+	for (int i = 0; i < SL_DRIFT_COUNT_; i++)
+		add(p, METRIC_DRIFT, LABELS({ "kind", sl_drift_kind_name((enum sl_drift_kind)i) }),
+		    k.drift[i]);
 	if (k.counters_fd >= 0)
 		(void)sl_flows_outcomes(k.counters_fd, add_outcome, p);
 }

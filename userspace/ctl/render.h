@@ -30,6 +30,10 @@ void sl_render_engines(const struct sl_render *r, const struct json_t *doc);
 void sl_render_reasons(const struct sl_render *r, const struct json_t *doc);
 void sl_render_explain(const struct sl_render *r, const struct json_t *doc);
 
+void sl_render_diff(const struct sl_render *r, const struct json_t *doc);
+
+/* Something differs that could not be healed: exit code 4. */
+bool sl_render_is_drifting(const struct json_t *diff);
 /* A daemon that runs, but not as its operator wants: exit code 4. */
 bool sl_render_is_degraded(const struct json_t *status);
 

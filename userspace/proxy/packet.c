@@ -116,6 +116,7 @@ static void end_missing(struct sl_conn *c)
 	const struct sl_packet_record *p = sl_handover_record(c);
 	bool were_alone = sl_handovers_were_alone(c->worker->handovers, p->read_ms);
 
+	sl_count_add(&c->worker->counts.missing, !were_alone);
 	sl_conn_end(c, were_alone ? SL_REASON_CRASH_RECOVERED : SL_REASON_FORCE_CLEANUP, true);
 }
 

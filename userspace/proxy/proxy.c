@@ -2,6 +2,7 @@
 #include "proxy/proxy.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,6 +10,7 @@
 #include "base/log.h"
 #include "broker/client.h"
 #include "proxy/access.h"
+#include "proxy/agree.h"
 #include "proxy/explain.h"
 #include "proxy/generation.h"
 #include "proxy/health.h"
@@ -20,6 +22,10 @@
 /* How long a new generation waits for the first answers of its names. */
 #define RESOLVE_WAIT_MS 2000
 #define RESOLVE_POLL_MS 10
+/* Whether broker and records agree is looked at so often. */
+#define AGREE_MS 1000
+/* A look takes the broker less than that, or it does not work. */
+#define DIFF_MS 15000
 
 struct sl_proxy {
 	struct sl_loop *control; /* borrowed */
@@ -47,6 +53,20 @@ struct sl_proxy {
 	char *nat_worries; /* of this channel; NULL: none */
 	sl_proxy_fn flushed;
 	void *flushed_arg;
+	struct sl_list diffs;             /* of struct diff_wait */
+	uint64_t drift[SL_DRIFT_COUNT_];  /* of earlier brokers, and of records */
+	struct sl_broker_drift drift_now; /* of this one */
+	struct sl_agree agree[SL_ENGINE_COUNT_];
+	struct sl_timer agree_timer;
+};
+
+/* Who waits for what a look finds. */
+struct diff_wait {
+	struct sl_list node;
+	bool is_asked; /* else the look under way began before */
+	uint64_t until_ms;
+	sl_diff_fn fn;
+	void *arg;
 };
 
 /* Something every worker does once; the last one reports to the control loop. */
@@ -286,12 +306,158 @@ static void on_linked(void *arg)
 	sl_checks_tell_down(p->checks);
 }
 
+/* ---- what kernel and records differ in ---- */
+
+static bool ask_diff(struct sl_proxy *p)
+{
+	bool is_any = false;
+	struct sl_list *i;
+
+	sl_list_for_each (i, &p->diffs) {
+		SL_CONTAINER_OF(i, struct diff_wait, node)->is_asked = true;
+		is_any = true;
+	}
+	if (is_any)
+		sl_broker_diff(p->broker);
+	return is_any;
+}
+
+/* Those that were asked; `lines` NULL: all, there is no broker. */
+static void answer_diffs(struct sl_proxy *p, const char *lines)
+{
+	struct sl_list *i;
+	struct sl_list *tmp;
+
+	sl_list_for_each_safe (i, tmp, &p->diffs) {
+		struct diff_wait *w = SL_CONTAINER_OF(i, struct diff_wait, node);
+
+		if (lines && !w->is_asked)
+			continue;
+		sl_list_remove(&w->node);
+		w->fn(w->arg, lines);
+		free(w);
+	}
+}
+
+static void give_up_diffs(struct sl_proxy *p)
+{
+	const struct diff_wait *first = SL_CONTAINER_OF(p->diffs.next, struct diff_wait, node);
+
+	if (!sl_list_is_empty(&p->diffs) && sl_loop_now_ms(p->control) >= first->until_ms)
+		answer_diffs(p, NULL);
+}
+
+static void on_diff(void *arg, const char *lines)
+{
+	struct sl_proxy *p = arg;
+
+	answer_diffs(p, lines);
+	(void)ask_diff(p);
+}
+
+static void on_drift(void *arg, const struct sl_broker_drift *drift)
+{
+	struct sl_proxy *p = arg;
+
+	p->drift_now = *drift;
+}
+
+int sl_proxy_diff(struct sl_proxy *p, sl_diff_fn fn, void *arg)
+{
+	bool is_idle = sl_list_is_empty(&p->diffs);
+	struct diff_wait *w;
+
+	if (!sl_broker_client_is_linked(p->broker)) {
+		fn(arg, NULL);
+		return 0;
+	}
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		return -ENOMEM;
+	*w = (struct diff_wait){ .fn = fn,
+				 .arg = arg,
+				 .until_ms = sl_loop_now_ms(p->control) + DIFF_MS };
+	sl_list_add(&p->diffs, &w->node);
+	if (is_idle)
+		(void)ask_diff(p);
+	return 0;
+}
+
+static void look_at_engine(struct sl_proxy *p, const struct sl_proxy_totals *t,
+			   enum sl_engine_id engine, uint64_t known, unsigned looks)
+{
+	uint64_t active = t->engine_active[engine];
+	uint64_t ended = t->engine_total[engine] - active;
+	struct sl_agree *a = &p->agree[engine];
+	bool was_off = a->is_off;
+
+	if (sl_agree_look(a, active, known, t->engine_total[engine] + ended, looks)) {
+		p->drift[SL_DRIFT_RECORDS]++;
+		sl_log(SL_LOG_WARN,
+		       "%s: there are records of %" PRIu64
+		       " connections, and the broker knows of %" PRIu64
+		       "; 'sluice diff' tells more",
+		       sl_engine_name(engine), active, known);
+	} else if (was_off && !a->is_off) {
+		sl_info("%s: records and broker agree again on %" PRIu64 " connections",
+			sl_engine_name(engine), active);
+	}
+}
+
+static void on_agree(struct sl_timer *timer)
+{
+	struct sl_proxy *p = SL_CONTAINER_OF(timer, struct sl_proxy, agree_timer);
+	const struct sl_broker_status *s = &p->status;
+	const struct sl_broker_nat_status *nat = &p->nat_status;
+	struct sl_proxy_totals t;
+
+	sl_timer_start(p->control, timer, sl_loop_now_ms(p->control) + AGREE_MS, on_agree);
+	give_up_diffs(p);
+	sl_proxy_totals(p, &t);
+	/* While it drains they belong to another process, too. */
+	if (!p->draining && s->is_on && sl_broker_client_is_up(p->broker))
+		look_at_engine(p, &t, SL_ENGINE_PACKET, s->n_live - s->orphans, SL_AGREE_LOOKS);
+	else
+		sl_agree_forget(&p->agree[SL_ENGINE_PACKET]);
+	if (!p->draining && nat->is_on)
+		look_at_engine(p, &t, SL_ENGINE_NFTABLES, nat->n_flows,
+			       SL_AGREE_LOOKS + nat->lag_ms / AGREE_MS);
+	else
+		sl_agree_forget(&p->agree[SL_ENGINE_NFTABLES]);
+}
+
+static void fill_drift(const struct sl_proxy *p, struct sl_kernel_view *ret)
+{
+	for (int i = 0; i < SL_DRIFT_COUNT_; i++)
+		ret->drift[i] = p->drift[i] + p->drift_now.count[i];
+	for (unsigned i = 0; i < p->n_workers; i++) {
+		const struct sl_worker_counts *c = &p->workers[i]->counts;
+
+		ret->drift[SL_DRIFT_PACKET_DROPPED] += sl_count_get(&c->lost);
+		ret->drift[SL_DRIFT_PACKET_LOST] += sl_count_get(&c->missing);
+	}
+	for (int e = 0; e < SL_ENGINE_COUNT_; e++) {
+		const struct sl_agree *a = &p->agree[e];
+
+		if (a->is_off)
+			ret->disagreement[ret->n_disagreements++] =
+				(struct sl_disagreement){ (enum sl_engine_id)e, a->records,
+							  a->known };
+	}
+}
+
+/* ---- channels come and go ---- */
+
 static void on_unlinked(void *arg)
 {
 	struct sl_proxy *p = arg;
 
 	p->has_sockmap = false;
 	set_sockmap_reason(p, SL_WHY_NO_PRIVILEGE);
+	for (int i = 0; i < SL_DRIFT_COUNT_; i++)
+		p->drift[i] += p->drift_now.count[i];
+	p->drift_now = (struct sl_broker_drift){ 0 };
+	answer_diffs(p, NULL);
 	p->nat_stays |= p->nat_status.is_on;
 	p->nat_status = (struct sl_broker_nat_status){ 0 };
 	free(SL_TAKE_PTR(p->nat_worries));
@@ -328,7 +494,9 @@ static int start_broker_client(struct sl_proxy *p)
 							 .unlinked = on_unlinked,
 							 .nat_status = on_nat_status,
 							 .sockmap_status = on_sockmap_status,
-							 .nat_worries = on_nat_worries };
+							 .nat_worries = on_nat_worries,
+							 .diff = on_diff,
+							 .drift = on_drift };
 
 	return sl_broker_client_new(p->control, &fns, p, &p->broker);
 }
@@ -344,6 +512,7 @@ int sl_proxy_new(const struct sl_proxy_options *options, struct sl_proxy **ret)
 	p->control = options->control;
 	p->broker_expected = options->expects_broker;
 	p->next_scope = 1;
+	sl_list_init(&p->diffs);
 	r = sl_access_new(options->access_fd, &p->access);
 	if (r == 0)
 		r = sl_limits_new(&p->limits);
@@ -357,6 +526,8 @@ int sl_proxy_new(const struct sl_proxy_options *options, struct sl_proxy **ret)
 		r = start_workers(p, options);
 	if (r < 0)
 		return r;
+	sl_timer_start(p->control, &p->agree_timer, sl_loop_now_ms(p->control) + AGREE_MS,
+		       on_agree);
 	*ret = SL_TAKE_PTR(p);
 	return 0;
 }
@@ -372,6 +543,8 @@ void sl_proxy_free(struct sl_proxy *p)
 	for (unsigned i = 0; i < p->n_workers; i++)
 		sl_worker_free(p->workers[i]);
 	free(p->workers);
+	sl_timer_stop(&p->agree_timer);
+	answer_diffs(p, NULL);
 	sl_broker_client_free(p->broker);
 	free(p->nat_worries);
 	for (size_t i = 0; i < p->n_sockets; i++)
@@ -659,6 +832,7 @@ void sl_proxy_kernel(const struct sl_proxy *p, struct sl_kernel_view *ret)
 		.counters_fd = sl_broker_client_counters_fd(p->broker),
 		.routes_fd = sl_broker_client_routes_fd(p->broker)
 	};
+	fill_drift(p, ret);
 	/* Routes are the proxy's business: what it could not take over is known here alone. */
 	for (unsigned i = 0; i < p->n_workers; i++)
 		ret->status.dropped += (uint32_t)sl_count_get(&p->workers[i]->counts.lost);

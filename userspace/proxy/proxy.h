@@ -12,6 +12,7 @@
 #include "core/access_rule.h"
 #include "core/choice.h"
 #include "core/conn_fsm.h"
+#include "core/drift_kind.h"
 #include "core/hist.h"
 #include "core/matcher.h"
 #include "core/reason.h"
@@ -92,7 +93,22 @@ void sl_proxy_no_broker(struct sl_proxy *proxy); /* there will be none for now *
  * under way. */
 SL_MUST_CHECK int sl_proxy_flush(struct sl_proxy *proxy, sl_proxy_fn done, void *arg);
 
+/*
+ * Has the broker look at everything and heal what differs; `fn` runs once, perhaps at once, with
+ * the lines of broker/diff.h, or NULL: there is no broker (any more), or it
+ * does not answer. -ENOMEM: not asked.
+ */
+typedef void (*sl_diff_fn)(void *arg, const char *lines);
+SL_MUST_CHECK int sl_proxy_diff(struct sl_proxy *proxy, sl_diff_fn fn, void *arg);
+
 /* ---- views ---- */
+
+/* Broker and records count different numbers of connections, and go on to. */
+struct sl_disagreement {
+	enum sl_engine_id engine;
+	uint64_t records;
+	uint64_t known; /* to the broker */
+};
 
 /* The kernel's side of the engines, as the broker and the programs tell it. */
 struct sl_kernel_view {
@@ -110,6 +126,10 @@ struct sl_kernel_view {
 	int flows_fd;
 	int counters_fd;
 	int routes_fd;
+	/* since the start of this process, over all brokers, by enum sl_drift_kind */
+	uint64_t drift[SL_DRIFT_COUNT_];
+	struct sl_disagreement disagreement[SL_ENGINE_COUNT_]; /* now */
+	size_t n_disagreements;
 };
 void sl_proxy_kernel(const struct sl_proxy *proxy, struct sl_kernel_view *ret);
 

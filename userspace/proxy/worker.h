@@ -38,7 +38,8 @@ struct sl_worker_counts {
 	uint64_t no_route_ended[SL_REASON_COUNT_];
 	uint64_t handover[SL_ENGINE_COUNT_][SL_WHY_COUNT_]; /* answers of the broker */
 	struct sl_hist handover_time;
-	uint64_t lost; /* flows found in the kernel whose route is gone */
+	uint64_t lost;    /* flows found in the kernel whose route is gone */
+	uint64_t missing; /* flows whose entries had gone, and nobody said why */
 	uint64_t accept_errors;
 	uint64_t fsm_bugs;
 	struct sl_hist connect;
