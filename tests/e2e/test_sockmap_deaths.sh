@@ -45,7 +45,8 @@ engine_is_back() {
 flows_up() {
 	client_bg "held$1" hold to=$PROXY_IP:8082 n=50 ping=1 timeout=60
 	client_bg "long$1" long to=$PROXY_IP:8081 c=3 n=1 t=100000 rate=20000000 stall=$((10000 * SLOW)) timeout=60
-	wait_for has_output "held$1"
+	# The kernel's workers share a busy machine with everybody else.
+	wait_until 15000 has_output "held$1" || fail "no answer for all that are held"
 	wait_engine held
 	wait_engine long
 	wait_until 5000 long_moved "long$1" 1 || fail "nothing moves"
@@ -200,4 +201,4 @@ stop_peer v
 assert_eq "the server's verdict: $(tail -n 3 "$LAB_DIR/v.out.err")" "$RC" 0
 kill -TERM "$(jqs .pid)"
 wait_until 5000 eval '[ -z "$(ip netns pids "$LAB-p")" ]' || fail "left: $(ip netns pids "$LAB-p" | xargs ps -o pid,args -p)"
-assert_eq "sockets left" "$(n_sockets)" 0
+wait_until 3000 eval '[ "$(n_sockets)" = 0 ]' || fail "sockets left: $(in_ns proxy ss -Htan)"
