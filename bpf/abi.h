@@ -358,6 +358,7 @@ enum sl_sockmap_spill {
 	SL_SOCKMAP_REFUSED,   /* the kernel has not taken the redirect */
 	SL_SOCKMAP_ASKED,     /* by the daemon */
 	SL_SOCKMAP_NO_SOURCE, /* it has no program: could not be made a source */
+	SL_SOCKMAP_NO_ENTRY,  /* its entry of `sockmap_flows` was missing for a while */
 };
 
 /* A socket, by its cookie: `sockmap_flows`. */

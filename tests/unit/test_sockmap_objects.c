@@ -1045,6 +1045,12 @@ static void test_restore_and_sweep(void **state)
 	assert_int_equal(sl_sockmap_sweep(s), 50);
 	assert_int_equal(sl_sockmap_sweep(s), 0);
 	facts_are(s, pair, &l, true);
+	/* What came meanwhile went to the daemon: nothing may overtake it. */
+	for (uint32_t i = 0; i < 2; i++) {
+		assert_int_equal(s->slots[2 * pair + i].state, SL_SOCKMAP_SPILLED);
+		assert_int_equal(s->slots[2 * pair + i].why, SL_SOCKMAP_NO_ENTRY);
+		s->orders[2 * pair + i].wish = SL_SOCKMAP_WANTS_FAST;
+	}
 	talk(&l);
 	(void)close(fd);
 	lab_close(&l);
@@ -1189,6 +1195,8 @@ static void test_confined(void **state)
 	s = w.s = open_usual(NULL);
 	lab_open(&l, LIMIT);
 	assert_int_equal(in_child(&net_admin, work_as_broker, &w), 0);
+	for (int i = 0; i < 2; i++) /* it was restored: see test_restore_and_sweep */
+		s->orders[i].wish = SL_SOCKMAP_WANTS_FAST;
 	kick(&l);
 	talk(&l);
 	assert_int_equal(in_child(&net_admin, repin_as_broker, &w), 0);

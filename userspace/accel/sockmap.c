@@ -411,6 +411,14 @@ static int attach(struct sl_sockmap *s, unsigned *n)
 	return 0;
 }
 
+int sl_sockmap_ensure_program(struct sl_sockmap *s)
+{
+	unsigned n = 0;
+	int r = attach(s, &n);
+
+	return r < 0 ? r : (int)n;
+}
+
 int sl_sockmap_repin(struct sl_sockmap *s, unsigned *ret_repaired, struct sl_str *names)
 {
 	unsigned n = 0;

@@ -360,6 +360,15 @@ void sl_sockmap_look(const struct sl_sockmap *s, uint32_t pair, struct sl_sockma
 	*ret = facts;
 }
 
+static void spill(struct sl_sockmap_slot *slot)
+{
+	if (slot->state != SL_SOCKMAP_FAST)
+		return;
+	__atomic_store_n(&slot->why, SL_SOCKMAP_NO_ENTRY, __ATOMIC_RELAXED);
+	__atomic_store_n(&slot->spills, slot->spills + 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&slot->state, SL_SOCKMAP_SPILLED, __ATOMIC_RELEASE);
+}
+
 int sl_sockmap_restore(struct sl_sockmap *s, uint32_t pair)
 {
 	struct sl_sockmap_facts facts;
@@ -371,6 +380,11 @@ int sl_sockmap_restore(struct sl_sockmap *s, uint32_t pair)
 
 		if (facts.has_flow[side] || !facts.cookie[side])
 			continue;
+		/*
+		 * What came meanwhile was passed to the daemon: what comes next must not overtake
+		 * it. Without the entry no program writes to the slot.
+		 */
+		spill(&s->slots[2 * pair + (uint32_t)side]);
 		r = put_flow(s, pair, facts.conn_id, facts.cookie, side, BPF_ANY);
 		if (r < 0)
 			return r;

@@ -107,15 +107,14 @@ static void fill_status(const struct sl_broker *b, struct sl_broker_status *ret)
 	*ret = s;
 }
 
-static void describe_sockmap(const struct sl_sockmap_keeper *k, uint32_t n_sockets, char ret[120])
+static void describe_sockmap(const struct sl_sockmap_keeper *k, char ret[120])
 {
 	if (!k->maps)
 		(void)snprintf(ret, 120, "off: %s",
 			       k->off_text[0] ? k->off_text
 					      : "no enabled route has engine: sockmap");
 	else
-		(void)snprintf(ret, 120, "%" PRIu32 " sockets of at most %d", n_sockets,
-			       SL_SOCKMAP_SLOTS);
+		(void)snprintf(ret, 120, "on, room for %d sockets", SL_SOCKMAP_SLOTS);
 }
 
 static void fill_sockmap_status(const struct sl_broker *b, struct sl_broker_sockmap_status *ret)
@@ -132,7 +131,7 @@ static void fill_sockmap_status(const struct sl_broker *b, struct sl_broker_sock
 		.dropped = k->n_dropped,
 	};
 
-	describe_sockmap(k, s.n_sockets, s.text);
+	describe_sockmap(k, s.text);
 	*ret = s;
 }
 

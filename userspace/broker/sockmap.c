@@ -23,6 +23,10 @@
 #define MISSING_LOOKS 2
 /* For a proxy to say what it holds. */
 #define CLAIM_MS 5000
+#define CHECKS 3
+/* With more connections than this, only each so many-th walk looks for entries of none. */
+#define SWEEP_PAIRS 2000
+#define SWEEP_ROUNDS 10
 
 static void on_timer(struct sl_timer *timer);
 
@@ -39,6 +43,11 @@ bool sl_sockmap_keeper_is_on(const struct sl_broker *b)
 bool sl_sockmap_keeper_is_off_for_now(const struct sl_broker *b)
 {
 	return !b->sockmap.maps && b->sockmap.open_error < 0 && b->sockmap.open_error != -ENOTSUP;
+}
+
+static void walk_later(struct sl_broker *b, uint64_t ms)
+{
+	sl_timer_start(b->loop, &keeper(b)->timer, sl_loop_now_ms(b->loop) + ms, on_timer);
 }
 
 /* ---- telling workers ---- */
@@ -70,13 +79,20 @@ static void tell(const struct sl_broker *b, const struct sl_sockmap_owner *o, ui
 		sl_peer_hint(p, &msg);
 }
 
+/* From the first one on. */
+static void walk_at_once(struct sl_broker *b)
+{
+	keeper(b)->cursor = UINT32_MAX;
+	walk_later(b, 0);
+}
+
 static void on_event(void *arg, const struct sl_sockmap_event *e)
 {
 	struct sl_broker *b = arg;
 	uint32_t pair = e->slot / 2;
 
 	if (e->conn_id == 0) /* its entry was taken away: found and mended by the walk */
-		sl_sockmap_reconcile_now(b);
+		walk_at_once(b);
 	else if (pair < PAIRS && keeper(b)->pair[pair].conn_id == e->conn_id)
 		tell(b, &keeper(b)->pair[pair], 0);
 }
@@ -245,30 +261,53 @@ static bool has_unheld(const struct sl_sockmap_keeper *k)
 	return false;
 }
 
-static void end_round(struct sl_broker *b)
+static void look_at_objects(struct sl_broker *b, bool was_detached)
 {
 	struct sl_sockmap_keeper *k = keeper(b);
 	_cleanup_(sl_str_done) struct sl_str names = { 0 };
 	unsigned repaired = 0;
-	size_t n_swept = sl_sockmap_sweep(k->maps);
 
+	if (was_detached) {
+		sl_str_adds(&names, SL_SOCKMAP_ATTACHED " ");
+		k->n_repaired++;
+	}
+	if (sl_sockmap_repin(k->maps, &repaired, &names) < 0)
+		return;
+	if (names.len == 0)
+		return;
+	note_objects(b, sl_str_text(&names));
+	sl_log(SL_LOG_WARN, "sockmap: put back in %s: %s", sl_broker_policy(b)->bpf_dir,
+	       sl_str_text(&names));
+	k->n_repaired += repaired;
+}
+
+/* A walk through the whole of sockmap_flows: less often when it is large. */
+static void sweep(struct sl_broker *b)
+{
+	struct sl_sockmap_keeper *k = keeper(b);
+	size_t n_swept;
+
+	if (k->n_rounds++ % SWEEP_ROUNDS != 0 && sl_sockmap_n_pairs(k->maps) > SWEEP_PAIRS)
+		return;
+	n_swept = sl_sockmap_sweep(k->maps);
+	if (n_swept == 0)
+		return;
+	sl_log(SL_LOG_WARN,
+	       "sockmap: removed %zu entr%s of sockmap_flows that no connection explains", n_swept,
+	       n_swept == 1 ? "y" : "ies");
+	sl_drift_note(&b->drift, SL_DRIFT_SOCKMAP_ORPHAN, SL_DRIFT_REMOVED, NULL,
+		      "entries of sockmap_flows that no connection explains", "removed");
+	k->n_dropped += (uint32_t)n_swept;
+}
+
+static void end_round(struct sl_broker *b)
+{
+	struct sl_sockmap_keeper *k = keeper(b);
+
+	sweep(b);
 	k->n_orphans = k->n_orphans_now;
 	k->n_orphans_now = 0;
-	if (n_swept > 0)
-		sl_log(SL_LOG_WARN,
-		       "sockmap: removed %zu entr%s of sockmap_flows that no connection explains",
-		       n_swept, n_swept == 1 ? "y" : "ies");
-	if (n_swept > 0)
-		sl_drift_note(&b->drift, SL_DRIFT_SOCKMAP_ORPHAN, SL_DRIFT_REMOVED, NULL,
-			      "entries of sockmap_flows that no connection explains", "removed");
-	k->n_dropped += (uint32_t)n_swept;
-	if (sl_sockmap_repin(k->maps, &repaired, &names) == 0 && repaired > 0) {
-		note_objects(b, sl_str_text(&names));
-		sl_log(SL_LOG_WARN, "sockmap: put back %u pin%s or program%s in %s", repaired,
-		       repaired == 1 ? "" : "s", repaired == 1 ? "" : "s",
-		       sl_broker_policy(b)->bpf_dir);
-		k->n_repaired += repaired;
-	}
+	look_at_objects(b, false);
 	sl_broker_touch(b);
 }
 
@@ -286,11 +325,6 @@ static bool walk(struct sl_broker *b, size_t n)
 		look_at(b, k->cursor);
 	}
 	return true;
-}
-
-static void walk_later(struct sl_broker *b, uint64_t ms)
-{
-	sl_timer_start(b->loop, &keeper(b)->timer, sl_loop_now_ms(b->loop) + ms, on_timer);
 }
 
 static void on_timer(struct sl_timer *timer)
@@ -329,10 +363,21 @@ static int start(struct sl_broker *b)
 	k->pair = calloc(PAIRS, sizeof(*k->pair));
 	if (!k->pair)
 		return -ENOMEM;
-	k->cursor = UINT32_MAX;
-	walk_later(b, 0);
+	walk_at_once(b);
 	return sl_io_start(b->loop, &k->events_io, sl_sockmap_events_fd(k->maps), SL_IO_IN,
 			   on_events);
+}
+
+/* On a machine that has no time for it one may fail. */
+static int check(struct sl_sockmap *maps, struct sl_str *report)
+{
+	int r = -EIO;
+
+	for (int i = 0; r < 0 && i < CHECKS; i++) {
+		sl_str_clear(report);
+		r = sl_sockmap_check(maps, report);
+	}
+	return r;
 }
 
 static void turn_on(struct sl_broker *b)
@@ -350,7 +395,7 @@ static void turn_on(struct sl_broker *b)
 		    report.len ? sl_str_text(&report) : strerror(-r));
 		return;
 	}
-	r = sl_sockmap_check(k->maps, &report);
+	r = check(k->maps, &report);
 	if (r == 0)
 		r = start(b);
 	if (r < 0) {
@@ -424,6 +469,8 @@ static enum sl_engine_reason why_of(int r)
 		return SL_WHY_HALF_CLOSED;
 	case -EEXIST:
 		return SL_WHY_NO_PRIVILEGE;
+	case -EAGAIN:
+		return SL_WHY_RATE_LIMITED;
 	case -ENOENT: /* RESOLVE: nothing has happened to it */
 		return SL_WHY_NOT_QUIESCENT;
 	default:
@@ -463,11 +510,37 @@ static enum sl_engine_reason check_pair(const struct sl_broker *b, const struct 
 	return sl_validate_pair(policy, msg->handover.route, true, &sock[0], &sock[1]);
 }
 
+/* The program is on sockmap_sources, perhaps again. */
+static int ensure_program(struct sl_broker *b)
+{
+	int r = sl_sockmap_ensure_program(b->sockmap.maps);
+
+	if (r > 0)
+		look_at_objects(b, true);
+	return r;
+}
+
+static int join(struct sl_broker *b, const struct sl_broker_msg *msg,
+		const struct sl_sockmap_pair *pair, uint32_t *ret)
+{
+	struct sl_sockmap *maps = b->sockmap.maps;
+	int r = ensure_program(b);
+
+	if (r < 0)
+		return r;
+	r = msg->type == SL_BROKER_RESOLVE ? sl_sockmap_resolve(maps, pair, ret)
+					   : sl_sockmap_join(maps, pair, ret);
+	if (r < 0 || ensure_program(b) == 0)
+		return r;
+	/* Detached in between: as a source without a program nobody would ever read it. */
+	sl_sockmap_leave(maps, *ret, pair->conn_id);
+	return -EAGAIN;
+}
+
 static enum sl_engine_reason try(struct sl_peer *p, const struct sl_broker_msg *msg,
 				 int fds[SL_BROKER_MAX_FDS], uint32_t *ret_pair)
 {
 	struct sl_broker *b = p->broker;
-	struct sl_sockmap_keeper *k = keeper(b);
 	struct sl_sockmap_pair pair = { 0 };
 	enum sl_engine_reason why = check_room(p);
 	int r;
@@ -476,15 +549,12 @@ static enum sl_engine_reason try(struct sl_peer *p, const struct sl_broker_msg *
 		why = check_pair(b, msg, fds, &pair);
 	if (why != SL_WHY_NONE)
 		return why;
-	if (msg->type == SL_BROKER_RESOLVE)
-		r = sl_sockmap_resolve(k->maps, &pair, ret_pair);
-	else
-		r = sl_sockmap_join(k->maps, &pair, ret_pair);
+	r = join(b, msg, &pair, ret_pair);
 	if (r == 0)
-		k->pair[*ret_pair] = (struct sl_sockmap_owner){ .conn_id = msg->conn_id,
-								.proxy = p->proxy,
-								.worker = p->worker,
-								.is_held = true };
+		keeper(b)->pair[*ret_pair] = (struct sl_sockmap_owner){ .conn_id = msg->conn_id,
+									.proxy = p->proxy,
+									.worker = p->worker,
+									.is_held = true };
 	sl_broker_touch(b);
 	return why_of(r);
 }

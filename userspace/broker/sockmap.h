@@ -37,6 +37,7 @@ struct sl_sockmap_keeper {
 	char off_text[100];
 	struct sl_io events_io;
 	struct sl_timer timer;
+	uint32_t n_rounds;
 	uint32_t cursor;        /* pair looked at last */
 	uint32_t n_orphans;     /* counted by the walk that ended last, */
 	uint32_t n_orphans_now; /* and by this one */

@@ -543,6 +543,8 @@ static void left_alone(struct sl_handover *h)
 	bool missed_events = h->missed_events;
 
 	if (may_have_begun(h)) {
+		if (h->to == SL_ENGINE_SOCKMAP)
+			sl_joint_nudge(&h->joint);
 		h->answer_by_ms = h->asked_us / 1000 + SL_HANDOVER_DOUBT_MS;
 		wait_for_broker(h);
 		return;

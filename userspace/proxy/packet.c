@@ -396,6 +396,12 @@ void sl_packet_changed(struct sl_conn *c)
 			finish(c, (enum sl_side)i);
 }
 
+/* After its FIN it is what a socket would say: there was something for it that it does not read. */
+static void fail_reset(struct sl_conn *c, enum sl_side side)
+{
+	sl_conn_fail(c, side, c->side[side].hung_up ? SL_REASON_EPIPE : SL_REASON_ECONNRESET);
+}
+
 void sl_packet_ended(struct sl_conn *c, const struct sl_broker_ended *ended)
 {
 	sl_handover_record(c)->is_over = true;
@@ -408,10 +414,10 @@ void sl_packet_ended(struct sl_conn *c, const struct sl_broker_ended *ended)
 		finish(c, SL_BACKEND);
 		break;
 	case SL_BROKER_END_RST_CLIENT:
-		sl_conn_fail(c, SL_CLIENT, SL_REASON_ECONNRESET);
+		fail_reset(c, SL_CLIENT);
 		break;
 	case SL_BROKER_END_RST_BACKEND:
-		sl_conn_fail(c, SL_BACKEND, SL_REASON_ECONNRESET);
+		fail_reset(c, SL_BACKEND);
 		break;
 	case SL_BROKER_END_LOST:
 		sl_conn_end(c, SL_REASON_FORCE_CLEANUP, true);

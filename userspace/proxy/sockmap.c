@@ -36,6 +36,8 @@
 #define CALM_SHARE 4
 /* What the kernel has queued before a RST gets so long to be written. */
 #define LAST_WORDS_MS 100
+/* Bytes that have come and cannot be read: they are lost, after so long. */
+#define STUCK_MS 500
 /* All of a worker's are looked at so often, without an event; the second while none can come. */
 #define LOOK_MS 1000
 #define LOOK_ALONE_MS 20
@@ -340,6 +342,39 @@ static void offer(struct sl_joint *j, enum sl_side from)
 		look_later(j, WINDOW_MS);
 }
 
+/*
+ * What was passed to us and not read when the socket was taken out of the maps is lost, and the
+ * kernel gives nothing of what has come behind it.
+ */
+static bool is_stuck(struct sl_joint *j, enum sl_side from)
+{
+	struct sl_joint_half *h = &j->half[from];
+	uint64_t received = 0;
+	uint64_t taken =
+		h->read_before + h->redirected + h->carried + (j->conn->side[from].hung_up ? 1 : 0);
+
+	if (!j->is_lost || get_received(fd_of(j, from), &received) < 0 || received <= taken) {
+		h->stuck_ms = 0;
+		return false;
+	}
+	look_later(j, WAIT_MAX_MS);
+	if (h->stuck_ms == 0 || h->stuck_at != taken) {
+		h->stuck_ms = now_ms(j);
+		h->stuck_at = taken;
+	}
+	return now_ms(j) - h->stuck_ms >= STUCK_MS;
+}
+
+static bool end_stuck(struct sl_joint *j)
+{
+	sl_log_conn(
+		SL_LOG_ERROR, j->conn->id,
+		"sockmap: bytes were lost when a socket of it was taken out of the kernel's maps, "
+		"ending the connection");
+	sl_conn_end(j->conn, SL_REASON_ERROR, true);
+	return false;
+}
+
 /* False: the connection has ended. */
 static bool run_in_daemon(struct sl_joint *j, enum sl_side from)
 {
@@ -347,6 +382,8 @@ static bool run_in_daemon(struct sl_joint *j, enum sl_side from)
 
 	switch (carry(j, from)) {
 	case CARRY_DONE:
+		if (is_stuck(j, from))
+			return end_stuck(j);
 		offer(j, from);
 		return true;
 	case CARRY_WAIT:
@@ -358,7 +395,7 @@ static bool run_in_daemon(struct sl_joint *j, enum sl_side from)
 			sl_loop_again(c->worker->loop, &c->again, on_again);
 		return true;
 	case CARRY_END:
-		return true;
+		return !is_stuck(j, from) || end_stuck(j);
 	case CARRY_FAILED:
 		break;
 	}
@@ -597,6 +634,12 @@ static void kick(struct sl_joint *j, enum sl_side side)
 		note_error(j, side, errno);
 }
 
+void sl_joint_nudge(struct sl_joint *j)
+{
+	kick(j, SL_CLIENT);
+	kick(j, SL_BACKEND);
+}
+
 /* From now on the engine has the sockets' events. */
 static void begin(struct sl_joint *j)
 {
@@ -624,8 +667,7 @@ void sl_joint_take_over(struct sl_joint *j, uint32_t pair)
 	j->has_slots = true;
 	sl_conn_use_engine(c, &sl_engine_sockmap, SL_WHY_CONFIGURED);
 	begin(j);
-	kick(j, SL_CLIENT);
-	kick(j, SL_BACKEND);
+	sl_joint_nudge(j);
 	(void)look_at_both(j);
 }
 
@@ -675,17 +717,13 @@ static bool is_intact(const struct sl_joint *j, enum sl_side side)
  */
 static void lost(struct sl_joint *j, uint32_t which)
 {
-	struct sl_conn *c = j->conn;
-
+	j->is_lost = true;
 	count(j, SL_UP);
 	count(j, SL_DOWN);
 	for (int i = 0; i < SL_SIDE_COUNT_; i++) {
 		if (!(which & 1u << i) || is_intact(j, (enum sl_side)i))
 			continue;
-		sl_log_conn(SL_LOG_ERROR, c->id,
-			    "sockmap: bytes were queued when its sockets were taken out of the "
-			    "kernel's maps, ending the connection");
-		sl_conn_end(c, SL_REASON_ERROR, true);
+		(void)end_stuck(j);
 		return;
 	}
 	sl_joint_move_out(j, SL_WHY_TAKEN_OUT);

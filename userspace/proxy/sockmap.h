@@ -29,6 +29,8 @@ struct sl_joint_half {
 	bool is_in_daemon;       /* what is passed to the daemon is waited for */
 	uint64_t window_ms;      /* since when `in_window` counts */
 	uint64_t in_window;      /* bytes carried */
+	uint64_t stuck_ms;       /* bytes have come that cannot be read, since; 0: not so */
+	uint64_t stuck_at;       /* what had been taken then */
 	bool has_fin;            /* the sender's came while nothing else was wrong */
 	int error; /* of the sender's socket: ends it when what came before has gone */
 	uint64_t error_ms;
@@ -42,6 +44,7 @@ struct sl_joint {
 	uint32_t pair;
 	bool is_joined; /* the sockets are in the kernel's maps */
 	bool has_slots; /* ... and the slots are still this connection's */
+	bool is_lost;   /* somebody has taken a socket of it out of the maps */
 	bool is_out;    /* the relay has it again, and keeps it */
 	struct sl_joint_half half[SL_SIDE_COUNT_]; /* by sending side */
 	struct sl_timer timer;                     /* for what no event tells of */
@@ -67,6 +70,8 @@ void sl_joints_unlinked(struct sl_joints *js);
 bool sl_joint_prepare(struct sl_joint *j, struct sl_conn *c);
 /* Whether a broker has begun to join them. */
 bool sl_joint_has_begun(const struct sl_joint *j);
+/* A broker has died in it: what it has done already goes on. */
+void sl_joint_nudge(struct sl_joint *j);
 /* The broker has joined them. May end the connection. */
 void sl_joint_take_over(struct sl_joint *j, uint32_t pair);
 /* A spill, or, with SL_BROKER_SOCKMAP_LOST in `flag`, worse. May end the connection. */
