@@ -600,7 +600,8 @@ void sl_sockmap_held(struct sl_peer *p, const struct sl_broker_msg *msg)
 {
 	const struct sl_broker_msg lost = { .type = SL_BROKER_CHANGED,
 					    .conn_id = msg->conn_id,
-					    .flag = SL_BROKER_SOCKMAP_LOST };
+					    /* no socket of it is known to be there */
+					    .flag = SL_BROKER_SOCKMAP_LOST | 3 };
 	struct sl_sockmap_owner *o;
 
 	if (p->broker->sockmap.maps && msg->flag < PAIRS)

@@ -69,21 +69,28 @@ static uint64_t load(const __u64 *p)
 
 /* ---- slots ---- */
 
-/* What `side` has sent: NULL: the slot is not ours any more. */
+/* What `side` has sent: NULL: a broker has given the pair up, and the slot may be another's. */
 static const struct sl_sockmap_slot *slot_of(const struct sl_joint *j, enum sl_side side)
 {
-	return j->has_slots ? sl_sockmap_view_slot(j->view, 2 * j->pair + side) : NULL;
+	const struct sl_sockmap_slot *s =
+		j->has_slots ? sl_sockmap_view_slot(j->view, 2 * j->pair + side) : NULL;
+
+	return s && load(&s->conn_id) == j->conn->id ? s : NULL;
 }
 
-static void give_order(struct sl_joint *j, enum sl_side side, enum sl_sockmap_wish wish)
+/* `consumed`: with WANTS_FAST, of what was passed up to the spill of that number. */
+static void give_order(struct sl_joint *j, enum sl_side side, enum sl_sockmap_wish wish,
+		       uint64_t consumed, uint32_t spills)
 {
 	struct sl_sockmap_order *order =
-		j->has_slots ? sl_sockmap_view_order(j->view, 2 * j->pair + side) : NULL;
+		slot_of(j, side) ? sl_sockmap_view_order(j->view, 2 * j->pair + side) : NULL;
 
+	j->half[side].is_offered = wish == SL_SOCKMAP_WANTS_FAST;
 	if (!order)
 		return;
-	/* The program compares the one when it has met the other. */
-	__atomic_store_n(&order->consumed, j->half[side].carried, __ATOMIC_RELEASE);
+	/* The program compares the others when it has met the last. */
+	__atomic_store_n(&order->consumed, consumed, __ATOMIC_RELEASE);
+	__atomic_store_n(&order->spills, spills, __ATOMIC_RELEASE);
 	__atomic_store_n(&order->wish, wish, __ATOMIC_RELEASE);
 }
 
@@ -151,6 +158,26 @@ static int get_received(int fd, uint64_t *ret)
 	return r;
 }
 
+/* The program runs with the socket locked: no packet is judged by an earlier order any more. */
+static void settle(const struct sl_joint *j, enum sl_side side)
+{
+	struct tcp_info info;
+
+	(void)get_info(fd_of(j, side), &info);
+}
+
+/*
+ * While we read, the kernel must not queue anything past us: what it queued between our look at
+ * what is written and a spill would be overtaken. False: it has the direction already.
+ */
+static bool take_back(struct sl_joint *j, enum sl_side from)
+{
+	give_order(j, from, SL_SOCKMAP_AS_IT_IS, 0, 0);
+	settle(j, from);
+	count(j, from);
+	return j->is_out || !is_fast(j, from);
+}
+
 /* Everything the kernel or we have taken from `from` has been written to the other socket. */
 static bool is_written(const struct sl_joint *j, enum sl_side from)
 {
@@ -161,14 +188,14 @@ static bool is_written(const struct sl_joint *j, enum sl_side from)
 	       written - h->written_before == h->redirected + h->carried;
 }
 
-/* ... and nothing else has come from it but its FIN. */
-static bool is_all_taken(const struct sl_joint *j, enum sl_side from)
+/* ... and nothing else has come from it but, with `fin` 1, its FIN. */
+static bool is_all_taken(const struct sl_joint *j, enum sl_side from, unsigned fin)
 {
 	const struct sl_joint_half *h = &j->half[from];
 	uint64_t received = 0;
 
 	return get_received(fd_of(j, from), &received) == 0 &&
-	       received - h->read_before == h->redirected + h->carried + 1;
+	       received - h->read_before == h->redirected + h->carried + fin;
 }
 
 /*
@@ -340,6 +367,21 @@ static enum carry_result carry(struct sl_joint *j, enum sl_side from)
 }
 
 /*
+ * All that has come has been carried; what the program has counted of it is a matter of its own,
+ * because it does not know what came while an entry was missing.
+ */
+static void hand_back(struct sl_joint *j, enum sl_side from, const struct sl_sockmap_slot *s)
+{
+	uint32_t spills = __atomic_load_n(&s->spills, __ATOMIC_ACQUIRE);
+	uint64_t passed = load(&s->passed);
+
+	if (is_all_taken(j, from, 0))
+		give_order(j, from, SL_SOCKMAP_WANTS_FAST, passed, spills);
+	else
+		look_later(j, WINDOW_MS);
+}
+
+/*
  * All that was passed has been carried. A direction that is calm is offered to the kernel; the
  * program takes it with a packet that finds nothing between the two.
  */
@@ -350,7 +392,7 @@ static void offer(struct sl_joint *j, enum sl_side from)
 	uint64_t now = now_ms(j);
 	bool is_calm;
 
-	if (j->is_out || !s || s->why == SL_SOCKMAP_NO_SOURCE)
+	if (j->is_out || j->conn->side[from].hung_up || !s || s->why == SL_SOCKMAP_NO_SOURCE)
 		return;
 	if (now - h->window_ms < WINDOW_MS) {
 		look_later(j, WINDOW_MS);
@@ -359,8 +401,9 @@ static void offer(struct sl_joint *j, enum sl_side from)
 	is_calm = h->in_window <= s->limit / CALM_SHARE;
 	h->window_ms = now;
 	h->in_window = 0;
-	give_order(j, from, is_calm ? SL_SOCKMAP_WANTS_FAST : SL_SOCKMAP_AS_IT_IS);
-	if (!is_calm)
+	if (is_calm)
+		hand_back(j, from, s);
+	else
 		look_later(j, WINDOW_MS);
 }
 
@@ -435,7 +478,7 @@ static bool try_to_finish(struct sl_joint *j, enum sl_side from)
 	struct sl_conn *c = j->conn;
 	bool is_last = c->flow[other(from)].shut;
 
-	if (c->flow[from].held || !is_all_taken(j, from) || !is_written(j, from)) {
+	if (c->flow[from].held || !is_all_taken(j, from, 1) || !is_written(j, from)) {
 		wait_for_kernel(j);
 		return true;
 	}
@@ -494,6 +537,8 @@ static bool look(struct sl_joint *j, enum sl_side from)
 	if (c->flow[from].shut)
 		return h->error ? try_to_fail(j, from) : true;
 	is_ours = j->is_out || !is_fast(j, from);
+	if (is_ours && h->is_offered)
+		is_ours = take_back(j, from);
 	if (is_ours != h->is_in_daemon) {
 		h->is_in_daemon = is_ours;
 		h->window_ms = now_ms(j);
@@ -700,21 +745,24 @@ void sl_joint_move_out(struct sl_joint *j, enum sl_engine_reason why)
 	if (j->is_out)
 		return;
 	j->is_out = true;
-	give_order(j, SL_UP, SL_SOCKMAP_WANTS_SPILL);
-	give_order(j, SL_DOWN, SL_SOCKMAP_WANTS_SPILL);
+	for (int i = 0; i < SL_SIDE_COUNT_; i++) {
+		give_order(j, (enum sl_side)i, SL_SOCKMAP_WANTS_SPILL, 0, 0);
+		settle(j, (enum sl_side)i);
+	}
 	sl_conn_use_engine(j->conn, &sl_engine_unjoined, why);
 	(void)look_at_both(j);
 }
 
-void sl_joint_move_in(struct sl_joint *j)
+bool sl_joint_move_in(struct sl_joint *j)
 {
-	if (!j->is_out || !j->has_slots)
-		return;
+	if (!j->is_out || j->is_lost || !slot_of(j, SL_UP) || !slot_of(j, SL_DOWN))
+		return false;
 	j->is_out = false;
-	give_order(j, SL_UP, SL_SOCKMAP_AS_IT_IS);
-	give_order(j, SL_DOWN, SL_SOCKMAP_AS_IT_IS);
+	give_order(j, SL_UP, SL_SOCKMAP_AS_IT_IS, 0, 0);
+	give_order(j, SL_DOWN, SL_SOCKMAP_AS_IT_IS, 0, 0);
 	sl_conn_use_engine(j->conn, &sl_engine_sockmap, SL_WHY_CONFIGURED);
 	(void)look_at_both(j);
+	return true;
 }
 
 /* Nothing of what the kernel or we have taken for it has been lost with its place in the maps. */
@@ -724,7 +772,8 @@ static bool is_intact(const struct sl_joint *j, enum sl_side side)
 	int unread = 0;
 	uint64_t received = 0;
 
-	if (!is_written(j, other(side)))
+	/* All of a direction has been written whose FIN has been passed on. */
+	if (!j->conn->flow[other(side)].shut && !is_written(j, other(side)))
 		return false;
 	if (get_received(fd_of(j, side), &received) < 0 ||
 	    ioctl(fd_of(j, side), SIOCINQ, &unread) < 0)
