@@ -61,7 +61,7 @@ assert_match "a slot" "$text_of_slot" '"state": "SL_SOCKMAP_FAST"'
 assert_match "its spill" "$text_of_slot" '"why": "SL_SOCKMAP_[A-Z_]+"'
 assert_eq "sockets" "$(dump sockmap_targets | jq length) $(dump sockmap_sources | jq length)" "8 8"
 assert_eq "outcomes" "$(dump sockmap_counters | jq -c '.[0] | .formatted // . | .values[0].value | keys')" \
-	'["events_lost","fins","passed","redirected","returned","spilled_asked","spilled_limit","spilled_no_target","spilled_refused","unknown"]'
+	'["events_lost","fins","passed","redirected","returned","spilled_asked","spilled_limit","spilled_no_target","spilled_refused","trim_failed","trimmed","unknown"]'
 assert_eq "owner" "$(dump sockmap_meta | jq '.[0] | .formatted // . | .value.owner_pid')" "$(jqs .processes.broker)"
 
 say "bytes are those of the slots, and of the peers"

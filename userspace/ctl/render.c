@@ -277,7 +277,11 @@ static void print_sockmap(const struct sl_render *r, const json_t *doc)
 	if (n_routes_of(doc, "sockmap") == 0)
 		return;
 	sl_str_adds(&text, text_at(s, "reason"));
-	add_count(&text, s, "orphans", "without a record");
+	if (is_true_at(s, "available"))
+		sl_str_addf(&text, "; %" PRIu64 " sockets", count_at(s, "sockets"));
+	else
+		add_count(&text, s, "sockets", "sockets still joined");
+	add_count(&text, s, "orphans", "connections without a record");
 	add_count(&text, s, "repaired", "repaired");
 	add_count(&text, s, "dropped", "dropped");
 	line(r, "sockmap", "%s", sl_str_text(&text));
@@ -782,7 +786,7 @@ static void print_flow_count(const struct sl_render *r, const json_t *doc, const
 	if (n_over(flows))
 		(void)fprintf(r->to, ", %zu of them just over", n_over(flows));
 	if (joined)
-		(void)fprintf(r->to, ", %zu of them joined sockets", joined);
+		(void)fprintf(r->to, ", %zu of them of the engine sockmap", joined);
 	if (is_true_at(doc, "more"))
 		(void)fputs("; --limit N shows N of them, 0 all", r->to);
 	if (json_is_string(json_object_get(doc, "reason")))
@@ -796,6 +800,8 @@ void sl_render_flows(const struct sl_render *r, const json_t *doc)
 	const json_t *flows = json_object_get(doc, "flows");
 
 	print_flow_table(r, flows, false);
+	if (n_joined(flows) && n_joined(flows) < json_array_size(flows))
+		(void)fputc('\n', r->to);
 	print_flow_table(r, flows, true);
 	print_flow_count(r, doc, flows);
 	if (count_at(doc, "nft_flows"))

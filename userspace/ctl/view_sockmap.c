@@ -187,7 +187,8 @@ static void add_idle(struct sl_json *j, const struct sl_joined_row *row,
 	if (row->half[1].last_ns > last)
 		last = row->half[1].last_ns;
 	if (last)
-		sl_json_f64(j, "idle_s", (double)(now_ns > last ? now_ns - last : 0) / 1e9);
+		sl_json_f64(j, "idle_s",
+			    (double)(now_ns > last ? (now_ns - last) / 1000000 : 0) / 1000);
 	else if (record)
 		sl_json_f64(j, "idle_s", (double)record->idle_ms / 1000);
 	else
@@ -243,7 +244,9 @@ void sl_joined_write(struct sl_json *j, const struct sl_joined_walk *w,
 	X(spilled_asked)     \
 	X(returned)          \
 	X(unknown)           \
-	X(events_lost)
+	X(events_lost)       \
+	X(trimmed)           \
+	X(trim_failed)
 
 #define X(name) +1
 _Static_assert(sizeof(struct sl_sockmap_counts) == (0 OUTCOMES(X)) * sizeof(uint64_t),
