@@ -278,10 +278,10 @@ static void print_sockmap(const struct sl_render *r, const json_t *doc)
 		return;
 	sl_str_adds(&text, text_at(s, "reason"));
 	if (is_true_at(s, "available"))
-		sl_str_addf(&text, "; %" PRIu64 " sockets", count_at(s, "sockets"));
+		sl_str_addf(&text, "; %" PRIu64 " joined", count_at(s, "sockets"));
 	else
-		add_count(&text, s, "sockets", "sockets still joined");
-	add_count(&text, s, "orphans", "connections without a record");
+		add_count(&text, s, "sockets", "still joined");
+	add_count(&text, s, "orphans", "without a record");
 	add_count(&text, s, "repaired", "repaired");
 	add_count(&text, s, "dropped", "dropped");
 	line(r, "sockmap", "%s", sl_str_text(&text));
