@@ -46,7 +46,7 @@ assert_eq "two slots each, of one pair" "$(jq -c 'group_by(.conn_id) | map([.[].
 assert_eq "limits" "$(jq -c '[.[].limit] | unique' <<<"$slots")" "[102400]"
 in_status() { [ "$(jqs '"\(.kernel.sockmap_sockets) \(.engines.sockmap.active) \(.engines.sockmap.total)"')" = "$1" ]; }
 wait_until 3000 in_status "8 4 4" || fail "status: $(jqs '[.kernel, .engines.sockmap]')"
-assert_match "status, text" "$(sl status)" $'\nsockmap +[^\n]*8 (of [0-9]+ )?sockets'
+assert_match "status, text" "$(sl status)" $'\nsockmap +on, room for [0-9]+ sockets; 8 joined\n'
 assert_match "conns, text" "$(sl conns)" $'\n *[0-9]+ +web +established +sockmap +configured '
 
 say "the maps are readable"
