@@ -38,8 +38,12 @@
 #define LAST_WORDS_MS 100
 /* Bytes that have come and cannot be read: they are lost, after so long. */
 #define STUCK_MS 500
-/* All of a worker's are looked at so often, without an event; the second while none can come. */
+/*
+ * All of a worker's are looked at so often, without an event: while nothing moves; while something
+ * does, because the broker may be slow to tell; while nobody can tell. A look is a few loads.
+ */
 #define LOOK_MS 1000
+#define LOOK_BUSY_MS 100
 #define LOOK_ALONE_MS 20
 /* Reads of two counters that have to agree. */
 #define TRIES 100
@@ -112,6 +116,7 @@ static void count(struct sl_joint *j, enum sl_side from)
 	if (n == 0)
 		return;
 	h->redirected = redirected;
+	j->has_moved = true;
 	j->wait_ms = WAIT_MIN_MS;
 	sl_conn_moved_in_kernel(j->conn, from, n, load(&s->last_ns) / 1000000);
 }
@@ -587,20 +592,22 @@ static bool is_alone(const struct sl_joint *j)
 static void on_look(struct sl_timer *timer)
 {
 	struct sl_joints *js = SL_CONTAINER_OF(timer, struct sl_joints, timer);
-	bool is_any_alone = false;
+	uint64_t next_ms = LOOK_MS;
 	struct sl_list *pos;
 	struct sl_list *tmp;
 
 	sl_list_for_each_safe (pos, tmp, &js->list) {
 		struct sl_joint *j = SL_CONTAINER_OF(pos, struct sl_joint, node);
 
-		is_any_alone |= is_alone(j);
+		if (is_alone(j))
+			next_ms = LOOK_ALONE_MS;
+		else if (j->has_moved && next_ms > LOOK_BUSY_MS)
+			next_ms = LOOK_BUSY_MS;
+		j->has_moved = false;
 		(void)look_at_both(j);
 	}
 	if (!sl_list_is_empty(&js->list))
-		sl_timer_start(js->worker->loop, timer,
-			       sl_loop_now_ms(js->worker->loop) +
-				       (is_any_alone ? LOOK_ALONE_MS : LOOK_MS),
+		sl_timer_start(js->worker->loop, timer, sl_loop_now_ms(js->worker->loop) + next_ms,
 			       on_look);
 }
 

@@ -51,6 +51,7 @@ struct sl_joint {
 	bool is_out;    /* the relay has it again, and keeps it */
 	struct sl_joint_half half[SL_SIDE_COUNT_]; /* by sending side */
 	struct sl_timer timer;                     /* for what no event tells of */
+	bool has_moved;                            /* bytes, since all were looked at */
 	uint32_t wait_ms;
 };
 
