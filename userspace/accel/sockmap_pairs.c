@@ -277,6 +277,14 @@ int sl_sockmap_join(struct sl_sockmap *s, const struct sl_sockmap_pair *p, uint3
 	return 0;
 }
 
+void sl_sockmap_take_out(struct sl_sockmap *s, uint32_t pair)
+{
+	for (uint32_t slot = 2 * pair; slot < 2 * pair + 2; slot++)
+		delete_socket(s, SL_SOCKMAP_SOURCES, s->slots[slot].cookie);
+	for (uint32_t slot = 2 * pair; slot < 2 * pair + 2; slot++)
+		delete_socket(s, SL_SOCKMAP_TARGETS, s->slots[slot].cookie);
+}
+
 void sl_sockmap_leave(struct sl_sockmap *s, uint32_t pair, uint64_t conn_id)
 {
 	uint64_t cookie[2];
@@ -285,10 +293,7 @@ void sl_sockmap_leave(struct sl_sockmap *s, uint32_t pair, uint64_t conn_id)
 		return;
 	for (int side = 0; side < 2; side++)
 		cookie[side] = s->slots[2 * pair + (uint32_t)side].cookie;
-	for (int side = 0; side < 2; side++)
-		delete_socket(s, SL_SOCKMAP_SOURCES, cookie[side]);
-	for (int side = 0; side < 2; side++)
-		delete_socket(s, SL_SOCKMAP_TARGETS, cookie[side]);
+	sl_sockmap_take_out(s, pair);
 	for (int side = 0; side < 2; side++)
 		delete_flow(s, conn_id, cookie[side]);
 	clear_slots(s, pair);

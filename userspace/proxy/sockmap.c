@@ -852,14 +852,23 @@ static void refresh(struct sl_conn *c)
 	(void)look_at_both(sl_handover_joint(c));
 }
 
-static bool is_delivered(const struct sl_conn *c)
+/* A slow reader empties this queue while that of its socket stays full. */
+static uint64_t n_queued(const struct sl_conn *c)
 {
 	const struct sl_joint *j = sl_handover_joint(c);
+	uint64_t sum = 0;
 
-	for (int i = 0; i < SL_SIDE_COUNT_; i++)
-		if (!c->flow[i].shut && !is_written(j, (enum sl_side)i))
-			return false;
-	return true;
+	for (int i = 0; i < SL_SIDE_COUNT_; i++) {
+		const struct sl_joint_half *h = &j->half[i];
+		uint64_t written = 0;
+		uint64_t taken = h->written_before + h->redirected + h->carried;
+
+		if (c->flow[i].shut)
+			continue;
+		if (get_written(fd_of(j, other((enum sl_side)i)), &written) == 0 && written < taken)
+			sum += taken - written;
+	}
+	return sum;
 }
 
 /* The sockets stay in the maps until they are closed, right after this. */
@@ -877,7 +886,7 @@ const struct sl_engine sl_engine_sockmap = {
 	.start = start,
 	.on_socket = on_socket,
 	.refresh = refresh,
-	.is_delivered = is_delivered,
+	.n_queued = n_queued,
 	.stop = stop,
 };
 
@@ -886,6 +895,6 @@ const struct sl_engine sl_engine_unjoined = {
 	.start = start,
 	.on_socket = on_socket,
 	.refresh = refresh,
-	.is_delivered = is_delivered,
+	.n_queued = n_queued,
 	.stop = stop,
 };
