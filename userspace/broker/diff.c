@@ -35,6 +35,20 @@ static void write_packet(const struct sl_broker *b, struct sl_str *to)
 		    b->table.n == 1 ? "" : "s", attached, attached == 1 ? "" : "s");
 }
 
+static void write_sockmap(const struct sl_broker *b, struct sl_str *to)
+{
+	size_t n;
+
+	if (!b->sockmap.maps) {
+		sl_str_addf(to, "x sockmap %s\n",
+			    b->sockmap.status.text[0] ? b->sockmap.status.text : "off");
+		return;
+	}
+	n = sl_sockmap_n_pairs(b->sockmap.maps);
+	sl_str_addf(to, "l sockmap %zu %zu pair%s of sockets with their entries, program, pins\n", n,
+		    n, n == 1 ? "" : "s");
+}
+
 static void write_nat(const struct sl_broker *b, struct sl_str *to)
 {
 	struct sl_broker_nat_status s;
@@ -74,6 +88,7 @@ static void write_answer(struct sl_broker *b)
 
 	sl_str_done(&d->text);
 	write_packet(b, &d->text);
+	write_sockmap(b, &d->text);
 	write_nat(b, &d->text);
 	sl_drift_write(&b->drift, d->since_ms, &d->text);
 	write_standing(b, &d->text);
