@@ -470,7 +470,8 @@ static bool param_engine(struct sl_call *call, enum sl_engine_id *ret)
 			return true;
 	}
 	sl_call_fail(call, 400, "relay, packet or sockmap",
-		     "the parameter 'engine' is none that a connection can be moved to");
+		     "the parameter 'engine' is none that a connection can be moved to: '%s'",
+		     text);
 	return false;
 }
 
