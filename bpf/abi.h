@@ -385,9 +385,11 @@ struct sl_sockmap_slot {
 	__u32 is_based; /* `base` was taken since the last return to FAST */
 	__u32 spills;
 	__u32 max_waiting; /* most bytes ever seen waiting at the other socket */
+	__u32 next_seq;    /* of the sender: behind the last octet that was taken */
+	__u32 has_next;    /* that is known */
 	__u32 pad;
 };
-_Static_assert(sizeof(struct sl_sockmap_slot) == 80, "layout");
+_Static_assert(sizeof(struct sl_sockmap_slot) == 88, "layout");
 
 /* Written by the proxy alone, for the slot of the same number. */
 enum sl_sockmap_wish {
@@ -423,8 +425,10 @@ struct sl_sockmap_counts {
 	__u64 returned;    /* to FAST */
 	__u64 unknown;     /* of a socket without an entry: to the daemon */
 	__u64 events_lost; /* the ring was full */
+	__u64 trimmed;     /* began with octets that had come before */
+	__u64 trim_failed;
 };
-_Static_assert(sizeof(struct sl_sockmap_counts) == 80, "layout");
+_Static_assert(sizeof(struct sl_sockmap_counts) == 96, "layout");
 
 struct sl_sockmap_meta {
 	__u32 layout; /* SL_SOCKMAP_LAYOUT */

@@ -92,6 +92,68 @@ static __always_inline struct sl_sockmap_counts *counts(void)
 #define STORE(field, value) (*(volatile __typeof__(field) *)&(field) = (value))
 #define LOAD(field) (*(const volatile __typeof__(field) *)&(field))
 
+/* ---- octets that have come before ---- */
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct sk_buff {
+	char cb[48];
+};
+struct tcp_skb_cb {
+	__u32 seq;
+};
+#pragma clang attribute pop
+
+/* linux/bpf.h calls struct __sk_buff what it gives a program; this is the kernel's own. */
+extern void *bpf_cast_to_kern_ctx(void *obj) __ksym;
+
+/* What bpf_skb_adjust_room() takes off at once, and of the longest packet (64 KiB and a header). */
+#define TRIM_MAX 4095
+#define TRIMS 17
+
+static __always_inline int trim(struct __sk_buff *skb, __u32 n)
+{
+	for (int i = 0; i < TRIMS && n > 0; i++) {
+		__u32 part = n < TRIM_MAX ? n : TRIM_MAX;
+
+		if (bpf_skb_adjust_room(skb, -(__s32)part, 0, 0))
+			return -1;
+		n -= part;
+	}
+	return n == 0 ? 0 : -1;
+}
+
+/*
+ * A sender that has not heard of an acknowledgement in time sends again, and may put new octets
+ * behind the old ones. TCP queues such a segment whole; whoever reads a socket is given the new
+ * ones alone, but here the packet is all there is (tcp_read_skb()). 0: it begins where the one
+ * before ended.
+ */
+static __always_inline int skip_old(struct __sk_buff *skb, struct sl_sockmap_slot *slot)
+{
+	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+	struct tcp_sock *tcp = skb->sk ? bpf_skc_to_tcp_sock(skb->sk) : NULL;
+	const struct tcp_skb_cb *cb = (const void *)kernel->cb;
+	__u32 seq;
+	__s32 old;
+
+	if (!tcp || bpf_probe_read_kernel(&seq, sizeof(seq), &cb->seq))
+		return -1;
+	/* Nothing has been taken yet: so far everything was read. */
+	if (!slot->has_next) {
+		STORE(slot->next_seq, tcp->copied_seq);
+		STORE(slot->has_next, 1);
+	}
+	old = (__s32)(slot->next_seq - seq);
+	if (old > 0 && (__u32)old < skb->len) {
+		if (trim(skb, (__u32)old))
+			return -1;
+		seq += (__u32)old;
+		COUNT(trimmed);
+	}
+	STORE(slot->next_seq, seq + skb->len);
+	return 0;
+}
+
 /* ---- one packet ---- */
 
 struct packet {
@@ -238,6 +300,10 @@ int sl_sockmap_verdict(struct __sk_buff *skb)
 	p.order = bpf_map_lookup_elem(&sockmap_orders, &p.index);
 	if (!p.slot || !p.order || p.slot->cookie != p.cookie)
 		return unknown(p.cookie);
+	if (skip_old(skb, p.slot)) {
+		COUNT(trim_failed);
+		return SK_PASS;
+	}
 	STORE(p.slot->last_ns, bpf_ktime_get_coarse_ns());
 	if (p.slot->state == SL_SOCKMAP_SPILLED) {
 		if (!may_return(&p))

@@ -320,6 +320,19 @@ wait_engine() { # LANE ROUTE ENGINE
 	return 1
 }
 
+# The share of the open connections of a route that an engine carries.
+share_on() { # LANE ROUTE ENGINE
+	sluice "$1" conns --route "$2" --json | jq -r --arg e "$3" \
+		'if length == 0 then 0 else ([.[] | select(.engine == $e)] | length) / length end * 1000 | round / 1000'
+}
+
+# The same for an engine that takes no stream that never rests: half of them are enough, the share
+# is told.
+wait_most() { # LANE ROUTE ENGINE
+	local all
+	all=$(wait_engine "$@") || awk -v s="$(share_on "$@")" -v t="$all" 'BEGIN { if (s < 0.5) print t }'
+}
+
 # Exit code 4, degraded, comes with an answer.
 n_active() { { sluice "$1" status --json || [ $? = 4 ]; } | jq -r ".engines.$2.active // 0"; } # LANE ENGINE
 

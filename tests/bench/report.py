@@ -89,13 +89,17 @@ SOCKMAP_ROWS = (
     ]
     + [row for row in MAIN.rows if row.test in ("conn1", "conn8") and row.key != "conncpu8"]
 )
+SHARE_ROWS = [
+    Row(f"{test}.share", test, "on_share", f"share of the connections on the engine, {title}", 2)
+    for test, title in (*STREAMS, ("up8", "8 streams up"), ("ping32", "32 ping-pongs"))
+]
 BUSY_ROWS = [
     Row("busy50", "busy1", "p50_us", "ping-pong of 100 B p50, us", 1),
     Row("busy99", "busy1", "p99_us", "ping-pong of 100 B p99, us", 1),
 ]
 BESIDE = ["direct", "packet", "sockmap", "nft", "relay", "haproxy", "nginx"]
 AGAINST = [("sockmap", "relay"), ("sockmap", "haproxy"), ("sockmap", "direct")]
-SOCKMAP = Table("The sockmap engine beside the others", BESIDE, AGAINST, SOCKMAP_ROWS)
+SOCKMAP = Table("The sockmap engine beside the others", BESIDE, AGAINST, SOCKMAP_ROWS + SHARE_ROWS)
 BUSY = Table(
     "Busy cores: a process on every processor that never rests",
     BESIDE,

@@ -26,25 +26,22 @@ delete_entry() { # CONN FROM
 	# shellcheck disable=SC2046
 	bpftool map delete pinned "$(bpf_of)/flows" key hex $(entry_of "$1" "$2" key)
 }
-# add_entry CONN FROM SPORT DPORT NEW_SPORT NEW_DPORT ID: one like that of a connection, with other ports where
-# they are not 0 (bpf/abi.h: behind two addresses in key and value), and of connection ID.
-add_entry() {
-	local both
-	both=$(/usr/bin/python3 - "$(entry_of "$1" "$2" key)" "$(entry_of "$1" "$2" value)" "$@" <<-'PY'
+# like_entry CONN FROM SPORT DPORT NEW_SPORT NEW_DPORT ID: the command that makes one like that of a connection, with
+# other ports where they are not 0 (bpf/abi.h: behind two addresses in key and value), and of connection ID.
+like_entry() {
+	/usr/bin/python3 - "$(bpf_of)/flows" "$(entry_of "$1" "$2" key)" "$(entry_of "$1" "$2" value)" "$@" <<-'PY'
 		import struct, sys
-		key, value = (bytearray.fromhex(a) for a in sys.argv[1:3])
-		conn, ports, new_id = int(sys.argv[3]), [int(a) for a in sys.argv[5:9]], int(sys.argv[9])
+		key, value = (bytearray.fromhex(a) for a in sys.argv[2:4])
+		conn, ports, new_id = int(sys.argv[4]), [int(a) for a in sys.argv[6:10]], int(sys.argv[10])
 		for port, where, at in zip(ports, (key, key, value, value), (32, 34, 32, 34)):
 		    if port:
 		        struct.pack_into("=H", where, at, port)
 		at = value.index(struct.pack("=Q", conn))
 		struct.pack_into("=Q", value, at, new_id)
-		print("key hex", key.hex(" "), "value hex", value.hex(" "))
+		print("map update pinned", sys.argv[1], "key hex", key.hex(" "), "value hex", value.hex(" "))
 	PY
-	)
-	# shellcheck disable=SC2086
-	bpftool map update pinned "$(bpf_of)/flows" $both
 }
+add_entry() { like_entry "$@" | bpftool batch file -; }
 n_of() { flows_json | jq --argjson c "$1" '[.[] | select(.value.conn_id // .conn_id == $c)] | length'; } # CONN
 has_entries() { [ "$(n_of "$1")" = "$2" ]; }
 id_of() { sl conns --route "$1" --json | jq '.[0].id'; }
@@ -141,10 +138,10 @@ wait_until $PERIOD has_entries 4242 0 || fail "not removed: $(sl diff)"
 looks
 hunk " removed: it belongs to no connection %"
 # both entries: somebody's connection, which gets its record
-add_entry "$quiet" BACKEND 0 10 0 9 4343
-add_entry "$quiet" CLIENT 9 0 10 0 4343
+both=$(like_entry "$quiet" BACKEND 0 10 0 9 4343 && like_entry "$quiet" CLIENT 9 0 10 0 4343)
+bpftool batch file - <<<"$both"
 wait_until $PERIOD counted packet_orphan 1 || fail "not adopted: $(sl diff)"
-# between the two bpftool calls it may have been met as half
+# between the two commands it may have been met as half
 SUM=$(drift_sum)
 assert_between "strays meanwhile" "$(kind_count packet_stray)" 2 3
 looks

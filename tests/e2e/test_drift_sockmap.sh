@@ -6,8 +6,9 @@
 #   DRIFTS="flows targets ..." only those
 . "$(dirname "$0")/../lib/netlab.sh"
 . "$(dirname "$0")/../lib/sockmaplab.sh"
+. "$(dirname "$0")/../lib/driftlab.sh"
 need_sockmap
-DRIFTS=${DRIFTS:-idle flows targets sources both waiting detach pins foreign}
+DRIFTS=${DRIFTS:-idle flows targets sources both waiting detach pins foreign said}
 period=2500 # a walk is begun each second, and what is missing is looked at twice
 
 server l long 8001 stall=$((8000 * SLOW)) timeout=600
@@ -154,9 +155,10 @@ both() {
 
 # The socket that bytes wait for leaves its last map: they are gone, and that is said.
 waiting() {
-	local id upload
-	client_bg upload shot to=$PROXY_IP:8085 up=30000000 fin=1 timeout=60
+	local id
+	client_bg upload shot to=$PROXY_IP:8085 up=30000000 fin=1 burst=2 timeout=60
 	wait_engine stopped
+	kill -USR1 "${PEER_PIDS[upload]}"
 	id=$(id_of stopped)
 	wait_until 5000 eval '[ "$(slots_of '"$id"' | jq "map(.spills) | add")" -gt 0 ]' || fail "nothing waits"
 	mark_drift
@@ -222,16 +224,57 @@ pins() {
 }
 
 # Entries that nobody explains.
+add_entry() {
+	bpftool map update pinned "$(bpf_of)/sockmap_flows" key hex 11 22 33 44 55 66 77 00 \
+		value hex 01 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00 e8 03 00 00 00 00 00 00 || fail "bpftool"
+}
 foreign() {
 	local n
 	n=$(sockmaps counts | jq .flows)
 	mark_drift
-	bpftool map update pinned "$(bpf_of)/sockmap_flows" key hex 11 22 33 44 55 66 77 00 \
-		value hex 01 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00 e8 03 00 00 00 00 00 00 || fail "bpftool"
+	add_entry
 	assert_eq "entries" "$(sockmaps counts | jq .flows)" $((n + 1))
 	wait_until $period eval '[ "$(sockmaps counts | jq .flows)" = '"$n"' ]' || fail "a foreign entry stays"
 	assert_found "a foreign entry"
 	alive "a foreign entry"
+}
+
+# What `sluice diff` and the metrics say of each, once, by its name.
+said_of() { # KIND LINE...: the hunk
+	local kind=$1 was
+	was=$(kind_count "$kind") was=${was:-0}
+	shift
+	"${DO[@]}"
+	wait_until $period counted "$kind" $((was + 1)) || fail "$kind: not counted: $(drifts)"
+	looks
+	hunk "$@"
+	assert_match "$kind: the last line" "$(tail -n 1 <<<"$DIFF")" "^[0-9]+ differences? in the last 10 minutes, all healed; totals since start: .*$kind [0-9]+"
+	assert_eq "$kind: as JSON" "$(sl diff --json | jq --arg k "$kind" 'any(.differences[]; .kind == $k)')" true
+}
+said() {
+	local ids how
+	client_bg "told" hold to=$PROXY_IP:8086 n=3 ping=1 timeout=60
+	wait_for has_output told
+	wait_until 5000 eval '[ "$(n_on sockmap new)" = 3 ]' || fail "on the engine: $(n_on sockmap new)"
+	mapfile -t ids < <(sl conns --route new --json | jq '.[].id')
+	how="missing"
+	DO=(take_out flows "$(cookie "${ids[0]}" 0)")
+	said_of sockmap_entry "-entry of sockmap_flows, connection ${ids[0]}, client's socket" "+$how" " repaired: made again %"
+	DO=(take_out targets "$(cookie "${ids[1]}" 1)")
+	said_of sockmap_entry "-entry of sockmap_targets, connection ${ids[1]}, backend's socket" "+$how" \
+		" repaired: the relay goes on with the connection %"
+	DO=(take_out sources "$(cookie "${ids[2]}" 0)")
+	said_of sockmap_entry "-entry of sockmap_sources, connection ${ids[2]}, client's socket" "+$how" \
+		" repaired: the relay goes on with the connection %"
+	DO=(rm "$(bpf_of)/sockmap_slots")
+	said_of sockmap_pin "-pin sockmap_slots" "+$how" " repaired: pinned again %"
+	DO=(bpftool prog detach pinned "$(bpf_of)/sockmap_prog" stream_verdict pinned "$(bpf_of)/sockmap_sources")
+	said_of sockmap_program "-program on sockmap_sources" "+$how" " repaired: attached again %"
+	DO=(add_entry)
+	said_of sockmap_orphan "+entries of sockmap_flows that no connection explains" " removed: removed %"
+	assert_eq "those on sockmap" "$(n_on sockmap new)" 1
+	stop_peer told
+	assert_eq "told: $RESULT" "$RC" 0
 }
 
 for drift in $DRIFTS; do

@@ -70,6 +70,7 @@ assert_between "RSS growth, KiB" $growth -100000 $((6144 * SLOW))
 if on_packet; then
 	echo "handed over: $(($(n_packet_total) - handed)); $(handovers); entries $(n_flows)"
 	assert_between "handed over" $(($(n_packet_total) - handed)) $((N / 10)) $((N + 100))
+	assert_match "differences between kernel and records" "$(sl diff)" "no difference .*: none\$"
 	assert_eq "access lines of flows on the engine" "$(grep -acE ' access: .* engine=packet/' "$(log_file)")" "$(n_packet_total)"
 fi
 if [ -n "${SETTLE:-}" ]; then assert_packet_baseline; fi

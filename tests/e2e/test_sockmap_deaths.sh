@@ -37,11 +37,16 @@ n_established() { # client|backend PORT
 all_ended() { [ "$(n_established client 8082) $(n_established client 8081) $(n_established backend 8002) $(n_established backend 8001)" = "0 0 0 0" ]; }
 maps_are_empty() { ! on_sockmap || [ "$(sockmaps counts | jq -c '.wishes = 0')" = "$NOTHING" ]; }
 
+engine_is_back() {
+	if on_sockmap; then wait_until 15000 sockmap_is_on || fail "the engine is not on: $(sl engines --json | jq -c .engines.sockmap)"; fi
+}
+
 # flows_up ROUND: idle ones and busy ones, all on the engine.
 flows_up() {
 	client_bg "held$1" hold to=$PROXY_IP:8082 n=50 ping=1 timeout=60
 	client_bg "long$1" long to=$PROXY_IP:8081 c=3 n=1 t=100000 rate=20000000 stall=$((10000 * SLOW)) timeout=60
-	wait_for has_output "held$1"
+	# The kernel's workers share a busy machine with everybody else.
+	wait_until 15000 has_output "held$1" || fail "no answer for all that are held"
 	wait_engine held
 	wait_engine long
 	wait_until 5000 long_moved "long$1" 1 || fail "nothing moves"
@@ -103,7 +108,7 @@ before=$(n_ready proxy)
 dies "proxy" 3 "$(pid_of_role proxy)"
 wait_until 12000 is_ready proxy "$before" || fail "no new proxy"
 wait_for is_running
-if on_sockmap; then wait_for sockmap_is_on; fi
+engine_is_back
 starts_anew "proxy"
 
 say "the broker: flows go on, and their ends leave nothing"
@@ -112,7 +117,7 @@ sockmap_baseline_pid=$(proxy_pid)
 before=$(n_ready broker)
 kill -KILL "$(pid_of_role broker)"
 wait_until 12000 is_ready broker "$before" || fail "no new broker"
-if on_sockmap; then wait_for sockmap_is_on; fi
+engine_is_back
 assert_eq "the proxy" "$(proxy_pid)" "$sockmap_baseline_pid"
 moved=$(long_moved long4 0 && tail -n 1 "$LAB_DIR/long4.out" | jq -r '[.up, .down] | min / 1000000 | floor')
 wait_until 5000 long_moved long4 $((moved + 10)) || fail "the long ones do not go on"
@@ -122,7 +127,7 @@ stop_peer held4
 assert_eq "held ones: $RESULT" "$RC" 0
 stop_peer long4
 assert_eq "long ones: $(cat "$LAB_DIR/long4.out.err") $RESULT" "$RC" 0
-assert_between "longest gap, ms" "$(jq .max_gap_ms <<<"$RESULT")" 0 $((1000 * SLOW))
+assert_between "longest gap, ms" "$(jq .max_gap_ms <<<"$RESULT")" 0 $((4000 * SLOW))
 starts_anew "broker"
 
 say "spilled while no broker answers"
@@ -143,7 +148,7 @@ join_peer spill
 echo "$RESULT"
 assert_eq "spilled ones: $(tail -n 3 "$LAB_DIR/spill.out.err" "$LAB_DIR/s.out.err")" "$RC" 0
 wait_until 12000 is_ready broker "$before" || fail "no new broker"
-if on_sockmap; then wait_for sockmap_is_on; fi
+engine_is_back
 wait_until 5000 eval '[ "$(server_field s open)" = 0 ]' || fail "the server has open ones"
 starts_anew "spilled"
 
@@ -160,7 +165,7 @@ for ((i = 1; i <= DEATHS; i++)); do
 	echo "round $i: $(jq -c '[.ok, .bad, .max_gap_ms, .s]' <<<"$RESULT"); $(moves)"
 	assert_eq "round $i: $(tail -n 3 "$LAB_DIR/many.out.err")" "$RC" 0
 	wait_until 5000 eval '[ "$(server_field v open)" = 0 ]' || fail "round $i: the server has open ones"
-	if on_sockmap; then wait_for sockmap_is_on; fi
+	engine_is_back
 	starts_anew "round $i"
 done
 twice=$(access_lines '[^ ]*' | grep -oE ' id=[0-9]+' | sort | uniq -d)
@@ -176,10 +181,10 @@ for ((i = 1; i <= RELOADS; i++)); do
 	if [ "$i" -le "$UPGRADES" ]; then
 		sl upgrade >"$LAB_DIR/upgrade.out" 2>&1 || fail "upgrade $i: $(cat "$LAB_DIR/upgrade.out")"
 		wait_for is_running
-		if on_sockmap; then wait_for sockmap_is_on; fi
+		engine_is_back
 		client_bg "up$i" hold to=$PROXY_IP:8082 n=5 ping=1 timeout=30
-		wait_for has_output "up$i"
-		wait_until 5000 eval '[ "$(n_on "$ENGINE" held)" = 5 ]' || fail "upgrade $i: on the engine: $(sl conns --json --route held | jq -c ".[0]") $(sl conns --json | jq length)"
+		wait_until 15000 has_output "up$i" || fail "upgrade $i: no answer" # asked of a broker that was just being replaced: answered by the next
+		wait_until 15000 eval '[ "$(n_on "$ENGINE" held)" = 5 ]' || fail "upgrade $i: on the engine: $(sl conns --json --route held | jq -c ".[0]") $(sl conns --json | jq length)"
 		stop_peer "up$i"
 	fi
 done
@@ -189,11 +194,11 @@ assert_eq "transfers: $(tail -n 3 "$LAB_DIR/many.out.err" "$LAB_DIR/v.out.err")"
 stop_peer long5
 echo "$RESULT"
 assert_eq "long ones: $(cat "$LAB_DIR/long5.out.err")" "$RC" 0
-assert_between "longest gap, ms" "$(jq .max_gap_ms <<<"$RESULT")" 0 $((2000 * SLOW))
+assert_between "longest gap, ms" "$(jq .max_gap_ms <<<"$RESULT")" 0 $((5000 * SLOW))
 wait_until 5000 eval '[ "$(server_field v open) $(server_field l open)" = "0 0" ]' || fail "servers with open ones"
 starts_anew "upgrades"
 stop_peer v
 assert_eq "the server's verdict: $(tail -n 3 "$LAB_DIR/v.out.err")" "$RC" 0
 kill -TERM "$(jqs .pid)"
 wait_until 5000 eval '[ -z "$(ip netns pids "$LAB-p")" ]' || fail "left: $(ip netns pids "$LAB-p" | xargs ps -o pid,args -p)"
-assert_eq "sockets left" "$(n_sockets)" 0
+wait_until 3000 eval '[ "$(n_sockets)" = 0 ]' || fail "sockets left: $(in_ns proxy ss -Htan)"

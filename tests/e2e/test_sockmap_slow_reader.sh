@@ -17,7 +17,7 @@ for ns in client proxy backend; do buffers $ns "4096 131072 $socket" "4096 65536
 most_memory=$((67108864 < SIZE / 2 ? 67108864 : SIZE / 2))
 
 server s sink 8001 paused=1 reply=1
-server src source 8002 n="$SIZE"
+server src source 8002 n="$SIZE" paused=1
 server e echo 8003
 start_sockmap backlog=$limit "routes:
 $(proute up 8081 "\"$BACKEND_IP:8001\"")
@@ -58,8 +58,9 @@ most_waiting() { slots_of "$1" | jq '[.[].max_waiting] | max'; }
 say "$SIZE bytes against a stopped reader"
 mark_memory
 rss=$(rss_kib "$pid")
-client_bg up shot to=$PROXY_IP:8081 up="$SIZE" fin=1 timeout=120
+client_bg up shot to=$PROXY_IP:8081 up="$SIZE" fin=1 burst=2 timeout=120
 wait_engine up
+kill -USR1 "${PEER_PIDS[up]}"
 wait_until 20000 stuck client 8081 || fail "the sender does not stop: $(acked client 8081)"
 assert_bounded "upload" "$(acked client 8081)"
 if on_sockmap; then
@@ -89,6 +90,8 @@ assert_sockmap_baseline "after the upload"
 say "a client that stops reading a download, and leaves"
 mark_memory
 client_bg down shot to=$PROXY_IP:8082 hold=1 timeout=60
+wait_engine down
+kill -USR2 "${PEER_PIDS[src]}"
 wait_until 20000 stuck backend 8002 || fail "the sender does not stop: $(acked backend 8002)"
 assert_bounded "download" "$(acked backend 8002)"
 stop_peer down || true
@@ -97,9 +100,9 @@ assert_sockmap_baseline "after the download"
 
 say "a stopped reader of one direction does not hold up the other"
 cat >"$LAB_DIR/cross.py" <<'PY'
-# server FILE: sends 48 MB, meanwhile writes what it reads to the file; client FILE N: sends N lines without
-# reading, each once the one before is in the file; then reads all.
-import hashlib, socket, sys, threading, time
+# server FILE: sends 48 MB once FILE.go is there, meanwhile writes what it reads to the file; client FILE N:
+# then sends N lines without reading, each once the one before is in the file; then reads all.
+import hashlib, os, socket, sys, threading, time
 
 SIZE = 48 << 20
 block = bytes(range(251)) * 4177
@@ -108,11 +111,18 @@ for _ in range(SIZE // len(block)):
     want.update(block)
 
 
+def wait_for(path):
+    end = time.monotonic() + 30
+    while not os.path.exists(path) and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 def serve(path):
     l = socket.create_server((sys.argv[2], 8004))
     s, _ = l.accept()
 
     def send():
+        wait_for(path + ".go")
         for _ in range(SIZE // len(block)):
             s.sendall(block)
         s.shutdown(socket.SHUT_WR)
@@ -129,6 +139,7 @@ def serve(path):
 def client(path, n):
     s = socket.create_connection((sys.argv[2], 8084), timeout=30)
     worst = 0
+    wait_for(path + ".go")
     for i in range(n):
         begin = time.monotonic()
         s.sendall(b"line %06d\n" % i)
@@ -157,8 +168,12 @@ PY
 touch "$LAB_DIR/lines"
 OUT=$LAB_DIR/cross.out spawn backend /usr/bin/python3 "$LAB_DIR/cross.py" server $BACKEND_IP "$LAB_DIR/lines"
 wait_for listening backend 8004
-in_ns client timeout $((60 * SLOW)) /usr/bin/python3 "$LAB_DIR/cross.py" client $PROXY_IP "$LAB_DIR/lines" 60 ||
-	fail "the other direction: $(cat "$LAB_DIR/cross.out.err")"
+OUT=$LAB_DIR/lines.out spawn client /usr/bin/python3 "$LAB_DIR/cross.py" client $PROXY_IP "$LAB_DIR/lines" 60
+lines=$LAST
+wait_engine cross
+touch "$LAB_DIR/lines.go"
+wait "$lines" || fail "the other direction: $(cat "$LAB_DIR/lines.out.err" "$LAB_DIR/cross.out.err")"
+cat "$LAB_DIR/lines.out"
 wait_access cross
 assert_eq "engine" "$(access cross engine)" "$ENGINE/configured"
 assert_sockmap_baseline "after both directions"

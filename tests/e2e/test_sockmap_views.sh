@@ -141,6 +141,7 @@ stop_sluice
 say "the self-test fails: the loopback interface is down"
 instance notest
 mount_bpf
+# shellcheck disable=SC2034,SC2154
 HTTP_ADDRS[notest]=none
 ip -n "$LAB-p" link set lo down
 GLOBAL=$(sockmap_global) start_sluice "$text"

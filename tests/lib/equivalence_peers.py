@@ -74,7 +74,7 @@ class Peer:
         self.name, self.stream = name, stream
         self.s, self.sent, self.got = None, 0, 0
         self.hash, self.events = hashlib.sha256(), []
-        self.is_over = False
+        self.source = None  # whose bytes ought to come
 
     def open(self, s):
         s.settimeout(LIMIT)
@@ -92,10 +92,10 @@ class Peer:
             self.sent += done
             n -= done
 
-    def send_some(self):
-        """What the socket takes now."""
+    def send_some(self, n=262144):
+        """What of it the socket takes now."""
         try:
-            self.sent += self.s.send(self.stream.at(self.sent, 262144), socket.MSG_DONTWAIT)
+            self.sent += self.s.send(self.stream.at(self.sent, n), socket.MSG_DONTWAIT)
         except BlockingIOError:
             pass
 
@@ -103,6 +103,11 @@ class Peer:
         self.sent += self.s.send(self.stream.at(self.sent, 1), socket.MSG_OOB)
 
     def noted(self, data):
+        if self.source and data != (want := self.source.at(self.got, len(data))):
+            at = next((i for i, (a, b) in enumerate(zip(data, want)) if a != b), len(want))
+            place = self.source.block.find(data[at : at + 32])
+            ought = (self.source.begin + self.got + at - len(self.source.head)) % Stream.PERIOD
+            raise Wrong(f"{self.name}: wrong bytes at {self.got + at}, which belong {ought - place} before it")
         self.hash.update(data)
         self.got += len(data)
 
@@ -138,7 +143,6 @@ class Peer:
         self.s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.s.close()
         self.event("sends RST")
-        self.is_over = True
 
     def end(self):
         """What comes, comes; then FIN, RST, or nothing."""
@@ -184,38 +188,63 @@ class Peer:
                 "got_hash": self.hash.hexdigest(), "events": self.events}
 
 
-def pump(pairs, until=lambda: True, more=0, most=1 << 40):
-    """pairs: (sender, receiver, how many). Everybody sends as fast as it can, at least so much, and until
-    until() says so and so many more; then everything arrives."""
-    end = time.monotonic() + 2 * LIMIT
-    goal = {tx: tx.sent + n for tx, _, n in pairs}
-    poll = select.poll()
-    for tx, rx, _ in pairs:
-        poll.register(tx.s, 0)
-        poll.register(rx.s, 0)
-    is_enough = False
-    while True:
-        if not is_enough and until():
-            is_enough = True
-            goal = {tx: max(n, tx.sent + more) for tx, n in goal.items()}
+class Pump:
+    """A transfer. pairs: (sender, receiver, how many). All send as fast as they can, so many at least; then, while
+    until() does not hold, as fast as before or (`gently`) 1000 bytes each 10 ms; then `more` as fast as they can.
+    Everything arrives."""
+
+    PACE = 0.01
+
+    def __init__(self, pairs, until=lambda: True, more=0, most=1 << 40, gently=False):
+        self.pairs, self.until, self.more, self.most, self.gently = pairs, until, more, most, gently
+        self.goal = {tx: tx.sent + n for tx, _, n in pairs}
+        self.next_at = dict.fromkeys(self.goal, 0.0)
+        self.is_enough = False
+
+    def may_send(self, tx):
+        """How many bytes, now."""
+        if tx.sent < self.goal[tx]:
+            return 262144
+        if self.is_enough or (self.gently and time.monotonic() < self.next_at[tx]):
+            return 0
+        return 1000 if self.gently else 262144
+
+    def wants(self):
         wants = {}
-        for tx, rx, _ in pairs:
-            if tx.sent < goal[tx] or not is_enough:
+        for tx, rx, _ in self.pairs:
+            if self.may_send(tx):
                 wants[tx] = wants.get(tx, 0) | select.POLLOUT
             if rx.got < tx.sent:
                 wants[rx] = wants.get(rx, 0) | select.POLLIN
-            if tx.sent > most:
+            if tx.sent > self.most:
                 raise Wrong(f"{tx.name}: {tx.sent} bytes sent, and it is not there yet")
-        if not wants:
-            return
-        for p in {p for pair in pairs for p in pair[:2]}:
-            poll.modify(p.s, wants.get(p, 0))
-        by_fd = {p.s.fileno(): p for p in wants}
-        for fd, bits in poll.poll(20):
-            p = by_fd.get(fd)
-            if p and bits & (select.POLLIN | select.POLLHUP | select.POLLERR) and wants[p] & select.POLLIN:
-                p.take_some()
-            if p and bits & (select.POLLOUT | select.POLLERR) and wants[p] & select.POLLOUT:
-                p.send_some()
-        if time.monotonic() > end:
-            raise Wrong(f"stands still: {[(p.name, p.sent, p.got) for pair in pairs for p in pair[:2]]}")
+        return wants
+
+    def look(self):
+        if not self.is_enough and self.until():
+            self.is_enough = True
+            self.goal = {tx: max(n, tx.sent + self.more) for tx, n in self.goal.items()}
+
+    def turn(self, p, bits, wanted):
+        if bits & (select.POLLIN | select.POLLHUP | select.POLLERR) and wanted & select.POLLIN:
+            p.take_some()
+        if bits & (select.POLLOUT | select.POLLERR) and wanted & select.POLLOUT:
+            p.send_some(self.may_send(p))
+            self.next_at[p] = time.monotonic() + self.PACE
+
+    def run(self):
+        end = time.monotonic() + 2 * LIMIT
+        peers = {p for pair in self.pairs for p in pair[:2]}
+        while True:
+            self.look()
+            wants = self.wants()
+            if not wants and self.is_enough:
+                return
+            poll = select.poll()
+            for p, events in wants.items():
+                poll.register(p.s, events)
+            by_fd = {p.s.fileno(): p for p in wants}
+            for fd, bits in poll.poll(self.PACE * 1000):
+                self.turn(by_fd[fd], bits, wants[by_fd[fd]])
+            if time.monotonic() > end:
+                raise Wrong(f"stands still: {[(p.name, p.sent, p.got) for p in peers]}")

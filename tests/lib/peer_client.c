@@ -22,7 +22,8 @@
  *   hold     n= idle connections until SIGTERM; ping=1: each gets one byte echoed first
  *   trickle  c= connections, each has a line echoed every ms= until SIGTERM or t= seconds
  *   shot     one connection: send=TEXT or up=BYTES, fin=1, hold=1 (stay silent until the end),
- *            rst_ms= / close_ms= / fin_ms= (leave then), stop=BYTES (read so many, then RST)
+ *            rst_ms= / close_ms= / fin_ms= (leave then), stop=BYTES (read so many, then RST);
+ *            burst=2: sends nothing before SIGUSR1
  */
 #include "peer.h"
 #include "peer_long.h"
@@ -1068,7 +1069,7 @@ static int run_trickle(uint64_t until)
 static struct {
 	uint64_t up, sent, got, stop;
 	uint64_t fin_ms, close_ms, rst_ms, connect_us, end_us;
-	bool fin, hold, fin_sent;
+	bool fin, hold, fin_sent, waits;
 	const char *connect;
 	int connect_errno;
 	const char *end;
@@ -1088,6 +1089,8 @@ static void shot_end(struct conn *c, const char *how, bool rst)
 /* -1: ended. */
 static int shot_send(struct conn *c)
 {
+	if (shot.waits && !got_usr1)
+		return 0;
 	while (shot.sent < cl.request_len + shot.up) {
 		const uint8_t *p = xfer_buf;
 		size_t n;
@@ -1149,6 +1152,7 @@ static int shot_read(struct conn *c)
 static void step_shot(struct conn *c, uint32_t events)
 {
 	uint64_t age_ms = (now_us() - c->began) / 1000;
+	bool can_send;
 	int err;
 
 	if (shot.rst_ms && age_ms >= shot.rst_ms) {
@@ -1188,7 +1192,8 @@ static void step_shot(struct conn *c, uint32_t events)
 	}
 	if (shot_read(c))
 		return;
-	conn_want(c, EPOLLIN | (shot.sent < cl.request_len + shot.up ? (uint32_t)EPOLLOUT : 0));
+	can_send = shot.sent < cl.request_len + shot.up && (!shot.waits || got_usr1);
+	conn_want(c, EPOLLIN | (can_send ? (uint32_t)EPOLLOUT : 0));
 }
 
 static void shot_tick(uint64_t now)
@@ -1209,6 +1214,7 @@ static int run_shot(uint64_t until)
 	shot.rst_ms = arg_u64(&cl.args, "rst_ms", 0);
 	shot.close_ms = arg_u64(&cl.args, "close_ms", 0);
 	shot.stop = arg_u64(&cl.args, "stop", 0);
+	shot.waits = arg_u64(&cl.args, "burst", 0) == 2;
 	shot.hash_in.value = shot.hash_out.value = HASH_START;
 	c = dial(step_shot);
 	if (c) {

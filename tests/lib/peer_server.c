@@ -8,7 +8,7 @@
  *
  *   echo      returns what it gets, closes after the client's FIN
  *   sink      discards; rate=BYTES/s, paused=1 (until SIGUSR2), reply=1: "BYTES HASH" after EOF
- *   source    sends n=BYTES at once, then FIN
+ *   source    sends n=BYTES at once, then FIN; paused=1: not before SIGUSR2
  *   verify    the other end of `peer_client verify`; scales=1: the n-th address announces window
  *             scale n
  *   long      the other end of `peer_client long`
@@ -201,6 +201,11 @@ static void step_source(struct conn *c, uint32_t events)
 
 	if (events & EPOLLERR) {
 		fail(c);
+		return;
+	}
+	if (srv.paused) {
+		conn_want(c, 0);
+		conn_wake(c, now_us() + 20000);
 		return;
 	}
 	while (c->bytes < srv.n) {

@@ -1453,6 +1453,22 @@ static void test_diff(void **state)
 	close_all(&c);
 }
 
+/* Who asks during a look gets the next one, which is one for all of them. */
+static void test_diff_again(void **state)
+{
+	struct world *w = world(state);
+	struct sl_broker_msg msg = { .type = SL_BROKER_DIFF };
+	const struct sl_broker_msg ask = msg;
+	const uint64_t from = sl_clock_ms();
+
+	for (int i = 0; i < 5; i++)
+		assert_int_equal(sl_broker_send(w->channel[CONTROL], &ask, NULL, 0), 0);
+	assert_true(await_on(w, w->channel[CONTROL], SL_BROKER_DIFF_TEXT, 0, &msg, WAIT_MS));
+	assert_true(await_on(w, w->channel[CONTROL], SL_BROKER_DIFF_TEXT, 0, &msg, WAIT_MS));
+	assert_true(sl_clock_ms() - from >= 100); /* and rests before it */
+	assert_false(await_on(w, w->channel[CONTROL], SL_BROKER_DIFF_TEXT, 0, &msg, 300));
+}
+
 /* The last count is what was forwarded, however short before the end. */
 static void test_flush_counts(void **state)
 {
@@ -2331,6 +2347,7 @@ int main(void)
 		TEST(test_reused_at_once),
 		TEST(test_flush),
 		TEST(test_diff),
+		TEST(test_diff_again),
 		TEST(test_flush_counts),
 		TEST(test_stop_tells),
 		TEST(test_adoption),

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/ip.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <poll.h>
@@ -1402,6 +1403,7 @@ static void test_unknown(void **state)
 	expect_event(s, 0, l.p.cookie[0]);
 	assert_int_equal(slot_of(s, pair, SL_SOCKMAP_CLIENT)->packets, 0);
 	assert_int_equal(sl_sockmap_restore(s, pair), 1);
+	s->orders[2 * pair].wish = SL_SOCKMAP_WANTS_FAST; /* see test_restore_and_sweep */
 	put(l.client, "ours");
 	get(l.server, "ours");
 	/* its slot is another socket's */
@@ -1409,8 +1411,118 @@ static void test_unknown(void **state)
 	put(l.client, "whose");
 	get(l.in, "whose");
 	s->slots[2 * pair].cookie--;
-	expect_counts(s, &was, (struct sl_sockmap_counts){ .redirected = 1, .unknown = 1 });
+	expect_counts(s, &was,
+		      (struct sl_sockmap_counts){ .redirected = 1, .returned = 1, .unknown = 1 });
 	(void)close(fd);
+	lab_close(&l);
+	sl_sockmap_close(s);
+}
+
+/* ---- octets that come again, in front of new ones ---- */
+
+struct segment {
+	struct iphdr ip;
+	struct tcphdr tcp;
+	char data[4096];
+};
+
+static uint32_t add_up(uint32_t sum, const void *bytes, size_t n)
+{
+	const uint8_t *p = bytes;
+
+	for (size_t i = 0; i + 1 < n; i += 2)
+		sum += (uint32_t)p[i] << 8 | p[i + 1];
+	return n % 2 ? sum + ((uint32_t)p[n - 1] << 8) : sum;
+}
+
+static uint16_t checksum(const struct segment *s, size_t n_data)
+{
+	const uint16_t length = htons((uint16_t)(sizeof(s->tcp) + n_data));
+	const uint8_t protocol[2] = { 0, IPPROTO_TCP };
+	uint32_t sum = add_up(0, &s->ip.saddr, 8);
+
+	sum = add_up(sum, protocol, 2);
+	sum = add_up(sum, &length, 2);
+	sum = add_up(sum, &s->tcp, sizeof(s->tcp) + n_data);
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return htons((uint16_t)~sum);
+}
+
+static uint32_t queue_seq(int fd, int queue)
+{
+	const int on = 1;
+	const int off = -1; /* without a window probe */
+	uint32_t seq = 0;
+	socklen_t size = sizeof(seq);
+
+	assert_int_equal(setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)), 0);
+	assert_int_equal(setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, &queue, sizeof(queue)), 0);
+	assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, &seq, &size), 0);
+	assert_int_equal(setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &off, sizeof(off)), 0);
+	return seq;
+}
+
+/* As the socket would send them if it had not heard of the acknowledgement of the first `n_old`. */
+static void send_again(int fd, const char *data, size_t n_old, size_t n)
+{
+	struct segment s = { .ip = { .version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_TCP } };
+	struct sockaddr_in from;
+	struct sockaddr_in to;
+	socklen_t size = sizeof(from);
+	int raw = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
+
+	assert_true(raw >= 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&from, &size), 0);
+	assert_int_equal(getpeername(fd, (struct sockaddr *)&to, &size), 0);
+	s.ip.saddr = from.sin_addr.s_addr;
+	s.ip.daddr = to.sin_addr.s_addr;
+	s.tcp = (struct tcphdr){ .source = from.sin_port,
+				 .dest = to.sin_port,
+				 .seq = htonl(queue_seq(fd, TCP_SEND_QUEUE) - (uint32_t)n_old),
+				 .ack_seq = htonl(queue_seq(fd, TCP_RECV_QUEUE)),
+				 .doff = 5,
+				 .ack = 1,
+				 .psh = 1,
+				 .window = htons(1000) };
+	memcpy(s.data, data, n);
+	s.tcp.check = checksum(&s, n);
+	size = sizeof(to);
+	assert_int_equal(
+		sendto(raw, &s, sizeof(s.ip) + sizeof(s.tcp) + n, 0, (struct sockaddr *)&to, size),
+		sizeof(s.ip) + sizeof(s.tcp) + n);
+	(void)close(raw);
+}
+
+static void test_overlap(void **state)
+{
+	struct sl_sockmap *s;
+	struct sl_sockmap_counts was;
+	struct lab l;
+	uint32_t pair;
+
+	(void)state;
+	need_kernel();
+	s = open_usual(NULL);
+	lab_open(&l, LIMIT);
+	put(l.client, "read before the join, ");
+	get(l.in, "read before the join, ");
+	pair = join(s, &l);
+	tell_all(s, &was);
+	send_again(l.client, "join, first", 6, 11);
+	get(l.server, "first");
+	expect_counts(s, &was, (struct sl_sockmap_counts){ .redirected = 1, .trimmed = 1 });
+	assert_int_equal(slot_of(s, pair, SL_SOCKMAP_CLIENT)->redirected, 5);
+	/* its socket does not know of what was sent for it: 5 more are old */
+	send_again(l.client, "first second", 0, 12);
+	get(l.server, " second");
+	s->orders[2 * pair].wish = SL_SOCKMAP_WANTS_SPILL;
+	send_again(l.client, "first second third", 0, 18);
+	get(l.in, " third");
+	assert_int_equal(slot_of(s, pair, SL_SOCKMAP_CLIENT)->passed, 6);
+	expect_counts(s, &was,
+		      (struct sl_sockmap_counts){
+			      .redirected = 1, .passed = 1, .spilled_asked = 1, .trimmed = 2 });
 	lab_close(&l);
 	sl_sockmap_close(s);
 }
@@ -2036,6 +2148,7 @@ int main(void)
 		OBJECTS(test_asked),
 		OBJECTS(test_no_target_and_refused),
 		OBJECTS(test_unknown),
+		OBJECTS(test_overlap),
 		OBJECTS(test_lost_events),
 		OBJECTS(test_fin),
 		OBJECTS(test_traffic),

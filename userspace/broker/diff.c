@@ -9,8 +9,10 @@
 #define LOOK_MS 8000
 /* Connection tracking is dumped by a thread of its own. */
 #define POLL_MS 20
+/* Between two looks: a proxy may ask as often as it likes. */
+#define REST_MS 100
 
-static void begin(struct sl_broker *b);
+static void begin_soon(struct sl_broker *b);
 
 const char *sl_diff_text(const struct sl_broker *b)
 {
@@ -31,6 +33,20 @@ static void write_packet(const struct sl_broker *b, struct sl_str *to)
 	sl_str_addf(to, "l packet %zu %zu flow%s with their entries, %u interface%s, pins\n",
 		    b->table.n - b->table.n_over - b->table.n_orphans, b->table.n,
 		    b->table.n == 1 ? "" : "s", attached, attached == 1 ? "" : "s");
+}
+
+static void write_sockmap(const struct sl_broker *b, struct sl_str *to)
+{
+	size_t n;
+
+	if (!b->sockmap.maps) {
+		sl_str_addf(to, "x sockmap %s\n",
+			    b->sockmap.status.text[0] ? b->sockmap.status.text : "off");
+		return;
+	}
+	n = sl_sockmap_n_pairs(b->sockmap.maps);
+	sl_str_addf(to, "l sockmap %zu %zu pair%s of sockets with their entries, program, pins\n", n,
+		    n, n == 1 ? "" : "s");
 }
 
 static void write_nat(const struct sl_broker *b, struct sl_str *to)
@@ -72,6 +88,7 @@ static void write_answer(struct sl_broker *b)
 
 	sl_str_done(&d->text);
 	write_packet(b, &d->text);
+	write_sockmap(b, &d->text);
 	write_nat(b, &d->text);
 	sl_drift_write(&b->drift, d->since_ms, &d->text);
 	write_standing(b, &d->text);
@@ -87,6 +104,7 @@ static void finish(struct sl_broker *b)
 	sl_timer_stop(&d->timer);
 	write_answer(b);
 	d->stage = SL_DIFF_IDLE;
+	d->not_before_ms = sl_loop_now_ms(b->loop) + REST_MS;
 	sl_list_for_each (i, &b->peers) {
 		struct sl_peer *p = SL_CONTAINER_OF(i, struct sl_peer, node);
 
@@ -98,7 +116,7 @@ static void finish(struct sl_broker *b)
 			sl_peer_flush_later(p);
 	}
 	if (d->is_again)
-		begin(b);
+		begin_soon(b);
 }
 
 /* ---- looking ---- */
@@ -157,14 +175,31 @@ static void begin(struct sl_broker *b)
 	sl_sweep_now(b);
 }
 
+static void on_rested(struct sl_timer *timer)
+{
+	begin(SL_CONTAINER_OF(timer, struct sl_broker, diff.timer));
+}
+
+static void begin_soon(struct sl_broker *b)
+{
+	struct sl_diff *d = &b->diff;
+
+	if (sl_loop_now_ms(b->loop) >= d->not_before_ms) {
+		begin(b);
+		return;
+	}
+	d->stage = SL_DIFF_RESTING;
+	sl_timer_start(b->loop, &d->timer, d->not_before_ms, on_rested);
+}
+
 void sl_diff_ask(struct sl_peer *p)
 {
 	struct sl_broker *b = p->broker;
 
 	p->asks_diff = true;
 	if (b->diff.stage == SL_DIFF_IDLE)
-		begin(b);
-	else
+		begin_soon(b);
+	else if (b->diff.stage != SL_DIFF_RESTING)
 		b->diff.is_again = true;
 }
 

@@ -21,9 +21,10 @@ struct sl_peer;
  * "x ENGINE WHY": there is nothing to look at.
  */
 struct sl_diff {
-	enum { SL_DIFF_IDLE = 0, SL_DIFF_WALKING, SL_DIFF_DUMPING } stage;
+	enum { SL_DIFF_IDLE = 0, SL_DIFF_RESTING, SL_DIFF_WALKING, SL_DIFF_DUMPING } stage;
 	uint64_t since_ms;
 	uint64_t dumps_until;
+	uint64_t not_before_ms; /* the next look */
 	struct sl_timer timer;
 	struct sl_str text; /* of the last look */
 	bool is_again;      /* somebody asked during it */

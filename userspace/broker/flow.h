@@ -61,6 +61,7 @@ struct sl_kflow {
 	uint8_t told_marks;            /* FIN marks its owner was told of */
 	uint8_t tell;                  /* SL_TELL_ bits */
 	bool is_gone;                  /* both entries are */
+	bool was_missing;              /* one or both were, and why may be told yet */
 	bool is_elsewhere;             /* its port is of an earlier range */
 	bool is_lingering;             /* our sockets of it are still there */
 	bool is_orphan;                /* nobody is known to have a record of it */

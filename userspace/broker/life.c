@@ -318,6 +318,7 @@ static void restore(struct sl_kflow *f)
 							: "it cannot be made again yet");
 		return;
 	}
+	f->was_missing = false;
 	b->n_repaired++;
 	sl_drift_note(&b->drift, SL_DRIFT_PACKET_HALF, SL_DRIFT_REPAIRED, text, NULL,
 		      "made again from the other direction");
@@ -380,15 +381,31 @@ void sl_life_disown(struct sl_kflow *f)
 		sl_life_told(f);
 }
 
+/*
+ * A new connection that takes the tuple removes one entry, then the other, and then it is told: a
+ * look may come between.
+ */
+static bool is_to_be_seen_again(struct sl_kflow *f)
+{
+	bool is_half = f->half[SL_PACKET_CLIENT].is_here || f->half[SL_PACKET_BACKEND].is_here;
+
+	if (f->was_missing || (!is_half && how_gone(f) != SL_BROKER_END_LOST))
+		return false;
+	f->was_missing = true;
+	sl_sweep_look_soon(f);
+	return true;
+}
+
 void sl_life_look(struct sl_kflow *f)
 {
 	int r = f->is_gone ? -ENOENT : read_entries(f);
 
 	if (r == 1) {
+		f->was_missing = false;
 		sl_life_judge(f);
 		return;
 	}
-	if (r < 0)
+	if (r < 0 || is_to_be_seen_again(f))
 		return;
 	if (f->half[SL_PACKET_CLIENT].is_here || f->half[SL_PACKET_BACKEND].is_here)
 		restore(f);

@@ -331,11 +331,16 @@ void sl_sweep_stop(struct sl_broker *b)
 static void on_look_timer(struct sl_timer *timer)
 {
 	struct sl_broker *b = SL_CONTAINER_OF(timer, struct sl_broker, sweep.look_timer);
-	struct sl_list *i;
-	struct sl_list *tmp;
+	struct sl_list *closing = &b->sweep.closing;
+	size_t n = 0;
 
-	sl_list_for_each_safe (i, tmp, &b->sweep.closing) {
-		struct sl_kflow *f = SL_CONTAINER_OF(i, struct sl_kflow, closing);
+	/* What has just been deleted with a reason is told with it. */
+	sl_sweep_events(b);
+	for (const struct sl_list *i = closing->next; i != closing; i = i->next)
+		n++;
+	/* One that is to be looked at once more comes behind them. */
+	for (; n > 0 && !sl_list_is_empty(closing); n--) {
+		struct sl_kflow *f = SL_CONTAINER_OF(closing->next, struct sl_kflow, closing);
 
 		sl_list_remove(&f->closing);
 		sl_life_look(f);
@@ -343,7 +348,7 @@ static void on_look_timer(struct sl_timer *timer)
 }
 
 /* A close is four events within a round trip, and mostly one look is enough for them. */
-static void look_soon(struct sl_kflow *f)
+void sl_sweep_look_soon(struct sl_kflow *f)
 {
 	struct sl_broker *b = f->broker;
 
@@ -364,9 +369,11 @@ static void on_event(void *arg, const struct sl_packet_event *e)
 	switch (e->kind) {
 	case SL_PACKET_EV_FIN:
 	case SL_PACKET_EV_FIN_ACKED:
-		look_soon(f);
+		sl_sweep_look_soon(f);
 		break;
 	case SL_PACKET_EV_RST:
+		/* should a next connection have taken the tuple already */
+		f->half[e->from].rst = true;
 		sl_life_look(f);
 		break;
 	case SL_PACKET_EV_REUSED:

@@ -9,6 +9,7 @@
 #include "io/loop.h"
 
 struct sl_broker;
+struct sl_kflow;
 
 /* Entries read in one turn. */
 #define SL_SWEEP_SLICE 1024
@@ -46,6 +47,8 @@ void sl_sweep_start(struct sl_broker *b);
 void sl_sweep_stop(struct sl_broker *b);
 /* A whole round from now on, as fast as it goes: sl_diff_walked() when it is over. */
 void sl_sweep_now(struct sl_broker *b);
+/* In a moment, after what the kernel has told by then. */
+void sl_sweep_look_soon(struct sl_kflow *f);
 /* What the kernel tells as it happens. */
 void sl_sweep_events(struct sl_broker *b);
 

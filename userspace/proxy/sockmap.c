@@ -288,16 +288,33 @@ static enum carry_result send_read(struct sl_joint *j, enum sl_side from, const 
 	return CARRY_DONE;
 }
 
+/*
+ * Our bytes come behind those the kernel has queued. Whoever has read bytes that were passed sees
+ * all that was redirected before them: the program counts in that order.
+ */
+static bool is_our_turn(struct sl_joint *j, enum sl_side from)
+{
+	struct sl_joint_half *h = &j->half[from];
+
+	count(j, from);
+	if (!h->is_drained || h->drained_at != h->redirected) {
+		h->is_drained = is_written(j, from);
+		h->drained_at = h->redirected;
+	}
+	return h->is_drained;
+}
+
 static enum carry_result carry(struct sl_joint *j, enum sl_side from)
 {
 	struct sl_worker *w = j->conn->worker;
 	size_t budget = TURN_BUDGET;
-	enum carry_result result = send_held(j, from);
+	enum carry_result result;
 
+	if (!is_our_turn(j, from))
+		return CARRY_WAIT;
+	result = send_held(j, from);
 	if (result != CARRY_DONE)
 		return result;
-	if (!is_written(j, from)) /* our bytes come behind those the kernel has */
-		return CARRY_WAIT;
 	while (budget > 0) {
 		ssize_t n = recv(fd_of(j, from), w->scratch, SL_SCRATCH_SIZE, 0);
 
@@ -309,6 +326,11 @@ static enum carry_result carry(struct sl_joint *j, enum sl_side from)
 			return fail(j, from, errno);
 		if (n == 0)
 			return CARRY_END;
+		/* It may have been FAST, and spilled again, since we looked. */
+		if (!is_our_turn(j, from))
+			return sl_conn_hold(j->conn, from, w->scratch, (size_t)n)
+				       ? CARRY_WAIT
+				       : fail(j, from, ENOMEM);
 		result = send_read(j, from, w->scratch, (size_t)n);
 		if (result != CARRY_DONE)
 			return result;
@@ -387,7 +409,7 @@ static bool run_in_daemon(struct sl_joint *j, enum sl_side from)
 		offer(j, from);
 		return true;
 	case CARRY_WAIT:
-		if (!c->flow[from].held)
+		if (!j->half[from].is_drained)
 			wait_for_kernel(j);
 		return true;
 	case CARRY_AGAIN:

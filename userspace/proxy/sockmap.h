@@ -31,6 +31,8 @@ struct sl_joint_half {
 	uint64_t in_window;      /* bytes carried */
 	uint64_t stuck_ms;       /* bytes have come that cannot be read, since; 0: not so */
 	uint64_t stuck_at;       /* what had been taken then */
+	bool is_drained;         /* what the kernel had redirected by then has been written */
+	uint64_t drained_at;     /* `redirected` then */
 	bool has_fin;            /* the sender's came while nothing else was wrong */
 	int error; /* of the sender's socket: ends it when what came before has gone */
 	uint64_t error_ms;
