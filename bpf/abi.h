@@ -394,13 +394,14 @@ _Static_assert(sizeof(struct sl_sockmap_slot) == 88, "layout");
 /* Written by the proxy alone, for the slot of the same number. */
 enum sl_sockmap_wish {
 	SL_SOCKMAP_AS_IT_IS = 0,
-	SL_SOCKMAP_WANTS_FAST,  /* granted to a packet that meets consumed == passed */
+	SL_SOCKMAP_WANTS_FAST,  /* granted to a packet that meets consumed == passed, as of `spills`
+				 */
 	SL_SOCKMAP_WANTS_SPILL, /* from the next packet on */
 };
 struct sl_sockmap_order {
 	__u64 consumed; /* of `passed`, written to the other socket */
 	enum sl_sockmap_wish wish;
-	__u32 pad;
+	__u32 spills; /* of the slot, as `consumed` was noted: no later one is meant */
 };
 _Static_assert(sizeof(struct sl_sockmap_order) == 16, "layout");
 

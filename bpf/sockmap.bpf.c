@@ -276,6 +276,7 @@ static __always_inline int fast(struct packet *p)
 static __always_inline int may_return(const struct packet *p)
 {
 	return LOAD(p->order->wish) == SL_SOCKMAP_WANTS_FAST &&
+	       LOAD(p->order->spills) == p->slot->spills &&
 	       LOAD(p->order->consumed) == p->slot->passed;
 }
 

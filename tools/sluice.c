@@ -1017,7 +1017,7 @@ static const struct verb verbs[] = {
 	  "conns [ID] [--route NAME] [--client PATTERN] [--target ADDRESS] [--limit N]",
 	  "open connections; with ID also how it moved from engine to engine" },
 	{ "flows", run_flows, 0, 0, "limit flush ", "flows [--limit N] | --flush",
-	  "flows the kernel carries; --flush: reset them all and empty its table" },
+	  "flows the kernel carries; --flush: reset those of the engine packet, empty its table" },
 	{ "diff", run_diff, 0, 0, "", "diff",
 	  "compare what the kernel holds with the records; heals what differs" },
 	{ "engines", run_engines, 0, 0, "", "engines",

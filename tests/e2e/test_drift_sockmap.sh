@@ -49,7 +49,7 @@ cookie() { slots_of "$1" | jq ".[$2].cookie"; } # CONN_ID 0|1: the client's sock
 id_of() { sl conns --route "$1" --json | jq '.[0].id'; }
 slots_live() { sockmaps slots | jq length; }
 
-client_bg by long to=$PROXY_IP:8081 c=3 n=1 t=100000 rate=20000000 stall=$((8000 * SLOW)) timeout=300
+client_bg by long to=$PROXY_IP:8081 c=3 n=1 t=100000 rate=4000000 stall=$((8000 * SLOW)) timeout=300
 client_bg quiet hold to=$PROXY_IP:8082 n=5 ping=1 timeout=300
 wait_for has_output quiet
 wait_engine by
@@ -70,9 +70,10 @@ idle_one() { # WHAT SIDE MAP...
 	dialog_server "b$turn" 8010 expect:hello send:world wait:"$go" expect:more send:answer wait:"$go.2" \
 		flow:200000:4000 eof send:done fin
 	OUT=$LAB_DIR/c$turn.out spawn client /usr/bin/python3 tests/lib/dialog.py to=$PROXY_IP:8084 \
-		send:hello expect:world wait:"$go" send:more expect:answer wait:"$go.2" bulk:200000 fin expect:done eof
+		send:hello expect:world tell:"$go.at" wait:"$go" send:more expect:answer wait:"$go.2" bulk:200000 fin expect:done eof
 	client=$LAST
 	wait_engine one
+	wait_until 15000 test -e "$go.at" || fail "idle, $what: no answer" # nothing of it is on its way now
 	id=$(id_of one) c=$(cookie "$(id_of one)" "$side")
 	mark_drift
 	if [ "$1 $side" = "flows 0" ]; then # the client speaks first
@@ -233,7 +234,6 @@ foreign() {
 	n=$(sockmaps counts | jq .flows)
 	mark_drift
 	add_entry
-	assert_eq "entries" "$(sockmaps counts | jq .flows)" $((n + 1))
 	wait_until $period eval '[ "$(sockmaps counts | jq .flows)" = '"$n"' ]' || fail "a foreign entry stays"
 	assert_found "a foreign entry"
 	alive "a foreign entry"

@@ -42,6 +42,7 @@ transfers() {
 	client verify n="$n" c="$CONC" max="$MAX" shapes=all rest=100 seed="$RANDOM" \
 		timeout="$SECONDS_MAX" stall=$stall "$@" >"$LAB_DIR/verify.out" ||
 		fail "$what: $(tail -n 1 "$LAB_DIR/verify.out") $(tail -n 3 "$LAB_DIR"/{v,s,lv}.out.err)"
+	sed -i '$!d' "$LAB_DIR/verify.out" # the result
 	wait_until $((SECONDS_MAX * 1000)) servers_are_done || fail "$what: servers with open connections"
 	assert_sockmap_baseline "$what"
 	wait_for has_access '[^ ]*' $((lines + n))
@@ -105,7 +106,8 @@ slow_1m() { # more than sockets and limit take
 	N=$(((n + 9) / 10))
 	keys backlog=1MiB
 	buffers proxy "4096 131072 6291456" "4096 16384 65536"
-	SPILLS=1 slow "slow, 1 MiB" 10 max=3000000 shapes=up,down,duplex,rest
+	# connected first: a stream that begins with its connection may never rest, and is not taken over then
+	SPILLS=1 slow "slow, 1 MiB" 40 max=3000000 shapes=up,down,duplex,rest burst=1 wait=300
 	buffers proxy "4096 131072 6291456" "4096 16384 4194304"
 	N=$n CONC=$c
 }

@@ -46,7 +46,7 @@ assert_eq "two slots each, of one pair" "$(jq -c 'group_by(.conn_id) | map([.[].
 assert_eq "limits" "$(jq -c '[.[].limit] | unique' <<<"$slots")" "[102400]"
 in_status() { [ "$(jqs '"\(.kernel.sockmap_sockets) \(.engines.sockmap.active) \(.engines.sockmap.total)"')" = "$1" ]; }
 wait_until 3000 in_status "8 4 4" || fail "status: $(jqs '[.kernel, .engines.sockmap]')"
-assert_match "status, text" "$(sl status)" $'\nsockmap +[^\n]*8 (of [0-9]+ )?sockets'
+assert_match "status, text" "$(sl status)" $'\nsockmap +on, room for [0-9]+ sockets; 8 joined\n'
 assert_match "conns, text" "$(sl conns)" $'\n *[0-9]+ +web +established +sockmap +configured '
 
 say "the maps are readable"
@@ -61,7 +61,7 @@ assert_match "a slot" "$text_of_slot" '"state": "SL_SOCKMAP_FAST"'
 assert_match "its spill" "$text_of_slot" '"why": "SL_SOCKMAP_[A-Z_]+"'
 assert_eq "sockets" "$(dump sockmap_targets | jq length) $(dump sockmap_sources | jq length)" "8 8"
 assert_eq "outcomes" "$(dump sockmap_counters | jq -c '.[0] | .formatted // . | .values[0].value | keys')" \
-	'["events_lost","fins","passed","redirected","returned","spilled_asked","spilled_limit","spilled_no_target","spilled_refused","unknown"]'
+	'["events_lost","fins","passed","redirected","returned","spilled_asked","spilled_limit","spilled_no_target","spilled_refused","trim_failed","trimmed","unknown"]'
 assert_eq "owner" "$(dump sockmap_meta | jq '.[0] | .formatted // . | .value.owner_pid')" "$(jqs .processes.broker)"
 
 say "bytes are those of the slots, and of the peers"

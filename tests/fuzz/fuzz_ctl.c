@@ -79,12 +79,23 @@ int sl_view_flows_step(struct sl_flows_view *v, const struct sl_proxy *proxy)
 	return 1;
 }
 
+bool sl_view_flows_wants_records(const struct sl_flows_view *v)
+{
+	return v->id % 2 == 1;
+}
+
 void sl_view_flows_end(struct sl_flows_view *v, const struct sl_proxy *proxy,
-		       const struct sl_ctl_facts *facts)
+		       const struct sl_ctl_facts *facts, const struct sl_conn_survey *records)
 {
 	(void)proxy;
 	(void)facts;
+	(void)records;
 	sl_str_adds(&v->out, "{}\n");
+}
+
+void sl_view_flows_done(struct sl_flows_view *v)
+{
+	(void)v;
 }
 
 void sl_view_engines(struct sl_str *out, const struct sl_proxy *proxy,

@@ -18,7 +18,8 @@ NR_BPF = {"x86_64": 321, "aarch64": 280}[platform.machine()]
 GET_NEXT_KEY, OBJ_GET, INFO_BY_FD = 4, 7, 15
 SLOT = struct.Struct("=6Q10I")
 SLOT_FIELDS = (
-    "conn_id cookie redirected passed packets last_ns state why limit base is_based spills max_waiting next_seq has_next pad"
+    "conn_id cookie redirected passed packets last_ns "
+    "state why limit base is_based spills max_waiting next_seq has_next pad"
 ).split()
 ORDER = struct.Struct("=Q2I")
 libc = ctypes.CDLL(None, use_errno=True)

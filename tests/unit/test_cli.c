@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "ctl/ctl.h"
 #include "fake_flows.h"
+#include "fake_joined.h"
 #include "fake_proxy.h"
 
 #define PATIENCE_MS 10000
@@ -311,10 +312,11 @@ static void routes_of_sockmap_are_seen_to(void **state)
 	expect(lab, 0, "\nsockmap: 'sluice reload' tries again when that is mended; a missing ",
 	       "");
 	lab->proxy.kernel.sockmap = (struct sl_broker_sockmap_status){
-		.is_on = 1, .n_sockets = 2, .n_orphans = 1, .text = "on, 2 sockets"
+		.is_on = 1, .n_sockets = 2, .n_orphans = 1, .text = "on, room for 64 sockets"
 	};
 	RUN(lab, "status");
-	expect(lab, 0, "\nsockmap          on, 2 sockets, 1 without a record\n", "");
+	expect(lab, 0, "\nsockmap          on, room for 64 sockets; 2 joined, 1 without a record\n",
+	       "");
 	assert_null(strstr(lab->out, "all go by relay"));
 }
 
@@ -438,6 +440,48 @@ static void flows_are_a_table(void **state)
 	expect(lab, 0, "2 flows in the kernel, 1 of them just over\n", "");
 	RUN(lab, "flows", "--limit", "x");
 	expect(lab, EXIT_USAGE, "", "is no limit");
+}
+
+static void joined_connections_are_another_table(void **state)
+{
+	struct sl_sockmap_slot s[2] = {
+		{ .conn_id = 8, .state = SL_SOCKMAP_FAST, .redirected = 4096, .max_waiting = 100 },
+		{ .conn_id = 8,
+		  .state = SL_SOCKMAP_SPILLED,
+		  .passed = 2048,
+		  .spills = 3,
+		  .max_waiting = 10240 }
+	};
+	_cleanup_(fake_joined_close) struct fake_joined maps = { -1, -1, NULL };
+	struct lab *lab = *state;
+
+	if (!fake_joined_open(&maps, 16))
+		skip();
+	fake_packet_on(&lab->proxy);
+	lab->proxy.kernel.sockmap_maps = maps.view;
+	lab->proxy.row[1].engine = SL_ENGINE_SOCKMAP;
+	fake_join(&maps, 3, s);
+	fake_joined_entry(&maps, 8, 0);
+	RUN(lab, "flows");
+	expect(lab, 0, "BY DAEMON  SPILLS  MOST WAITING\n", "");
+	expect(lab, 0, "8  shop   spilled down (half)  192.0.2.200:50000  10.0.1.12:443  1m", "");
+	expect(lab, 0,
+	       "4.0 KiB   0 B    2.0 KiB       3        10 KiB\n1 flow in the kernel, 1 of "
+	       "them of the engine sockmap\n",
+	       "");
+	s[0].conn_id = s[1].conn_id = 99;
+	s[0].state = SL_SOCKMAP_SPILLED;
+	fake_join(&maps, 1, s);
+	RUN(lab, "flows");
+	expect(lab, 0, "99  -      spilled both ways (half)  -", "");
+	lab->proxy.kernel.off = SL_WHY_NO_PRIVILEGE;
+	lab->proxy.kernel.status.is_on = 0;
+	strcpy(lab->proxy.kernel.status.text, "off: nothing to be had");
+	RUN(lab, "flows");
+	expect(lab, 0,
+	       "2 flows in the kernel, 2 of them of the engine sockmap; the engine packet is "
+	       "off: nothing to be had\n",
+	       "");
 }
 
 /* Of what is just over, too. */
@@ -1170,6 +1214,7 @@ int main(void)
 		T(routes_of_nat_are_seen_to),
 		T(an_engine_that_is_off_says_what_to_do),
 		T(flows_are_a_table),
+		T(joined_connections_are_another_table),
 		T(flows_can_be_flushed),
 		T(flows_are_in_the_order_of_ids),
 		T(json_is_what_the_daemon_said),

@@ -19,6 +19,7 @@
 #include "ctl/ctl.h"
 #include "ctl/server.h"
 #include "fake_flows.h"
+#include "fake_joined.h"
 #include "fake_proxy.h"
 
 #define PATIENCE_MS 5000
@@ -752,6 +753,130 @@ static void a_flow_has_exactly_the_promised_fields(void **state)
 	for (size_t i = 0; i < SL_ARRAY_LEN(half); i++)
 		assert_int_equal(number_at(f, half[i]), ((int[]){ 2000, 20, 6, 2, 5 })[i]);
 	json_decref(j);
+}
+
+/* Pair 2 is on, 4500 given back, 4501 has no record and half its entries, 4502 is being freed. */
+static bool with_joined(struct lab *lab, struct fake_joined *maps)
+{
+	struct sl_sockmap_slot s[2] = { { .state = SL_SOCKMAP_FAST,
+					  .redirected = 100,
+					  .packets = 3,
+					  .max_waiting = 60,
+					  .limit = 4096 },
+					{ .state = SL_SOCKMAP_SPILLED,
+					  .why = SL_SOCKMAP_LIMIT,
+					  .redirected = 200,
+					  .passed = 50,
+					  .packets = 4,
+					  .spills = 2,
+					  .max_waiting = 5000,
+					  .limit = 4096 } };
+
+	if (!fake_joined_open(maps, 5000))
+		return false;
+	lab->proxy.kernel.sockmap_maps = maps->view;
+	lab->proxy.row[1].engine = SL_ENGINE_SOCKMAP;
+	for (uint64_t id = 7; id < 10; id++)
+		for (uint32_t side = 0; side < 2; side++)
+			if (id < 9 || side == 0)
+				fake_joined_entry(maps, id == 9 ? 99 : id, side);
+	s[0].conn_id = s[1].conn_id = 8;
+	fake_join(maps, 2, s);
+	s[0].conn_id = s[1].conn_id = 7;
+	fake_join(maps, 4500, s);
+	s[0].conn_id = s[1].conn_id = 99;
+	s[0].last_ns = s[1].last_ns = 1;
+	fake_join(maps, 4501, s);
+	s[0].state = SL_SOCKMAP_FREE;
+	fake_join(maps, 4502, s);
+	return true;
+}
+
+static void a_joined_connection_has_exactly_the_promised_fields(void **state)
+{
+	static const char *const fields[] = {
+		"id",         "route",   "engine", "state",  "complete", "client",
+		"client_via", "backend", "age_s",  "idle_s", "up",       "down",
+	};
+	static const char *const half[] = {
+		"bytes", "packets",     "passed_bytes", "spills",
+		"limit", "max_waiting", "spilled",      "spill_reason"
+	};
+	struct lab *lab = *state;
+	_cleanup_(fake_joined_close) struct fake_joined maps = { -1, -1, NULL };
+	json_t *j, *flows, *f, *down;
+
+	if (!with_joined(lab, &maps))
+		skip();
+	j = ask_json(lab, "GET", "/v1/flows", 200);
+	flows = json_object_get(j, "flows");
+	assert_int_equal(json_array_size(flows), 3);
+	assert_string_equal(text_at(j, "sockmap_reason"),
+			    "off: no enabled route has engine: sockmap");
+	assert_int_equal(number_at(json_object_get(j, "sockmap_outcomes"), "trim_failed"), 0);
+	f = json_array_get(flows, 0);
+	assert_int_equal(json_object_size(f), SL_ARRAY_LEN(fields));
+	for (size_t i = 0; i < SL_ARRAY_LEN(fields); i++)
+		assert_non_null(json_object_get(f, fields[i]));
+	assert_int_equal(number_at(f, "id"), 8);
+	assert_string_equal(text_at(f, "route"), "shop");
+	assert_string_equal(text_at(f, "engine"), "sockmap");
+	assert_string_equal(text_at(f, "state"), "spilled");
+	assert_true(json_is_true(json_object_get(f, "complete")));
+	assert_string_equal(text_at(f, "client"), "192.0.2.200:50000");
+	assert_string_equal(text_at(f, "client_via"), "198.51.100.7:1234");
+	assert_string_equal(text_at(f, "backend"), "10.0.1.12:443");
+	assert_int_equal((int)(json_number_value(json_object_get(f, "idle_s")) * 1000), 250);
+	down = json_object_get(f, "down");
+	assert_int_equal(json_object_size(down), SL_ARRAY_LEN(half));
+	for (size_t i = 0; i < 6; i++)
+		assert_int_equal(number_at(down, half[i]),
+				 ((int[]){ 200, 4, 50, 2, 4096, 5000 })[i]);
+	assert_true(json_is_true(json_object_get(down, "spilled")));
+	assert_string_equal(text_at(down, "spill_reason"), "limit");
+	assert_true(json_is_null(json_object_get(json_object_get(f, "up"), "spill_reason")));
+	assert_string_equal(text_at(json_array_get(flows, 1), "state"), "given_back");
+	f = json_array_get(flows, 2);
+	assert_int_equal(number_at(f, "id"), 99);
+	assert_string_equal(text_at(f, "state"), "spilled");
+	assert_true(json_is_false(json_object_get(f, "complete")));
+	assert_true(json_is_null(json_object_get(f, "route")));
+	assert_true(json_is_null(json_object_get(f, "client")));
+	assert_true(json_is_null(json_object_get(f, "age_s")));
+	assert_true(json_number_value(json_object_get(f, "idle_s")) > 1);
+	json_decref(j);
+}
+
+static json_int_t n_flows(struct lab *lab, const char *target, bool more)
+{
+	json_t *j = ask_json(lab, "GET", target, 200);
+	json_int_t n = (json_int_t)json_array_size(json_object_get(j, "flows"));
+
+	assert_int_equal(json_is_true(json_object_get(j, "more")), more);
+	json_decref(j);
+	return n;
+}
+
+static void joined_connections_without_an_answer_of_the_records(void **state)
+{
+	struct lab *lab = *state;
+	_cleanup_(fake_joined_close) struct fake_joined maps = { -1, -1, NULL };
+	size_t n = lab->proxy.n_surveys;
+
+	if (!with_joined(lab, &maps))
+		skip();
+	/* Where nothing is joined nobody is asked. */
+	assert_int_equal(n_flows(lab, "/v1/flows?id=5", false), 0);
+	assert_int_equal(lab->proxy.n_surveys, n);
+	assert_int_equal(n_flows(lab, "/v1/flows?id=99", false), 1);
+	assert_int_equal(lab->proxy.survey[n].filter.id, 99);
+	assert_true(lab->proxy.survey[n].filter.is_joined);
+	assert_int_equal(n_flows(lab, "/v1/flows?limit=2", true), 2);
+	assert_int_equal(n_flows(lab, "/v1/flows?limit=3", false), 3);
+	assert_int_equal(n_flows(lab, "/v1/flows?limit=0", false), 3);
+	lab->proxy.no_memory = true;
+	json_decref(ask_json(lab, "GET", "/v1/flows", 500));
+	lab->proxy.no_memory = false;
 }
 
 static void flows_are_listed_as_far_as_asked(void **state)
@@ -1706,6 +1831,8 @@ int main(void)
 		T(status_says_what_nat_does),
 		T(an_engine_that_is_off_says_why),
 		T(a_flow_has_exactly_the_promised_fields),
+		T(a_joined_connection_has_exactly_the_promised_fields),
+		T(joined_connections_without_an_answer_of_the_records),
 		T(flows_are_listed_as_far_as_asked),
 		T(flows_are_flushed_by_the_broker),
 		T(explain_passes_the_question_on),

@@ -96,6 +96,9 @@ SL_MUST_CHECK int sl_sockmap_resolve(struct sl_sockmap *s, const struct sl_sockm
 /* The connection is over, or is to be: its entries go, its slots are free. Nothing of it: 0. */
 void sl_sockmap_leave(struct sl_sockmap *s, uint32_t pair, uint64_t conn_id);
 
+/* Its sockets are in the maps no more, what was queued to them is lost. Its slots stay. */
+void sl_sockmap_take_out(struct sl_sockmap *s, uint32_t pair);
+
 /* What there is of a pair. */
 struct sl_sockmap_facts {
 	uint64_t conn_id; /* 0: the pair is free */

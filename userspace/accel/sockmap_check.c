@@ -426,6 +426,7 @@ static int step_return(struct check *c)
 	if (r < 0)
 		return r;
 	__atomic_store_n(&order->consumed, c->relayed, __ATOMIC_RELEASE);
+	__atomic_store_n(&order->spills, LOAD(slot_of(c, IN)->spills), __ATOMIC_RELEASE);
 	__atomic_store_n(&order->wish, SL_SOCKMAP_WANTS_FAST, __ATOMIC_RELEASE);
 	r = send_all(c, CLIENT, SOME);
 	if (r == 0)

@@ -59,7 +59,7 @@ const char *sl_sockmap_map_name(enum sl_sockmap_map map);
 
 /* ---- pairs (sockmap_pairs.c) ---- */
 
-/* Which pairs are in use, from the slots. */
+/* Which pairs are in use, from the slots; what is left of others is cleared. */
 SL_MUST_CHECK int sl_sockmap_find_pairs(struct sl_sockmap *s);
 
 /* The steps of sl_sockmap_join(), so that a test can cut it short. */

@@ -37,16 +37,6 @@ static uint64_t conn_id_of(const struct sl_sockmap *s, uint32_t pair)
 	return id ? id : s->slots[2 * pair + 1].conn_id;
 }
 
-int sl_sockmap_find_pairs(struct sl_sockmap *s)
-{
-	s->used = calloc((s->n_pairs + 63) / 64, sizeof(*s->used));
-	if (!s->used)
-		return -ENOMEM;
-	for (uint32_t pair = 0; pair < s->n_pairs; pair++)
-		mark(s, pair, conn_id_of(s, pair) != 0);
-	return 0;
-}
-
 /* One that was freed is used again as late as possible: a packet may still be on its way to it. */
 int sl_sockmap_take_pair(struct sl_sockmap *s, uint32_t *ret)
 {
@@ -170,6 +160,38 @@ static void no_source(struct sl_sockmap *s, uint32_t pair, int side)
 	__atomic_store_n(&slot->state, SL_SOCKMAP_SPILLED, __ATOMIC_RELEASE);
 }
 
+/*
+ * A broker that died has only begun with it, or was about to end. Nobody is in doubt about such a
+ * pair, and its sockets may be in another one by the time somebody looks at it.
+ */
+static bool is_remnant(const struct sl_sockmap *s, uint32_t pair)
+{
+	for (uint32_t slot = 2 * pair; slot < 2 * pair + 2; slot++) {
+		uint64_t cookie = s->slots[slot].cookie;
+		struct sl_sockmap_flow flow;
+
+		if ((get_flow(s, cookie, &flow) && flow.slot == slot) ||
+		    is_in(s, SL_SOCKMAP_TARGETS, cookie))
+			return false;
+	}
+	return true;
+}
+
+int sl_sockmap_find_pairs(struct sl_sockmap *s)
+{
+	s->used = calloc((s->n_pairs + 63) / 64, sizeof(*s->used));
+	if (!s->used)
+		return -ENOMEM;
+	for (uint32_t pair = 0; pair < s->n_pairs; pair++) {
+		if (conn_id_of(s, pair) == 0)
+			continue;
+		mark(s, pair, true);
+		if (is_remnant(s, pair))
+			clear_slots(s, pair);
+	}
+	return 0;
+}
+
 /* ---- joining ---- */
 
 int sl_sockmap_do_step(struct sl_sockmap *s, enum sl_sockmap_step step, uint32_t pair,
@@ -255,6 +277,14 @@ int sl_sockmap_join(struct sl_sockmap *s, const struct sl_sockmap_pair *p, uint3
 	return 0;
 }
 
+void sl_sockmap_take_out(struct sl_sockmap *s, uint32_t pair)
+{
+	for (uint32_t slot = 2 * pair; slot < 2 * pair + 2; slot++)
+		delete_socket(s, SL_SOCKMAP_SOURCES, s->slots[slot].cookie);
+	for (uint32_t slot = 2 * pair; slot < 2 * pair + 2; slot++)
+		delete_socket(s, SL_SOCKMAP_TARGETS, s->slots[slot].cookie);
+}
+
 void sl_sockmap_leave(struct sl_sockmap *s, uint32_t pair, uint64_t conn_id)
 {
 	uint64_t cookie[2];
@@ -263,10 +293,7 @@ void sl_sockmap_leave(struct sl_sockmap *s, uint32_t pair, uint64_t conn_id)
 		return;
 	for (int side = 0; side < 2; side++)
 		cookie[side] = s->slots[2 * pair + (uint32_t)side].cookie;
-	for (int side = 0; side < 2; side++)
-		delete_socket(s, SL_SOCKMAP_SOURCES, cookie[side]);
-	for (int side = 0; side < 2; side++)
-		delete_socket(s, SL_SOCKMAP_TARGETS, cookie[side]);
+	sl_sockmap_take_out(s, pair);
 	for (int side = 0; side < 2; side++)
 		delete_flow(s, conn_id, cookie[side]);
 	clear_slots(s, pair);
@@ -360,11 +387,11 @@ void sl_sockmap_look(const struct sl_sockmap *s, uint32_t pair, struct sl_sockma
 	*ret = facts;
 }
 
+/* What the daemon has ordered before does not count: `passed` knows nothing of what has come. */
 static void spill(struct sl_sockmap_slot *slot)
 {
-	if (slot->state != SL_SOCKMAP_FAST)
-		return;
-	__atomic_store_n(&slot->why, SL_SOCKMAP_NO_ENTRY, __ATOMIC_RELAXED);
+	if (slot->why != SL_SOCKMAP_NO_SOURCE)
+		__atomic_store_n(&slot->why, SL_SOCKMAP_NO_ENTRY, __ATOMIC_RELAXED);
 	__atomic_store_n(&slot->spills, slot->spills + 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&slot->state, SL_SOCKMAP_SPILLED, __ATOMIC_RELEASE);
 }

@@ -829,6 +829,7 @@ void sl_broker_stop(struct sl_broker *b)
 {
 	bool has_sockmap = b->sockmap.maps;
 
+	sl_sockmap_keeper_take_out(b);
 	sl_sockmap_keeper_close(b);
 	if (b->packet)
 		stop_packet(b);

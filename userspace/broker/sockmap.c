@@ -16,6 +16,8 @@
 /* One walk takes a second, or longer where there are more pairs than slices hold. */
 #define SLICE 256
 #define SLICE_MS 50
+/* A packet has met no entry: its connection stands still until it is found. */
+#define QUICK_SLICE_MS 5
 #define ROUND_MS 1000
 /* While sockets of a proxy that has gone are being closed. */
 #define HASTE_MS 50
@@ -86,13 +88,25 @@ static void walk_at_once(struct sl_broker *b)
 	walk_later(b, 0);
 }
 
+/* Each of a flood of events would have it begin anew, and never get to those behind. */
+static void walk_in_haste(struct sl_broker *b)
+{
+	struct sl_sockmap_keeper *k = keeper(b);
+
+	k->has_more_haste = k->is_in_haste;
+	if (k->is_in_haste)
+		return;
+	k->is_in_haste = true;
+	walk_at_once(b);
+}
+
 static void on_event(void *arg, const struct sl_sockmap_event *e)
 {
 	struct sl_broker *b = arg;
 	uint32_t pair = e->slot / 2;
 
 	if (e->conn_id == 0) /* its entry was taken away: found and mended by the walk */
-		walk_at_once(b);
+		walk_in_haste(b);
 	else if (pair < PAIRS && keeper(b)->pair[pair].conn_id == e->conn_id)
 		tell(b, &keeper(b)->pair[pair], 0);
 }
@@ -330,9 +344,16 @@ static bool walk(struct sl_broker *b, size_t n)
 static void on_timer(struct sl_timer *timer)
 {
 	struct sl_broker *b = SL_CONTAINER_OF(timer, struct sl_broker, sockmap.timer);
+	struct sl_sockmap_keeper *k = keeper(b);
 	bool has_more = walk(b, SLICE);
 
-	walk_later(b, has_more || has_unheld(keeper(b)) ? SLICE_MS : ROUND_MS);
+	if (!has_more) {
+		k->is_in_haste = k->has_more_haste;
+		k->has_more_haste = false;
+	}
+	walk_later(b, k->is_in_haste              ? QUICK_SLICE_MS
+		      : has_more || has_unheld(k) ? SLICE_MS
+						  : ROUND_MS);
 }
 
 void sl_sockmap_reconcile_now(struct sl_broker *b)
@@ -434,6 +455,19 @@ void sl_sockmap_keeper_close(struct sl_broker *b)
 	k->maps = NULL;
 	free(k->pair);
 	k->pair = NULL;
+}
+
+/* Closed, the maps would let go of them some time later, and nobody would read what comes. */
+void sl_sockmap_keeper_take_out(struct sl_broker *b)
+{
+	struct sl_sockmap_keeper *k = keeper(b);
+	uint32_t pair = UINT32_MAX;
+
+	while (k->maps && sl_sockmap_next(k->maps, &pair)) {
+		sl_sockmap_take_out(k->maps, pair);
+		tell(b, &k->pair[pair],
+		     pair << SL_BROKER_SOCKMAP_PAIR_SHIFT | SL_BROKER_SOCKMAP_LOST | 3);
+	}
 }
 
 void sl_sockmap_keeper_remove(struct sl_broker *b)
@@ -600,7 +634,8 @@ void sl_sockmap_held(struct sl_peer *p, const struct sl_broker_msg *msg)
 {
 	const struct sl_broker_msg lost = { .type = SL_BROKER_CHANGED,
 					    .conn_id = msg->conn_id,
-					    .flag = SL_BROKER_SOCKMAP_LOST };
+					    /* no socket of it is known to be there */
+					    .flag = SL_BROKER_SOCKMAP_LOST | 3 };
 	struct sl_sockmap_owner *o;
 
 	if (p->broker->sockmap.maps && msg->flag < PAIRS)

@@ -38,6 +38,8 @@ struct sl_sockmap_keeper {
 	struct sl_io events_io;
 	struct sl_timer timer;
 	uint32_t n_rounds;
+	bool is_in_haste;       /* this walk goes on as fast as may be, */
+	bool has_more_haste;    /* and so does the next one */
 	uint32_t cursor;        /* pair looked at last */
 	uint32_t n_orphans;     /* counted by the walk that ended last, */
 	uint32_t n_orphans_now; /* and by this one */
@@ -53,6 +55,8 @@ bool sl_sockmap_keeper_is_on(const struct sl_broker *b);
 bool sl_sockmap_keeper_is_off_for_now(const struct sl_broker *b);
 /* Leaves everything pinned. */
 void sl_sockmap_keeper_close(struct sl_broker *b);
+/* Sockets that are still in the maps are not any more: their workers go on with them. */
+void sl_sockmap_keeper_take_out(struct sl_broker *b);
 /* Takes everything away: closed, the packet engine too, and nobody has a socket in it any more. */
 void sl_sockmap_keeper_remove(struct sl_broker *b);
 

@@ -127,14 +127,38 @@ struct listing {
 
 static void end_listing(struct listing *l)
 {
+	sl_view_flows_done(&l->view);
 	sl_str_done(&l->view.out);
 	sl_wait_end(l->wait);
 	free(l);
 }
 
+static void finish_listing(struct listing *l, const struct sl_conn_survey *records)
+{
+	struct sl_wait *w = l->wait;
+
+	if (w->ctl && sl_call_is_wanted(w->call))
+		sl_view_flows_end(&l->view, w->ctl->options.proxy, w->ctl->options.facts, records);
+	reply_json(w->call, &l->view.out);
+	end_listing(l);
+}
+
+static void on_records(void *arg, const struct sl_conn_survey *survey)
+{
+	finish_listing(arg, survey);
+}
+
+static void fail_listing(struct listing *l, int err)
+{
+	sl_call_fail(l->wait->call, 500, NULL, "the kernel's table of flows cannot be read: %s",
+		     strerror(-err));
+	end_listing(l);
+}
+
 static void list_flows(struct sl_task *task)
 {
 	struct listing *l = SL_CONTAINER_OF(task, struct listing, task);
+	const struct sl_conn_filter filter = { .id = l->view.id, .is_joined = true };
 	struct sl_wait *w = l->wait;
 	int r = 1;
 
@@ -144,15 +168,16 @@ static void list_flows(struct sl_task *task)
 			sl_loop_again(l->loop, &l->task, list_flows);
 			return;
 		}
-		if (r > 0)
-			sl_view_flows_end(&l->view, w->ctl->options.proxy, w->ctl->options.facts);
+		if (r > 0 && sl_view_flows_wants_records(&l->view)) {
+			r = sl_proxy_survey(w->ctl->options.proxy, &filter, on_records, l);
+			if (r == 0)
+				return;
+		}
 	}
 	if (r < 0)
-		sl_call_fail(w->call, 500, NULL, "the kernel's table of flows cannot be read: %s",
-			     strerror(-r));
+		fail_listing(l, r);
 	else
-		reply_json(w->call, &l->view.out);
-	end_listing(l);
+		finish_listing(l, NULL);
 }
 
 static void get_flows(struct sl_ctl *ctl, struct sl_call *call)

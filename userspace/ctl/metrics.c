@@ -48,6 +48,8 @@
 	  "Flows that are over, whose entries wait for late packets.")                             \
 	X(OUTCOMES, "sluice_packet_outcomes_total", "counter",                                     \
 	  "What the packet programs did, by outcome; packets unless the name says else.")          \
+	X(JOINED_OUTCOMES, "sluice_sockmap_outcomes_total", "counter",                             \
+	  "What the sockmap program did, by outcome; packets unless the name says else.")          \
 	X(DRIFT, "sluice_drift_total", "counter",                                                  \
 	  "Differences between kernel and records that were found.")                               \
 	X(NFT_REPAIRS, "sluice_nftables_repairs_total", "counter",                                 \
@@ -322,13 +324,21 @@ static void add_kernel(struct page *p, const struct sl_proxy *proxy,
 		(void)sl_flows_outcomes(k.counters_fd, add_outcome, p);
 }
 
+static void add_joined_outcome(void *arg, const char *name, uint64_t value)
+{
+	add(arg, METRIC_JOINED_OUTCOMES, LABELS({ "outcome", name }), value);
+}
+
 static void add_sockmap(struct page *p, const struct sl_proxy *proxy,
 			const struct sl_proxy_totals *t)
 {
 	const struct label engine = { "engine", sl_engine_name(SL_ENGINE_SOCKMAP) };
+	struct sl_kernel_view k;
 
+	sl_proxy_kernel(proxy, &k);
 	add(p, METRIC_ENGINE, LABELS(engine), sl_view_sockmap_is_on(proxy));
 	add(p, METRIC_KERNEL_FLOWS, LABELS(engine), t->engine_active[SL_ENGINE_SOCKMAP]);
+	sl_joined_outcomes(k.sockmap_maps, add_joined_outcome, p);
 }
 
 /* Connection tracking is looked at where there are routes of this engine. */

@@ -277,6 +277,10 @@ static void print_sockmap(const struct sl_render *r, const json_t *doc)
 	if (n_routes_of(doc, "sockmap") == 0)
 		return;
 	sl_str_adds(&text, text_at(s, "reason"));
+	if (is_true_at(s, "available"))
+		sl_str_addf(&text, "; %" PRIu64 " joined", count_at(s, "sockets"));
+	else
+		add_count(&text, s, "sockets", "still joined");
 	add_count(&text, s, "orphans", "without a record");
 	add_count(&text, s, "repaired", "repaired");
 	add_count(&text, s, "dropped", "dropped");
@@ -618,7 +622,23 @@ void sl_render_conn(const struct sl_render *r, const json_t *doc)
 		print_moves(r, json_array_get(doc, i));
 }
 
-static void add_flow(struct sl_table *t, const json_t *f)
+static const struct sl_table_column packet_columns[] = {
+	{ "ID", true },        { "ROUTE", false },  { "STATE", false },   { "CLIENT", false },
+	{ "FRONT", false },    { "SOURCE", false }, { "BACKEND", false }, { "AGE", true },
+	{ "IDLE", true },      { "UP", true },      { "DOWN", true },     { "PKTS UP", true },
+	{ "PKTS DOWN", true }, { "DROPS", true },
+};
+
+static void add_seconds(struct sl_table *t, const json_t *j, const char *key)
+{
+	char text[64];
+
+	sl_table_add(t, json_is_number(json_object_get(j, key))
+				? sl_table_seconds(number_at(j, key), text)
+				: "-");
+}
+
+static void add_packet_flow(struct sl_table *t, const json_t *f)
 {
 	const json_t *up = json_object_get(f, "up");
 	const json_t *down = json_object_get(f, "down");
@@ -631,13 +651,52 @@ static void add_flow(struct sl_table *t, const json_t *f)
 	sl_table_add(t, text_at(f, "front"));
 	sl_table_add(t, text_at(f, "source"));
 	sl_table_add(t, text_at(f, "backend"));
-	sl_table_add(t, sl_table_seconds(number_at(f, "age_s"), text));
-	sl_table_add(t, sl_table_seconds(number_at(f, "idle_s"), text));
+	add_seconds(t, f, "age_s");
+	add_seconds(t, f, "idle_s");
 	sl_table_add(t, sl_table_bytes(count_at(up, "bytes"), text));
 	sl_table_add(t, sl_table_bytes(count_at(down, "bytes"), text));
 	sl_table_addf(t, "%" PRIu64, count_at(up, "packets"));
 	sl_table_addf(t, "%" PRIu64, count_at(down, "packets"));
 	sl_table_addf(t, "%" PRIu64, count_at(up, "drops") + count_at(down, "drops"));
+}
+
+static const struct sl_table_column joined_columns[] = {
+	{ "ID", true },       { "ROUTE", false },    { "STATE", false }, { "CLIENT", false },
+	{ "BACKEND", false }, { "AGE", true },       { "IDLE", true },   { "UP", true },
+	{ "DOWN", true },     { "BY DAEMON", true }, { "SPILLS", true }, { "MOST WAITING", true },
+};
+
+/* "spilled up", "spilled both ways"; "active (half)" */
+static void add_joined_state(struct sl_table *t, const json_t *f, bool up, bool down)
+{
+	const char *state = text_at(f, "state");
+	const char *which = up && down ? " both ways" : up ? " up" : " down";
+
+	sl_table_addf(t, "%s%s%s", state, strcmp(state, "spilled") == 0 ? which : "",
+		      is_true_at(f, "complete") ? "" : " (half)");
+}
+
+static void add_joined_flow(struct sl_table *t, const json_t *f)
+{
+	const json_t *up = json_object_get(f, "up");
+	const json_t *down = json_object_get(f, "down");
+	uint64_t waited[2] = { count_at(up, "max_waiting"), count_at(down, "max_waiting") };
+	char text[64];
+
+	sl_table_addf(t, "%" PRIu64, count_at(f, "id"));
+	sl_table_add(t, text_at(f, "route"));
+	add_joined_state(t, f, is_true_at(up, "spilled"), is_true_at(down, "spilled"));
+	sl_table_add(t, text_at(f, "client"));
+	sl_table_add(t, text_at(f, "backend"));
+	add_seconds(t, f, "age_s");
+	add_seconds(t, f, "idle_s");
+	sl_table_add(t, sl_table_bytes(count_at(up, "bytes"), text));
+	sl_table_add(t, sl_table_bytes(count_at(down, "bytes"), text));
+	sl_table_add(t,
+		     sl_table_bytes(count_at(up, "passed_bytes") + count_at(down, "passed_bytes"),
+				    text));
+	sl_table_addf(t, "%" PRIu64, count_at(up, "spills") + count_at(down, "spills"));
+	sl_table_add(t, sl_table_bytes(waited[waited[1] > waited[0]], text));
 }
 
 static int by_id(const void *a, const void *b)
@@ -648,17 +707,33 @@ static int by_id(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* The kernel's table has no order; without memory for one neither have these. */
-static void add_flows(struct sl_table *t, const json_t *flows, size_t n)
+static bool is_joined(const json_t *flow)
 {
-	_cleanup_free_ json_t **row = calloc(n + 1, sizeof(*row));
+	return strcmp(text_at(flow, "engine"), "sockmap") == 0;
+}
 
-	for (size_t i = 0; row && i < n; i++)
-		row[i] = json_array_get(flows, i);
-	if (row)
-		qsort(row, n, sizeof(*row), by_id);
-	for (size_t i = 0; i < n; i++)
-		add_flow(t, row ? row[i] : json_array_get(flows, i));
+/* Those of one kind. The kernel's tables have no order; without memory for one none is shown. */
+static void print_flow_table(const struct sl_render *r, const json_t *flows, bool joined)
+{
+	_cleanup_free_ json_t **row = calloc(json_array_size(flows) + 1, sizeof(*row));
+	_cleanup_(sl_table_done) struct sl_table t = { 0 };
+	size_t n = 0;
+
+	sl_table_init(&t, joined ? joined_columns : packet_columns,
+		      joined ? SL_ARRAY_LEN(joined_columns) : SL_ARRAY_LEN(packet_columns));
+	for (size_t i = 0; row && i < json_array_size(flows); i++)
+		if (is_joined(json_array_get(flows, i)) == joined)
+			row[n++] = json_array_get(flows, i);
+	if (n == 0)
+		return;
+	qsort(row, n, sizeof(*row), by_id);
+	for (size_t i = 0; i < n; i++) {
+		if (joined)
+			add_joined_flow(&t, row[i]);
+		else
+			add_packet_flow(&t, row[i]);
+	}
+	sl_table_print(&t, r->to, r->colour);
 }
 
 /* Those whose entries only wait for late packets. */
@@ -676,7 +751,7 @@ static size_t n_over(const json_t *flows)
 }
 
 /* What the programs did, as far as it happened at all. */
-static void print_outcomes(const struct sl_render *r, json_t *outcomes)
+static void print_outcomes(const struct sl_render *r, const char *title, json_t *outcomes)
 {
 	_cleanup_(sl_str_done) struct sl_str text = { 0 };
 	const char *name;
@@ -686,41 +761,55 @@ static void print_outcomes(const struct sl_render *r, json_t *outcomes)
 		sl_str_addf(&text, "%s%s %" PRIu64, text.len ? ", " : "", name,
 			    (uint64_t)json_integer_value(n));
 	if (text.len)
-		(void)fprintf(r->to, "outcomes: %s\n", sl_str_text(&text));
+		(void)fprintf(r->to, "%s: %s\n", title, sl_str_text(&text));
 }
 
-void sl_render_flows(const struct sl_render *r, const json_t *doc)
+static size_t n_joined(const json_t *flows)
 {
-	static const struct sl_table_column columns[] = {
-		{ "ID", true },        { "ROUTE", false }, { "STATE", false },
-		{ "CLIENT", false },   { "FRONT", false }, { "SOURCE", false },
-		{ "BACKEND", false },  { "AGE", true },    { "IDLE", true },
-		{ "UP", true },        { "DOWN", true },   { "PKTS UP", true },
-		{ "PKTS DOWN", true }, { "DROPS", true },
-	};
-	_cleanup_(sl_table_done) struct sl_table t = { 0 };
-	const json_t *flows = json_object_get(doc, "flows");
-	size_t n = json_array_size(flows);
+	size_t n = 0;
 
-	sl_table_init(&t, columns, SL_ARRAY_LEN(columns));
-	add_flows(&t, flows, n);
-	if (n)
-		sl_table_print(&t, r->to, r->colour);
+	for (size_t i = 0; i < json_array_size(flows); i++)
+		n += is_joined(json_array_get(flows, i));
+	return n;
+}
+
+/* "3 flows in the kernel, 1 of them just over; off: packet.hook is off" */
+static void print_flow_count(const struct sl_render *r, const json_t *doc, const json_t *flows)
+{
+	size_t n = json_array_size(flows);
+	size_t joined = n_joined(flows);
+
 	if (is_true_at(doc, "more"))
 		(void)fprintf(r->to, "only %zu of the flows in the kernel", n);
 	else
 		(void)fprintf(r->to, "%zu flow%s in the kernel", n, n == 1 ? "" : "s");
 	if (n_over(flows))
 		(void)fprintf(r->to, ", %zu of them just over", n_over(flows));
+	if (joined)
+		(void)fprintf(r->to, ", %zu of them of the engine sockmap", joined);
 	if (is_true_at(doc, "more"))
 		(void)fputs("; --limit N shows N of them, 0 all", r->to);
 	if (json_is_string(json_object_get(doc, "reason")))
-		(void)fprintf(r->to, "; %s", text_at(doc, "reason"));
+		(void)fprintf(r->to, "; %s%s", joined ? "the engine packet is " : "",
+			      text_at(doc, "reason"));
 	(void)fputc('\n', r->to);
+}
+
+void sl_render_flows(const struct sl_render *r, const json_t *doc)
+{
+	const json_t *flows = json_object_get(doc, "flows");
+
+	print_flow_table(r, flows, false);
+	if (n_joined(flows) && n_joined(flows) < json_array_size(flows))
+		(void)fputc('\n', r->to);
+	print_flow_table(r, flows, true);
+	print_flow_count(r, doc, flows);
 	if (count_at(doc, "nft_flows"))
 		(void)fprintf(r->to, "and %" PRIu64 " by its NAT, which 'sluice conns' lists\n",
 			      count_at(doc, "nft_flows"));
-	print_outcomes(r, json_object_get(doc, "outcomes"));
+	print_outcomes(r, "outcomes", json_object_get(doc, "outcomes"));
+	print_outcomes(r, "outcomes of the engine sockmap",
+		       json_object_get(doc, "sockmap_outcomes"));
 }
 
 void sl_render_engines(const struct sl_render *r, const json_t *doc)
@@ -774,7 +863,6 @@ void sl_render_reasons(const struct sl_render *r, const json_t *doc)
 	print_words(r, "WHY THIS ENGINE", json_object_get(doc, "engines"));
 }
 
-/* "port 443 for shop.example.com, from 192.0.2.7" */
 /* Nobody would take that connection. */
 static const char *why_silent(const json_t *doc, bool is_udp)
 {
@@ -784,6 +872,7 @@ static const char *why_silent(const json_t *doc, bool is_udp)
 		      : " (nothing listens there; UDP: --protocol udp)";
 }
 
+/* "port 443, name shop.example.com, from 192.0.2.7" */
 static void print_question(const struct sl_render *r, const json_t *doc)
 {
 	static const struct {

@@ -342,43 +342,71 @@ static void add_outcome(void *arg, const char *name, uint64_t value)
 
 void sl_view_flows_start(struct sl_flows_view *v, size_t max)
 {
+	v->max = max;
 	v->walk = (struct sl_flows_walk){ .max = max };
 	v->j = sl_json_on(&v->out);
 	sl_json_obj(&v->j, NULL);
 	sl_json_arr(&v->j, "flows");
 }
 
-int sl_view_flows_step(struct sl_flows_view *v, const struct sl_proxy *proxy)
+/* As sl_view_flows_step(), of the packet engine's table. */
+static int walk_packet(struct sl_flows_view *v, const struct sl_kernel_view *k)
 {
-	struct sl_kernel_view k;
-
-	/* Asked again each time: another broker brings other descriptors. */
-	sl_proxy_kernel(proxy, &k);
-	if (k.flows_fd < 0)
+	if (k->flows_fd < 0)
 		return 1;
 	if (v->out.len > MAX_TEXT) {
 		v->walk.more = true;
 		return 1;
 	}
-	return sl_flows_step(&v->walk, k.flows_fd, k.routes_fd, sl_clock_us() * 1000, add_flow, v);
+	return sl_flows_step(&v->walk, k->flows_fd, k->routes_fd, sl_clock_us() * 1000, add_flow,
+			     v);
+}
+
+int sl_view_flows_step(struct sl_flows_view *v, const struct sl_proxy *proxy)
+{
+	struct sl_kernel_view k;
+	int r;
+
+	/* Asked again each time: another broker brings other descriptors. */
+	sl_proxy_kernel(proxy, &k);
+	if (v->is_walked)
+		return sl_joined_step(&v->joined, k.sockmap_maps, v->max - v->walk.n, v->id);
+	r = walk_packet(v, &k);
+	v->is_walked = r > 0;
+	return r > 0 ? 0 : r;
+}
+
+bool sl_view_flows_wants_records(const struct sl_flows_view *v)
+{
+	return v->joined.n > 0;
 }
 
 void sl_view_flows_end(struct sl_flows_view *v, const struct sl_proxy *proxy,
-		       const struct sl_ctl_facts *facts)
+		       const struct sl_ctl_facts *facts, const struct sl_conn_survey *records)
 {
 	struct sl_proxy_totals totals;
 	struct sl_kernel_view k;
 
 	sl_proxy_kernel(proxy, &k);
+	sl_joined_write(&v->j, &v->joined, records, sl_clock_us() * 1000);
 	sl_json_arr_end(&v->j);
-	sl_json_bool(&v->j, "more", v->walk.more);
+	sl_json_bool(&v->j, "more", v->walk.more || v->joined.more);
 	sl_json_obj(&v->j, "outcomes");
 	if (k.counters_fd >= 0)
 		(void)sl_flows_outcomes(k.counters_fd, add_outcome, &v->j);
 	sl_json_obj_end(&v->j);
 	sl_json_str(&v->j, "reason", off_text(proxy, facts, &k));
+	sl_json_obj(&v->j, "sockmap_outcomes");
+	sl_joined_outcomes(k.sockmap_maps, add_outcome, &v->j);
+	sl_json_obj_end(&v->j);
+	sl_json_str(&v->j, "sockmap_reason", sockmap_off(proxy, facts, &k).text);
 	sl_proxy_totals(proxy, &totals);
 	sl_json_u64(&v->j, "nft_flows", totals.engine_active[SL_ENGINE_NFTABLES]);
 	sl_json_obj_end(&v->j);
 	sl_str_addc(&v->out, '\n');
+}
+
+void sl_view_flows_done(struct sl_flows_view *v)
+{
+	sl_joined_done(&v->joined);
 }

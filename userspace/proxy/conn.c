@@ -275,6 +275,8 @@ static uint64_t undelivered(const struct sl_conn *c)
 		if (c->side[i].io.fd >= 0 && ioctl(c->side[i].io.fd, SIOCOUTQ, &n) == 0 && n > 0)
 			sum += (uint64_t)n;
 	}
+	if (c->engine && c->engine->n_queued)
+		sum += c->engine->n_queued(c);
 	return sum;
 }
 
@@ -312,8 +314,6 @@ bool sl_conn_is_at_rest(const struct sl_conn *c)
 	for (int i = 0; i < SL_SIDE_COUNT_; i++)
 		if (c->flow[i].held || c->flow[i].pipe.used > 0)
 			return false;
-	if (c->engine && c->engine->is_delivered && !c->engine->is_delivered(c))
-		return false;
 	return c->state != SL_CONN_CONNECTING && !c->again.is_queued && undelivered(c) == 0;
 }
 

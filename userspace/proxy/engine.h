@@ -33,9 +33,8 @@ struct sl_engine {
 	 * whose last counters come with the news that it has; false: no such news will come.
 	 */
 	bool (*ask_end)(struct sl_conn *c);
-	/* NULL: what sl_conn_is_at_rest() looks at is all. Else whether the kernel has delivered
-	 * what it has taken. */
-	bool (*is_delivered)(const struct sl_conn *c);
+	/* NULL: none. Else bytes that wait in front of the sockets' own queues. */
+	uint64_t (*n_queued)(const struct sl_conn *c);
 	void (*stop)(struct sl_conn *c);
 };
 

@@ -848,10 +848,10 @@ static enum sl_move_result move_to_kernel(struct sl_conn *c, enum sl_engine_id t
 		return SL_MOVE_NOT_ITS;
 	if (c->side[SL_CLIENT].hung_up || c->side[SL_BACKEND].hung_up)
 		return SL_MOVE_NOT_OPEN;
-	c->handover_to = to;
 	if (h && h->phase == JOINED)
-		sl_joint_move_in(&h->joint);
-	else if (!h)
+		return sl_joint_move_in(&h->joint) ? SL_MOVE_BEGUN : SL_MOVE_NOT_ITS;
+	c->handover_to = to;
+	if (!h)
 		sl_handover_due(c);
 	else if (h->phase == WAITING) /* now, not when it would be tried again */
 		wait(h, WAITING, 0);

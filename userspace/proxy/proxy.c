@@ -823,6 +823,7 @@ void sl_proxy_kernel(const struct sl_proxy *p, struct sl_kernel_view *ret)
 		.is_linked = sl_broker_client_is_linked(p->broker),
 		.sockmap = p->sockmap_status,
 		.has_sockmap = p->has_sockmap,
+		.sockmap_maps = sl_broker_client_sockmap(p->broker),
 		.sockmap_backlog = p->gen ? p->gen->conf->global.sockmap.backlog : 0,
 		.nat = p->nat_status,
 		.nat_stays = p->nat_stays,

@@ -28,6 +28,7 @@
  * it, and nothing blocks.
  */
 struct sl_proxy;
+struct sl_sockmap_view;
 
 struct sl_proxy_options {
 	struct sl_loop *control; /* borrowed */
@@ -122,6 +123,7 @@ struct sl_kernel_view {
 	struct sl_broker_sockmap_status sockmap; /* the last one of this channel */
 	bool has_sockmap;                        /* there was one */
 	uint64_t sockmap_backlog; /* bytes that wait in the kernel at most; 0: not known */
+	struct sl_sockmap_view *sockmap_maps; /* borrowed; NULL: there are none */
 	/* read-only descriptors of the maps, borrowed; -1: there are none */
 	int flows_fd;
 	int counters_fd;
@@ -170,6 +172,7 @@ struct sl_conn_filter {
 	const char *route;                  /* NULL: any; copied */
 	const char *target;                 /* as written in the configuration; NULL: any; copied */
 	const struct sl_ip_pattern *client; /* NULL: any; copied */
+	bool is_joined;                     /* its sockets are in the maps of the sockmap engine */
 	size_t max_rows;                    /* 0: no limit */
 	bool kill;                          /* close what matches (reason killed, RST to both) */
 	bool move;                          /* move what matches to the engine `to` */

@@ -38,8 +38,12 @@
 #define LAST_WORDS_MS 100
 /* Bytes that have come and cannot be read: they are lost, after so long. */
 #define STUCK_MS 500
-/* All of a worker's are looked at so often, without an event; the second while none can come. */
+/*
+ * All of a worker's are looked at so often, without an event: while nothing moves; while something
+ * does, because the broker may be slow to tell; while nobody can tell. A look is a few loads.
+ */
 #define LOOK_MS 1000
+#define LOOK_BUSY_MS 100
 #define LOOK_ALONE_MS 20
 /* Reads of two counters that have to agree. */
 #define TRIES 100
@@ -69,21 +73,28 @@ static uint64_t load(const __u64 *p)
 
 /* ---- slots ---- */
 
-/* What `side` has sent: NULL: the slot is not ours any more. */
+/* What `side` has sent: NULL: a broker has given the pair up, and the slot may be another's. */
 static const struct sl_sockmap_slot *slot_of(const struct sl_joint *j, enum sl_side side)
 {
-	return j->has_slots ? sl_sockmap_view_slot(j->view, 2 * j->pair + side) : NULL;
+	const struct sl_sockmap_slot *s =
+		j->has_slots ? sl_sockmap_view_slot(j->view, 2 * j->pair + side) : NULL;
+
+	return s && load(&s->conn_id) == j->conn->id ? s : NULL;
 }
 
-static void give_order(struct sl_joint *j, enum sl_side side, enum sl_sockmap_wish wish)
+/* `consumed`: with WANTS_FAST, of what was passed up to the spill of that number. */
+static void give_order(struct sl_joint *j, enum sl_side side, enum sl_sockmap_wish wish,
+		       uint64_t consumed, uint32_t spills)
 {
 	struct sl_sockmap_order *order =
-		j->has_slots ? sl_sockmap_view_order(j->view, 2 * j->pair + side) : NULL;
+		slot_of(j, side) ? sl_sockmap_view_order(j->view, 2 * j->pair + side) : NULL;
 
+	j->half[side].is_offered = wish == SL_SOCKMAP_WANTS_FAST;
 	if (!order)
 		return;
-	/* The program compares the one when it has met the other. */
-	__atomic_store_n(&order->consumed, j->half[side].carried, __ATOMIC_RELEASE);
+	/* The program compares the others when it has met the last. */
+	__atomic_store_n(&order->consumed, consumed, __ATOMIC_RELEASE);
+	__atomic_store_n(&order->spills, spills, __ATOMIC_RELEASE);
 	__atomic_store_n(&order->wish, wish, __ATOMIC_RELEASE);
 }
 
@@ -105,6 +116,7 @@ static void count(struct sl_joint *j, enum sl_side from)
 	if (n == 0)
 		return;
 	h->redirected = redirected;
+	j->has_moved = true;
 	j->wait_ms = WAIT_MIN_MS;
 	sl_conn_moved_in_kernel(j->conn, from, n, load(&s->last_ns) / 1000000);
 }
@@ -151,6 +163,26 @@ static int get_received(int fd, uint64_t *ret)
 	return r;
 }
 
+/* The program runs with the socket locked: no packet is judged by an earlier order any more. */
+static void settle(const struct sl_joint *j, enum sl_side side)
+{
+	struct tcp_info info;
+
+	(void)get_info(fd_of(j, side), &info);
+}
+
+/*
+ * While we read, the kernel must not queue anything past us: what it queued between our look at
+ * what is written and a spill would be overtaken. False: it has the direction already.
+ */
+static bool take_back(struct sl_joint *j, enum sl_side from)
+{
+	give_order(j, from, SL_SOCKMAP_AS_IT_IS, 0, 0);
+	settle(j, from);
+	count(j, from);
+	return j->is_out || !is_fast(j, from);
+}
+
 /* Everything the kernel or we have taken from `from` has been written to the other socket. */
 static bool is_written(const struct sl_joint *j, enum sl_side from)
 {
@@ -161,14 +193,14 @@ static bool is_written(const struct sl_joint *j, enum sl_side from)
 	       written - h->written_before == h->redirected + h->carried;
 }
 
-/* ... and nothing else has come from it but its FIN. */
-static bool is_all_taken(const struct sl_joint *j, enum sl_side from)
+/* ... and nothing else has come from it but, with `fin` 1, its FIN. */
+static bool is_all_taken(const struct sl_joint *j, enum sl_side from, unsigned fin)
 {
 	const struct sl_joint_half *h = &j->half[from];
 	uint64_t received = 0;
 
 	return get_received(fd_of(j, from), &received) == 0 &&
-	       received - h->read_before == h->redirected + h->carried + 1;
+	       received - h->read_before == h->redirected + h->carried + fin;
 }
 
 /*
@@ -340,6 +372,21 @@ static enum carry_result carry(struct sl_joint *j, enum sl_side from)
 }
 
 /*
+ * All that has come has been carried; what the program has counted of it is a matter of its own,
+ * because it does not know what came while an entry was missing.
+ */
+static void hand_back(struct sl_joint *j, enum sl_side from, const struct sl_sockmap_slot *s)
+{
+	uint32_t spills = __atomic_load_n(&s->spills, __ATOMIC_ACQUIRE);
+	uint64_t passed = load(&s->passed);
+
+	if (is_all_taken(j, from, 0))
+		give_order(j, from, SL_SOCKMAP_WANTS_FAST, passed, spills);
+	else
+		look_later(j, WINDOW_MS);
+}
+
+/*
  * All that was passed has been carried. A direction that is calm is offered to the kernel; the
  * program takes it with a packet that finds nothing between the two.
  */
@@ -350,7 +397,7 @@ static void offer(struct sl_joint *j, enum sl_side from)
 	uint64_t now = now_ms(j);
 	bool is_calm;
 
-	if (j->is_out || !s || s->why == SL_SOCKMAP_NO_SOURCE)
+	if (j->is_out || j->conn->side[from].hung_up || !s || s->why == SL_SOCKMAP_NO_SOURCE)
 		return;
 	if (now - h->window_ms < WINDOW_MS) {
 		look_later(j, WINDOW_MS);
@@ -359,8 +406,9 @@ static void offer(struct sl_joint *j, enum sl_side from)
 	is_calm = h->in_window <= s->limit / CALM_SHARE;
 	h->window_ms = now;
 	h->in_window = 0;
-	give_order(j, from, is_calm ? SL_SOCKMAP_WANTS_FAST : SL_SOCKMAP_AS_IT_IS);
-	if (!is_calm)
+	if (is_calm)
+		hand_back(j, from, s);
+	else
 		look_later(j, WINDOW_MS);
 }
 
@@ -435,7 +483,7 @@ static bool try_to_finish(struct sl_joint *j, enum sl_side from)
 	struct sl_conn *c = j->conn;
 	bool is_last = c->flow[other(from)].shut;
 
-	if (c->flow[from].held || !is_all_taken(j, from) || !is_written(j, from)) {
+	if (c->flow[from].held || !is_all_taken(j, from, 1) || !is_written(j, from)) {
 		wait_for_kernel(j);
 		return true;
 	}
@@ -494,6 +542,8 @@ static bool look(struct sl_joint *j, enum sl_side from)
 	if (c->flow[from].shut)
 		return h->error ? try_to_fail(j, from) : true;
 	is_ours = j->is_out || !is_fast(j, from);
+	if (is_ours && h->is_offered)
+		is_ours = take_back(j, from);
 	if (is_ours != h->is_in_daemon) {
 		h->is_in_daemon = is_ours;
 		h->window_ms = now_ms(j);
@@ -542,20 +592,22 @@ static bool is_alone(const struct sl_joint *j)
 static void on_look(struct sl_timer *timer)
 {
 	struct sl_joints *js = SL_CONTAINER_OF(timer, struct sl_joints, timer);
-	bool is_any_alone = false;
+	uint64_t next_ms = LOOK_MS;
 	struct sl_list *pos;
 	struct sl_list *tmp;
 
 	sl_list_for_each_safe (pos, tmp, &js->list) {
 		struct sl_joint *j = SL_CONTAINER_OF(pos, struct sl_joint, node);
 
-		is_any_alone |= is_alone(j);
+		if (is_alone(j))
+			next_ms = LOOK_ALONE_MS;
+		else if (j->has_moved && next_ms > LOOK_BUSY_MS)
+			next_ms = LOOK_BUSY_MS;
+		j->has_moved = false;
 		(void)look_at_both(j);
 	}
 	if (!sl_list_is_empty(&js->list))
-		sl_timer_start(js->worker->loop, timer,
-			       sl_loop_now_ms(js->worker->loop) +
-				       (is_any_alone ? LOOK_ALONE_MS : LOOK_MS),
+		sl_timer_start(js->worker->loop, timer, sl_loop_now_ms(js->worker->loop) + next_ms,
 			       on_look);
 }
 
@@ -700,21 +752,24 @@ void sl_joint_move_out(struct sl_joint *j, enum sl_engine_reason why)
 	if (j->is_out)
 		return;
 	j->is_out = true;
-	give_order(j, SL_UP, SL_SOCKMAP_WANTS_SPILL);
-	give_order(j, SL_DOWN, SL_SOCKMAP_WANTS_SPILL);
+	for (int i = 0; i < SL_SIDE_COUNT_; i++) {
+		give_order(j, (enum sl_side)i, SL_SOCKMAP_WANTS_SPILL, 0, 0);
+		settle(j, (enum sl_side)i);
+	}
 	sl_conn_use_engine(j->conn, &sl_engine_unjoined, why);
 	(void)look_at_both(j);
 }
 
-void sl_joint_move_in(struct sl_joint *j)
+bool sl_joint_move_in(struct sl_joint *j)
 {
-	if (!j->is_out || !j->has_slots)
-		return;
+	if (!j->is_out || j->is_lost || !slot_of(j, SL_UP) || !slot_of(j, SL_DOWN))
+		return false;
 	j->is_out = false;
-	give_order(j, SL_UP, SL_SOCKMAP_AS_IT_IS);
-	give_order(j, SL_DOWN, SL_SOCKMAP_AS_IT_IS);
+	give_order(j, SL_UP, SL_SOCKMAP_AS_IT_IS, 0, 0);
+	give_order(j, SL_DOWN, SL_SOCKMAP_AS_IT_IS, 0, 0);
 	sl_conn_use_engine(j->conn, &sl_engine_sockmap, SL_WHY_CONFIGURED);
 	(void)look_at_both(j);
+	return true;
 }
 
 /* Nothing of what the kernel or we have taken for it has been lost with its place in the maps. */
@@ -724,7 +779,8 @@ static bool is_intact(const struct sl_joint *j, enum sl_side side)
 	int unread = 0;
 	uint64_t received = 0;
 
-	if (!is_written(j, other(side)))
+	/* All of a direction has been written whose FIN has been passed on. */
+	if (!j->conn->flow[other(side)].shut && !is_written(j, other(side)))
 		return false;
 	if (get_received(fd_of(j, side), &received) < 0 ||
 	    ioctl(fd_of(j, side), SIOCINQ, &unread) < 0)
@@ -796,14 +852,23 @@ static void refresh(struct sl_conn *c)
 	(void)look_at_both(sl_handover_joint(c));
 }
 
-static bool is_delivered(const struct sl_conn *c)
+/* A slow reader empties this queue while that of its socket stays full. */
+static uint64_t n_queued(const struct sl_conn *c)
 {
 	const struct sl_joint *j = sl_handover_joint(c);
+	uint64_t sum = 0;
 
-	for (int i = 0; i < SL_SIDE_COUNT_; i++)
-		if (!c->flow[i].shut && !is_written(j, (enum sl_side)i))
-			return false;
-	return true;
+	for (int i = 0; i < SL_SIDE_COUNT_; i++) {
+		const struct sl_joint_half *h = &j->half[i];
+		uint64_t written = 0;
+		uint64_t taken = h->written_before + h->redirected + h->carried;
+
+		if (c->flow[i].shut)
+			continue;
+		if (get_written(fd_of(j, other((enum sl_side)i)), &written) == 0 && written < taken)
+			sum += taken - written;
+	}
+	return sum;
 }
 
 /* The sockets stay in the maps until they are closed, right after this. */
@@ -821,7 +886,7 @@ const struct sl_engine sl_engine_sockmap = {
 	.start = start,
 	.on_socket = on_socket,
 	.refresh = refresh,
-	.is_delivered = is_delivered,
+	.n_queued = n_queued,
 	.stop = stop,
 };
 
@@ -830,6 +895,6 @@ const struct sl_engine sl_engine_unjoined = {
 	.start = start,
 	.on_socket = on_socket,
 	.refresh = refresh,
-	.is_delivered = is_delivered,
+	.n_queued = n_queued,
 	.stop = stop,
 };

@@ -27,6 +27,7 @@ struct sl_joint_half {
 	uint64_t redirected;     /* by the kernel, as last seen */
 	uint64_t carried;        /* by the daemon: read and written */
 	bool is_in_daemon;       /* what is passed to the daemon is waited for */
+	bool is_offered;         /* the kernel may take it back with any packet */
 	uint64_t window_ms;      /* since when `in_window` counts */
 	uint64_t in_window;      /* bytes carried */
 	uint64_t stuck_ms;       /* bytes have come that cannot be read, since; 0: not so */
@@ -45,11 +46,12 @@ struct sl_joint {
 	struct sl_sockmap_view *view; /* a reference; NULL: never asked */
 	uint32_t pair;
 	bool is_joined; /* the sockets are in the kernel's maps */
-	bool has_slots; /* ... and the slots are still this connection's */
+	bool has_slots; /* it was given slots; whose they are by now, they say */
 	bool is_lost;   /* somebody has taken a socket of it out of the maps */
 	bool is_out;    /* the relay has it again, and keeps it */
 	struct sl_joint_half half[SL_SIDE_COUNT_]; /* by sending side */
 	struct sl_timer timer;                     /* for what no event tells of */
+	bool has_moved;                            /* bytes, since all were looked at */
 	uint32_t wait_ms;
 };
 
@@ -80,8 +82,8 @@ void sl_joint_take_over(struct sl_joint *j, uint32_t pair);
 void sl_joint_changed(struct sl_joint *j, uint32_t flag);
 /* Out of the kernel without losing a byte: from now on the daemon carries it. May end it. */
 void sl_joint_move_out(struct sl_joint *j, enum sl_engine_reason why);
-/* The kernel may have it again: as after sl_joint_take_over(). */
-void sl_joint_move_in(struct sl_joint *j);
+/* The kernel may have it again: as after sl_joint_take_over(). False: it is in the maps no more. */
+bool sl_joint_move_in(struct sl_joint *j);
 /* The sockets are closed. */
 void sl_joint_forget(struct sl_joint *j);
 

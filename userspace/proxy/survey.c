@@ -7,6 +7,8 @@
 
 #include "proxy/conn.h"
 #include "proxy/engine.h"
+#include "proxy/handover.h"
+#include "proxy/sockmap.h"
 #include "proxy/worker.h"
 
 /* Records looked at in one turn. */
@@ -129,6 +131,8 @@ static bool matches(const struct survey *s, const struct sl_conn *c)
 	if (sl_conn_is_ending(c))
 		return false;
 	if (f->id != 0 && c->id != f->id)
+		return false;
+	if (f->is_joined && !(c->handover && sl_handover_joint(c)->is_joined))
 		return false;
 	if (f->route && !(c->route && strcmp(c->route->conf->name, f->route) == 0))
 		return false;
