@@ -104,12 +104,10 @@ declare("nftables", "limit_address", "others", ["normal normal"] * 2, NAT_REFUSE
 
 # ---- what is wrong today: the same form, each line goes with its repair ----
 
-EPIPE_RST = "a RST behind the same side's FIN is EPIPE to our socket; the reason of a RST is econnreset"
-SOCKETS = "relay sockmap sockmap_moved sockmap_back sockmap_again"
+EPIPE_RST = "a RST behind the same side's FIN is EPIPE to a socket, which packet says as well; the reason of a RST is econnreset"
+SOCKETS = "relay sockmap sockmap_moved sockmap_back sockmap_again packet packet_moved"
 declare(SOCKETS, "rst_client_after_client_fin", "reasons", "epipe normal", EPIPE_RST)
 declare(SOCKETS, "rst_backend_after_backend_fin", "reasons", "normal epipe", EPIPE_RST)
-LAST_BYTES = "what passes while the daemon ends a busy flow is now and then not counted"
-declare("packet packet_moved", "stop_busy", "down", ("sent or arrived", "too few"), LAST_BYTES)
 
 
 # ---- the daemon ----
