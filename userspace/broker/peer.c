@@ -313,11 +313,12 @@ void sl_peer_reply(struct sl_peer *p, const struct sl_broker_msg *msg)
 	p->has_out = true;
 }
 
-void sl_peer_hint(struct sl_peer *p, const struct sl_broker_msg *msg)
+bool sl_peer_hint(struct sl_peer *p, const struct sl_broker_msg *msg)
 {
-	if (!p->is_blocked && p->fd >= 0)
-		(void)send_now(p, msg, NULL, 0);
+	bool is_sent = !p->is_blocked && p->fd >= 0 && send_now(p, msg, NULL, 0) == 0;
+
 	watch_what_matters(p);
+	return is_sent;
 }
 
 void sl_peer_tell(struct sl_kflow *f, uint8_t what)
