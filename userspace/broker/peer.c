@@ -516,12 +516,22 @@ static struct sl_kflow *flow_of(const struct sl_peer *p, uint64_t conn_id)
 	return f && (!f->owner || f->owner->proxy == p->proxy) ? f : NULL;
 }
 
+static void disown(const struct sl_peer *p, uint64_t conn_id)
+{
+	struct sl_kflow *f = flow_of(p, conn_id);
+
+	if (f)
+		sl_life_disown(f);
+}
+
 static void on_kill(const struct sl_peer *p, const struct sl_broker_msg *msg)
 {
 	struct sl_kflow *f = flow_of(p, msg->conn_id);
 
-	if (f)
-		sl_life_disown(f);
+	if (msg->flag == 1 && f && f->owner)
+		sl_life_end(f);
+	else
+		disown(p, msg->conn_id);
 }
 
 static void on_probe(const struct sl_peer *p, const struct sl_broker_msg *msg)
@@ -570,7 +580,7 @@ static void on_adopted(struct sl_peer *p, const struct sl_broker_msg *msg)
 			sl_peer_tell(f, tell);
 		return;
 	}
-	on_kill(p, msg);
+	disown(p, msg->conn_id);
 }
 
 static int on_flush_request(struct sl_peer *p)

@@ -414,7 +414,7 @@ static void attempt(struct sl_handover *h)
 		try_later(h);
 	else if (!find_route(h, &gen))
 		give_up(h, SL_WHY_CONFIGURED);
-	else if (h->to == SL_ENGINE_SOCKMAP ? sl_joint_prepare(&h->joint, c)
+	else if (h->to == SL_ENGINE_SOCKMAP ? sl_joint_prepare(&h->joint)
 					    : sl_conn_is_at_rest(c))
 		ask(h);
 	else

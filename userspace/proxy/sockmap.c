@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 
 #include "base/log.h"
+#include "broker/client.h"
 #include "io/sock.h"
 #include "proxy/conn.h"
 #include "proxy/engine.h"
@@ -27,8 +28,7 @@
 
 /* Bytes per direction and turn, as of the relay. */
 #define TURN_BUDGET (1 << 20)
-/* There is no event for "what was queued has been written": looks, ever rarer while nothing moves.
- */
+/* No event tells that what was queued has been written: looks, ever rarer while nothing moves. */
 #define WAIT_MIN_MS 1
 #define WAIT_MAX_MS 50
 /* A spilled direction that carries less than a quarter of the bound in this time goes back. */
@@ -77,7 +77,7 @@ static uint64_t load(const __u64 *p)
 static const struct sl_sockmap_slot *slot_of(const struct sl_joint *j, enum sl_side side)
 {
 	const struct sl_sockmap_slot *s =
-		j->has_slots ? sl_sockmap_view_slot(j->view, 2 * j->pair + side) : NULL;
+		j->is_joined ? sl_sockmap_view_slot(j->view, 2 * j->pair + side) : NULL;
 
 	return s && load(&s->conn_id) == j->conn->id ? s : NULL;
 }
@@ -116,6 +116,7 @@ static void count(struct sl_joint *j, enum sl_side from)
 	if (n == 0)
 		return;
 	h->redirected = redirected;
+	h->is_drained = false;
 	j->has_moved = true;
 	j->wait_ms = WAIT_MIN_MS;
 	sl_conn_moved_in_kernel(j->conn, from, n, load(&s->last_ns) / 1000000);
@@ -180,7 +181,7 @@ static bool take_back(struct sl_joint *j, enum sl_side from)
 	give_order(j, from, SL_SOCKMAP_AS_IT_IS, 0, 0);
 	settle(j, from);
 	count(j, from);
-	return j->is_out || !is_fast(j, from);
+	return !is_fast(j, from);
 }
 
 /* Everything the kernel or we have taken from `from` has been written to the other socket. */
@@ -321,18 +322,16 @@ static enum carry_result send_read(struct sl_joint *j, enum sl_side from, const 
 }
 
 /*
- * Our bytes come behind those the kernel has queued. Whoever has read bytes that were passed sees
- * all that was redirected before them: the program counts in that order.
+ * Our bytes come behind those the kernel has queued. Whoever has seen SPILLED sees all that was
+ * redirected before: the program counts first. It takes an order of ours for more to come.
  */
 static bool is_our_turn(struct sl_joint *j, enum sl_side from)
 {
 	struct sl_joint_half *h = &j->half[from];
 
 	count(j, from);
-	if (!h->is_drained || h->drained_at != h->redirected) {
+	if (!h->is_drained)
 		h->is_drained = is_written(j, from);
-		h->drained_at = h->redirected;
-	}
 	return h->is_drained;
 }
 
@@ -358,11 +357,6 @@ static enum carry_result carry(struct sl_joint *j, enum sl_side from)
 			return fail(j, from, errno);
 		if (n == 0)
 			return CARRY_END;
-		/* It may have been FAST, and spilled again, since we looked. */
-		if (!is_our_turn(j, from))
-			return sl_conn_hold(j->conn, from, w->scratch, (size_t)n)
-				       ? CARRY_WAIT
-				       : fail(j, from, ENOMEM);
 		result = send_read(j, from, w->scratch, (size_t)n);
 		if (result != CARRY_DONE)
 			return result;
@@ -586,7 +580,16 @@ static bool is_alone(const struct sl_joint *j)
 	const struct sl_sockmap_view *now =
 		sl_broker_client_sockmap(sl_handovers_client(j->conn->worker->handovers));
 
-	return j->has_slots && !(now && sl_sockmap_view_is_same(j->view, now));
+	return j->is_joined && !(now && sl_sockmap_view_is_same(j->view, now));
+}
+
+static void on_look(struct sl_timer *timer);
+
+static void look_at_all_in(struct sl_joints *js, uint64_t ms)
+{
+	if (!sl_list_is_empty(&js->list))
+		sl_timer_start(js->worker->loop, &js->timer, sl_loop_now_ms(js->worker->loop) + ms,
+			       on_look);
 }
 
 static void on_look(struct sl_timer *timer)
@@ -606,16 +609,7 @@ static void on_look(struct sl_timer *timer)
 		j->has_moved = false;
 		(void)look_at_both(j);
 	}
-	if (!sl_list_is_empty(&js->list))
-		sl_timer_start(js->worker->loop, timer, sl_loop_now_ms(js->worker->loop) + next_ms,
-			       on_look);
-}
-
-static void look_at_all_in(struct sl_joints *js, uint64_t ms)
-{
-	if (!sl_list_is_empty(&js->list))
-		sl_timer_start(js->worker->loop, &js->timer, sl_loop_now_ms(js->worker->loop) + ms,
-			       on_look);
+	look_at_all_in(js, next_ms);
 }
 
 void sl_joints_init(struct sl_joints *js, struct sl_worker *w)
@@ -638,7 +632,7 @@ void sl_joints_linked(struct sl_joints *js)
 	sl_list_for_each (pos, &js->list) {
 		const struct sl_joint *j = SL_CONTAINER_OF(pos, struct sl_joint, node);
 
-		if (j->has_slots && sl_sockmap_view_is_same(j->view, now))
+		if (j->is_joined && sl_sockmap_view_is_same(j->view, now))
 			sl_broker_sockmap_tell(cl, SL_BROKER_SOCKMAP_HELD, j->conn->id, j->pair);
 	}
 }
@@ -665,8 +659,9 @@ static bool note_read(struct sl_joint *j, enum sl_side side)
 	       received == j->half[side].read_before;
 }
 
-bool sl_joint_prepare(struct sl_joint *j, struct sl_conn *c)
+bool sl_joint_prepare(struct sl_joint *j)
 {
+	const struct sl_conn *c = j->conn;
 	struct sl_sockmap_view *now =
 		sl_broker_client_sockmap(sl_handovers_client(c->worker->handovers));
 
@@ -738,7 +733,6 @@ void sl_joint_take_over(struct sl_joint *j, uint32_t pair)
 	sl_task_cancel(&c->again);
 	j->pair = pair;
 	j->is_joined = true;
-	j->has_slots = true;
 	sl_conn_use_engine(c, &sl_engine_sockmap, SL_WHY_CONFIGURED);
 	begin(j);
 	sl_joint_nudge(j);
@@ -821,7 +815,7 @@ void sl_joint_forget(struct sl_joint *j)
 {
 	sl_timer_stop(&j->timer);
 	sl_list_remove(&j->node);
-	if (j->has_slots)
+	if (j->is_joined)
 		sl_broker_sockmap_tell(sl_handovers_client(j->conn->worker->handovers),
 				       SL_BROKER_SOCKMAP_LEAVE, j->conn->id, j->pair);
 	sl_sockmap_view_unref(j->view);

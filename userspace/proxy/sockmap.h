@@ -6,11 +6,11 @@
 #include <stdint.h>
 
 #include "base/list.h"
-#include "broker/client.h"
 #include "core/reason.h"
 #include "io/loop.h"
 
 struct sl_conn;
+struct sl_sockmap_view;
 struct sl_worker;
 
 /*
@@ -32,8 +32,7 @@ struct sl_joint_half {
 	uint64_t in_window;      /* bytes carried */
 	uint64_t stuck_ms;       /* bytes have come that cannot be read, since; 0: not so */
 	uint64_t stuck_at;       /* what had been taken then */
-	bool is_drained;         /* what the kernel had redirected by then has been written */
-	uint64_t drained_at;     /* `redirected` then */
+	bool is_drained;         /* all of `redirected` has been written */
 	bool has_fin;            /* the sender's came while nothing else was wrong */
 	int error; /* of the sender's socket: ends it when what came before has gone */
 	uint64_t error_ms;
@@ -45,8 +44,7 @@ struct sl_joint {
 	struct sl_conn *conn;
 	struct sl_sockmap_view *view; /* a reference; NULL: never asked */
 	uint32_t pair;
-	bool is_joined; /* the sockets are in the kernel's maps */
-	bool has_slots; /* it was given slots; whose they are by now, they say */
+	bool is_joined; /* it was given a pair of slots; whose they are by now, they say */
 	bool is_lost;   /* somebody has taken a socket of it out of the maps */
 	bool is_out;    /* the relay has it again, and keeps it */
 	struct sl_joint_half half[SL_SIDE_COUNT_]; /* by sending side */
@@ -71,7 +69,7 @@ void sl_joints_unlinked(struct sl_joints *js);
  * Nothing has been read in part, nothing waits to be sent: notes what each side has read and
  * written so far, which must not change until the broker has answered. False: not now.
  */
-bool sl_joint_prepare(struct sl_joint *j, struct sl_conn *c);
+bool sl_joint_prepare(struct sl_joint *j);
 /* Whether a broker has begun to join them. */
 bool sl_joint_has_begun(const struct sl_joint *j);
 /* A broker has died in it: what it has done already goes on. */
