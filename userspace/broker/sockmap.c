@@ -32,9 +32,9 @@
 
 static void on_timer(struct sl_timer *timer);
 
-static struct sl_sockmap_keeper *keeper(const struct sl_broker *b)
+static struct sl_sockmap_keeper *keeper(struct sl_broker *b)
 {
-	return (struct sl_sockmap_keeper *)(uintptr_t)&b->sockmap;
+	return &b->sockmap;
 }
 
 bool sl_sockmap_keeper_is_on(const struct sl_broker *b)
@@ -285,9 +285,7 @@ static void look_at_objects(struct sl_broker *b, bool was_detached)
 		sl_str_adds(&names, SL_SOCKMAP_ATTACHED " ");
 		k->n_repaired++;
 	}
-	if (sl_sockmap_repin(k->maps, &repaired, &names) < 0)
-		return;
-	if (names.len == 0)
+	if (sl_sockmap_repin(k->maps, &repaired, &names) < 0 || names.len == 0)
 		return;
 	note_objects(b, sl_str_text(&names));
 	sl_log(SL_LOG_WARN, "sockmap: put back in %s: %s", sl_broker_policy(b)->bpf_dir,
@@ -466,7 +464,8 @@ void sl_sockmap_keeper_take_out(struct sl_broker *b)
 	while (k->maps && sl_sockmap_next(k->maps, &pair)) {
 		sl_sockmap_take_out(k->maps, pair);
 		tell(b, &k->pair[pair],
-		     pair << SL_BROKER_SOCKMAP_PAIR_SHIFT | SL_BROKER_SOCKMAP_LOST | 3);
+		     pair << SL_BROKER_SOCKMAP_PAIR_SHIFT | SL_BROKER_SOCKMAP_LOST |
+			     SL_BROKER_SOCKMAP_SIDES);
 	}
 }
 
@@ -635,7 +634,8 @@ void sl_sockmap_held(struct sl_peer *p, const struct sl_broker_msg *msg)
 	const struct sl_broker_msg lost = { .type = SL_BROKER_CHANGED,
 					    .conn_id = msg->conn_id,
 					    /* no socket of it is known to be there */
-					    .flag = SL_BROKER_SOCKMAP_LOST | 3 };
+					    .flag = SL_BROKER_SOCKMAP_LOST |
+						    SL_BROKER_SOCKMAP_SIDES };
 	struct sl_sockmap_owner *o;
 
 	if (p->broker->sockmap.maps && msg->flag < PAIRS)
