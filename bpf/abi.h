@@ -150,8 +150,8 @@ struct sl_packet_flow {
 	 * ahead.
 	 */
 	__u32 promised;
-	__u32 offered;     /* while it is: what the sender of these packets itself has offered */
-	__u32 within;      /* a forwarded number that the receiver's own window reaches */
+	__u32 offered;     /* while it is: what the sender of these packets itself offers now */
+	__u32 within;      /* a forwarded number that the receiver's own window reaches for good */
 	__u8 is_promised;  /* 0: the sender's own window has passed it */
 	__u8 may_overrun;  /* 1: the sender may be past the receiver's own window */
 	__u8 window_scale; /* of the field as it is forwarded */

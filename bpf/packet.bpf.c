@@ -122,7 +122,7 @@ static __always_inline int rewrite_rest(struct __sk_buff *skb, const struct segm
 	if (s->tcp_length == TCP_PLAIN)
 		return 0;
 	if (s->tcp_length == TCP_TIMED && times->layout == bpf_htonl(TIMES_LAYOUT)) {
-		if (!is_injected(skb))
+		if (!is_injected(s->mark))
 			note_times(f, times);
 		rewrite_times(times, f, c);
 		return 1;
@@ -151,7 +151,7 @@ static __always_inline int finish(struct __sk_buff *skb, const struct segment *s
 		return dropped(f);
 	if (is6)
 		bpf_csum_update(skb, fold32(c->addresses + c->rest));
-	if (!is_injected(skb)) {
+	if (!is_injected(s->mark)) {
 		note(f, s);
 		if (concerns_close(f, s))
 			follow_close(f, s);
@@ -194,6 +194,7 @@ static __noinline int forward4(struct __sk_buff *skb, struct segment *s)
 	if (r != FORWARD)
 		return r;
 	s->segments = count_segments(skb, s);
+	s->mark = skb->mark;
 	rewrite_ip4(&p.ip, s->flow, &c);
 	rewrite_tcp(&p.tcp, s, &c);
 	r = rewrite_rest(skb, s, &p.times, &c);
@@ -234,6 +235,7 @@ static __noinline int forward6(struct __sk_buff *skb, struct segment *s)
 	if (r != FORWARD)
 		return r;
 	s->segments = count_segments(skb, s);
+	s->mark = skb->mark;
 	rewrite_ip6(&p.ip, s->flow, &c);
 	rewrite_tcp(&p.tcp, s, &c);
 	r = rewrite_rest(skb, s, &p.times, &c);
@@ -298,7 +300,7 @@ int sl_packet_tc(struct __sk_buff *skb)
 	if (!is6 && skb->protocol != bpf_htons(ETH_P_IP))
 		return GO_ON;
 	/* Frames for other hosts are seen in promiscuous mode. Injected ones have no address. */
-	if (skb->pkt_type != PACKET_HOST && !is_injected(skb))
+	if (skb->pkt_type != PACKET_HOST && !is_injected(skb->mark))
 		return GO_ON;
 	if (skb->vlan_present && skb->vlan_tci & VLAN_VID_MASK) {
 		COUNT(vlan_passed);

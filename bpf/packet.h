@@ -249,6 +249,7 @@ struct segment {
 	__u32 ack;
 	__u32 segments; /* of a GSO packet */
 	__u8 flags;
+	__u32 mark;                  /* TC: of the packet */
 	struct sl_packet_flow *flow; /* whose it is */
 };
 
@@ -265,6 +266,22 @@ static __always_inline int read_segment(const struct tcp_head *tcp, struct segme
 	s->ack = bpf_ntohl(tcp->ack);
 	s->flags = tcp->flags;
 	return 0;
+}
+
+/*
+ * skb->mark of what the control program injects, from the hook's own host and in the same
+ * namespace. Such packets are entered in no account, as no peer has sent them, and one for
+ * a killed connection draws the answer it asks for.
+ */
+enum injected {
+	NOT_INJECTED = 0,
+	INJECTED = 0x534c5031,       /* as if the peer had sent it */
+	INJECTED_PROBE = 0x534c5032, /* killed: ask the peer for a packet, to be answered exactly */
+};
+
+static __always_inline int is_injected(__u32 mark)
+{
+	return mark - INJECTED <= INJECTED_PROBE - INJECTED;
 }
 
 static __always_inline __s32 distance(__u32 from, __u32 to)
@@ -447,9 +464,9 @@ static __always_inline int is_closed_for_long(__be16 field, struct sl_packet_flo
  * to both ends at once: an end that has sent more than its window puts the window's edge into
  * the number of its bare acknowledgements, and to a peer that has got more they look old.
  */
-static __always_inline __be16 promised_window(__be16 field, __be32 ack, struct sl_packet_flow *f)
+static __always_inline __be16 promised_window(__be16 field, __u32 ack, struct sl_packet_flow *f)
 {
-	__u32 left = f->promised - bpf_ntohl(ack);
+	__u32 left = f->promised - ack;
 	__u32 scale = f->window_scale & 15;
 	__u32 own = bpf_ntohs(field);
 	__u32 least = (left + (1u << scale) - 1) >> scale;
@@ -458,8 +475,9 @@ static __always_inline __be16 promised_window(__be16 field, __be32 ack, struct s
 		f->is_promised = 0;
 		return field;
 	}
-	if (distance(f->offered, bpf_ntohl(ack) + (own << scale)) > 0)
-		f->offered = bpf_ntohl(ack) + (own << scale);
+	/* Also less than before: a receiver without memory for what arrives takes it back. */
+	if (distance(f->max_ack, ack) >= 0)
+		f->offered = ack + (own << scale);
 	return bpf_htons(least > 0xffff ? 0xffff : (__u16)least);
 }
 
@@ -467,7 +485,8 @@ static __always_inline __be16 promised_window(__be16 field, __be32 ack, struct s
  * Who has filled such a window puts the number behind it into his bare acknowledgements. The
  * receiver, whose own window ends before, takes them for not its own, and with data on its way in
  * both directions neither end would hear again of what the other has got. So these say the
- * number at the end of the receiver's own window, which it takes.
+ * number at the end of the receiver's own window, which it takes. Where that is has to be looked up
+ * for any number ahead of what it has got, since all else it may take back.
  */
 static __always_inline __be32 number_within(__be32 seq, const struct segment *s,
 					    struct sl_packet_flow *f)
@@ -475,6 +494,7 @@ static __always_inline __be32 number_within(__be32 seq, const struct segment *s,
 	__u32 number = bpf_ntohl(seq);
 	const struct sl_packet_flow *other;
 	struct sl_packet_key key;
+	__u32 edge, got;
 
 	if (s->payload || s->flags & (TCP_SYN | TCP_FIN | TCP_RST) ||
 	    distance(f->within, number) <= 0)
@@ -485,8 +505,12 @@ static __always_inline __be32 number_within(__be32 seq, const struct segment *s,
 		f->may_overrun = 0;
 		return seq;
 	}
-	f->within = other->offered;
-	return distance(f->within, number) > 0 ? bpf_htonl(f->within) : seq;
+	edge = other->offered;
+	got = other->max_ack;
+	f->within = got;
+	if (distance(edge, got) > 0)
+		edge = got;
+	return distance(edge, number) > 0 ? bpf_htonl(edge) : seq;
 }
 
 static __always_inline void rewrite_tcp(struct tcp_head *tcp, const struct segment *s,
@@ -498,7 +522,7 @@ static __always_inline void rewrite_tcp(struct tcp_head *tcp, const struct segme
 	__be16 dst = bpf_htons(f->new_dport);
 	__be32 seq = shifted(tcp->seq, f->seq_delta);
 
-	if (f->may_overrun)
+	if (f->may_overrun && !is_injected(s->mark))
 		seq = number_within(seq, s, f);
 	c->segment = sum_replaced16(c->segment, tcp->src, src);
 	c->segment = sum_replaced16(c->segment, tcp->dst, dst);
@@ -511,8 +535,8 @@ static __always_inline void rewrite_tcp(struct tcp_head *tcp, const struct segme
 	if (tcp->flags & TCP_ACK) {
 		__be32 ack = shifted(tcp->ack, f->ack_delta);
 
-		if (f->is_promised && !(tcp->flags & (TCP_SYN | TCP_RST)))
-			window = promised_window(window, tcp->ack, f);
+		if (f->is_promised && !is_injected(s->mark) && !(tcp->flags & (TCP_SYN | TCP_RST)))
+			window = promised_window(window, s->ack, f);
 		c->segment = sum_replaced(c->segment, tcp->ack, ack);
 		tcp->ack = ack;
 	}

@@ -72,7 +72,7 @@ static __always_inline void seal(struct tcp_head *t, __u64 pseudo, __u64 others)
 static __always_inline int note_killed(struct __sk_buff *skb, struct sl_packet_flow *f,
 				       const struct segment *s)
 {
-	if (is_injected(skb))
+	if (is_injected(skb->mark))
 		return 1;
 	__sync_fetch_and_add(&f->drops, 1);
 	f->last_ns = bpf_ktime_get_coarse_ns();

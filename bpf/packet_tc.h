@@ -25,22 +25,6 @@ enum step {
 #define MTU_MASK 0xffff
 
 /*
- * skb->mark of what the control program injects, from the hook's own host and in the same
- * namespace. Such packets are entered in no account, as no peer has sent them, and one for
- * a killed connection draws the answer it asks for.
- */
-enum injected {
-	NOT_INJECTED = 0,
-	INJECTED = 0x534c5031,       /* as if the peer had sent it */
-	INJECTED_PROBE = 0x534c5032, /* killed: ask the peer for a packet, to be answered exactly */
-};
-
-static __always_inline int is_injected(const struct __sk_buff *skb)
-{
-	return skb->mark == INJECTED || skb->mark == INJECTED_PROBE;
-}
-
-/*
  * Where the IP header begins: behind an Ethernet header (loopback and VLAN devices have one,
  * too), or at once on devices without link layer (tun, WireGuard). -1 for any other link
  * layer: no connection over such a device may be handed over.
@@ -91,7 +75,7 @@ static __always_inline int send(struct __sk_buff *skb, __u32 l3, __u32 ifindex)
 	}
 	if (!l3 && bpf_skb_change_head(skb, sizeof(struct eth_head), 0) < 0)
 		return DROP;
-	if (is_injected(skb))
+	if (is_injected(skb->mark))
 		skb->mark = 0;
 	return (int)bpf_redirect_neigh(ifindex, 0, 0, 0);
 }

@@ -311,6 +311,63 @@ else
 fi
 rm -f "$tmp"/survivor.*
 
+joined_is_on() { [ "$(sluice status --json | jq .sockmap.available)" = true ]; }
+joined_state() { sluice flows --json | jq -r '.flows[] | select(.engine == "sockmap").state'; }
+is_joined() { [[ "$(joined_state)" =~ ^(active|spilled)$ ]]; }
+is_given_back() { [ "$(joined_state)" = given_back ]; }
+show_joined() {
+	local id pid
+	wait_for 80 joined_is_on || {
+		say "" "The engine is $(sluice status --json | jq -r .sockmap.reason)."
+		return
+	}
+	on $client curl -sf -m 60 --limit-rate 12M -o "$tmp/joined" http://10.98.1.1:8089/download &
+	pid=$!
+	wait_for 50 is_joined || fail "the download was not handed over"
+	sleep 0.5 # so that there is something to be seen
+	say "" "A download, which is not what this engine is for. What waits in the kernel has a bound (1 MiB)," \
+		"above which the bytes go to the daemon (TO DAEMON) until the receiver has caught up:" ""
+	shown "sluice flows"
+	sluice flows --json | jq -r '"ROUTE STATE CLIENT BACKEND DOWN TO_DAEMON SPILLS MOST_WAITING", (.flows[] | select(.engine == "sockmap") |
+		"\(.route) \(.state) \(.client) \(.backend) \(.down.bytes / 1e5 | round / 10)MB \(.down.passed_bytes / 1e5 | round / 10)MB \(.down.spills) \(.down.max_waiting / 1e3 | round)kB")' |
+		column -t | indent
+	id=$(sluice flows --json | jq '.flows[] | select(.engine == "sockmap").id')
+	say "" "In the middle of it the relay takes over:"
+	shown "sluice move $id relay"
+	sluice move "$id" relay | fold -s -w 96 | indent
+	wait_for 20 is_given_back || fail "the move did not come about"
+	shown "sluice conns $id"
+	sluice conns "$id" | grep '^moved' | indent
+	wait $pid && cmp -s "$web/download" "$tmp/joined" || fail "the download is damaged"
+	rm -f "$tmp/joined"
+	say "" "It arrived, byte for byte."
+}
+heading "Two sockets joined in the kernel, and a move by hand"
+say "With engine: sockmap the kernel queues what one socket receives to the other." ""
+route='{engine: sockmap, match: {ports: 8089}, forward: "10.98.2.2:8081"}'
+printf "  %s\$ echo '%s' | sluice routes set chat%s\n" "$bold" "$route" "$plain"
+echo "$route" | sluice routes set chat - | indent
+show_joined
+
+heading "What the kernel holds is looked after"
+pin=
+for name in routes sockmap_slots; do
+	[ ! -e "$tmp/bpf/sluice/$name" ] || pin=$name
+done
+if [ -n "$pin" ]; then
+	say "Somebody removes a pinned map of the daemon. Asked to compare the kernel with its records, it finds" \
+		"that and puts it back; nobody asked, it would have done so within a second:" ""
+	shown rm "/sys/fs/bpf/sluice/$pin"
+	rm "$tmp/bpf/sluice/$pin"
+	shown sluice diff
+	sluice diff >"$tmp/diff" || fail "sluice diff ended with $?"
+	fold -s -w 96 "$tmp/diff" | indent
+	grep -q "^-pin $pin" "$tmp/diff" && [ -e "$tmp/bpf/sluice/$pin" ] || fail "the pin is not there again"
+else
+	shown sluice diff
+	sluice diff | fold -s -w 96 | indent
+fi
+
 heading "A mistake in the configuration"
 say "A port that does not exist and a misspelt key, found before anything is touched:" ""
 sed 's/ports: 8080/ports: 80800/; s/connect: 3s/conect: 3s/' "$config" >"$tmp/broken.yaml"
@@ -457,7 +514,8 @@ daemon=
 
 say "" "${bold}Where to look next${plain}" \
 	"  README.md                  a first configuration for your own host" \
-	"  docs/operations.md         signals, reload, upgrade, logs, metrics, reasons" \
+	"  docs/operations.md         signals, reload, upgrade, engines, logs, metrics, reasons" \
+	"  docs/bpftool.md            the kernel's side of it" \
 	"  docs/nftables.md           routes of the kernel's NAT: when, how, what if not" \
 	"  $(realpath --relative-to=. "$O")/sluice help          what can be asked of a running daemon" \
 	"  make check                 all tests;  make bench: figures against other proxies"

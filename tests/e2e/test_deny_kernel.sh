@@ -257,8 +257,10 @@ wait_for is_unloaded
 GLOBAL=$(security "$BAD") start_sluice "$text"
 denied $BAD $PROXY_IP:8080 dropped4
 ids=$(programs)
+child=$(proxy_pid)
 kill -KILL "$(supervisor)"
 wait_for is_unloaded
+if [ -n "$child" ]; then wait_for gone_or_zombie "$child"; fi # it has the port
 RC=0
 wait "$(supervisor)" || RC=$?
 assert_eq "killed" "$RC" 137

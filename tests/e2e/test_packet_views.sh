@@ -115,8 +115,8 @@ wait_access asks 1
 assert_eq "engine" "$(access asks engine)" "relay/$(jqs .packet.reason_name)"
 RC=0
 sl flows --flush >"$LAB_DIR/flush" 2>&1 || RC=$?
-assert_eq "flush without a broker" "$RC" 1
-assert_match "its words" "$(cat "$LAB_DIR/flush")" 'no broker'
+assert_eq "flush without the engine" "$RC" 1
+assert_match "its words" "$(cat "$LAB_DIR/flush")" 'the packet engine is off, and has no table'
 
 say "what was missing is there: a reload is enough"
 mkdir -p "$(bpf_of)"

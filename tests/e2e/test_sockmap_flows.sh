@@ -37,7 +37,7 @@ assert_eq "numbers as in the slots" "$(mine <<<"$rows")" "$(sockmaps slots | the
 assert_between "silent for" "$(jq '[.[].idle_s] | max | floor' <<<"$rows")" 0 20
 shown=$(sl flows)
 assert_eq "rows of the text" "$(grep -c " web  *active  *$CLIENT_IP:.* 100.0 KiB\| web  *active  *$CLIENT_IP:" <<<"$shown")" 3
-assert_match "both tables" "$shown" $'DROPS\n[^\n]+ auto +active [^\n]+\n\n +ID[^\n]+BY DAEMON +SPILLS +MOST WAITING\n'
+assert_match "both tables" "$shown" $'DROPS\n[^\n]+ auto +active [^\n]+\n\n +ID[^\n]+TO DAEMON +SPILLS +MOST WAITING\n'
 assert_match "how many" "$shown" $'\n4 flows in the kernel, 3 of them of the engine sockmap\n'
 assert_eq "limit" "$(sl flows --json --limit 2 | jq -c '[(.flows | length), .more]')" '[2,true]'
 assert_match "limit, text" "$(sl flows --limit 2)" $'\nonly 2 of the flows in the kernel'

@@ -16,7 +16,7 @@ static void check_handover(const struct sl_broker_handover *h)
 {
 	char text[SL_ADDR_TEXT];
 
-	assert(h->is_frozen <= 1);
+	assert(h->is_frozen <= 1 && h->to_sockmap <= 1);
 	(void)sl_addr_format(&h->client, text);
 	(void)sl_addr_format(&h->via, text);
 }
@@ -61,6 +61,9 @@ static void check_fields(const struct sl_broker_msg *msg)
 		check_part(&msg->diff_text, msg->flag, SL_BROKER_DIFF_MAX);
 	else if (msg->type == SL_BROKER_STATUS)
 		assert(strlen(msg->status.text) < sizeof(msg->status.text));
+	else if (msg->type == SL_BROKER_SOCKMAP_STATUS)
+		assert(strlen(msg->sockmap_status.text) < sizeof(msg->sockmap_status.text) &&
+		       msg->sockmap_status.why < SL_WHY_COUNT_);
 }
 
 /* What one side sends, the other one takes, byte for byte, with its descriptors. */
@@ -123,6 +126,8 @@ static void check_policy_route(const struct sl_policy *p, uint32_t i)
 		else
 			assert(!r->may_packet || p->is_off || !is_listened_to(p, &front) ||
 			       sl_addr_family(&backend) == AF_UNSPEC);
+		if (sl_policy_allows(p, i, true, &front, &backend))
+			assert(r->may_sockmap);
 	}
 }
 

@@ -98,6 +98,14 @@ void sl_view_flows_done(struct sl_flows_view *v)
 	(void)v;
 }
 
+void sl_view_diff(struct sl_str *out, const struct sl_proxy *proxy,
+		  const struct sl_ctl_facts *facts, const char *lines)
+{
+	(void)proxy;
+	(void)facts;
+	sl_str_addf(out, "%s\n", lines ? lines : "");
+}
+
 void sl_view_engines(struct sl_str *out, const struct sl_proxy *proxy,
 		     const struct sl_ctl_facts *facts)
 {

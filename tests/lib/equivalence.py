@@ -102,15 +102,6 @@ declare("nftables", "drain_target", "others", [], NAT_REFUSES)
 declare("nftables", "limit_route", "others", ["normal normal"], NAT_REFUSES)
 declare("nftables", "limit_address", "others", ["normal normal"] * 2, NAT_REFUSES)
 
-# ---- what is wrong today: the same form, each line goes with its repair ----
-
-EPIPE_RST = "a RST behind the same side's FIN is EPIPE to our socket; the reason of a RST is econnreset"
-SOCKETS = "relay sockmap sockmap_moved sockmap_back sockmap_again"
-declare(SOCKETS, "rst_client_after_client_fin", "reasons", "epipe normal", EPIPE_RST)
-declare(SOCKETS, "rst_backend_after_backend_fin", "reasons", "normal epipe", EPIPE_RST)
-LAST_BYTES = "what passes while the daemon ends a busy flow is now and then not counted"
-declare("packet packet_moved", "stop_busy", "down", ("sent or arrived", "too few"), LAST_BYTES)
-
 
 # ---- the daemon ----
 
@@ -583,19 +574,13 @@ def differences(row_name, case, got, want):
             yield f"{field}: {got.get(field)!r}, want {declared!r}"
 
 
-def reference(case, got):
-    """Of the relay: as it is, and where that is wrong, as it should be."""
-    wrong = {field for row, name, field in DECLARED if (row, name) == ("relay", case.name)}
-    return {k: expected(case)[k] if k in wrong else v for k, v in got.items()}
-
-
 def compare(results):
     """Prints a line for each thing that is not as it should be; of how many connections."""
     bad = 0
     for (row_name, name), got in results.items():
         case = CASES[name]
         numbers = got.pop("numbers")
-        want = expected(case) if row_name == "relay" else reference(case, results["relay", name])
+        want = expected(case) if row_name == "relay" else results["relay", name]
         found = list(differences(row_name, case, got, want))
         for text in found:
             print(f"DIFFERS {row_name:14} {name:28} {text}{' ' + str(numbers) if 'too' in text else ''}")

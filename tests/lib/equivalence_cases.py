@@ -291,8 +291,9 @@ def rst_backend_after_client_fin(d):
     d.c.end()
 
 
-@case((["sends FIN", "sends RST"], ["FIN", "RST"], "econnreset normal"), half_closed=True)
+@case((["sends FIN", "sends RST"], ["FIN", "RST"], "epipe normal"), half_closed=True)
 def rst_client_after_client_fin(d):
+    """Behind a FIN it says that the side does not read what is on its way to it."""
     d.start()
     ping(d)
     d.c.fin()
@@ -316,7 +317,7 @@ def rst_client_after_backend_fin(d):
     d.b.end()
 
 
-@case((["FIN", "RST"], ["sends FIN", "sends RST"], "normal econnreset"), half_closed=True)
+@case((["FIN", "RST"], ["sends FIN", "sends RST"], "normal epipe"), half_closed=True)
 def rst_backend_after_backend_fin(d):
     d.start()
     ping(d)

@@ -449,6 +449,12 @@ static inline bool has_promise(const struct sl_packet_flow *other, const struct 
 	return other->conn_id == f->conn_id && other->is_promised;
 }
 
+/* Where the window ends that this sender has opened himself: never before what he has got. */
+static inline uint32_t own_edge(const struct sl_packet_flow *f)
+{
+	return (int32_t)(f->offered - f->max_ack) > 0 ? f->offered : f->max_ack;
+}
+
 /* `other`: the direction back. */
 static inline struct pkt rewritten(const struct pkt *in, const struct sl_packet_flow *f,
 				   const struct sl_packet_flow *other)
@@ -460,8 +466,8 @@ static inline struct pkt rewritten(const struct pkt *in, const struct sl_packet_
 	k.sport = f->new_sport;
 	k.dport = f->new_dport;
 	k.seq += f->seq_delta;
-	if (is_past(in, f) && has_promise(other, f) && (int32_t)(k.seq - other->offered) > 0)
-		k.seq = other->offered;
+	if (is_past(in, f) && has_promise(other, f) && (int32_t)(k.seq - own_edge(other)) > 0)
+		k.seq = own_edge(other);
 	if (k.flags & TH_ACK_)
 		k.ack += f->ack_delta;
 	if (!(k.flags & TH_SYN_)) /* whose window is never scaled: RFC 7323, 2.2 */
@@ -581,7 +587,7 @@ static inline void account(struct pair *p, unsigned side, const struct pkt *k, u
 
 	me->packets += segments;
 	if (is_past(k, me) && has_promise(other, me))
-		me->within = other->offered;
+		me->within = other->max_ack; /* the one thing he cannot take back */
 	else if (is_past(k, me))
 		me->may_overrun = 0;
 	if (still_promised(k, me) > offered(k, me)) {
@@ -595,7 +601,7 @@ static inline void account(struct pair *p, unsigned side, const struct pkt *k, u
 
 		if (still_promised(k, me) <= offered(k, me))
 			me->is_promised = 0;
-		else if ((int32_t)(edge - me->offered) > 0)
+		else if (!is_after(me->max_ack, k->ack)) /* the last one said, if it is less, too */
 			me->offered = edge;
 	}
 	if (k->n_opts && !has_only_aligned_ts(k))

@@ -1141,6 +1141,27 @@ static void test_kill(void **state)
 	close_all(&c);
 }
 
+/* Its record wants to know what has passed until then. */
+static void test_kill_is_told(void **state)
+{
+	struct world *w = world(state);
+	struct conn c = in_kernel(w);
+	struct sl_broker_ended ended;
+
+	expect(c.client, c.backend, "before");
+	tell(w, SL_BROKER_KILL, c.id, 1);
+	ended = await_msg(w, SL_BROKER_ENDED, c.id).ended;
+	assert_int_equal(ended.how, SL_BROKER_END_KILLED);
+	assert_int_equal(ended.bytes[SL_CLIENT], entry(&c, SL_PACKET_CLIENT).bytes);
+	assert_int_equal(ended.bytes[SL_CLIENT], 6);
+	assert_int_equal(entry(&c, SL_PACKET_CLIENT).state, SL_PACKET_KILLED);
+	assert_int_equal(await_end(c.client), -ECONNRESET);
+	assert_int_equal(await_end(c.backend), -ECONNRESET);
+	tell(w, SL_BROKER_KILL, c.id, 1); /* of one that is over, and has been told */
+	assert_true(await_entries(w, &c, 0));
+	close_all(&c);
+}
+
 /* Its record has seen both ends first: they are left alone, and nobody is told again. */
 static void test_kill_of_the_closed(void **state)
 {
@@ -2334,6 +2355,7 @@ int main(void)
 		TEST(test_nonsense_closes_the_channel),
 		TEST(test_frozen),
 		TEST(test_kill),
+		TEST(test_kill_is_told),
 		TEST(test_kill_of_the_closed),
 		TEST_V6(test_kill),
 		TEST(test_rst),

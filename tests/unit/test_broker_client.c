@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* A worker's way to the broker: nothing that must not be lost is, whatever becomes of brokers. */
 /* WRAP: sl_packet_read_flow sl_packet_route_name sl_packet_key_of sl_packet_addr reallocarray */
+/* WRAP: sl_sockmap_view_new sl_sockmap_view_unref */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -103,6 +104,16 @@ static void on_flushed(void *arg)
 	see(arg, SL_BROKER_FLUSHED, 0, 0);
 }
 
+static void on_sockmap_up(void *arg)
+{
+	see(arg, SL_BROKER_SOCKMAP_HELLO, 0, 0);
+}
+
+static void on_sockmap_status(void *arg, const struct sl_broker_sockmap_status *status)
+{
+	see(arg, SL_BROKER_SOCKMAP_STATUS, 0, status->n_sockets);
+}
+
 static void on_linked(void *arg)
 {
 	struct lab *lab = arg;
@@ -148,6 +159,8 @@ static const struct sl_broker_client_fns fns = {
 	.nat_flow = on_nat_flow,
 	.nat_status = on_nat_status,
 	.nat_worries = on_nat_worries,
+	.sockmap_up = on_sockmap_up,
+	.sockmap_status = on_sockmap_status,
 };
 
 static void saw(const struct lab *lab, size_t i, uint32_t type, uint64_t conn_id, uint32_t n)
@@ -970,6 +983,164 @@ static void test_nat_without_room(void **state)
 	hears(lab, SL_BROKER_NAT_KILL, n, 0);
 }
 
+/* ---- the sockmap engine ---- */
+
+static struct {
+	int err;      /* of the next view */
+	unsigned n;   /* views there are */
+	char view[8]; /* where they point to, in turn */
+	unsigned next;
+} views;
+
+/* What view it is matters here, not what can be seen. */
+int __wrap_sl_sockmap_view_new(int slots_fd, int orders_fd, int flows_fd, int counters_fd,
+			       struct sl_sockmap_view **ret)
+{
+	const int fds[] = { slots_fd, orders_fd, flows_fd, counters_fd };
+
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(close(fds[i]), 0); /* taken, also on failure */
+	if (views.err < 0)
+		return views.err;
+	views.n++;
+	*ret = (struct sl_sockmap_view *)&views.view[views.next++ % sizeof(views.view)];
+	return 0;
+}
+
+void __wrap_sl_sockmap_view_unref(struct sl_sockmap_view *v)
+{
+	if (v)
+		views.n--;
+}
+
+static void say_sockmap_hello(struct lab *lab)
+{
+	const struct sl_broker_msg hello = { .type = SL_BROKER_SOCKMAP_HELLO };
+	int fds[4];
+
+	for (int i = 0; i < 4; i++) {
+		fds[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		assert_true(fds[i] >= 0);
+	}
+	assert_int_equal(sl_broker_send(lab->broker, &hello, fds, 4), 0);
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(close(fds[i]), 0);
+	turn(lab);
+}
+
+static struct sl_broker_handover to_sockmap(void)
+{
+	struct sl_broker_handover h = any_handover;
+
+	h.to_sockmap = 1;
+	return h;
+}
+
+/* The packet engine of that broker is off: it never comes up. */
+static void test_sockmap(void **state)
+{
+	struct lab *lab = *state;
+	const struct sl_broker_msg status = { .type = SL_BROKER_SOCKMAP_STATUS,
+					      .sockmap_status = { .n_sockets = 6 } };
+	const struct sl_broker_handover h = to_sockmap();
+	const struct sl_sockmap_view *first;
+
+	assert_int_equal(sl_broker_ask(lab->cl, 5, &h, 0, 1), -EAGAIN);
+	connect_broker(lab);
+	assert_int_equal(sl_broker_ask(lab->cl, 5, &h, 0, 1), -EAGAIN);
+	assert_null(sl_broker_client_sockmap(lab->cl));
+	say_sockmap_hello(lab);
+	saw(lab, 0, SL_BROKER_SOCKMAP_HELLO, 0, 0);
+	first = sl_broker_client_sockmap(lab->cl);
+	assert_non_null(first);
+	assert_false(sl_broker_client_is_up(lab->cl));
+	say(lab, &status);
+	turn(lab);
+	saw(lab, 1, SL_BROKER_SOCKMAP_STATUS, 0, 6);
+	assert_int_equal(sl_broker_ask(lab->cl, 5, &any_handover, 0, 1), -EAGAIN);
+	assert_int_equal(sl_broker_ask(lab->cl, 5, &h, 0, 1), 0);
+	assert_int_equal(sl_broker_resolve(lab->cl, 6, &h, 0, 1), 0);
+	hears(lab, SL_BROKER_HANDOVER, 5, 0);
+	hears(lab, SL_BROKER_RESOLVE, 6, 0);
+	sl_broker_sockmap_tell(lab->cl, SL_BROKER_SOCKMAP_HELD, 7, 70);
+	hears(lab, SL_BROKER_SOCKMAP_HELD, 7, 70);
+	say_sockmap_hello(lab); /* other maps */
+	assert_ptr_not_equal(sl_broker_client_sockmap(lab->cl), first);
+	assert_int_equal(views.n, 1);
+	hang_up(lab);
+	turn(lab);
+	assert_null(sl_broker_client_sockmap(lab->cl));
+	assert_int_equal(views.n, 0);
+	assert_int_equal(sl_broker_ask(lab->cl, 5, &h, 0, 1), -EAGAIN);
+	assert_int_equal(lab->n, 3);
+}
+
+static void test_sockmap_unusable(void **state)
+{
+	struct lab *lab = *state;
+	const struct sl_broker_handover h = to_sockmap();
+
+	connect_broker(lab);
+	say_sockmap_hello(lab);
+	views.err = -EINVAL;
+	say_sockmap_hello(lab);
+	views.err = 0;
+	assert_null(sl_broker_client_sockmap(lab->cl));
+	assert_int_equal(views.n, 0);
+	assert_int_equal(lab->n, 1);
+	assert_int_equal(sl_broker_ask(lab->cl, 5, &h, 0, 1), -EAGAIN);
+	assert_true(sl_broker_client_is_linked(lab->cl)); /* the channel goes on */
+}
+
+/* What waits for the packet engine's broker is no reason to wait where that is off. */
+static void test_sockmap_and_packet(void **state)
+{
+	struct lab *lab = *state;
+	const struct sl_broker_handover h = to_sockmap();
+
+	sl_broker_tell(lab->cl, SL_BROKER_KILL, 3, 0);
+	connect_broker(lab);
+	say_sockmap_hello(lab);
+	assert_int_equal(sl_broker_ask(lab->cl, 5, &h, 0, 1), 0);
+	hears(lab, SL_BROKER_HANDOVER, 5, 0);
+	say_hello(lab);
+	turn(lab);
+	hears(lab, SL_BROKER_KILL, 3, 0);
+	assert_int_equal(sl_broker_ask(lab->cl, 6, &h, 0, 1), 0);
+	hears(lab, SL_BROKER_HANDOVER, 6, 0);
+}
+
+/* Kept in order while the channel has no room, forgotten with it: the next one is told by HELD. */
+static void test_sockmap_without_room(void **state)
+{
+	struct lab *lab = *state;
+	uint64_t n = 0;
+
+	sl_broker_sockmap_tell(lab->cl, SL_BROKER_SOCKMAP_LEAVE, 1, 1); /* to nobody */
+	connect_broker(lab);
+	hears_nothing(lab);
+	say_sockmap_hello(lab);
+	for (; n < 2000; n++)
+		sl_broker_sockmap_tell(lab->cl,
+				       n % 2 ? SL_BROKER_SOCKMAP_LEAVE : SL_BROKER_SOCKMAP_HELD, n,
+				       (uint32_t)n / 2);
+	for (uint64_t i = 0; i < n; i++) {
+		turn(lab);
+		hears(lab, i % 2 ? SL_BROKER_SOCKMAP_LEAVE : SL_BROKER_SOCKMAP_HELD, i,
+		      (uint32_t)i / 2);
+	}
+	for (uint64_t i = 0; i < n; i++)
+		sl_broker_sockmap_tell(lab->cl, SL_BROKER_SOCKMAP_LEAVE, i, 1);
+	hang_up(lab);
+	turn(lab);
+	connect_broker(lab);
+	turn(lab);
+	hears_nothing(lab);
+	say_sockmap_hello(lab);
+	sl_broker_sockmap_tell(lab->cl, SL_BROKER_SOCKMAP_HELD, n, 2);
+	hears(lab, SL_BROKER_SOCKMAP_HELD, n, 2);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -987,6 +1158,10 @@ int main(void)
 		T(test_worries),
 		T(test_nat_and_packet),
 		T(test_nat_without_room),
+		T(test_sockmap),
+		T(test_sockmap_unusable),
+		T(test_sockmap_and_packet),
+		T(test_sockmap_without_room),
 		T(test_free_in_up),
 		T(test_free_in_changed),
 		T(test_free_in_down),

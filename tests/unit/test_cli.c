@@ -463,7 +463,7 @@ static void joined_connections_are_another_table(void **state)
 	fake_join(&maps, 3, s);
 	fake_joined_entry(&maps, 8, 0);
 	RUN(lab, "flows");
-	expect(lab, 0, "BY DAEMON  SPILLS  MOST WAITING\n", "");
+	expect(lab, 0, "TO DAEMON  SPILLS  MOST WAITING\n", "");
 	expect(lab, 0, "8  shop   spilled down (half)  192.0.2.200:50000  10.0.1.12:443  1m", "");
 	expect(lab, 0,
 	       "4.0 KiB   0 B    2.0 KiB       3        10 KiB\n1 flow in the kernel, 1 of "

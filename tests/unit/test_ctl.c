@@ -925,6 +925,10 @@ static void flows_are_flushed_by_the_broker(void **state)
 
 	assert_non_null(strstr(text_at(j, "error"), "no broker"));
 	json_decref(j);
+	lab->proxy.kernel.is_linked = true;
+	j = ask_json(lab, "DELETE", "/v1/flows", 503);
+	assert_string_equal(text_at(j, "error"), "the packet engine is off, and has no table");
+	json_decref(j);
 	fake_packet_on(&lab->proxy);
 	j = ask_json(lab, "DELETE", "/v1/flows", 200);
 	assert_true(json_is_true(json_object_get(j, "ok")));

@@ -550,12 +550,100 @@ static void test_number_within(void **state)
 			f->within = k.seq + f->seq_delta - (uint32_t)cases[i].ahead;
 			other->is_promised = cases[i].is_promised;
 			other->promised = 0;
+			other->max_ack = f->within - 1000;
 			other->offered = f->within + (uint32_t)cases[i].offered;
 			assert_int_equal(rewritten(&k, f, other).seq,
 					 f->within + (uint32_t)cases[i].want);
 			expect_sent("number within", &p, side, &k);
 			assert_int_equal(f->may_overrun, cases[i].goes_on);
 		}
+	}
+}
+
+/*
+ * A receiver may take back what it has offered (Linux does when it has no memory for what arrives),
+ * and then a number that was within its window is not any more.
+ */
+static void test_edge_is_taken_back(void **state)
+{
+	begin(state);
+	for (unsigned i = 0; i < 4; i++) {
+		const unsigned side = i & 1;
+		struct pair p = new_pair(&lab, i < 2 ? 4 : 6);
+		struct sl_packet_flow *f = &p.flow[side], *other = &p.flow[!side];
+		struct pkt mine = plain_packet(&p, side), its = plain_packet(&p, !side);
+		const uint32_t got = other->max_ack;
+		/* A row: an acknowledgement of it, then a bare one of mine. */
+		const struct {
+			uint32_t got;
+			uint16_t window;
+			uint32_t want;
+		} rows[] = {
+			{ 0, 20000, 160000 },        /* just so */
+			{ 0, 8750, 70000 },          /* the same number, 90000 taken back */
+			{ 0, 0, 0 },                 /* all of it */
+			{ 10000, 0, 10000 },         /* opened by nothing, but it has got more */
+			{ 10000, 17500, 150000 },    /* opened again, less than it was */
+			{ (uint32_t)-1, 0, 150000 }, /* an old one says nothing */
+			{ 10000, 20000, 160000 },
+			{ 20000, 100, 20800 },
+		};
+
+		f->may_overrun = 1;
+		f->within = got;
+		other->is_promised = 1;
+		other->promised = got + 1000000;
+		other->offered = got;
+		other->window_scale = 3;
+		other->window_shift = 0;
+		mine.seq += 160000;
+		for (size_t j = 0; j < sizeof(rows) / sizeof(rows[0]); j++) {
+			its.ack = got + rows[j].got;
+			its.window = rows[j].window;
+			expect_sent("its edge", &p, !side, &its);
+			assert_int_equal(rewritten(&mine, f, other).seq, got + rows[j].want);
+			expect_sent("mine, up to its edge", &p, side, &mine);
+			assert_int_equal(f->may_overrun, 1);
+		}
+	}
+}
+
+/* What the control program sends as if from a peer says nothing of that peer's window or numbers.
+ */
+static void test_injected(void **state)
+{
+	struct __sk_buff ctx = { .mark = 0x534c5031 };
+
+	begin(state);
+	for (unsigned i = 0; i < 4; i++) {
+		const unsigned side = i & 1;
+		struct pair p = new_pair(&lab, i < 2 ? 4 : 6), after;
+		struct sl_packet_flow *f = &p.flow[side], *other = &p.flow[!side];
+		struct pkt k = plain_packet(&p, side), want;
+		struct frame in, out, wanted;
+		LIBBPF_OPTS(bpf_test_run_opts, o, .data_in = in.p, .data_out = out.p,
+			    .data_size_out = sizeof(out.p), .ctx_in = &ctx,
+			    .ctx_size_in = sizeof(ctx));
+
+		want = rewritten(&k, f, other);
+		f->is_promised = other->is_promised = 1;
+		f->promised = f->max_ack + (i < 2 ? 100 : 1000000);
+		f->may_overrun = 1;
+		f->within = other->max_ack = other->offered = k.seq + f->seq_delta - 1000;
+		lab_put(&lab, &p);
+		build(&k, &in);
+		build(&want, &wanted);
+		o.data_size_in = (uint32_t)in.n;
+		ctx.ifindex = ctx.ingress_ifindex = side == 0 ? lab.cli : lab.srv;
+		assert_int_equal(
+			bpf_prog_test_run_opts(bpf_program__fd(lab.tc->progs.sl_packet_tc), &o), 0);
+		assert_int_equal(o.retval, TC_SENT);
+		out.n = o.data_size_out;
+		assert_true(same_frame("injected", &in, &out, &wanted));
+		assert_int_equal(lab_get(&lab, &p, after.flow), 2);
+		assert_true(same_flow("injected", side, &after.flow[side], f));
+		assert_true(same_flow("injected", !side, &after.flow[!side], other));
+		lab_remove(&lab, &p);
 	}
 }
 
@@ -2304,6 +2392,8 @@ int main(void)
 		BOTH(test_window),
 		BOTH(test_promised_window),
 		BOTH(test_number_within),
+		BOTH(test_edge_is_taken_back),
+		{ "test_injected", test_injected, NULL, NULL, (void *)(uintptr_t)HOOK_TC },
 		BOTH(test_promise_into_a_closed_window),
 		BOTH(test_clear_ecn),
 		BOTH(test_ttl),

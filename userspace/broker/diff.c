@@ -45,8 +45,8 @@ static void write_sockmap(const struct sl_broker *b, struct sl_str *to)
 		return;
 	}
 	n = sl_sockmap_n_pairs(b->sockmap.maps);
-	sl_str_addf(to, "l sockmap %zu %zu pair%s of sockets with their entries, program, pins\n", n,
-		    n, n == 1 ? "" : "s");
+	sl_str_addf(to, "l sockmap %zu %zu pair%s of sockets with their entries, program, pins\n",
+		    n, n, n == 1 ? "" : "s");
 }
 
 static void write_nat(const struct sl_broker *b, struct sl_str *to)

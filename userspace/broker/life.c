@@ -369,12 +369,24 @@ void sl_life_reused(struct sl_kflow *f)
 	sl_life_gone(f, how == SL_BROKER_END_LOST ? SL_BROKER_END_CLOSED : how);
 }
 
+/* The owner may have seen the last acknowledgement first; that is no case for a reset. */
+static void end_if_closed(struct sl_kflow *f)
+{
+	if (f->stage != SL_KFLOW_OVER && f->broker->packet && read_entries(f) == 1 && is_closed(f))
+		end(f, SL_BROKER_END_CLOSED);
+}
+
+void sl_life_end(struct sl_kflow *f)
+{
+	end_if_closed(f);
+	if (f->stage != SL_KFLOW_OVER)
+		sl_life_kill(f, SL_BROKER_END_KILLED);
+}
+
 void sl_life_disown(struct sl_kflow *f)
 {
 	sl_flow_disown(f);
-	/* The owner may have seen the last acknowledgement first; that is no case for a reset. */
-	if (f->stage != SL_KFLOW_OVER && f->broker->packet && read_entries(f) == 1 && is_closed(f))
-		end(f, SL_BROKER_END_CLOSED);
+	end_if_closed(f);
 	if (f->stage != SL_KFLOW_OVER)
 		sl_life_kill(f, SL_BROKER_END_KILLED);
 	else

@@ -25,7 +25,9 @@ void sl_life_kill(struct sl_kflow *f, enum sl_broker_end how);
 void sl_life_remove(struct sl_kflow *f);
 /* Its owner knows that it is over. */
 void sl_life_told(struct sl_kflow *f);
-/* Its owner has no record of it any more: what is not over is reset. */
+/* What is not over is reset, and its owner is told. Not the end of `f`. */
+void sl_life_end(struct sl_kflow *f);
+/* Its owner has no record of it any more: likewise, but there is nobody to be told. */
 void sl_life_disown(struct sl_kflow *f);
 
 #endif

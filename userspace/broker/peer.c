@@ -313,11 +313,12 @@ void sl_peer_reply(struct sl_peer *p, const struct sl_broker_msg *msg)
 	p->has_out = true;
 }
 
-void sl_peer_hint(struct sl_peer *p, const struct sl_broker_msg *msg)
+bool sl_peer_hint(struct sl_peer *p, const struct sl_broker_msg *msg)
 {
-	if (!p->is_blocked && p->fd >= 0)
-		(void)send_now(p, msg, NULL, 0);
+	bool is_sent = !p->is_blocked && p->fd >= 0 && send_now(p, msg, NULL, 0) == 0;
+
 	watch_what_matters(p);
+	return is_sent;
 }
 
 void sl_peer_tell(struct sl_kflow *f, uint8_t what)
@@ -515,12 +516,22 @@ static struct sl_kflow *flow_of(const struct sl_peer *p, uint64_t conn_id)
 	return f && (!f->owner || f->owner->proxy == p->proxy) ? f : NULL;
 }
 
+static void disown(const struct sl_peer *p, uint64_t conn_id)
+{
+	struct sl_kflow *f = flow_of(p, conn_id);
+
+	if (f)
+		sl_life_disown(f);
+}
+
 static void on_kill(const struct sl_peer *p, const struct sl_broker_msg *msg)
 {
 	struct sl_kflow *f = flow_of(p, msg->conn_id);
 
-	if (f)
-		sl_life_disown(f);
+	if (msg->flag == 1 && f && f->owner)
+		sl_life_end(f);
+	else
+		disown(p, msg->conn_id);
 }
 
 static void on_probe(const struct sl_peer *p, const struct sl_broker_msg *msg)
@@ -569,7 +580,7 @@ static void on_adopted(struct sl_peer *p, const struct sl_broker_msg *msg)
 			sl_peer_tell(f, tell);
 		return;
 	}
-	on_kill(p, msg);
+	disown(p, msg->conn_id);
 }
 
 static int on_flush_request(struct sl_peer *p)

@@ -64,8 +64,9 @@ void sl_peer_close(struct sl_peer *p);
 bool sl_peer_take_token(struct sl_peer *p);
 /* An answer to the request being served. */
 void sl_peer_reply(struct sl_peer *p, const struct sl_broker_msg *msg);
-/* What does no harm when it is lost: not kept where the channel has no room. */
-void sl_peer_hint(struct sl_peer *p, const struct sl_broker_msg *msg);
+/* What does no harm when it is lost: not kept where the channel has no room, which is
+ * false. */
+bool sl_peer_hint(struct sl_peer *p, const struct sl_broker_msg *msg);
 /* To the flow's owner, or whoever becomes it; at the end of the turn. */
 void sl_peer_tell(struct sl_kflow *f, uint8_t what);
 /* To the worker of the proxy that is told of flows of the kernel's NAT. False: it has no room. */

@@ -69,16 +69,21 @@ static struct sl_peer *peer_of(const struct sl_broker *b, const struct sl_sockma
 	return NULL;
 }
 
-/* Lost where the channel is full: the worker looks by itself. */
-static void tell(const struct sl_broker *b, const struct sl_sockmap_owner *o, uint32_t lost)
+/* False: the channel is full. Of a spill the worker finds out by itself. */
+static bool tell(const struct sl_broker *b, const struct sl_sockmap_owner *o, uint32_t lost)
 {
 	const struct sl_broker_msg msg = { .type = SL_BROKER_CHANGED,
 					   .conn_id = o->conn_id,
 					   .flag = lost };
 	struct sl_peer *p = peer_of(b, o);
 
-	if (p)
-		sl_peer_hint(p, &msg);
+	return p && sl_peer_hint(p, &msg);
+}
+
+/* For tell(): these sockets of the pair are in no map any more. */
+static uint32_t lost_flag(uint32_t pair, uint32_t sides)
+{
+	return pair << SL_BROKER_SOCKMAP_PAIR_SHIFT | SL_BROKER_SOCKMAP_LOST | sides;
 }
 
 /* From the first one on. */
@@ -108,7 +113,7 @@ static void on_event(void *arg, const struct sl_sockmap_event *e)
 	if (e->conn_id == 0) /* its entry was taken away: found and mended by the walk */
 		walk_in_haste(b);
 	else if (pair < PAIRS && keeper(b)->pair[pair].conn_id == e->conn_id)
-		tell(b, &keeper(b)->pair[pair], 0);
+		(void)tell(b, &keeper(b)->pair[pair], 0);
 }
 
 static void on_events(struct sl_io *io, uint32_t events)
@@ -209,7 +214,7 @@ static void restore(struct sl_broker *b, uint32_t pair, const struct sl_sockmap_
 	keeper(b)->n_repaired++;
 	sl_log_conn(SL_LOG_WARN, o->conn_id,
 		    "sockmap: its entry of sockmap_flows was gone, it is there again");
-	tell(b, o, 0);
+	(void)tell(b, o, 0);
 }
 
 /* The worker has the sockets: it goes on with them. */
@@ -217,9 +222,11 @@ static void missing(struct sl_broker *b, uint32_t pair, const struct sl_sockmap_
 {
 	struct sl_sockmap_owner *o = &keeper(b)->pair[pair];
 
-	if (o->was_told || ++o->n_missing < MISSING_LOOKS)
+	if (o->was_told || (o->n_missing < MISSING_LOOKS && ++o->n_missing < MISSING_LOOKS))
 		return;
-	o->was_told = true;
+	o->was_told = tell(b, o, lost_flag(pair, lost_sockets(f)));
+	if (!o->was_told) /* with the next look: nobody else would read what comes */
+		return;
 	for (int i = 0; i < 2; i++) {
 		if (!f->is_target[i])
 			note_socket(b, o, i, SL_DRIFT_REPAIRED, "sockmap_targets",
@@ -233,7 +240,6 @@ static void missing(struct sl_broker *b, uint32_t pair, const struct sl_sockmap_
 		SL_LOG_WARN, o->conn_id,
 		"sockmap: somebody has taken a socket of it out of the kernel's maps, the relay "
 		"goes on with it");
-	tell(b, o, pair << SL_BROKER_SOCKMAP_PAIR_SHIFT | SL_BROKER_SOCKMAP_LOST | lost_sockets(f));
 }
 
 static void look_at(struct sl_broker *b, uint32_t pair)
@@ -463,9 +469,7 @@ void sl_sockmap_keeper_take_out(struct sl_broker *b)
 
 	while (k->maps && sl_sockmap_next(k->maps, &pair)) {
 		sl_sockmap_take_out(k->maps, pair);
-		tell(b, &k->pair[pair],
-		     pair << SL_BROKER_SOCKMAP_PAIR_SHIFT | SL_BROKER_SOCKMAP_LOST |
-			     SL_BROKER_SOCKMAP_SIDES);
+		(void)tell(b, &k->pair[pair], lost_flag(pair, SL_BROKER_SOCKMAP_SIDES));
 	}
 }
 
@@ -642,12 +646,13 @@ void sl_sockmap_held(struct sl_peer *p, const struct sl_broker_msg *msg)
 		look_at(p->broker, msg->flag); /* what this broker has not met yet */
 	o = owner_of(p, msg);
 	if (!o) {
-		sl_peer_hint(p, &lost);
+		(void)sl_peer_hint(p, &lost);
 		return;
 	}
 	o->proxy = p->proxy;
 	o->worker = p->worker;
 	o->is_held = true;
+	o->was_told = false; /* on another channel, and perhaps not heard */
 }
 
 /* Its sockets are being closed, if it has died. */

@@ -19,8 +19,9 @@ enum sl_broker_type {
 	/* from a worker */
 	SL_BROKER_HANDOVER = 1, /* fds: client's socket, backend's socket */
 	SL_BROKER_RESOLVE,      /* the same, when a broker died before it answered */
-	SL_BROKER_KILL,         /* reset both sides; the record is over already */
-	SL_BROKER_PROBE,   /* are the peers still there? Live ones answer, which moves last_ns */
+	SL_BROKER_KILL,  /* reset both sides; flag 0: the record is over already; 1: ENDED is to be
+			  * told */
+	SL_BROKER_PROBE, /* are the peers still there? Live ones answer, which moves last_ns */
 	SL_BROKER_RELEASE, /* this process ends, the flow does not: the next one is told of it */
 	SL_BROKER_ADOPTED, /* flag 1: it has a record now; 0: it cannot have one, to be killed; 2:
 			    * its route is unknown, likewise */

@@ -241,6 +241,9 @@ static void delete_flows(struct sl_ctl *ctl, struct sl_call *call)
 	if (k.has_broker)
 		sl_call_fail(call, 503, "try again in a moment",
 			     "the table is being emptied already");
+	else if (k.is_linked)
+		sl_call_fail(call, 503, "'sluice engines' says why",
+			     "the packet engine is off, and has no table");
 	else
 		sl_call_fail(call, 503,
 			     "'sluice engines' says why; 'sluiced --purge' needs no daemon",
@@ -470,7 +473,8 @@ static bool param_engine(struct sl_call *call, enum sl_engine_id *ret)
 			return true;
 	}
 	sl_call_fail(call, 400, "relay, packet or sockmap",
-		     "the parameter 'engine' is none that a connection can be moved to");
+		     "the parameter 'engine' is none that a connection can be moved to: '%s'",
+		     text);
 	return false;
 }
 

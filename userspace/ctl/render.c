@@ -663,7 +663,7 @@ static void add_packet_flow(struct sl_table *t, const json_t *f)
 static const struct sl_table_column joined_columns[] = {
 	{ "ID", true },       { "ROUTE", false },    { "STATE", false }, { "CLIENT", false },
 	{ "BACKEND", false }, { "AGE", true },       { "IDLE", true },   { "UP", true },
-	{ "DOWN", true },     { "BY DAEMON", true }, { "SPILLS", true }, { "MOST WAITING", true },
+	{ "DOWN", true },     { "TO DAEMON", true }, { "SPILLS", true }, { "MOST WAITING", true },
 };
 
 /* "spilled up", "spilled both ways"; "active (half)" */

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "broker/nat_plan.h"
+#include "ctl/view_joined.h"
 
 /* Of one answer; about 90000 flows. */
 #define MAX_TEXT (UINT32_C(60) << 20)
@@ -388,7 +389,7 @@ void sl_view_flows_end(struct sl_flows_view *v, const struct sl_proxy *proxy,
 	struct sl_kernel_view k;
 
 	sl_proxy_kernel(proxy, &k);
-	sl_joined_write(&v->j, &v->joined, records, sl_clock_us() * 1000);
+	sl_view_joined(&v->j, &v->joined, records, sl_clock_us() * 1000);
 	sl_json_arr_end(&v->j);
 	sl_json_bool(&v->j, "more", v->walk.more || v->joined.more);
 	sl_json_obj(&v->j, "outcomes");

@@ -4,8 +4,8 @@
 
 #include "base/json.h"
 #include "broker/flows.h"
+#include "broker/joined.h"
 #include "ctl/ctl.h"
-#include "ctl/view_sockmap.h"
 #include "proxy/proxy.h"
 
 /* What the kernel carries, as JSON. */

@@ -120,6 +120,22 @@ static void end_missing(struct sl_conn *c)
 	sl_conn_end(c, were_alone ? SL_REASON_CRASH_RECOVERED : SL_REASON_FORCE_CLEANUP, true);
 }
 
+static void finish(struct sl_conn *c, enum sl_side side)
+{
+	if (c->state != SL_CONN_CLOSED && c->side[side].reason == SL_REASON_NONE)
+		sl_conn_finished(c, side);
+}
+
+/* Who has ended by himself is not ended by what comes next. May end the connection. */
+static void note_fins(struct sl_conn *c, const struct sl_flow_facts *facts)
+{
+	for (int i = 0; i < SL_SIDE_COUNT_; i++)
+		c->side[i].hung_up = c->side[i].hung_up || facts->half[i].fin;
+	for (int i = 0; i < SL_SIDE_COUNT_; i++)
+		if (facts->half[i].fin_acked)
+			finish(c, (enum sl_side)i);
+}
+
 static void refresh(struct sl_conn *c)
 {
 	struct sl_packet_record *p = sl_handover_record(c);
@@ -128,7 +144,9 @@ static void refresh(struct sl_conn *c)
 
 	if (read_counters(c, &facts)) {
 		p->missing_since_ms = 0;
-		look_for_life(c, &facts);
+		note_fins(c, &facts);
+		if (c->state != SL_CONN_CLOSED)
+			look_for_life(c, &facts);
 		return;
 	}
 	if (p->missing_since_ms == 0)
@@ -186,6 +204,7 @@ void sl_packet_flows_stop(struct sl_packet_flows *flows)
 {
 	sl_timer_stop(&flows->timer);
 	sl_timer_stop(&flows->lost_timer);
+	flows->is_stopped = true;
 }
 
 enum sl_engine_reason sl_packet_reason(const struct sl_conf_route *conf)
@@ -377,23 +396,12 @@ int sl_packet_adopt(struct sl_worker *w, uint64_t conn_id, const struct sl_broke
 
 /* ---- events ---- */
 
-static void finish(struct sl_conn *c, enum sl_side side)
-{
-	if (c->state != SL_CONN_CLOSED && c->side[side].reason == SL_REASON_NONE)
-		sl_conn_finished(c, side);
-}
-
 void sl_packet_changed(struct sl_conn *c)
 {
 	struct sl_flow_facts facts;
 
-	if (!read_counters(c, &facts))
-		return; /* gone: the broker says why */
-	for (int i = 0; i < SL_SIDE_COUNT_; i++)
-		c->side[i].hung_up = c->side[i].hung_up || facts.half[i].fin;
-	for (int i = 0; i < SL_SIDE_COUNT_; i++)
-		if (facts.half[i].fin_acked)
-			finish(c, (enum sl_side)i);
+	if (read_counters(c, &facts)) /* else gone: the broker says why */
+		note_fins(c, &facts);
 }
 
 /* After its FIN it is what a socket would say: there was something for it that it does not read. */
@@ -427,6 +435,7 @@ void sl_packet_ended(struct sl_conn *c, const struct sl_broker_ended *ended)
 		sl_conn_end(c, SL_REASON_ERROR, true);
 		break;
 	case SL_BROKER_END_KILLED:
+		sl_packet_changed(c);
 		sl_conn_end(c, SL_REASON_KILLED, true);
 		break;
 	}
@@ -445,6 +454,20 @@ static void on_socket(struct sl_conn *c, enum sl_side side, uint32_t events)
 	(void)c;
 	(void)side;
 	(void)events;
+}
+
+/* Until its entries are killed it goes on, so the last counters are those that come behind that. */
+static bool ask_end(struct sl_conn *c)
+{
+	const struct sl_packet_record *p = sl_handover_record(c);
+	struct sl_broker_client *cl = sl_handovers_client(c->worker->handovers);
+	struct sl_flow_facts facts;
+
+	if (p->is_over || c->worker->packet_flows.is_stopped || !sl_broker_client_is_up(cl) ||
+	    !read_counters(c, &facts))
+		return false;
+	sl_broker_tell(cl, SL_BROKER_KILL, c->id, 1);
+	return true;
 }
 
 /* The last counters; what is not over is reset on both sides. */
@@ -467,5 +490,6 @@ const struct sl_engine sl_engine_packet = {
 	.start = start,
 	.on_socket = on_socket,
 	.refresh = refresh,
+	.ask_end = ask_end,
 	.stop = stop,
 };

@@ -46,6 +46,7 @@ struct sl_packet_flows {
 	size_t n_lost;
 	char lost_route[72]; /* of the first */
 	struct sl_timer lost_timer;
+	bool is_stopped; /* nothing the broker says is heard any more */
 };
 void sl_packet_flows_init(struct sl_packet_flows *flows, struct sl_worker *w);
 void sl_packet_flows_stop(struct sl_packet_flows *flows);

@@ -789,6 +789,8 @@ static bool is_intact(const struct sl_joint *j, enum sl_side side)
  */
 static void lost(struct sl_joint *j, uint32_t which)
 {
+	if (j->is_lost)
+		return;
 	j->is_lost = true;
 	count(j, SL_UP);
 	count(j, SL_DOWN);

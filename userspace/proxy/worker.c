@@ -122,9 +122,9 @@ void sl_worker_free(struct sl_worker *w)
 	}
 	if (w->loop) {
 		sl_nat_flows_stop(w->nat_flows);
+		sl_packet_flows_stop(&w->packet_flows);
 		end_all(w);
 		sl_timer_stop(&w->accept_pause);
-		sl_packet_flows_stop(&w->packet_flows);
 		sl_handovers_free(w->handovers);
 		sl_nat_flows_free(w->nat_flows);
 		flush_access(&w->access_flush);
