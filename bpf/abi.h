@@ -341,8 +341,7 @@ struct sl_packet_request {
 enum sl_sockmap_state {
 	SL_SOCKMAP_FREE = 0,
 	SL_SOCKMAP_FAST,    /* what arrives goes to the other socket */
-	SL_SOCKMAP_SPILLED, /* it goes to the daemon, which passes it on, until that asks for FAST
-			     */
+	SL_SOCKMAP_SPILLED, /* it goes to the daemon, until that asks for FAST */
 };
 
 enum sl_sockmap_side {
@@ -394,8 +393,7 @@ _Static_assert(sizeof(struct sl_sockmap_slot) == 88, "layout");
 /* Written by the proxy alone, for the slot of the same number. */
 enum sl_sockmap_wish {
 	SL_SOCKMAP_AS_IT_IS = 0,
-	SL_SOCKMAP_WANTS_FAST,  /* granted to a packet that meets consumed == passed, as of `spills`
-				 */
+	SL_SOCKMAP_WANTS_FAST,  /* granted to a packet that meets this `spills` and `passed` */
 	SL_SOCKMAP_WANTS_SPILL, /* from the next packet on */
 };
 struct sl_sockmap_order {

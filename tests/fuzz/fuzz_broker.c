@@ -33,7 +33,7 @@ static void check_flow(const struct sl_broker_flow *f)
 	assert(sl_addr_family(&f->back) == sl_addr_family(&f->backend));
 }
 
-static void check_part(const struct sl_broker_nat_worries *w, uint32_t size, uint32_t max)
+static void check_part(const struct sl_broker_part *w, uint32_t size, uint32_t max)
 {
 	size_t n = strnlen(w->text, sizeof(w->text));
 

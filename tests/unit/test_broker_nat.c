@@ -197,7 +197,7 @@ static void note_flow(struct proxy *p, unsigned worker, const struct sl_broker_m
 
 static void note_worries(struct proxy *p, const struct sl_broker_msg *msg)
 {
-	const struct sl_broker_nat_worries *w = &msg->nat_worries;
+	const struct sl_broker_part *w = &msg->nat_worries;
 
 	if (w->at == 0)
 		sl_str_clear(&p->worries);
@@ -535,7 +535,7 @@ static void what_is_in_the_way_is_told(void **state)
 		    "fw$i in { type filter hook input priority $i; policy drop; }\"; done"),
 		0);
 	WAIT_FOR(l, worries(p, "table inet fw5, chain in: "));
-	assert_true(p->worries.len > sizeof(((struct sl_broker_nat_worries *)NULL)->text));
+	assert_true(p->worries.len > sizeof(((struct sl_broker_part *)NULL)->text));
 	assert_true(worries(p, ": nft insert rule inet fw1 in ct status dnat accept\n"));
 	open_proxy(l, 1);
 	WAIT_FOR(l, late->n_worries > 0);

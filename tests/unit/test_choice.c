@@ -187,11 +187,10 @@ static void test_no_later(void **state)
 }
 
 /*
- * What a connection of the relay was told before there was a choice of engines: routes of auto,
- * packet and relay must hear the same, also where packet.after_bytes is 0, so that it is due at
- * once.
+ * What the record of a connection says of the relay, on routes of auto, packet and relay: also
+ * where packet.after_bytes is 0, so that it is due at once.
  */
-static enum sl_engine_reason before_the_choice(const struct sl_choice_facts *f)
+static enum sl_engine_reason relay_reason(const struct sl_choice_facts *f)
 {
 	if (f->wish == SL_WISH_RELAY)
 		return SL_WHY_CONFIGURED;
@@ -204,7 +203,7 @@ static enum sl_engine_reason before_the_choice(const struct sl_choice_facts *f)
 	return SL_WHY_SHORT_LIVED;
 }
 
-static void test_as_before(void **state)
+static void test_reason_of_relay(void **state)
 {
 	static const enum sl_wish wishes[] = { SL_WISH_AUTO, SL_WISH_PACKET, SL_WISH_RELAY };
 	static const enum sl_engine_reason why[] = { SL_WHY_ELIGIBLE, SL_WHY_CONFIGURED,
@@ -224,7 +223,7 @@ static void test_as_before(void **state)
 			f.packet_due.bytes = 0;
 		c = sl_choose(&f);
 		assert_int_equal(c.item[c.n - 1].engine, SL_ENGINE_RELAY);
-		assert_int_equal(c.item[c.n - 1].why, before_the_choice(&f));
+		assert_int_equal(c.item[c.n - 1].why, relay_reason(&f));
 	}
 }
 
@@ -392,7 +391,7 @@ int main(void)
 		cmocka_unit_test(test_before_connect),
 		cmocka_unit_test(test_due),
 		cmocka_unit_test(test_no_later),
-		cmocka_unit_test(test_as_before),
+		cmocka_unit_test(test_reason_of_relay),
 		cmocka_unit_test(test_table),
 	};
 

@@ -63,8 +63,10 @@ bool sl_sockmap_is_pinned(const char *dir);
 SL_MUST_CHECK int sl_sockmap_repin(struct sl_sockmap *s, unsigned *ret_repaired,
 				   struct sl_str *names);
 
-/* The program is where it has to be; 1: it was not, and is again. Sources without one are never
- * read. */
+/*
+ * The program is where it has to be; 1: it was not, and is again. What becomes a source without one
+ * is never read.
+ */
 SL_MUST_CHECK int sl_sockmap_ensure_program(struct sl_sockmap *s);
 
 /* ---- connections ---- */

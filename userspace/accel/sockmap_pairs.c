@@ -70,6 +70,11 @@ const struct sl_sockmap_slot *sl_sockmap_slots(const struct sl_sockmap *s)
 	return s->slots;
 }
 
+static struct sl_sockmap_slot *slot_at(const struct sl_sockmap *s, uint32_t pair, int side)
+{
+	return &s->slots[2 * pair + (uint32_t)side];
+}
+
 /* ---- rows ---- */
 
 static bool get_flow(const struct sl_sockmap *s, uint64_t cookie, struct sl_sockmap_flow *ret)
@@ -131,7 +136,7 @@ static void delete_socket(struct sl_sockmap *s, enum sl_sockmap_map map, uint64_
 static void fill_slots(struct sl_sockmap *s, uint32_t pair, const struct sl_sockmap_pair *p)
 {
 	for (int side = 0; side < 2; side++) {
-		struct sl_sockmap_slot *slot = &s->slots[2 * pair + (uint32_t)side];
+		struct sl_sockmap_slot *slot = slot_at(s, pair, side);
 
 		s->orders[2 * pair + (uint32_t)side] = (struct sl_sockmap_order){ 0 };
 		*slot = (struct sl_sockmap_slot){ .cookie = p->cookie[side],
@@ -145,7 +150,7 @@ static void fill_slots(struct sl_sockmap *s, uint32_t pair, const struct sl_sock
 static void clear_slots(struct sl_sockmap *s, uint32_t pair)
 {
 	for (int side = 0; side < 2; side++) {
-		s->slots[2 * pair + (uint32_t)side] = (struct sl_sockmap_slot){ 0 };
+		*slot_at(s, pair, side) = (struct sl_sockmap_slot){ 0 };
 		s->orders[2 * pair + (uint32_t)side] = (struct sl_sockmap_order){ 0 };
 	}
 	mark(s, pair, false);
@@ -154,7 +159,7 @@ static void clear_slots(struct sl_sockmap *s, uint32_t pair)
 /* It has no program: what it receives is read from the socket as ever. */
 static void no_source(struct sl_sockmap *s, uint32_t pair, int side)
 {
-	struct sl_sockmap_slot *slot = &s->slots[2 * pair + (uint32_t)side];
+	struct sl_sockmap_slot *slot = slot_at(s, pair, side);
 
 	slot->why = SL_SOCKMAP_NO_SOURCE;
 	__atomic_store_n(&slot->state, SL_SOCKMAP_SPILLED, __ATOMIC_RELEASE);
@@ -238,7 +243,7 @@ static int add_sources(struct sl_sockmap *s, uint32_t pair, const struct sl_sock
 	int r[2] = { 0, 0 };
 
 	for (int side = 0; side < 2; side++) {
-		if (s->slots[2 * pair + (uint32_t)side].why == SL_SOCKMAP_NO_SOURCE ||
+		if (slot_at(s, pair, side)->why == SL_SOCKMAP_NO_SOURCE ||
 		    is_in(s, SL_SOCKMAP_SOURCES, p->cookie[side]))
 			continue;
 		r[side] = put_socket(s, SL_SOCKMAP_SOURCES, p->cookie[side], p->fd[side]);
@@ -292,7 +297,7 @@ void sl_sockmap_leave(struct sl_sockmap *s, uint32_t pair, uint64_t conn_id)
 	if (pair >= s->n_pairs || conn_id == 0 || conn_id_of(s, pair) != conn_id)
 		return;
 	for (int side = 0; side < 2; side++)
-		cookie[side] = s->slots[2 * pair + (uint32_t)side].cookie;
+		cookie[side] = slot_at(s, pair, side)->cookie;
 	sl_sockmap_take_out(s, pair);
 	for (int side = 0; side < 2; side++)
 		delete_flow(s, conn_id, cookie[side]);
@@ -327,7 +332,7 @@ static bool find(const struct sl_sockmap *s, const struct sl_sockmap_pair *p, ui
 static bool is_whole(const struct sl_sockmap *s, uint32_t pair, const struct sl_sockmap_pair *p)
 {
 	for (int side = 0; side < 2; side++) {
-		const struct sl_sockmap_slot *slot = &s->slots[2 * pair + (uint32_t)side];
+		const struct sl_sockmap_slot *slot = slot_at(s, pair, side);
 
 		if (slot->conn_id != p->conn_id || slot->cookie != p->cookie[side])
 			return false;
@@ -341,7 +346,7 @@ static bool may_have_passed(const struct sl_sockmap *s, uint32_t pair,
 {
 	for (int side = 0; side < 2; side++)
 		if (is_in(s, SL_SOCKMAP_SOURCES, p->cookie[side]) ||
-		    __atomic_load_n(&s->slots[2 * pair + (uint32_t)side].packets, __ATOMIC_RELAXED))
+		    __atomic_load_n(&slot_at(s, pair, side)->packets, __ATOMIC_RELAXED))
 			return true;
 	return false;
 }
@@ -373,7 +378,7 @@ void sl_sockmap_look(const struct sl_sockmap *s, uint32_t pair, struct sl_sockma
 	if (pair < s->n_pairs && is_used(s, pair)) {
 		facts.conn_id = conn_id_of(s, pair);
 		for (int side = 0; side < 2; side++)
-			facts.cookie[side] = s->slots[2 * pair + (uint32_t)side].cookie;
+			facts.cookie[side] = slot_at(s, pair, side)->cookie;
 	}
 	for (int side = 0; facts.conn_id && side < 2; side++) {
 		struct sl_sockmap_flow want = flow_of(pair, facts.conn_id, facts.cookie, side);
@@ -411,7 +416,7 @@ int sl_sockmap_restore(struct sl_sockmap *s, uint32_t pair)
 		 * What came meanwhile was passed to the daemon: what comes next must not overtake
 		 * it. Without the entry no program writes to the slot.
 		 */
-		spill(&s->slots[2 * pair + (uint32_t)side]);
+		spill(slot_at(s, pair, side));
 		r = put_flow(s, pair, facts.conn_id, facts.cookie, side, BPF_ANY);
 		if (r < 0)
 			return r;

@@ -274,7 +274,7 @@ static void take_sockmap(struct sl_broker_client *cl, int fds[SL_BROKER_MAX_FDS]
 static void take_part(struct sl_broker_client *cl, const struct sl_broker_msg *msg,
 		      struct sl_str *so_far, void (*fn)(void *arg, const char *text))
 {
-	const struct sl_broker_nat_worries *w = &msg->nat_worries;
+	const struct sl_broker_part *w = &msg->nat_worries;
 	struct sl_str whole;
 
 	if (w->at == 0)

@@ -23,7 +23,7 @@ struct sl_peer;
 struct sl_diff {
 	enum { SL_DIFF_IDLE = 0, SL_DIFF_RESTING, SL_DIFF_WALKING, SL_DIFF_DUMPING } stage;
 	uint64_t since_ms;
-	uint64_t dumps_until;
+	uint64_t dumps_until;   /* of connection tracking: sl_nat_look() */
 	uint64_t not_before_ms; /* the next look */
 	struct sl_timer timer;
 	struct sl_str text; /* of the last look */

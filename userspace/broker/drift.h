@@ -17,11 +17,6 @@ struct sl_packet_key;
  * The ledger of differences between kernel and records: whoever finds one says here what should be,
  * what is, and what was done about it. Part of the broker's thread; its memory is fixed, the oldest
  * make room. It logs nothing: whoever repairs says so in its own words, once.
- *
- * For example, with `b` the struct sl_broker of broker/state.h:
- *
- *	sl_drift_note(&b->drift, SL_DRIFT_SOCKMAP_PIN, SL_DRIFT_REPAIRED, "pin sockmap_flows",
- *		      NULL, "pinned again");
  */
 #define SL_DRIFT_ENTRIES 256
 #define SL_DRIFT_WINDOW_MS 600000 /* so long `sluice diff` tells of one */

@@ -107,16 +107,6 @@ static void fill_status(const struct sl_broker *b, struct sl_broker_status *ret)
 	*ret = s;
 }
 
-static void describe_sockmap(const struct sl_sockmap_keeper *k, char ret[120])
-{
-	if (!k->maps)
-		(void)snprintf(ret, 120, "off: %s",
-			       k->off_text[0] ? k->off_text
-					      : "no enabled route has engine: sockmap");
-	else
-		(void)snprintf(ret, 120, "on, room for %d sockets", SL_SOCKMAP_SLOTS);
-}
-
 static void fill_sockmap_status(const struct sl_broker *b, struct sl_broker_sockmap_status *ret)
 {
 	const struct sl_sockmap_keeper *k = &b->sockmap;
@@ -131,7 +121,12 @@ static void fill_sockmap_status(const struct sl_broker *b, struct sl_broker_sock
 		.dropped = k->n_dropped,
 	};
 
-	describe_sockmap(k, s.text);
+	if (k->maps)
+		(void)snprintf(s.text, sizeof(s.text), "on, room for %d sockets", SL_SOCKMAP_SLOTS);
+	else
+		(void)snprintf(s.text, sizeof(s.text), "off: %s",
+			       k->off_text[0] ? k->off_text
+					      : "no enabled route has engine: sockmap");
 	*ret = s;
 }
 

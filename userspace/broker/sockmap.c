@@ -32,9 +32,9 @@
 
 static void on_timer(struct sl_timer *timer);
 
-static struct sl_sockmap_keeper *keeper(const struct sl_broker *b)
+static struct sl_sockmap_keeper *keeper(struct sl_broker *b)
 {
-	return (struct sl_sockmap_keeper *)(uintptr_t)&b->sockmap;
+	return &b->sockmap;
 }
 
 bool sl_sockmap_keeper_is_on(const struct sl_broker *b)
@@ -78,6 +78,12 @@ static bool tell(const struct sl_broker *b, const struct sl_sockmap_owner *o, ui
 	struct sl_peer *p = peer_of(b, o);
 
 	return p && sl_peer_hint(p, &msg);
+}
+
+/* For tell(): these sockets of the pair are in no map any more. */
+static uint32_t lost_flag(uint32_t pair, uint32_t sides)
+{
+	return pair << SL_BROKER_SOCKMAP_PAIR_SHIFT | SL_BROKER_SOCKMAP_LOST | sides;
 }
 
 /* From the first one on. */
@@ -218,9 +224,7 @@ static void missing(struct sl_broker *b, uint32_t pair, const struct sl_sockmap_
 
 	if (o->was_told || (o->n_missing < MISSING_LOOKS && ++o->n_missing < MISSING_LOOKS))
 		return;
-	o->was_told = tell(b, o,
-			   pair << SL_BROKER_SOCKMAP_PAIR_SHIFT | SL_BROKER_SOCKMAP_LOST |
-				   lost_sockets(f));
+	o->was_told = tell(b, o, lost_flag(pair, lost_sockets(f)));
 	if (!o->was_told) /* with the next look: nobody else would read what comes */
 		return;
 	for (int i = 0; i < 2; i++) {
@@ -287,9 +291,7 @@ static void look_at_objects(struct sl_broker *b, bool was_detached)
 		sl_str_adds(&names, SL_SOCKMAP_ATTACHED " ");
 		k->n_repaired++;
 	}
-	if (sl_sockmap_repin(k->maps, &repaired, &names) < 0)
-		return;
-	if (names.len == 0)
+	if (sl_sockmap_repin(k->maps, &repaired, &names) < 0 || names.len == 0)
 		return;
 	note_objects(b, sl_str_text(&names));
 	sl_log(SL_LOG_WARN, "sockmap: put back in %s: %s", sl_broker_policy(b)->bpf_dir,
@@ -467,8 +469,7 @@ void sl_sockmap_keeper_take_out(struct sl_broker *b)
 
 	while (k->maps && sl_sockmap_next(k->maps, &pair)) {
 		sl_sockmap_take_out(k->maps, pair);
-		(void)tell(b, &k->pair[pair],
-			   pair << SL_BROKER_SOCKMAP_PAIR_SHIFT | SL_BROKER_SOCKMAP_LOST | 3);
+		(void)tell(b, &k->pair[pair], lost_flag(pair, SL_BROKER_SOCKMAP_SIDES));
 	}
 }
 
@@ -637,7 +638,8 @@ void sl_sockmap_held(struct sl_peer *p, const struct sl_broker_msg *msg)
 	const struct sl_broker_msg lost = { .type = SL_BROKER_CHANGED,
 					    .conn_id = msg->conn_id,
 					    /* no socket of it is known to be there */
-					    .flag = SL_BROKER_SOCKMAP_LOST | 3 };
+					    .flag = SL_BROKER_SOCKMAP_LOST |
+						    SL_BROKER_SOCKMAP_SIDES };
 	struct sl_sockmap_owner *o;
 
 	if (p->broker->sockmap.maps && msg->flag < PAIRS)

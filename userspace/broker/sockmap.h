@@ -37,7 +37,7 @@ struct sl_sockmap_keeper {
 	char off_text[100];
 	struct sl_io events_io;
 	struct sl_timer timer;
-	uint32_t n_rounds;
+	uint32_t n_rounds;      /* walks that have ended */
 	bool is_in_haste;       /* this walk goes on as fast as may be, */
 	bool has_more_haste;    /* and so does the next one */
 	uint32_t cursor;        /* pair looked at last */

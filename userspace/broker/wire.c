@@ -100,7 +100,7 @@ static bool is_nat_flow(const struct sl_broker_nat_flow *f)
 }
 
 /* Of a text of at most `max` bytes. */
-static bool is_part(const struct sl_broker_nat_worries *w, uint32_t size, uint32_t max)
+static bool is_part(const struct sl_broker_part *w, uint32_t size, uint32_t max)
 {
 	size_t n;
 

@@ -63,7 +63,8 @@ enum sl_broker_type {
  * the kernel's maps; bit of enum sl_sockmap_side: that one is in none of them.
  */
 #define SL_BROKER_SOCKMAP_LOST UINT32_C(4)
-#define SL_BROKER_SOCKMAP_PAIR_SHIFT 8 /* the pair, above them */
+#define SL_BROKER_SOCKMAP_SIDES UINT32_C(3) /* both of them */
+#define SL_BROKER_SOCKMAP_PAIR_SHIFT 8      /* the pair, above them */
 
 /* Configurations that a broker remembers, because connections outlive theirs. */
 #define SL_BROKER_GENERATIONS 8
@@ -142,7 +143,7 @@ struct sl_broker_sockmap_status {
 	uint32_t n_orphans; /* connections of them that no proxy has a record of */
 	uint32_t repaired;  /* entries, pins put back since the start of this broker */
 	uint32_t dropped;   /* entries of sockets that were gone, removed since then */
-	char text[120];     /* "on, 2 sockets"; or "off: " and why */
+	char text[120];     /* "on, room for N sockets"; or "off: " and why */
 };
 
 struct sl_broker_nat_target {
@@ -195,19 +196,21 @@ struct sl_broker_nat_status {
 };
 
 /*
- * Why flows of the kernel's NAT may not arrive, and what to do about it: a line each, in as many
- * messages as it takes, in order. The first one of a text is `at` 0; a text of no bytes is one
- * message, too. No control characters but the newlines; behind the end of the text zeros.
+ * Lines, in as many messages as it takes, in order. The first one of a text is `at` 0; a text of no
+ * bytes is one message, too. No control characters but the newlines; behind the end of the text
+ * zeros.
  */
-#define SL_BROKER_WORRIES 16                                                  /* lines */
-#define SL_BROKER_WORRY_MAX 800                                               /* bytes of one */
-#define SL_BROKER_WORRIES_MAX (SL_BROKER_WORRIES * (SL_BROKER_WORRY_MAX + 1)) /* of all */
-struct sl_broker_nat_worries {
+struct sl_broker_part {
 	uint32_t at; /* of the first byte of `text` in the whole */
 	char text[232];
 };
 
-/* In parts, as the worries; the lines are those of broker/diff.h. */
+/* Why flows of the kernel's NAT may not arrive, and what to do about it: a line each. */
+#define SL_BROKER_WORRIES 16                                                  /* lines */
+#define SL_BROKER_WORRY_MAX 800                                               /* bytes of one */
+#define SL_BROKER_WORRIES_MAX (SL_BROKER_WORRIES * (SL_BROKER_WORRY_MAX + 1)) /* of all */
+
+/* Of a look: the lines are those of broker/diff.h. */
 #define SL_BROKER_DIFF_MAX (160 * 1024) /* bytes of all */
 
 /* How many were found since the start of this broker, by enum sl_drift_kind. */
@@ -229,9 +232,9 @@ struct sl_broker_msg {
 		struct sl_broker_nat_target nat_target;
 		struct sl_broker_nat_flow nat_flow;
 		struct sl_broker_nat_status nat_status;
-		struct sl_broker_nat_worries nat_worries;
+		struct sl_broker_part nat_worries;
 		struct sl_broker_sockmap_status sockmap_status;
-		struct sl_broker_nat_worries diff_text;
+		struct sl_broker_part diff_text;
 		struct sl_broker_drift drift;
 		char room[240];
 	};

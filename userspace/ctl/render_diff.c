@@ -45,17 +45,12 @@ enum {
 /* "repaired: made again from the other direction (3 times, last 0.8s ago)" */
 static void put_result(const struct sl_render *r, const json_t *d)
 {
-	static const struct {
-		const char *name;
-		const char *text;
-	} results[] = { { "waits", "waits" }, { "left", "left as it is" } };
 	const char *result = text_at(d, "result", "-");
 	uint64_t times = count_at(d, "times");
 	char age[32], often[48] = "";
 
-	for (size_t i = 0; i < SL_ARRAY_LEN(results); i++)
-		if (strcmp(result, results[i].name) == 0)
-			result = results[i].text;
+	if (strcmp(result, "left") == 0)
+		result = "left as it is";
 	if (times > 1)
 		(void)snprintf(often, sizeof(often), "%" PRIu64 " times, last ", times);
 	put(r, 0, " %s: %s (%s%s ago)", result, text_at(d, "how", "-"), often,

@@ -263,20 +263,20 @@ static struct sl_choice choose(const struct sl_conn *c, struct sl_choice_due *re
 	return choice;
 }
 
-/* The best one is not in the way of anything but time. */
-static bool is_due_some_day(const struct sl_choice_item *best)
+/* The one that is to end up with it: once it is due, or now. */
+static const struct sl_choice_item *goal_of(const struct sl_choice *choice)
 {
-	return best->can_carry || best->why == SL_WHY_SHORT_LIVED;
+	const struct sl_choice_item *later = sl_choice_later(choice);
+
+	return later ? later : sl_choice_now(choice);
 }
 
 enum sl_engine_reason sl_handover_reason(const struct sl_conn *c)
 {
 	const struct sl_choice choice = choose(c, NULL);
-	const struct sl_choice_item *best = &choice.item[0];
+	const struct sl_choice_item *goal = goal_of(&choice);
 
-	if (best->engine == SL_ENGINE_RELAY || !is_due_some_day(best))
-		return best->why;
-	return SL_WHY_SHORT_LIVED;
+	return goal->engine == SL_ENGINE_RELAY ? goal->why : SL_WHY_SHORT_LIVED;
 }
 
 /* The kernel's side of it can be asked. */
@@ -310,9 +310,9 @@ static void not_at_hand(struct sl_handover *h)
 /* `may_freeze`: nothing is missing from what the peers have sent. */
 static void not_quiet(struct sl_handover *h, bool may_freeze)
 {
-	if (h->to == SL_ENGINE_SOCKMAP)
+	if (h->to == SL_ENGINE_SOCKMAP) {
 		not_at_hand(h);
-	else if (h->is_frozen && now_ms(h) < h->frozen_until_ms) {
+	} else if (h->is_frozen && now_ms(h) < h->frozen_until_ms) {
 		wait(h, FROZEN, 1);
 	} else if (h->is_frozen && h->freezes >= SL_ARRAY_LEN(freeze_ms)) {
 		give_up(h, SL_WHY_NOT_QUIESCENT);
@@ -414,8 +414,7 @@ static void attempt(struct sl_handover *h)
 		try_later(h);
 	else if (!find_route(h, &gen))
 		give_up(h, SL_WHY_CONFIGURED);
-	else if (h->to == SL_ENGINE_SOCKMAP ? sl_joint_prepare(&h->joint)
-					    : sl_conn_is_at_rest(c))
+	else if (h->to == SL_ENGINE_SOCKMAP ? sl_joint_prepare(&h->joint) : sl_conn_is_at_rest(c))
 		ask(h);
 	else
 		not_quiet(h, true);
@@ -791,14 +790,14 @@ void sl_handover_watch(struct sl_conn *c)
 	struct sl_handovers *hs = c->worker->handovers;
 	struct sl_choice_due due;
 	const struct sl_choice choice = choose(c, &due);
-	const struct sl_choice_item *best = &choice.item[0];
+	enum sl_engine_id goal = goal_of(&choice)->engine;
 	struct young *y;
 
-	if (best->engine == SL_ENGINE_RELAY || !is_due_some_day(best))
+	if (goal == SL_ENGINE_RELAY)
 		return;
-	c->handover_to = best->engine;
+	c->handover_to = goal;
 	c->handover_after = due.bytes;
-	y = &hs->young[best->engine == SL_ENGINE_SOCKMAP ? YOUNG_FOR_SOCKMAP : YOUNG_FOR_PACKET];
+	y = &hs->young[goal == SL_ENGINE_SOCKMAP ? YOUNG_FOR_SOCKMAP : YOUNG_FOR_PACKET];
 	sl_list_add(&y->list, &c->young);
 	if (due.bytes == 0 || due.age_ms == 0)
 		sl_handover_due(c);
@@ -844,7 +843,7 @@ static enum sl_move_result move_to_kernel(struct sl_conn *c, enum sl_engine_id t
 	const struct sl_choice choice = choose(c, NULL);
 	struct sl_handover *h = c->handover;
 
-	if (choice.item[0].engine != to || !is_due_some_day(&choice.item[0]))
+	if (goal_of(&choice)->engine != to)
 		return SL_MOVE_NOT_ITS;
 	if (c->side[SL_CLIENT].hung_up || c->side[SL_BACKEND].hung_up)
 		return SL_MOVE_NOT_OPEN;

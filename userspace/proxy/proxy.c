@@ -1093,7 +1093,7 @@ static bool is_listening(const struct sl_proxy *p, const struct sl_addr *local, 
 }
 
 /* Why no connection can be given to the engine; ELIGIBLE: they can. */
-static enum sl_engine_reason sl_proxy_sockmap_reason(const struct sl_proxy *p)
+static enum sl_engine_reason sockmap_reason(const struct sl_proxy *p)
 {
 	return p->n_workers ? sl_worker_sockmap_reason(p->workers[0]) : SL_WHY_NO_PRIVILEGE;
 }
@@ -1103,7 +1103,7 @@ static void choose_engine(const struct sl_proxy *p, struct sl_explanation *x)
 	struct sl_kernel_view kernel;
 
 	sl_proxy_kernel(p, &kernel);
-	sl_explain_engine(p->gen, kernel.off, sl_proxy_sockmap_reason(p), x);
+	sl_explain_engine(p->gen, kernel.off, sockmap_reason(p), x);
 }
 
 int sl_proxy_explain(struct sl_proxy *p, const struct sl_question *q, struct sl_explanation *ret)

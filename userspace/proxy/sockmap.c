@@ -806,7 +806,7 @@ static void lost(struct sl_joint *j, uint32_t which)
 void sl_joint_changed(struct sl_joint *j, uint32_t flag)
 {
 	if (flag & SL_BROKER_SOCKMAP_LOST)
-		lost(j, flag & 3);
+		lost(j, flag & SL_BROKER_SOCKMAP_SIDES);
 	else
 		(void)look_at_both(j);
 }
