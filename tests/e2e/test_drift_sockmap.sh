@@ -99,13 +99,15 @@ idle_one() { # WHAT SIDE MAP...
 	assert_ended one "$turn" normal normal
 	alive "idle, $what"
 }
+# sides DEFAULT: the sides a drill is made for; ALL=1 (the soak): both.
+sides() { if [ -n "${ALL:-}" ]; then echo 0 1; else echo "$1"; fi; }
 idle() {
-	local side map
-	for side in 0 1; do
-		for map in flows targets sources; do idle_one "$map of side $side" $side $map; done
-		idle_one "targets and sources of side $side" $side targets sources
-		idle_one "all of side $side" $side flows targets sources
-	done
+	local side
+	for side in $(sides 0); do idle_one "flows of side $side" "$side" flows; done
+	for side in $(sides 1); do idle_one "targets of side $side" "$side" targets; done
+	for side in $(sides 0); do idle_one "sources of side $side" "$side" sources; done
+	for side in $(sides 1); do idle_one "targets and sources of side $side" "$side" targets sources; done
+	for side in $(sides 0); do idle_one "all of side $side" "$side" flows targets sources; done
 }
 
 # busy_one WHAT SIDE MAP...: in the middle of bulk both ways; whole, or reset at both ends
@@ -146,12 +148,13 @@ busy_one() {
 	if grep -v 'Connection reset by peer\|Broken pipe' "$LAB_DIR/v.out.err"; then fail "$what: the server"; fi
 	alive "$what"
 }
-flows() { for side in 0 1; do busy_one "busy, flows of side $side" $side flows; done; }
-targets() { for side in 0 1; do busy_one "busy, targets of side $side" $side targets; done; }
-sources() { for side in 0 1; do busy_one "busy, sources of side $side" $side sources; done; }
+flows() { for side in $(sides 1); do busy_one "busy, flows of side $side" "$side" flows; done; }
+targets() { for side in $(sides 0); do busy_one "busy, targets of side $side" "$side" targets; done; }
+sources() { for side in $(sides 1); do busy_one "busy, sources of side $side" "$side" sources; done; }
 both() {
-	busy_one "busy, targets and sources of the client's" 0 targets sources
-	busy_one "busy, all of the backend's" 1 flows targets sources
+	local side
+	for side in $(sides 0); do busy_one "busy, targets and sources of side $side" "$side" targets sources; done
+	for side in $(sides 1); do busy_one "busy, all of side $side" "$side" flows targets sources; done
 }
 
 # The socket that bytes wait for leaves its last map: they are gone, and that is said.

@@ -294,8 +294,8 @@ static void look_at_objects(struct sl_broker *b, bool was_detached)
 	if (sl_sockmap_repin(k->maps, &repaired, &names) < 0 || names.len == 0)
 		return;
 	note_objects(b, sl_str_text(&names));
-	sl_log(SL_LOG_WARN, "sockmap: put back in %s: %s", sl_broker_policy(b)->bpf_dir,
-	       sl_str_text(&names));
+	sl_log(SL_LOG_WARN, "sockmap: put back in %s: %.*s", sl_broker_policy(b)->bpf_dir,
+	       (int)names.len - 1, sl_str_text(&names));
 	k->n_repaired += repaired;
 }
 
