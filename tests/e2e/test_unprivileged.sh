@@ -4,7 +4,6 @@
 # is missing is said, with what helps, every connection is on relay, and high ports are served.
 . "$(dirname "$0")/../lib/netlab.sh"
 need setpriv
-need unshare
 
 server e echo 8000
 server v verify 8001
@@ -94,7 +93,7 @@ for who in user container; do
 		start_bare nobody "setpriv --reuid=nobody --regid=nogroup --clear-groups"
 		says "off: not started as root" "started as root, "
 	else
-		start_bare root "unshare --user --map-root-user setpriv"
+		start_bare root setpriv
 		says "off: needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON" ".* a missing capability takes a new start .*--cap-add"
 	fi
 	relayed
