@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "tls/backend.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <string.h>
+
+#include "tls/backend_ssl.h"
+#include "tls/cert_set_ssl.h"
+#include "tls/library.h"
+#include "tls/pem.h"
+#include "tls/stream_ssl.h"
+
+struct sl_tls_trust {
+	unsigned n_refs; /* atomic */
+	X509_STORE *store;
+};
+
+struct sl_tls_backend {
+	unsigned n_refs; /* atomic */
+	SSL_CTX *ctx;
+	bool verifies;
+};
+
+struct sl_tls_peer {
+	unsigned n_refs; /* of one thread */
+	struct sl_tls_backend *backend;
+	char *name; /* NULL: none */
+	bool is_address;
+	size_t n_sessions;
+	SSL_SESSION *sessions[SL_TLS_SESSIONS_MAX]; /* the newest last */
+};
+
+/* ---- whom to trust ---- */
+
+int sl_tls_trust_new(const void *pem, size_t n, struct sl_tls_trust **ret)
+{
+	_cleanup_(sl_tls_trust_unrefp) struct sl_tls_trust *trust = calloc(1, sizeof(*trust));
+	int r;
+
+	if (!trust)
+		return -ENOMEM;
+	trust->n_refs = 1;
+	r = sl_pem_store(pem, n, &trust->store);
+	if (r < 0)
+		return r;
+	*ret = SL_TAKE_PTR(trust);
+	return 0;
+}
+
+struct sl_tls_trust *sl_tls_trust_ref(struct sl_tls_trust *trust)
+{
+	(void)__atomic_add_fetch(&trust->n_refs, 1, __ATOMIC_RELAXED);
+	return trust;
+}
+
+void sl_tls_trust_unref(struct sl_tls_trust *trust)
+{
+	if (!trust || __atomic_sub_fetch(&trust->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
+		return;
+	X509_STORE_free(trust->store);
+	free(trust);
+}
+
+/* ---- how to speak ---- */
+
+/* The library gives a reference, which the answer 1 keeps. */
+static int on_session(SSL *ssl, SSL_SESSION *session)
+{
+	struct sl_tls_peer *peer = sl_tls_stream_of(ssl)->peer;
+
+	if (!SSL_SESSION_is_resumable(session))
+		return 0;
+	if (peer->n_sessions == SL_TLS_SESSIONS_MAX) {
+		SSL_SESSION_free(peer->sessions[0]);
+		peer->n_sessions--;
+		memmove(peer->sessions, peer->sessions + 1,
+			peer->n_sessions * sizeof(peer->sessions[0]));
+	}
+	peer->sessions[peer->n_sessions++] = session;
+	return 1;
+}
+
+static int refuse(struct sl_str *why, const char *text, const char *value)
+{
+	ERR_clear_error();
+	sl_str_addf(why, text, value);
+	return -EINVAL;
+}
+
+static int set_suites(SSL_CTX *ctx, const struct sl_tls_backend_conf *conf, struct sl_str *why)
+{
+	const char *ciphers = conf->ciphers ? conf->ciphers : SL_TLS_CIPHERS ":HIGH:!aNULL:!PSK";
+	const char *suites = conf->suites ? conf->suites : SL_TLS_SUITES;
+
+	if (!SSL_CTX_set_min_proto_version(
+		    ctx, conf->min_version == SL_TLS_MIN_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION))
+		return -ENOMEM;
+	if (!SSL_CTX_set_cipher_list(ctx, ciphers))
+		return refuse(why, "no cipher of the library is meant by '%s'", ciphers);
+	if (!SSL_CTX_set_ciphersuites(ctx, suites))
+		return refuse(why, "'%s' has a cipher suite that the library does not know",
+			      suites);
+	if (sl_tls_context_groups(ctx, conf->groups) < 0)
+		return refuse(why, "'%s' has a group that the library does not know",
+			      conf->groups ? conf->groups : "default");
+	return 0;
+}
+
+static int set_alpn(SSL_CTX *ctx, const struct sl_tls_backend_conf *conf, struct sl_str *why)
+{
+	_cleanup_(sl_str_done) struct sl_str list = { 0 };
+
+	for (size_t i = 0; i < conf->n_alpn; i++) {
+		size_t n = strlen(conf->alpn[i]);
+
+		if (n == 0 || n > 255)
+			return refuse(why, "'%s' cannot be an ALPN protocol", conf->alpn[i]);
+		sl_str_addc(&list, (char)n);
+		sl_str_adds(&list, conf->alpn[i]);
+	}
+	if (list.oom)
+		return -ENOMEM;
+	if (list.len == 0)
+		return 0;
+	return SSL_CTX_set_alpn_protos(ctx, (unsigned char *)list.p, (unsigned)list.len) == 0
+		       ? 0
+		       : -ENOMEM;
+}
+
+static int set_identity(SSL_CTX *ctx, const struct sl_tls_backend_conf *conf, struct sl_str *why)
+{
+	if (conf->trust) {
+		SSL_CTX_set1_verify_cert_store(ctx, conf->trust->store);
+		SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+	} else {
+		SSL_CTX_set_verify(ctx, SSL_VERIFY_NONE, NULL);
+	}
+	if (conf->cert && sl_cert_set_install_first(conf->cert, ctx) < 0)
+		return refuse(why, "%s: the library does not take the certificate",
+			      sl_cert_set_facts(conf->cert, 0)->label);
+	return 0;
+}
+
+int sl_tls_backend_new(const struct sl_tls_backend_conf *conf, struct sl_str *why,
+		       struct sl_tls_backend **ret)
+{
+	_cleanup_(sl_tls_backend_unrefp) struct sl_tls_backend *backend = NULL;
+	int r = sl_tls_init();
+
+	if (r < 0)
+		return r;
+	backend = calloc(1, sizeof(*backend));
+	if (!backend)
+		return -ENOMEM;
+	backend->n_refs = 1;
+	backend->verifies = conf->trust != NULL;
+	backend->ctx = SSL_CTX_new(TLS_client_method());
+	r = backend->ctx ? sl_tls_context_init(backend->ctx) : -ENOMEM;
+	if (r == 0)
+		r = set_suites(backend->ctx, conf, why);
+	if (r == 0)
+		r = set_alpn(backend->ctx, conf, why);
+	if (r == 0)
+		r = set_identity(backend->ctx, conf, why);
+	ERR_clear_error();
+	if (r < 0)
+		return r;
+	(void)SSL_CTX_set_session_cache_mode(backend->ctx,
+					     SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+	SSL_CTX_sess_set_new_cb(backend->ctx, on_session);
+	*ret = SL_TAKE_PTR(backend);
+	return 0;
+}
+
+struct sl_tls_backend *sl_tls_backend_ref(struct sl_tls_backend *backend)
+{
+	(void)__atomic_add_fetch(&backend->n_refs, 1, __ATOMIC_RELAXED);
+	return backend;
+}
+
+void sl_tls_backend_unref(struct sl_tls_backend *backend)
+{
+	if (!backend || __atomic_sub_fetch(&backend->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
+		return;
+	SSL_CTX_free(backend->ctx);
+	free(backend);
+}
+
+/* ---- with whom ---- */
+
+int sl_tls_peer_new(struct sl_tls_backend *backend, const char *name, struct sl_tls_peer **ret)
+{
+	_cleanup_(sl_tls_peer_unrefp) struct sl_tls_peer *peer = NULL;
+	unsigned char ip[16];
+
+	if (backend->verifies && (!name || !*name))
+		return -EINVAL;
+	peer = calloc(1, sizeof(*peer));
+	if (!peer)
+		return -ENOMEM;
+	peer->n_refs = 1;
+	peer->backend = sl_tls_backend_ref(backend);
+	if (name && *name) {
+		peer->name = strdup(name);
+		if (!peer->name)
+			return -ENOMEM;
+		peer->is_address =
+			inet_pton(AF_INET, name, ip) == 1 || inet_pton(AF_INET6, name, ip) == 1;
+	}
+	*ret = SL_TAKE_PTR(peer);
+	return 0;
+}
+
+struct sl_tls_peer *sl_tls_peer_ref(struct sl_tls_peer *peer)
+{
+	peer->n_refs++;
+	return peer;
+}
+
+void sl_tls_peer_unref(struct sl_tls_peer *peer)
+{
+	if (!peer || --peer->n_refs > 0)
+		return;
+	for (size_t i = 0; i < peer->n_sessions; i++)
+		SSL_SESSION_free(peer->sessions[i]);
+	sl_tls_backend_unref(peer->backend);
+	free(peer->name);
+	free(peer);
+}
+
+const char *sl_tls_peer_name(const struct sl_tls_peer *peer)
+{
+	return peer->name ? peer->name : "any name";
+}
+
+size_t sl_tls_peer_sessions(const struct sl_tls_peer *peer)
+{
+	return peer->n_sessions;
+}
+
+static bool set_names(SSL *ssl, const struct sl_tls_peer *peer)
+{
+	if (!peer->name)
+		return true;
+	if (peer->is_address)
+		return !peer->backend->verifies ||
+		       X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), peer->name);
+	SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+	return SSL_set_tlsext_host_name(ssl, peer->name) &&
+	       (!peer->backend->verifies || SSL_set1_host(ssl, peer->name));
+}
+
+/* A ticket of TLS 1.3 is shown once, so that nobody can tell connections are of one client. */
+static bool resume(SSL *ssl, struct sl_tls_peer *peer)
+{
+	SSL_SESSION *session;
+	bool is_set;
+
+	if (peer->n_sessions == 0)
+		return true;
+	session = peer->sessions[peer->n_sessions - 1];
+	is_set = SSL_set_session(ssl, session);
+	if (SSL_SESSION_get_protocol_version(session) == TLS1_3_VERSION ||
+	    !SSL_SESSION_is_resumable(session)) {
+		peer->n_sessions--;
+		SSL_SESSION_free(session);
+	}
+	return is_set;
+}
+
+int sl_tls_connect_peer(struct sl_tls_peer *peer, const struct sl_tls_wire *wire, void *owner,
+			struct sl_tls_stream **ret)
+{
+	SSL *ssl = SSL_new(peer->backend->ctx);
+	struct sl_tls_stream *s;
+	int r;
+
+	if (!ssl || !set_names(ssl, peer) || !resume(ssl, peer)) {
+		SSL_free(ssl);
+		ERR_clear_error();
+		return -ENOMEM;
+	}
+	r = sl_tls_stream_new(ssl, wire, owner, &s);
+	if (r < 0)
+		return r;
+	SSL_set_connect_state(ssl);
+	s->peer = sl_tls_peer_ref(peer);
+	*ret = s;
+	return 0;
+}

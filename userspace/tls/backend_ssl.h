@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef SL_TLS_BACKEND_SSL_H
+#define SL_TLS_BACKEND_SSL_H
+
+/* Within tls/ only. */
+
+#include "tls/backend.h"
+
+const char *sl_tls_peer_name(const struct sl_tls_peer *peer);
+
+#endif
