@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "tls/library.h"
+
 /* More than any store of a system has. */
 #define TRUSTED_MAX 4096
 
@@ -86,7 +88,9 @@ int sl_pem_key(const void *bytes, size_t n, EVP_PKEY **ret)
 
 	if (r < 0)
 		return r;
+	sl_tls_wipe_what_is_freed(true);
 	key = PEM_read_bio_PrivateKey(in, NULL, no_passphrase, &was_asked);
+	sl_tls_wipe_what_is_freed(false);
 	if (key) {
 		ERR_clear_error();
 		*ret = key;
