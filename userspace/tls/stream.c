@@ -248,6 +248,7 @@ static void on_message(int is_ours, int version, int type, const void *bytes, si
 	s = sl_tls_stream_of(ssl);
 	if (!s->is_ready || s->failed < 0)
 		return;
+	s->has_spare = true;
 	if (++s->n_updates <= UPDATES_MAX + s->n_received / BYTES_PER_UPDATE)
 		return;
 	sl_tls_set_error(s, "too many %s",
@@ -435,14 +436,12 @@ static int cut_short(struct sl_tls_stream *s)
 	return s->failed;
 }
 
-int sl_tls_handshake(struct sl_tls_stream *s, struct sl_tls_scratch *scratch)
+int sl_tls_stream_handshake(struct sl_tls_stream *s, struct sl_tls_scratch *scratch)
 {
-	int r;
+	int r = sl_tls_stream_flush(s);
 
-	if (s->failed < 0)
-		return s->failed;
-	if (s->is_ready)
-		return sl_tls_flush(s);
+	if (r != SL_TLS_GO || s->is_ready)
+		return r;
 	begin(s, scratch);
 	r = judge(s, SSL_do_handshake(s->ssl));
 	if (r == SL_TLS_CUT || r == SL_TLS_END)
@@ -458,8 +457,19 @@ int sl_tls_handshake(struct sl_tls_stream *s, struct sl_tls_scratch *scratch)
 	return r >= 0 && s->held_len > 0 ? SL_TLS_OUT : r;
 }
 
-int sl_tls_read(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, void *buf, size_t n,
-		size_t *ret_n)
+/*
+ * Reading a message such as a ticket takes a buffer for an answer, which the library gives
+ * back only after the next write. Not in the middle of a record: see CVE-2024-4741.
+ */
+static void give_spare_back(struct sl_tls_stream *s)
+{
+	if (SSL_has_pending(s->ssl) || strcmp(SSL_rstate_string(s->ssl), "RH") != 0)
+		return;
+	s->has_spare = !SSL_free_buffers(s->ssl);
+}
+
+int sl_tls_stream_read(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, void *buf, size_t n,
+		       size_t *ret_n)
 {
 	int r = SL_TLS_GO;
 	size_t got = 0;
@@ -479,6 +489,8 @@ int sl_tls_read(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, void *b
 	if (r == SL_TLS_IN && s->turn == 0 && !s->is_drained)
 		r = SL_TLS_GO;
 	s->n_received += got;
+	if (s->has_spare && r == SL_TLS_IN)
+		give_spare_back(s);
 	r = finish(s, r);
 	*ret_n = got;
 	return r < 0 && got > 0 ? SL_TLS_GO : r; /* the next call tells of the failure */
@@ -502,12 +514,12 @@ static void count_record(struct sl_tls_stream *s, size_t n)
 		s->n_records = 0;
 }
 
-int sl_tls_write(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, uint64_t now_ms,
-		 const void *bytes, size_t n, size_t *ret_n)
+int sl_tls_stream_write(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, uint64_t now_ms,
+			const void *bytes, size_t n, size_t *ret_n)
 {
 	size_t done = 0;
 	size_t k;
-	int r = sl_tls_flush(s);
+	int r = sl_tls_stream_flush(s);
 
 	*ret_n = 0;
 	if (r != SL_TLS_GO)
@@ -533,7 +545,7 @@ int sl_tls_write(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, uint64
 	return s->held_len > 0 ? SL_TLS_OUT : r;
 }
 
-int sl_tls_end(struct sl_tls_stream *s, struct sl_tls_scratch *scratch)
+int sl_tls_stream_end(struct sl_tls_stream *s, struct sl_tls_scratch *scratch)
 {
 	int r;
 
@@ -542,7 +554,7 @@ int sl_tls_end(struct sl_tls_stream *s, struct sl_tls_scratch *scratch)
 	if (!s->is_ready)
 		return -EINVAL;
 	if (s->said_end)
-		return sl_tls_flush(s);
+		return sl_tls_stream_flush(s);
 	begin(s, scratch);
 	r = SSL_shutdown(s->ssl);
 	r = finish(s, r < 0 ? judge(s, r) : SL_TLS_GO);
@@ -550,7 +562,7 @@ int sl_tls_end(struct sl_tls_stream *s, struct sl_tls_scratch *scratch)
 	return r == SL_TLS_GO && s->held_len > 0 ? SL_TLS_OUT : r;
 }
 
-int sl_tls_flush(struct sl_tls_stream *s)
+int sl_tls_stream_flush(struct sl_tls_stream *s)
 {
 	if (s->failed < 0)
 		return s->failed;
@@ -561,7 +573,7 @@ int sl_tls_flush(struct sl_tls_stream *s)
 	return s->held_len > 0 ? SL_TLS_OUT : SL_TLS_GO;
 }
 
-int sl_tls_rekey(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, bool both)
+int sl_tls_stream_rekey(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, bool both)
 {
 	int r;
 

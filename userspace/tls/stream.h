@@ -59,29 +59,29 @@ enum sl_tls_next {
  *
  * After SL_TLS_GO bytes of the peer may have been read already: read before waiting.
  */
-int sl_tls_handshake(struct sl_tls_stream *s, struct sl_tls_scratch *scratch);
+int sl_tls_stream_handshake(struct sl_tls_stream *s, struct sl_tls_scratch *scratch);
 /*
  * `*ret_n` bytes are in `buf`, whatever is returned; 0 with an error. SL_TLS_GO: `buf` is full, or
  * the turn is over. Renegotiation is refused, key updates are answered. SL_TLS_OUT
  * only when answers to the peer's own messages pile up: nothing is read before the wire takes
  * them.
  */
-int sl_tls_read(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, void *buf, size_t n,
-		size_t *ret_n);
+int sl_tls_stream_read(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, void *buf, size_t n,
+		       size_t *ret_n);
 /*
  * `*ret_n` bytes are taken and need not be kept. SL_TLS_GO: all of them, and all is on the wire;
- * SL_TLS_OUT: encrypted bytes wait, and nothing more is taken before sl_tls_flush() said SL_TLS_GO.
- * `now_ms` (monotonic): the first bytes after a pause go in records of one segment each, so that
- * the peer can read the first before the last is there.
+ * SL_TLS_OUT: encrypted bytes wait, and nothing more is taken before sl_tls_stream_flush() said
+ * SL_TLS_GO. `now_ms` (monotonic): the first bytes after a pause go in records of one segment each,
+ * so that the peer can read the first before the last is there.
  */
-int sl_tls_write(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, uint64_t now_ms,
-		 const void *bytes, size_t n, size_t *ret_n);
+int sl_tls_stream_write(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, uint64_t now_ms,
+			const void *bytes, size_t n, size_t *ret_n);
 /* close_notify behind all that was written; reading goes on. Again does nothing. */
-int sl_tls_end(struct sl_tls_stream *s, struct sl_tls_scratch *scratch);
+int sl_tls_stream_end(struct sl_tls_stream *s, struct sl_tls_scratch *scratch);
 /* Sends what is held: SL_TLS_GO when that is all, or SL_TLS_OUT. */
-int sl_tls_flush(struct sl_tls_stream *s);
+int sl_tls_stream_flush(struct sl_tls_stream *s);
 /* New keys for what we send, and for what the peer sends if `both`. -EOPNOTSUPP before TLS 1.3. */
-int sl_tls_rekey(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, bool both);
+int sl_tls_stream_rekey(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, bool both);
 /* Sends nothing; accepts NULL. What is left of secrets is wiped. */
 void sl_tls_stream_free(struct sl_tls_stream *s);
 SL_DEFINE_CLEANUP(struct sl_tls_stream, sl_tls_stream_free);

@@ -47,6 +47,7 @@ struct sl_tls_stream {
 	bool has_ended;  /* the wire has */
 	bool is_ready;
 	bool said_end;
+	bool has_spare; /* a buffer that nothing is in */
 };
 
 /*
