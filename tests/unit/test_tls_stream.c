@@ -589,7 +589,7 @@ static void idle_streams_are_small(void **state)
 			shake_well(&p[i % N]);
 			say(&p[i % N], &p[i % N].client, &p[i % N].server, "request");
 			assert_int_equal(sl_tls_stream_write(p[i % N].server.s, &p[i % N].scratch,
-							     1, buf, sizeof(buf), &n),
+							     1, buf, 30000, &n),
 					 SL_TLS_GO);
 			(void)drain(&p[i % N], &p[i % N].client, (unsigned char *)buf, sizeof(buf),
 				    &n);

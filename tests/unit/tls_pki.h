@@ -123,10 +123,9 @@ static inline struct ident make_ident(struct wish w)
 /* Appends the certificate of another, as chains have it. */
 static inline void append_pem(struct ident *id, const struct ident *of)
 {
-	char *both = malloc(strlen(id->pem) + strlen(of->pem) + 1);
+	char *both = NULL;
 
-	assert_non_null(both);
-	(void)sprintf(both, "%s%s", id->pem, of->pem);
+	assert_true(asprintf(&both, "%s%s", id->pem, of->pem) > 0);
 	free(id->pem);
 	id->pem = both;
 }

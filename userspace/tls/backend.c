@@ -67,13 +67,9 @@ void sl_tls_trust_unref(struct sl_tls_trust *trust)
 
 /* ---- how to speak ---- */
 
-/* The library gives a reference, which the answer 1 keeps. */
-static int on_session(SSL *ssl, SSL_SESSION *session)
+/* Takes the reference over. */
+static void keep(struct sl_tls_peer *peer, SSL_SESSION *session)
 {
-	struct sl_tls_peer *peer = sl_tls_stream_of(ssl)->peer;
-
-	if (!SSL_SESSION_is_resumable(session))
-		return 0;
 	if (peer->n_sessions == SL_TLS_SESSIONS_MAX) {
 		SSL_SESSION_free(peer->sessions[0]);
 		peer->n_sessions--;
@@ -81,7 +77,32 @@ static int on_session(SSL *ssl, SSL_SESSION *session)
 			peer->n_sessions * sizeof(peer->sessions[0]));
 	}
 	peer->sessions[peer->n_sessions++] = session;
+}
+
+/* The library gives a reference, which the answer 1 keeps. */
+static int on_session(SSL *ssl, SSL_SESSION *session)
+{
+	if (!SSL_SESSION_is_resumable(session))
+		return 0;
+	keep(sl_tls_stream_of(ssl)->peer, session);
 	return 1;
+}
+
+/*
+ * Of a ticket that comes anew with a resumed session of TLS 1.2 the library does not tell, and the
+ * old one may soon be good for nothing.
+ */
+void sl_tls_peer_met(struct sl_tls_peer *peer, SSL *ssl)
+{
+	SSL_SESSION *session = SSL_get0_session(ssl);
+
+	if (!SSL_session_reused(ssl) || SSL_version(ssl) != TLS1_2_VERSION)
+		return;
+	for (size_t i = 0; i < peer->n_sessions; i++)
+		if (peer->sessions[i] == session)
+			return;
+	if (SSL_SESSION_is_resumable(session))
+		keep(peer, SSL_get1_session(ssl));
 }
 
 static int refuse(struct sl_str *why, const char *text, const char *value)

@@ -4,8 +4,12 @@
 
 /* Within tls/ only. */
 
+#include <openssl/ssl.h>
+
 #include "tls/backend.h"
 
 const char *sl_tls_peer_name(const struct sl_tls_peer *peer);
+/* The handshake is over. */
+void sl_tls_peer_met(struct sl_tls_peer *peer, SSL *ssl);
 
 #endif

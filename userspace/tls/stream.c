@@ -451,6 +451,8 @@ int sl_tls_stream_handshake(struct sl_tls_stream *s, struct sl_tls_scratch *scra
 		r = s->failed = -EPROTO;
 	}
 	s->is_ready = r == SL_TLS_GO;
+	if (s->is_ready && s->peer)
+		sl_tls_peer_met(s->peer, s->ssl);
 	if (s->is_ready || r < 0)
 		drop_handshake(s);
 	r = finish(s, r);
