@@ -146,7 +146,8 @@ $O/fuzz/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h userspace/*/*.[ch] nft/*.[ch
 	$Q$(CLANG) $(filter-out -D_FORTIFY_SOURCE=2 -fPIE,$(ALL_CFLAGS)) -Wno-missing-prototypes \
 		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
 		$< $(wildcard userspace/base/*.c userspace/core/*.c userspace/conf/*.c nft/*.c) \
-		userspace/broker/nft_routes.c userspace/broker/nat_plan.c $(LDLIBS) -o $@
+		userspace/broker/nft_routes.c userspace/broker/nat_plan.c \
+		$(if $(findstring tls_stream,$@),$(wildcard userspace/tls/*.c)) $(LDLIBS) -o $@
 
 testtools: $(TESTTOOLS)
 

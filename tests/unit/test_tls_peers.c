@@ -438,7 +438,8 @@ static void sessions_outlive_a_rotation_of_keys(void **state)
 
 		assert_false(visit(&e, first, is_1_2));
 		assert_true(sl_tls_peer_sessions(e.peer) > 0);
-		assert_true(visit(&e, first, is_1_2));
+		for (int i = 0; i < 2 * SL_TLS_SESSIONS_MAX; i++) /* each leaves another */
+			assert_true(visit(&e, first, is_1_2));
 		assert_true(visit(&e, both, is_1_2)); /* opened by the old key, sealed by the new */
 		/* the newest ticket is used first */
 		assert_true(visit(&e, second, is_1_2));

@@ -77,7 +77,8 @@ static int on_status(SSL *ssl, void *arg)
 static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher,
 		     EVP_MAC_CTX *mac, int seal)
 {
-	return sl_tls_tickets_use(sl_tls_stream_of(ssl)->tickets, name, iv, cipher, mac, seal);
+	return sl_tls_tickets_use(sl_tls_stream_of(ssl)->tickets, name, iv, cipher, mac, seal != 0,
+				  SSL_version(ssl) == TLS1_3_VERSION);
 }
 
 /* ---- making one ---- */

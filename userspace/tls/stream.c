@@ -516,11 +516,30 @@ static void count_record(struct sl_tls_stream *s, size_t n)
 		s->n_records = 0;
 }
 
+/* Up to the first bytes the wire does not take. */
+static int encrypt(struct sl_tls_stream *s, uint64_t now_ms, const char *bytes, size_t n,
+		   size_t *done)
+{
+	int r = SL_TLS_GO;
+	size_t k;
+
+	while (*done < n && r == SL_TLS_GO && s->held_len == 0) {
+		size_t size = record_size(s, now_ms);
+
+		r = SSL_write_ex(s->ssl, bytes + *done, n - *done < size ? n - *done : size, &k);
+		if (r == 1) {
+			*done += k;
+			count_record(s, k);
+		}
+		r = r == 1 ? SL_TLS_GO : judge(s, r);
+	}
+	return r;
+}
+
 int sl_tls_stream_write(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, uint64_t now_ms,
 			const void *bytes, size_t n, size_t *ret_n)
 {
 	size_t done = 0;
-	size_t k;
 	int r = sl_tls_stream_flush(s);
 
 	*ret_n = 0;
@@ -528,19 +547,10 @@ int sl_tls_stream_write(struct sl_tls_stream *s, struct sl_tls_scratch *scratch,
 		return r;
 	if (!s->is_ready || s->said_end)
 		return -EINVAL;
-	begin(s, scratch);
-	while (done < n && r == SL_TLS_GO && s->held_len == 0) {
-		size_t size = record_size(s, now_ms);
-
-		r = SSL_write_ex(s->ssl, (const char *)bytes + done,
-				 n - done < size ? n - done : size, &k);
-		if (r == 1) {
-			done += k;
-			count_record(s, k);
-		}
-		r = r == 1 ? SL_TLS_GO : judge(s, r);
-	}
-	r = finish(s, r);
+	do { /* again where the wire took what it had refused a moment before */
+		begin(s, scratch);
+		r = finish(s, encrypt(s, now_ms, bytes, n, &done));
+	} while (r == SL_TLS_GO && done < n && s->held_len == 0);
 	if (r < 0)
 		return r;
 	*ret_n = done;

@@ -60,7 +60,8 @@ static int find_key(const struct sl_tls_tickets *t, const unsigned char name[16]
 }
 
 int sl_tls_tickets_use(const struct sl_tls_tickets *tickets, unsigned char name[16],
-		       unsigned char iv[16], EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int seal)
+		       unsigned char iv[16], EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, bool seal,
+		       bool once)
 {
 	const struct sl_tls_ticket_key *key;
 	OSSL_PARAM params[3];
@@ -85,5 +86,5 @@ int sl_tls_tickets_use(const struct sl_tls_tickets *tickets, unsigned char name[
 	if (!EVP_CipherInit_ex(cipher, EVP_aes_256_cbc(), NULL, key->cipher, iv, seal) ||
 	    !EVP_MAC_CTX_set_params(mac, params))
 		return -1;
-	return seal || at == 0 ? 1 : 2;
+	return seal || (at == 0 && !once) ? 1 : 2;
 }
