@@ -3,6 +3,10 @@
 #include "tls_pair.h"
 
 #include <pthread.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#include "daemon/sandbox.h"
 
 /* Looks under the cover, to play peers that no library would be. */
 #include "tls/stream_ssl.h"
@@ -656,7 +660,73 @@ static void a_handshake_keeps_its_set(void **state)
 	drop_sides(&e);
 }
 
-int main(void)
+/*
+ * A process of its own, which has nothing of the library's state: in the proxy's sandbox a file
+ * that is opened, or an unknown call, would show. Certificate and key come by standard input.
+ */
+static int in_sandbox(void)
+{
+	static char both[16384];
+	struct sl_cert_source s = { .label = "both", .chain = both };
+	struct sl_tls_ticket_key k;
+	struct sl_cert_set *set = NULL;
+	struct sides e;
+	bool on = false;
+	ssize_t n;
+
+	while ((n = read(STDIN_FILENO, both + s.chain_len, sizeof(both) - s.chain_len)) > 0)
+		s.chain_len += (size_t)n;
+	if (sl_tls_init() < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+	    sl_sandbox_enter(SL_ROLE_PROXY, &on) < 0)
+		return 100;
+	if (!on)
+		return 77;
+	if (sl_cert_set_new(&s, 1, time(NULL), NULL, NULL, &set) < 0 ||
+	    sl_tls_trust_new(both, s.chain_len, &trust) < 0 || sl_tls_ticket_key_make(&k) < 0)
+		return 101;
+	certs = set;
+	for (int is_1_2 = 0; is_1_2 < 2; is_1_2++) {
+		struct sl_tls_tickets *tickets = tickets_of(&k, 1);
+
+		e = make_sides(&(struct sl_tls_server_conf){ .scope = "r" });
+		if (visit(&e, tickets, is_1_2) || !visit(&e, tickets, is_1_2))
+			return 102;
+		drop_sides(&e);
+		sl_tls_tickets_unref(tickets);
+	}
+	return 0;
+}
+
+static void works_in_the_sandbox(void **state)
+{
+	struct ident id = make_ident((struct wish){ .cn = "x", .names = "DNS:x.example" });
+	int in[2];
+	int status;
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(pipe(in), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		(void)close(in[1]);
+		(void)dup2(in[0], STDIN_FILENO);
+		(void)execl("/proc/self/exe", "test", "sandbox", (char *)NULL);
+		_exit(99);
+	}
+	(void)close(in[0]);
+	assert_int_equal(write(in[1], id.pem, strlen(id.pem)), strlen(id.pem));
+	assert_int_equal(write(in[1], id.key_pem, strlen(id.key_pem)), strlen(id.key_pem));
+	(void)close(in[1]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	drop_ident(&id);
+	assert_true(WIFEXITED(status));
+	if (WEXITSTATUS(status) == 77)
+		skip();
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(refused_certificates_are_told_in_words),
@@ -673,7 +743,10 @@ int main(void)
 		cmocka_unit_test(at_most_so_many_sessions_are_kept),
 		cmocka_unit_test(sets_are_swapped_under_load),
 		cmocka_unit_test(a_handshake_keeps_its_set),
+		cmocka_unit_test(works_in_the_sandbox),
 	};
 
+	if (argc == 2 && strcmp(argv[1], "sandbox") == 0)
+		return in_sandbox();
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }
