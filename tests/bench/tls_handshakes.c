@@ -142,7 +142,7 @@ struct setup {
 	int version;
 };
 
-static void open_ends(struct setup *u, struct sl_tls_peer *peer, struct end *server,
+static void open_ends(struct setup *u, struct sl_tls_target *target, struct end *server,
 		      struct end *client)
 {
 	double begin = now_s();
@@ -152,7 +152,7 @@ static void open_ends(struct setup *u, struct sl_tls_peer *peer, struct end *ser
 	server->out = client->in = &down;
 	assert(sl_tls_accept(u->server, u->certs, u->tickets, &wire, server, &server->s) == 0);
 	server->spent_s += now_s() - begin;
-	assert(sl_tls_connect_peer(peer, &wire, client, &client->s) == 0);
+	assert(sl_tls_target_connect(target, &wire, client, &client->s) == 0);
 	assert(SSL_set_max_proto_version(client->s->ssl, u->version)); /* as a peer would */
 }
 
@@ -169,7 +169,7 @@ static void handshakes(struct setup *u, const char *what, int is_resumed)
 {
 	struct end server = { 0 };
 	struct end client = { 0 };
-	struct sl_tls_peer *peer = NULL;
+	struct sl_tls_target *target = NULL;
 	double begin = now_s();
 	unsigned n = 0;
 	unsigned resumed = 0;
@@ -177,18 +177,18 @@ static void handshakes(struct setup *u, const char *what, int is_resumed)
 	while (now_s() < begin + RUN_S) {
 		struct sl_tls_facts f;
 
-		if (!peer)
-			assert(sl_tls_peer_new(u->backend, "x.example", &peer) == 0);
-		open_ends(u, peer, &server, &client);
+		if (!target)
+			assert(sl_tls_target_new(u->backend, "x.example", &target) == 0);
+		open_ends(u, target, &server, &client);
 		shake(&server, &client);
 		sl_tls_stream_facts(server.s, &f);
 		resumed += f.is_resumed;
 		close_ends(&server, &client);
 		if (!is_resumed)
-			sl_tls_peer_unref(SL_TAKE_PTR(peer));
+			sl_tls_target_unref(SL_TAKE_PTR(target));
 		n++;
 	}
-	sl_tls_peer_unref(peer);
+	sl_tls_target_unref(target);
 	printf("%-34s server %7.0f/s, client %7.0f/s; %3.0f %% resumed; longest step %.2f ms\n",
 	       what, n / server.spent_s, n / client.spent_s, 100.0 * resumed / n,
 	       server.longest_s * 1e3);
@@ -199,13 +199,13 @@ static void bulk(struct setup *u)
 	static char buf[64 << 10];
 	struct end server = { 0 };
 	struct end client = { 0 };
-	struct sl_tls_peer *peer = NULL;
+	struct sl_tls_target *target = NULL;
 	struct sl_tls_facts f;
 	double writing = 0;
 	double reading = 0;
 
-	assert(sl_tls_peer_new(u->backend, "x.example", &peer) == 0);
-	open_ends(u, peer, &server, &client);
+	assert(sl_tls_target_new(u->backend, "x.example", &target) == 0);
+	open_ends(u, target, &server, &client);
 	shake(&server, &client);
 	sl_tls_stream_facts(server.s, &f);
 	for (uint64_t done = 0; done < BULK_BYTES;) {
@@ -225,7 +225,7 @@ static void bulk(struct setup *u)
 	printf("%-34s write %.2f GB/s, read %.2f GB/s\n", f.cipher, BULK_BYTES / writing / 1e9,
 	       BULK_BYTES / reading / 1e9);
 	close_ends(&server, &client);
-	sl_tls_peer_unref(peer);
+	sl_tls_target_unref(target);
 }
 
 static void measure(const char *name, EVP_PKEY *key, int version)

@@ -296,14 +296,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 	uint8_t mode = next(&p);
 	struct end ends[2] = { { .in = &up, .out = &down, .program = &p },
 			       { .in = &down, .out = &up, .program = &p } };
-	struct sl_tls_peer *peer = NULL;
+	struct sl_tls_target *target = NULL;
 
 	up.len = down.len = 0;
 	up.has_ended = down.has_ended = 0;
-	assert(sl_tls_peer_new(backend, "x.example", &peer) == 0);
+	assert(sl_tls_target_new(backend, "x.example", &target) == 0);
 	assert(sl_tls_accept(server, certs, mode & 8 ? NULL : tickets, &wire, &ends[0],
 			     &ends[0].s) == 0);
-	assert(sl_tls_connect_peer(peer, &wire, &ends[1], &ends[1].s) == 0);
+	assert(sl_tls_target_connect(target, &wire, &ends[1], &ends[1].s) == 0);
 	if (mode & 1) { /* one alone; all that is left is what the peer sends */
 		struct end *e = &ends[mode >> 1 & 1];
 		size_t early = next(&p) % 64;
@@ -325,6 +325,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 	}
 	sl_tls_stream_free(ends[0].s);
 	sl_tls_stream_free(ends[1].s);
-	sl_tls_peer_unref(peer);
+	sl_tls_target_unref(target);
 	return 0;
 }

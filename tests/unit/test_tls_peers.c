@@ -70,11 +70,11 @@ static void meet(struct pair *p, const struct sl_tls_server_conf *sc, struct sl_
 {
 	struct sl_tls_server *server = server_of(sc);
 	struct sl_tls_backend *backend = backend_of(bc);
-	struct sl_tls_peer *peer = peer_of(backend, name);
+	struct sl_tls_target *target = target_of(backend, name);
 
-	open_pair(p, server, set, NULL, peer, 0);
+	open_pair(p, server, set, NULL, target, 0);
 	shake(p, ret_c, ret_s);
-	sl_tls_peer_unref(peer); /* streams hold what they need */
+	sl_tls_target_unref(target); /* streams hold what they need */
 	sl_tls_backend_unref(backend);
 	sl_tls_server_unref(server);
 }
@@ -177,12 +177,12 @@ static void verifying_needs_a_name(void **state)
 {
 	struct sl_tls_backend *backend =
 		backend_of(&(struct sl_tls_backend_conf){ .trust = trust });
-	struct sl_tls_peer *peer = NULL;
+	struct sl_tls_target *target = NULL;
 
 	(void)state;
-	assert_int_equal(sl_tls_peer_new(backend, NULL, &peer), -EINVAL);
-	assert_int_equal(sl_tls_peer_new(backend, "", &peer), -EINVAL);
-	assert_null(peer);
+	assert_int_equal(sl_tls_target_new(backend, NULL, &target), -EINVAL);
+	assert_int_equal(sl_tls_target_new(backend, "", &target), -EINVAL);
+	assert_null(target);
 	sl_tls_backend_unref(backend);
 }
 
@@ -201,9 +201,9 @@ static void the_clients_offer_chooses_the_kind_of_key(void **state)
 		struct sl_tls_server *server = server_of(&(struct sl_tls_server_conf){ 0 });
 		struct sl_tls_backend *backend = backend_of(&(struct sl_tls_backend_conf){
 			.trust = trust, .ciphers = cases[i].ciphers });
-		struct sl_tls_peer *peer = peer_of(backend, "x.example");
+		struct sl_tls_target *target = target_of(backend, "x.example");
 
-		open_pair(&p, server, certs, NULL, peer, 0);
+		open_pair(&p, server, certs, NULL, target, 0);
 		assert_true(SSL_set_max_proto_version(p.client.s->ssl, TLS1_2_VERSION));
 		shake(&p, &c, &s);
 		assert_true(c == 0 && s == 0);
@@ -211,7 +211,7 @@ static void the_clients_offer_chooses_the_kind_of_key(void **state)
 		assert_string_equal(f.peer_name, cases[i].got);
 		assert_string_equal(f.version, "TLSv1.2");
 		close_pair(&p);
-		sl_tls_peer_unref(peer);
+		sl_tls_target_unref(target);
 		sl_tls_backend_unref(backend);
 		sl_tls_server_unref(server);
 	}
@@ -227,9 +227,9 @@ static void versions_below_the_least_are_refused(void **state)
 		struct sl_tls_server *server = server_of(&(struct sl_tls_server_conf){
 			.min_version = i ? SL_TLS_MIN_1_3 : SL_TLS_MIN_1_2 });
 		struct sl_tls_backend *backend = backend_of(&(struct sl_tls_backend_conf){ 0 });
-		struct sl_tls_peer *peer = peer_of(backend, "x.example");
+		struct sl_tls_target *target = target_of(backend, "x.example");
 
-		open_pair(&p, server, certs, NULL, peer, 0);
+		open_pair(&p, server, certs, NULL, target, 0);
 		SSL_set_security_level(p.client.s->ssl, 0);
 		assert_true(SSL_set_min_proto_version(p.client.s->ssl, TLS1_VERSION));
 		assert_true(SSL_set_max_proto_version(p.client.s->ssl,
@@ -241,7 +241,7 @@ static void versions_below_the_least_are_refused(void **state)
 		assert_string_equal(sl_tls_stream_error(p.client.s),
 				    "alert received: protocol version");
 		close_pair(&p);
-		sl_tls_peer_unref(peer);
+		sl_tls_target_unref(target);
 		sl_tls_backend_unref(backend);
 		sl_tls_server_unref(server);
 	}
@@ -368,7 +368,7 @@ static void bad_policies_are_refused_in_words(void **state)
 struct sides {
 	struct sl_tls_server *server;
 	struct sl_tls_backend *backend;
-	struct sl_tls_peer *peer;
+	struct sl_tls_target *target;
 };
 
 static void use_1_2(struct pair *p)
@@ -384,7 +384,7 @@ static bool visit(struct sides *e, struct sl_tls_tickets *tickets, bool is_1_2)
 	struct pair p;
 	size_t n;
 
-	open_pair(&p, e->server, certs, tickets, e->peer, 0);
+	open_pair(&p, e->server, certs, tickets, e->target, 0);
 	if (is_1_2)
 		use_1_2(&p);
 	shake_well(&p);
@@ -404,13 +404,13 @@ static struct sides make_sides(const struct sl_tls_server_conf *conf)
 	struct sides e = { .server = server_of(conf),
 			   .backend = backend_of(&(struct sl_tls_backend_conf){ .trust = trust }) };
 
-	e.peer = peer_of(e.backend, "x.example");
+	e.target = target_of(e.backend, "x.example");
 	return e;
 }
 
 static void drop_sides(struct sides *e)
 {
-	sl_tls_peer_unref(e->peer);
+	sl_tls_target_unref(e->target);
 	sl_tls_backend_unref(e->backend);
 	sl_tls_server_unref(e->server);
 }
@@ -441,7 +441,7 @@ static void sessions_outlive_a_rotation_of_keys(void **state)
 		struct sides e = make_sides(&(struct sl_tls_server_conf){ .scope = "r" });
 
 		assert_false(visit(&e, first, is_1_2));
-		assert_true(sl_tls_peer_sessions(e.peer) > 0);
+		assert_true(sl_tls_target_sessions(e.target) > 0);
 		for (int i = 0; i < 2 * SL_TLS_SESSIONS_MAX; i++) /* each leaves another */
 			assert_true(visit(&e, first, is_1_2));
 		assert_true(visit(&e, both, is_1_2)); /* opened by the old key, sealed by the new */
@@ -449,12 +449,12 @@ static void sessions_outlive_a_rotation_of_keys(void **state)
 		assert_true(visit(&e, second, is_1_2));
 		assert_false(visit(&e, third, is_1_2)); /* nobody knows the key: no harm */
 		assert_true(visit(&e, third, is_1_2));
-		assert_true(sl_tls_peer_sessions(e.peer) <= SL_TLS_SESSIONS_MAX);
+		assert_true(sl_tls_target_sessions(e.target) <= SL_TLS_SESSIONS_MAX);
 		drop_sides(&e);
 
 		e = make_sides(&(struct sl_tls_server_conf){ .scope = "r" });
 		assert_false(visit(&e, NULL, is_1_2)); /* none are given out */
-		assert_int_equal(sl_tls_peer_sessions(e.peer), 0);
+		assert_int_equal(sl_tls_target_sessions(e.target), 0);
 		assert_false(visit(&e, NULL, is_1_2));
 		drop_sides(&e);
 	}
@@ -508,7 +508,7 @@ static void early_data_is_refused(void **state)
 	assert_int_equal(sl_tls_ticket_key_make(&k), 0);
 	tickets = tickets_of(&k, 1);
 	assert_false(visit(&e, tickets, false));
-	open_pair(&p, e.server, certs, tickets, e.peer, 0);
+	open_pair(&p, e.server, certs, tickets, e.target, 0);
 	/* what we gave out does not allow it */
 	assert_int_equal(SSL_SESSION_get_max_early_data(SSL_get0_session(p.client.s->ssl)), 0);
 	SSL_SESSION_set_max_early_data(SSL_get0_session(p.client.s->ssl), 1000);
@@ -543,12 +543,12 @@ static void at_most_so_many_sessions_are_kept(void **state)
 	assert_int_equal(sl_tls_ticket_key_make(&k), 0);
 	tickets = tickets_of(&k, 1);
 	for (int i = 0; i < N; i++)
-		open_pair(&p[i], e.server, certs, tickets, e.peer, 0);
+		open_pair(&p[i], e.server, certs, tickets, e.target, 0);
 	for (int i = 0; i < N; i++) {
 		shake_well(&p[i]);
 		(void)drain(&p[i], &p[i].client, buf, sizeof(buf), &n);
 	}
-	assert_int_equal(sl_tls_peer_sessions(e.peer), SL_TLS_SESSIONS_MAX);
+	assert_int_equal(sl_tls_target_sessions(e.target), SL_TLS_SESSIONS_MAX);
 	for (int i = 0; i < N; i++)
 		close_pair(&p[i]);
 	assert_true(visit(&e, tickets, false)); /* closing them did no harm */
@@ -584,17 +584,17 @@ static void *keep_shaking(void *arg)
 	uint64_t seed = 1;
 
 	while (!__atomic_load_n(&w->stop, __ATOMIC_ACQUIRE)) {
-		struct sl_tls_peer *peer = peer_of(backend, "x.example");
+		struct sl_tls_target *target = target_of(backend, "x.example");
 		struct sl_cert_set *set = current(w);
 		struct pair p;
 		int c, s;
 
-		open_pair(&p, w->server, set, NULL, peer, seed++);
+		open_pair(&p, w->server, set, NULL, target, seed++);
 		sl_cert_set_unref(set);
 		shake(&p, &c, &s);
 		__atomic_add_fetch(c == 0 && s == 0 ? &w->n_good : &w->n_bad, 1, __ATOMIC_RELEASE);
 		close_pair(&p);
-		sl_tls_peer_unref(peer);
+		sl_tls_target_unref(target);
 	}
 	sl_tls_backend_unref(backend);
 	return NULL;
@@ -647,7 +647,7 @@ static void a_handshake_keeps_its_set(void **state)
 	struct pair p;
 
 	(void)state;
-	open_pair(&p, e.server, set, NULL, e.peer, 0);
+	open_pair(&p, e.server, set, NULL, e.target, 0);
 	assert_int_equal(step(&p, &p.client), SL_TLS_IN);
 	sl_cert_set_unref(set);
 	shake_well(&p);

@@ -36,7 +36,7 @@ static int tear_down(void **state)
 struct ends {
 	struct sl_tls_server *server;
 	struct sl_tls_backend *backend;
-	struct sl_tls_peer *peer;
+	struct sl_tls_target *target;
 };
 
 /* A server, and a client that trusts it; `suites` decides the version, too. */
@@ -50,13 +50,13 @@ static struct ends make_ends(bool is_1_3)
 	e.backend = backend_of(&(struct sl_tls_backend_conf){
 		.trust = trust, .min_version = is_1_3 ? SL_TLS_MIN_1_3 : SL_TLS_MIN_1_2 });
 	sl_tls_trust_unref(trust);
-	e.peer = peer_of(e.backend, "x.example");
+	e.target = target_of(e.backend, "x.example");
 	return e;
 }
 
 static void drop_ends(struct ends *e)
 {
-	sl_tls_peer_unref(e->peer);
+	sl_tls_target_unref(e->target);
 	sl_tls_backend_unref(e->backend);
 	sl_tls_server_unref(e->server);
 }
@@ -150,7 +150,7 @@ static unsigned transfer(struct ends *e, uint64_t seed, bool is_1_3)
 	struct flow up, down;
 	unsigned waits;
 
-	open_pair(&p, e->server, certs, tickets, e->peer, seed);
+	open_pair(&p, e->server, certs, tickets, e->target, seed);
 	if (!is_1_3)
 		use_1_2(&p);
 	shake_well(&p);
@@ -195,7 +195,7 @@ static void large_records_only_when_streaming(void **state)
 	size_t n;
 
 	(void)state;
-	open_pair(&p, e.server, certs, NULL, e.peer, 0);
+	open_pair(&p, e.server, certs, NULL, e.target, 0);
 	shake_well(&p);
 	(void)drain(&p, &p.client, (unsigned char *)buf, sizeof(buf), &n);
 	assert_int_equal(p.down.len, 0);
@@ -232,7 +232,7 @@ static void a_full_wire_holds_what_was_taken(void **state)
 	size_t n, took;
 
 	(void)state;
-	open_pair(&p, e.server, certs, NULL, e.peer, 0);
+	open_pair(&p, e.server, certs, NULL, e.target, 0);
 	shake_well(&p);
 	p.down.room = 1000;
 	for (size_t i = 0; i < sizeof(buf); i++)
@@ -272,7 +272,7 @@ static void each_direction_ends_by_itself(void **state)
 
 	(void)state;
 	for (int i = 0; i < 2; i++) {
-		open_pair(&p, e.server, certs, NULL, e.peer, 0);
+		open_pair(&p, e.server, certs, NULL, e.target, 0);
 		if (i)
 			use_1_2(&p);
 		shake_well(&p);
@@ -301,7 +301,7 @@ static void an_end_without_notice_is_told_apart(void **state)
 	size_t n;
 
 	(void)state;
-	open_pair(&p, e.server, certs, NULL, e.peer, 0);
+	open_pair(&p, e.server, certs, NULL, e.target, 0);
 	shake_well(&p);
 	assert_int_equal(sl_tls_stream_write(p.client.s, &p.scratch, 1, "last", 4, &n), SL_TLS_GO);
 	p.up.has_ended = true;
@@ -313,7 +313,7 @@ static void an_end_without_notice_is_told_apart(void **state)
 	close_pair(&p);
 
 	/* in the middle of a record */
-	open_pair(&p, e.server, certs, NULL, e.peer, 0);
+	open_pair(&p, e.server, certs, NULL, e.target, 0);
 	shake_well(&p);
 	p.up.cut_at = p.up.total + 9;
 	assert_int_equal(sl_tls_stream_write(p.client.s, &p.scratch, 1, "last", 4, &n), SL_TLS_GO);
@@ -331,7 +331,7 @@ static void errors_of_the_wire_are_its_own(void **state)
 	size_t n;
 
 	(void)state;
-	open_pair(&p, e.server, certs, NULL, e.peer, 0);
+	open_pair(&p, e.server, certs, NULL, e.target, 0);
 	shake_well(&p);
 	p.up.error = -ECONNRESET;
 	assert_int_equal(sl_tls_stream_write(p.client.s, &p.scratch, 1, "x", 1, &n), -ECONNRESET);
@@ -353,7 +353,7 @@ static void aborts_at_every_byte_leave_nothing(void **state)
 
 	(void)state;
 	for (int is_1_2 = 0; is_1_2 < 2; is_1_2++) {
-		open_pair(&p, e.server, certs, tickets, e.peer, 0);
+		open_pair(&p, e.server, certs, tickets, e.target, 0);
 		if (is_1_2)
 			use_1_2(&p);
 		shake_well(&p);
@@ -364,7 +364,7 @@ static void aborts_at_every_byte_leave_nothing(void **state)
 			struct line *line = i < up ? &p.up : &p.down;
 			int c, s;
 
-			open_pair(&p, e.server, certs, tickets, e.peer, 0);
+			open_pair(&p, e.server, certs, tickets, e.target, 0);
 			if (is_1_2)
 				use_1_2(&p);
 			line->cut_at = i < up ? i : i - up;
@@ -390,7 +390,7 @@ static void half_done_streams_can_be_dropped(void **state)
 
 	(void)state;
 	for (int steps = 0; steps < 8; steps++) {
-		open_pair(&p, e.server, certs, tickets, e.peer, 0);
+		open_pair(&p, e.server, certs, tickets, e.target, 0);
 		for (int i = 0; i < steps; i++)
 			(void)step(&p, i % 2 ? &p.server : &p.client);
 		close_pair(&p);
@@ -433,7 +433,7 @@ static void bytes_read_before_come_first(void **state)
 	struct pair p;
 
 	(void)state;
-	open_pair(&p, e.server, certs, NULL, e.peer, 0);
+	open_pair(&p, e.server, certs, NULL, e.target, 0);
 	assert_int_equal(step(&p, &p.client), SL_TLS_IN);
 	assert_int_equal(sl_tls_stream_unread(p.server.s, p.up.b, 100), 0);
 	assert_int_equal(sl_tls_stream_unread(p.server.s, p.up.b, 100), -EBUSY);
@@ -456,7 +456,7 @@ static void renegotiation_is_refused(void **state)
 	int r;
 
 	(void)state;
-	open_pair(&p, e.server, certs, NULL, e.peer, 0);
+	open_pair(&p, e.server, certs, NULL, e.target, 0);
 	use_1_2(&p);
 	shake_well(&p);
 	(void)SSL_clear_options(p.client.s->ssl, SSL_OP_NO_RENEGOTIATION);
@@ -490,7 +490,7 @@ static void floods_of_key_updates_end_the_connection(void **state)
 	int i;
 
 	(void)state;
-	open_pair(&p, e.server, certs, NULL, e.peer, 0);
+	open_pair(&p, e.server, certs, NULL, e.target, 0);
 	shake_well(&p);
 	for (i = 0; i < 40; i++) { /* a few are fine */
 		assert_int_equal(sl_tls_stream_rekey(p.client.s, &p.scratch, true), SL_TLS_GO);
@@ -520,7 +520,7 @@ static void unread_answers_wait(void **state)
 	size_t n;
 
 	(void)state;
-	open_pair(&p, e.server, certs, NULL, e.peer, 0);
+	open_pair(&p, e.server, certs, NULL, e.target, 0);
 	shake_well(&p);
 	p.down.room = p.down.at + p.down.len; /* takes no more */
 	for (int i = 0; i < 60; i++) {
@@ -548,7 +548,7 @@ static void changed_records_are_noticed(void **state)
 	size_t n;
 
 	(void)state;
-	open_pair(&p, e.server, certs, NULL, e.peer, 0);
+	open_pair(&p, e.server, certs, NULL, e.target, 0);
 	shake_well(&p);
 	assert_int_equal(sl_tls_stream_write(p.client.s, &p.scratch, 1, "good", 4, &n), SL_TLS_GO);
 	assert_int_equal(sl_tls_stream_write(p.client.s, &p.scratch, 1, "evil", 4, &n), SL_TLS_GO);
@@ -592,7 +592,7 @@ static void idle_streams_are_small(void **state)
 
 			if (i == 1)
 				before = heap_in_use();
-			open_pair(&p[i % N], e.server, certs, tickets, e.peer, 0);
+			open_pair(&p[i % N], e.server, certs, tickets, e.target, 0);
 			if (is_1_2)
 				use_1_2(&p[i % N]);
 			shake_well(&p[i % N]);

@@ -102,7 +102,7 @@ static inline void open_line(struct line *l, size_t room)
 /* `seed` 0: bytes travel whole and at once. */
 static inline void open_pair(struct pair *p, struct sl_tls_server *server,
 			     struct sl_cert_set *certs, struct sl_tls_tickets *tickets,
-			     struct sl_tls_peer *peer, uint64_t seed)
+			     struct sl_tls_target *target, uint64_t seed)
 {
 	*p = (struct pair){ .now_ms = 1 };
 	sl_rand_seed(&p->rand, seed);
@@ -113,9 +113,9 @@ static inline void open_pair(struct pair *p, struct sl_tls_server *server,
 	assert_int_equal(sl_tls_scratch_init(&p->scratch), 0);
 	assert_int_equal(
 		sl_tls_accept(server, certs, tickets, &memory_wire, &p->server, &p->server.s), 0);
-	if (peer)
-		assert_int_equal(sl_tls_connect_peer(peer, &memory_wire, &p->client, &p->client.s),
-				 0);
+	if (target)
+		assert_int_equal(
+			sl_tls_target_connect(target, &memory_wire, &p->client, &p->client.s), 0);
 }
 
 static inline void close_pair(struct pair *p)
@@ -238,12 +238,12 @@ static inline struct sl_tls_backend *backend_of(const struct sl_tls_backend_conf
 	return backend;
 }
 
-static inline struct sl_tls_peer *peer_of(struct sl_tls_backend *backend, const char *name)
+static inline struct sl_tls_target *target_of(struct sl_tls_backend *backend, const char *name)
 {
-	struct sl_tls_peer *peer = NULL;
+	struct sl_tls_target *target = NULL;
 
-	assert_int_equal(sl_tls_peer_new(backend, name, &peer), 0);
-	return peer;
+	assert_int_equal(sl_tls_target_new(backend, name, &target), 0);
+	return target;
 }
 
 #endif

@@ -25,7 +25,7 @@ struct sl_tls_backend {
 	bool verifies;
 };
 
-struct sl_tls_peer {
+struct sl_tls_target {
 	unsigned n_refs; /* of one thread */
 	struct sl_tls_backend *backend;
 	char *name; /* NULL: none */
@@ -68,15 +68,15 @@ void sl_tls_trust_unref(struct sl_tls_trust *trust)
 /* ---- how to speak ---- */
 
 /* Takes the reference over. */
-static void keep(struct sl_tls_peer *peer, SSL_SESSION *session)
+static void keep(struct sl_tls_target *target, SSL_SESSION *session)
 {
-	if (peer->n_sessions == SL_TLS_SESSIONS_MAX) {
-		SSL_SESSION_free(peer->sessions[0]);
-		peer->n_sessions--;
-		memmove(peer->sessions, peer->sessions + 1,
-			peer->n_sessions * sizeof(peer->sessions[0]));
+	if (target->n_sessions == SL_TLS_SESSIONS_MAX) {
+		SSL_SESSION_free(target->sessions[0]);
+		target->n_sessions--;
+		memmove(target->sessions, target->sessions + 1,
+			target->n_sessions * sizeof(target->sessions[0]));
 	}
-	peer->sessions[peer->n_sessions++] = session;
+	target->sessions[target->n_sessions++] = session;
 }
 
 /* The library gives a reference, which the answer 1 keeps. */
@@ -84,7 +84,7 @@ static int on_session(SSL *ssl, SSL_SESSION *session)
 {
 	if (!SSL_SESSION_is_resumable(session))
 		return 0;
-	keep(sl_tls_stream_of(ssl)->peer, session);
+	keep(sl_tls_stream_of(ssl)->target, session);
 	return 1;
 }
 
@@ -92,17 +92,17 @@ static int on_session(SSL *ssl, SSL_SESSION *session)
  * Of a ticket that comes anew with a resumed session of TLS 1.2 the library does not tell, and the
  * old one may soon be good for nothing.
  */
-void sl_tls_peer_met(struct sl_tls_peer *peer, SSL *ssl)
+void sl_tls_target_met(struct sl_tls_target *target, SSL *ssl)
 {
 	SSL_SESSION *session = SSL_get0_session(ssl);
 
 	if (!SSL_session_reused(ssl) || SSL_version(ssl) != TLS1_2_VERSION)
 		return;
-	for (size_t i = 0; i < peer->n_sessions; i++)
-		if (peer->sessions[i] == session)
+	for (size_t i = 0; i < target->n_sessions; i++)
+		if (target->sessions[i] == session)
 			return;
 	if (SSL_SESSION_is_resumable(session))
-		keep(peer, SSL_get1_session(ssl));
+		keep(target, SSL_get1_session(ssl));
 }
 
 static int refuse(struct sl_str *why, const char *text, const char *value)
@@ -213,94 +213,94 @@ void sl_tls_backend_unref(struct sl_tls_backend *backend)
 
 /* ---- with whom ---- */
 
-int sl_tls_peer_new(struct sl_tls_backend *backend, const char *name, struct sl_tls_peer **ret)
+int sl_tls_target_new(struct sl_tls_backend *backend, const char *name, struct sl_tls_target **ret)
 {
-	_cleanup_(sl_tls_peer_unrefp) struct sl_tls_peer *peer = NULL;
+	_cleanup_(sl_tls_target_unrefp) struct sl_tls_target *target = NULL;
 	unsigned char ip[16];
 
 	if (backend->verifies && (!name || !*name))
 		return -EINVAL;
-	peer = calloc(1, sizeof(*peer));
-	if (!peer)
+	target = calloc(1, sizeof(*target));
+	if (!target)
 		return -ENOMEM;
-	peer->n_refs = 1;
-	peer->backend = sl_tls_backend_ref(backend);
+	target->n_refs = 1;
+	target->backend = sl_tls_backend_ref(backend);
 	if (name && *name) {
-		peer->name = strdup(name);
-		if (!peer->name)
+		target->name = strdup(name);
+		if (!target->name)
 			return -ENOMEM;
-		peer->is_address =
+		target->is_address =
 			inet_pton(AF_INET, name, ip) == 1 || inet_pton(AF_INET6, name, ip) == 1;
 	}
-	*ret = SL_TAKE_PTR(peer);
+	*ret = SL_TAKE_PTR(target);
 	return 0;
 }
 
-struct sl_tls_peer *sl_tls_peer_ref(struct sl_tls_peer *peer)
+struct sl_tls_target *sl_tls_target_ref(struct sl_tls_target *target)
 {
-	peer->n_refs++;
-	return peer;
+	target->n_refs++;
+	return target;
 }
 
-void sl_tls_peer_unref(struct sl_tls_peer *peer)
+void sl_tls_target_unref(struct sl_tls_target *target)
 {
-	if (!peer || --peer->n_refs > 0)
+	if (!target || --target->n_refs > 0)
 		return;
-	for (size_t i = 0; i < peer->n_sessions; i++)
-		SSL_SESSION_free(peer->sessions[i]);
-	sl_tls_backend_unref(peer->backend);
-	free(peer->name);
-	free(peer);
+	for (size_t i = 0; i < target->n_sessions; i++)
+		SSL_SESSION_free(target->sessions[i]);
+	sl_tls_backend_unref(target->backend);
+	free(target->name);
+	free(target);
 }
 
-const char *sl_tls_peer_name(const struct sl_tls_peer *peer)
+const char *sl_tls_target_name(const struct sl_tls_target *target)
 {
-	return peer->name ? peer->name : "any name";
+	return target->name ? target->name : "any name";
 }
 
-size_t sl_tls_peer_sessions(const struct sl_tls_peer *peer)
+size_t sl_tls_target_sessions(const struct sl_tls_target *target)
 {
-	return peer->n_sessions;
+	return target->n_sessions;
 }
 
-static bool set_names(SSL *ssl, const struct sl_tls_peer *peer)
+static bool set_names(SSL *ssl, const struct sl_tls_target *target)
 {
-	if (!peer->name)
+	if (!target->name)
 		return true;
-	if (peer->is_address)
-		return !peer->backend->verifies ||
-		       X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), peer->name);
+	if (target->is_address)
+		return !target->backend->verifies ||
+		       X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), target->name);
 	SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-	return SSL_set_tlsext_host_name(ssl, peer->name) &&
-	       (!peer->backend->verifies || SSL_set1_host(ssl, peer->name));
+	return SSL_set_tlsext_host_name(ssl, target->name) &&
+	       (!target->backend->verifies || SSL_set1_host(ssl, target->name));
 }
 
 /* A ticket of TLS 1.3 is shown once, so that nobody can tell connections are of one client. */
-static bool resume(SSL *ssl, struct sl_tls_peer *peer)
+static bool resume(SSL *ssl, struct sl_tls_target *target)
 {
 	SSL_SESSION *session;
 	bool is_set;
 
-	if (peer->n_sessions == 0)
+	if (target->n_sessions == 0)
 		return true;
-	session = peer->sessions[peer->n_sessions - 1];
+	session = target->sessions[target->n_sessions - 1];
 	is_set = SSL_set_session(ssl, session);
 	if (SSL_SESSION_get_protocol_version(session) == TLS1_3_VERSION ||
 	    !SSL_SESSION_is_resumable(session)) {
-		peer->n_sessions--;
+		target->n_sessions--;
 		SSL_SESSION_free(session);
 	}
 	return is_set;
 }
 
-int sl_tls_connect_peer(struct sl_tls_peer *peer, const struct sl_tls_wire *wire, void *owner,
-			struct sl_tls_stream **ret)
+int sl_tls_target_connect(struct sl_tls_target *target, const struct sl_tls_wire *wire, void *owner,
+			  struct sl_tls_stream **ret)
 {
-	SSL *ssl = SSL_new(peer->backend->ctx);
+	SSL *ssl = SSL_new(target->backend->ctx);
 	struct sl_tls_stream *s;
 	int r;
 
-	if (!ssl || !set_names(ssl, peer) || !resume(ssl, peer)) {
+	if (!ssl || !set_names(ssl, target) || !resume(ssl, target)) {
 		SSL_free(ssl);
 		ERR_clear_error();
 		return -ENOMEM;
@@ -309,7 +309,7 @@ int sl_tls_connect_peer(struct sl_tls_peer *peer, const struct sl_tls_wire *wire
 	if (r < 0)
 		return r;
 	SSL_set_connect_state(ssl);
-	s->peer = sl_tls_peer_ref(peer);
+	s->target = sl_tls_target_ref(target);
 	*ret = s;
 	return 0;
 }

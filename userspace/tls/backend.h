@@ -45,19 +45,20 @@ SL_DEFINE_CLEANUP(struct sl_tls_backend, sl_tls_backend_unref);
  * A target, as one thread knows it. Counted by that thread alone; streams hold one.
  * `name`: what its certificate has to say, and SNI unless it is an address; NULL: neither.
  */
-struct sl_tls_peer;
+struct sl_tls_target;
 /* -EINVAL: something is to be verified, and there is no name. */
-SL_MUST_CHECK int sl_tls_peer_new(struct sl_tls_backend *backend, const char *name,
-				  struct sl_tls_peer **ret);
-struct sl_tls_peer *sl_tls_peer_ref(struct sl_tls_peer *peer);
-void sl_tls_peer_unref(struct sl_tls_peer *peer); /* accepts NULL */
-SL_DEFINE_CLEANUP(struct sl_tls_peer, sl_tls_peer_unref);
+SL_MUST_CHECK int sl_tls_target_new(struct sl_tls_backend *backend, const char *name,
+				    struct sl_tls_target **ret);
+struct sl_tls_target *sl_tls_target_ref(struct sl_tls_target *target);
+void sl_tls_target_unref(struct sl_tls_target *target); /* accepts NULL */
+SL_DEFINE_CLEANUP(struct sl_tls_target, sl_tls_target_unref);
 /* Sessions kept for it: at most SL_TLS_SESSIONS_MAX, each used once where TLS 1.3 wants that. */
 #define SL_TLS_SESSIONS_MAX 4
-size_t sl_tls_peer_sessions(const struct sl_tls_peer *peer);
+size_t sl_tls_target_sessions(const struct sl_tls_target *target);
 
 /* The wire must be connected, or about to be. */
-SL_MUST_CHECK int sl_tls_connect_peer(struct sl_tls_peer *peer, const struct sl_tls_wire *wire,
-				      void *owner, struct sl_tls_stream **ret);
+SL_MUST_CHECK int sl_tls_target_connect(struct sl_tls_target *target,
+					const struct sl_tls_wire *wire, void *owner,
+					struct sl_tls_stream **ret);
 
 #endif

@@ -8,8 +8,8 @@
 
 #include "tls/backend.h"
 
-const char *sl_tls_peer_name(const struct sl_tls_peer *peer);
+const char *sl_tls_target_name(const struct sl_tls_target *target);
 /* The handshake is over. */
-void sl_tls_peer_met(struct sl_tls_peer *peer, SSL *ssl);
+void sl_tls_target_met(struct sl_tls_target *target, SSL *ssl);
 
 #endif

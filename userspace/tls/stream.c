@@ -331,7 +331,7 @@ void sl_tls_stream_free(struct sl_tls_stream *s)
 	SSL_free(s->ssl);
 	ERR_clear_error();
 	drop_handshake(s);
-	sl_tls_peer_unref(s->peer);
+	sl_tls_target_unref(s->target);
 	sl_tls_server_unref(s->server);
 	free(s->early);
 	free(s->held);
@@ -451,8 +451,8 @@ int sl_tls_stream_handshake(struct sl_tls_stream *s, struct sl_tls_scratch *scra
 		r = s->failed = -EPROTO;
 	}
 	s->is_ready = r == SL_TLS_GO;
-	if (s->is_ready && s->peer)
-		sl_tls_peer_met(s->peer, s->ssl);
+	if (s->is_ready && s->target)
+		sl_tls_target_met(s->target, s->ssl);
 	if (s->is_ready || r < 0)
 		drop_handshake(s);
 	r = finish(s, r);

@@ -23,7 +23,8 @@ struct sl_tls_stream;
 
 /* Where encrypted bytes come from and go to. */
 struct sl_tls_wire {
-	/* How many; 0: the end; -EAGAIN: none now; or another -errno. */
+	/* How many, fewer than asked for: none are left now; 0: the end; -EAGAIN; or another
+	 * -errno. */
 	ssize_t (*recv)(void *owner, void *buf, size_t n);
 	/* How many; -EAGAIN: none now; or another -errno. */
 	ssize_t (*send)(void *owner, const void *bytes, size_t n);

@@ -10,7 +10,7 @@
 #include "tls/stream.h"
 #include "tls/tickets.h"
 
-struct sl_tls_peer;
+struct sl_tls_target;
 struct sl_tls_server;
 
 struct sl_tls_stream {
@@ -31,7 +31,7 @@ struct sl_tls_stream {
 	struct sl_tls_tickets *tickets;
 
 	struct sl_tls_server *server; /* of streams to clients: whose callbacks may be called */
-	struct sl_tls_peer *peer;     /* of backend streams: who keeps their sessions */
+	struct sl_tls_target *target; /* of backend streams: who keeps their sessions */
 
 	struct sl_tls_scratch *scratch; /* during a call */
 	uint64_t wrote_ms;

@@ -58,7 +58,7 @@ static void explain_certificate(struct sl_tls_stream *s)
 	case X509_V_ERR_HOSTNAME_MISMATCH:
 	case X509_V_ERR_IP_ADDRESS_MISMATCH:
 		sl_tls_set_error(s, "%s: wrong name, it is not for %s", whose,
-				 s->peer ? sl_tls_peer_name(s->peer) : "us");
+				 s->target ? sl_tls_target_name(s->target) : "us");
 		break;
 	case X509_V_ERR_INVALID_PURPOSE:
 		sl_tls_set_error(s, "%s: not made for this purpose", whose);
