@@ -3,6 +3,7 @@
 #include "tls_pair.h"
 
 #include <malloc.h>
+#include <sys/socket.h>
 
 /* Looks under the cover, to play a peer that no library would be. */
 #include "tls/stream_ssl.h"
@@ -398,6 +399,62 @@ static void half_done_streams_can_be_dropped(void **state)
 	drop_ends(&e);
 }
 
+/* Over sockets, where a short read says that there is no more. */
+static void sockets_carry_it_as_well(void **state)
+{
+	struct ends e = make_ends(true);
+	static unsigned char buf[1 << 20];
+	static unsigned char back[100000];
+	struct sl_tls_scratch scratch;
+	struct sl_tls_stream *c, *s;
+	size_t sent = 0;
+	size_t got = 0;
+	int fd[2];
+	int r = SL_TLS_IN;
+	int q = SL_TLS_IN;
+	size_t n;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd), 0);
+	assert_int_equal(sl_tls_scratch_init(&scratch), 0);
+	assert_int_equal(
+		sl_tls_accept(e.server, certs, tickets, &sl_tls_socket, sl_tls_fd(fd[0]), &s), 0);
+	assert_int_equal(sl_tls_target_connect(e.target, &sl_tls_socket, sl_tls_fd(fd[1]), &c), 0);
+	for (int i = 0; i < 100 && (r > 0 || q > 0); i++) {
+		r = r > 0 ? sl_tls_stream_handshake(c, &scratch) : r;
+		q = q > 0 ? sl_tls_stream_handshake(s, &scratch) : q;
+	}
+	assert_true(r == 0 && q == 0);
+	for (size_t i = 0; i < sizeof(buf); i++)
+		buf[i] = byte_at(3, i);
+	for (int i = 0; i < 10000 && got < sizeof(buf); i++) {
+		r = sl_tls_stream_write(s, &scratch, 1, buf + sent, sizeof(buf) - sent, &n);
+		assert_true(r == SL_TLS_GO || r == SL_TLS_OUT);
+		sent += n;
+		do {
+			q = sl_tls_stream_read(c, &scratch, back, sizeof(back), &n);
+			assert_true(q == SL_TLS_GO || q == SL_TLS_IN);
+			assert_memory_equal(back, buf + got, n);
+			got += n;
+		} while (q == SL_TLS_GO);
+	}
+	assert_int_equal(got, sizeof(buf));
+	assert_int_equal(sl_tls_stream_end(s, &scratch), SL_TLS_GO);
+	assert_int_equal(sl_tls_stream_read(c, &scratch, back, sizeof(back), &n), SL_TLS_END);
+	assert_int_equal(sl_tls_stream_write(c, &scratch, 1, "last", 4, &n), SL_TLS_GO);
+	assert_int_equal(shutdown(fd[1], SHUT_WR), 0);
+	sl_tls_stream_read_to_end(s);
+	assert_int_equal(sl_tls_stream_read(s, &scratch, back, sizeof(back), &n), SL_TLS_CUT);
+	assert_int_equal(n, 4);
+	(void)close(fd[1]);
+	assert_int_equal(sl_tls_stream_rekey(s, &scratch, false), -EINVAL); /* has said its end */
+	sl_tls_stream_free(c);
+	sl_tls_stream_free(s);
+	sl_tls_scratch_done(&scratch);
+	(void)close(fd[0]);
+	drop_ends(&e);
+}
+
 /* ---- what peers must not do ---- */
 
 static void not_tls_is_called_so(void **state)
@@ -637,6 +694,7 @@ int main(void)
 		cmocka_unit_test(errors_of_the_wire_are_its_own),
 		cmocka_unit_test(aborts_at_every_byte_leave_nothing),
 		cmocka_unit_test(half_done_streams_can_be_dropped),
+		cmocka_unit_test(sockets_carry_it_as_well),
 		cmocka_unit_test(not_tls_is_called_so),
 		cmocka_unit_test(bytes_read_before_come_first),
 		cmocka_unit_test(renegotiation_is_refused),

@@ -274,8 +274,11 @@ int sl_tls_context_groups(SSL_CTX *ctx, const char *groups)
 {
 	if (groups)
 		return SSL_CTX_set1_groups_list(ctx, groups) ? 0 : -EINVAL;
-	/* OpenSSL 3.5 and later have the first; a list with an unknown group is refused whole */
-	if (SSL_CTX_set1_groups_list(ctx, "X25519MLKEM768:X25519:P-256:P-384"))
+	/*
+	 * OpenSSL 3.5 and later have the first of these, and know the star: shares of both are
+	 * sent, so that a backend that has only one of them need not ask again.
+	 */
+	if (SSL_CTX_set1_groups_list(ctx, "*X25519MLKEM768:*X25519:P-256:P-384"))
 		return 0;
 	ERR_clear_error();
 	return SSL_CTX_set1_groups_list(ctx, "X25519:P-256:P-384") ? 0 : -EINVAL;
