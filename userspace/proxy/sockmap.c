@@ -369,15 +369,62 @@ static enum carry_result carry(struct sl_joint *j, enum sl_side from)
  * All that has come has been carried; what the program has counted of it is a matter of its own,
  * because it does not know what came while an entry was missing.
  */
-static void hand_back(struct sl_joint *j, enum sl_side from, const struct sl_sockmap_slot *s)
-{
-	uint32_t spills = __atomic_load_n(&s->spills, __ATOMIC_ACQUIRE);
-	uint64_t passed = load(&s->passed);
+struct offer {
+	uint64_t passed;
+	uint32_t spills;
+};
 
-	if (is_all_taken(j, from, 0))
-		give_order(j, from, SL_SOCKMAP_WANTS_FAST, passed, spills);
-	else
+/* *ret is read first: what is passed after that makes the order void. */
+static bool may_go(const struct sl_joint *j, enum sl_side from, struct offer *ret)
+{
+	const struct sl_sockmap_slot *s = slot_of(j, from);
+
+	if (!s)
+		return false;
+	ret->spills = __atomic_load_n(&s->spills, __ATOMIC_ACQUIRE);
+	ret->passed = load(&s->passed);
+	return s->why != SL_SOCKMAP_NO_SOURCE && !j->conn->side[from].hung_up &&
+	       !j->conn->flow[from].held && j->half[from].in_window <= s->limit / CALM_SHARE &&
+	       is_all_taken(j, from, 0);
+}
+
+static void make_offer(struct sl_joint *j, enum sl_side from, const struct offer *o)
+{
+	give_order(j, from, SL_SOCKMAP_WANTS_FAST, o->passed, o->spills);
+}
+
+/* An offer stands as long as nothing was passed to us since: there is nothing to be read. */
+static bool is_offer_open(const struct sl_joint *j, enum sl_side from)
+{
+	const struct sl_sockmap_slot *s = slot_of(j, from);
+	const struct sl_sockmap_order *order =
+		s ? sl_sockmap_view_order(j->view, 2 * j->pair + from) : NULL;
+
+	return order && j->half[from].is_offered && !j->is_out &&
+	       load(&s->passed) == order->consumed &&
+	       __atomic_load_n(&s->spills, __ATOMIC_ACQUIRE) == order->spills;
+}
+
+/*
+ * What is passed to us waits in the kernel behind what is queued to the same socket, for good if
+ * its peer does not read. So no direction goes back alone: the other one goes with it, or is there
+ * already, or is over. The last of the two to come to rest takes both.
+ */
+static void hand_back(struct sl_joint *j, enum sl_side from)
+{
+	enum sl_side back = other(from);
+	bool is_there = j->conn->flow[back].shut || is_fast(j, back) || is_offer_open(j, back);
+	struct offer mine;
+	struct offer its;
+
+	if (!may_go(j, from, &mine)) {
 		look_later(j, WINDOW_MS);
+	} else if (is_there) {
+		make_offer(j, from, &mine);
+	} else if (may_go(j, back, &its)) {
+		make_offer(j, back, &its);
+		make_offer(j, from, &mine);
+	}
 }
 
 /*
@@ -401,7 +448,7 @@ static void offer(struct sl_joint *j, enum sl_side from)
 	h->window_ms = now;
 	h->in_window = 0;
 	if (is_calm)
-		hand_back(j, from, s);
+		hand_back(j, from);
 	else
 		look_later(j, WINDOW_MS);
 }
@@ -531,12 +578,14 @@ static bool look(struct sl_joint *j, enum sl_side from)
 	struct sl_conn *c = j->conn;
 	struct sl_joint_half *h = &j->half[from];
 	bool is_ours;
+	bool is_open;
 
 	count(j, from);
 	if (c->flow[from].shut)
 		return h->error ? try_to_fail(j, from) : true;
 	is_ours = j->is_out || !is_fast(j, from);
-	if (is_ours && h->is_offered)
+	is_open = is_ours && is_offer_open(j, from);
+	if (is_ours && h->is_offered && !is_open)
 		is_ours = take_back(j, from);
 	if (is_ours != h->is_in_daemon) {
 		h->is_in_daemon = is_ours;
@@ -544,7 +593,7 @@ static bool look(struct sl_joint *j, enum sl_side from)
 		h->in_window = 0;
 		watch(j, from);
 	}
-	if (is_ours && !run_in_daemon(j, from))
+	if (is_ours && !is_open && !run_in_daemon(j, from))
 		return false;
 	if (h->error)
 		return try_to_fail(j, from);
