@@ -208,9 +208,12 @@ assert_match "why" "$(detail tls 8101 .last_error)" '^TLS handshake: '
 # Before servers are killed with bytes of theirs on the way.
 say "no backend has seen a reset of ours, neither of checks nor of connections"
 assert_eq "resets" "$(counted resets)" 0
+# Its answer read, there is a socket at the other end: a reset right behind the handshake can meet
+# the hook before the handshake's last acknowledgement has made one.
 in_ns proxy /usr/bin/python3 - "$T" 8001 <<-'RESET'
 	import socket, struct, sys
 	with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as s:
+	    assert s.recv(1)
 	    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 RESET
 is_counted() { [ "$(counted resets)" = 1 ]; }
