@@ -72,6 +72,7 @@ help:
 	@echo 'make bench      root: against routing, DNAT, HAProxy and nginx, one interleaved run (ONLY=packet: short)'
 	@echo 'make bench-matcher  what routing costs by the number of routes, and lists of addresses'
 	@echo 'make bench-packet-prog  root: what a packet costs in the programs of the packet engine'
+	@echo 'make bench-tls  handshakes and bytes per second of one core that the TLS library allows'
 	@echo 'make coverage   line coverage of userspace/core (needs gcovr)'
 	@echo 'make install    to DESTDIR and PREFIX=$(PREFIX)'
 	@echo 'make deps       root: install-deps.sh'
@@ -146,7 +147,8 @@ $O/fuzz/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h userspace/*/*.[ch] nft/*.[ch
 	$Q$(CLANG) $(filter-out -D_FORTIFY_SOURCE=2 -fPIE,$(ALL_CFLAGS)) -Wno-missing-prototypes \
 		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
 		$< $(wildcard userspace/base/*.c userspace/core/*.c userspace/conf/*.c nft/*.c) \
-		userspace/broker/nft_routes.c userspace/broker/nat_plan.c $(LDLIBS) -o $@
+		userspace/broker/nft_routes.c userspace/broker/nat_plan.c \
+		$(if $(findstring tls_stream,$@),$(wildcard userspace/tls/*.c)) $(LDLIBS) -o $@
 
 testtools: $(TESTTOOLS)
 
@@ -191,6 +193,9 @@ bench: all $(TESTTOOLS) $O/bench/nat_scale
 bench-matcher: $O/bench/matcher
 	$Q$<
 
+bench-tls: $O/bench/tls_handshakes
+	$Q$<
+
 bench-packet-prog: $O/bench/packet_prog
 	@$(SUDO_CHECK)
 	$Q$<
@@ -233,7 +238,7 @@ clean:
 	$Qrm -rf $O
 
 .PHONY: all help unit lint check check-installed e2e fuzz soak vmtest vmtest-installed bench \
-	bench-matcher bench-packet-prog demo deps coverage tidy format install uninstall clean testtools
+	bench-matcher bench-tls bench-packet-prog demo deps coverage tidy format install uninstall clean testtools
 .DELETE_ON_ERROR:
 .SECONDARY:
 -include $(shell find $O -name '*.d' 2>/dev/null)
