@@ -137,6 +137,50 @@ enum sl_refuse_choice {
 	SL_REFUSE_CHOICE_DROP,
 };
 
+/* One certificate of a route, by its files; nothing here is read when a configuration is built. */
+struct sl_conf_cert {
+	char *chain;  /* PEM: the certificate, then those of its issuers */
+	char *key;    /* PEM; NULL: in `chain`, too */
+	char *staple; /* an OCSP response, DER; NULL: none */
+	struct sl_mark mark;
+};
+
+enum sl_client_auth_choice {
+	SL_CLIENT_AUTH_CHOICE_NONE = 0,
+	SL_CLIENT_AUTH_CHOICE_OPTIONAL, /* one that is shown must be good */
+	SL_CLIENT_AUTH_CHOICE_REQUIRED,
+};
+
+/* TLS with the clients of a route ends here. */
+struct sl_conf_tls {
+	struct sl_conf_cert *certs; /* the first one is the default */
+	size_t n_certs;             /* at least 1 */
+	char *client_ca;            /* PEM; NULL: clients are not asked */
+	enum sl_client_auth_choice client_auth;
+	bool only_1_3; /* min_version */
+	char **alpn;
+	size_t n_alpn;
+	char *ciphers; /* of TLS 1.2, in the library's words; NULL: the defaults */
+	char *suites;  /* of TLS 1.3, likewise */
+	struct sl_mark mark;
+};
+
+enum sl_verify_choice {
+	SL_VERIFY_CHOICE_SYSTEM = 0,
+	SL_VERIFY_CHOICE_FILE,
+	SL_VERIFY_CHOICE_NONE,
+};
+
+/* Connections to the targets of a route are encrypted. */
+struct sl_conf_backend_tls {
+	enum sl_verify_choice verify;
+	char *ca;          /* PEM, with FILE */
+	char *server_name; /* asked for and verified; NULL: the host of the target's address */
+	char *cert;        /* shown when asked for; NULL: none */
+	char *key;         /* NULL: in `cert`, too */
+	struct sl_mark mark;
+};
+
 struct sl_conf_route {
 	char *name;
 	bool enabled;
@@ -173,6 +217,8 @@ struct sl_conf_route {
 	enum sl_keep_alive keep_alive;
 	bool half_open;
 	struct sl_timeouts timeouts;
+	struct sl_conf_tls *tls;                 /* owned; NULL: passthrough */
+	struct sl_conf_backend_tls *backend_tls; /* owned; NULL: as the client's bytes are */
 	struct sl_mark mark;
 };
 
@@ -267,14 +313,14 @@ struct sl_conf_global {
  */
 static inline bool sl_conf_may_packet(const struct sl_conf_global *g, const struct sl_conf_route *r)
 {
-	return g->packet.hook != SL_HOOK_CHOICE_OFF &&
+	return g->packet.hook != SL_HOOK_CHOICE_OFF && !r->tls && !r->backend_tls &&
 	       (r->engine == SL_CHOICE_AUTO || r->engine == SL_CHOICE_PACKET);
 }
 
 /* Chosen by name alone. */
 static inline bool sl_conf_may_sockmap(const struct sl_conf_route *r)
 {
-	return r->engine == SL_CHOICE_SOCKMAP;
+	return r->engine == SL_CHOICE_SOCKMAP && !r->tls && !r->backend_tls;
 }
 
 struct sl_conf {

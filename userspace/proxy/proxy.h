@@ -102,7 +102,66 @@ SL_MUST_CHECK int sl_proxy_flush(struct sl_proxy *proxy, sl_proxy_fn done, void 
 typedef void (*sl_diff_fn)(void *arg, const char *lines);
 SL_MUST_CHECK int sl_proxy_diff(struct sl_proxy *proxy, sl_diff_fn fn, void *arg);
 
+struct sl_materials;
+struct sl_tls_tickets;
+/*
+ * The files of certificates and keys, in force for handshakes that begin from now on; taken over,
+ * also on failure. Before sl_proxy_apply() of a generation whose routes need others, and at any
+ * time when files have changed. What cannot be used leaves the route's last good ones in force and
+ * is logged.
+ */
+SL_MUST_CHECK int sl_proxy_set_materials(struct sl_proxy *proxy, struct sl_materials *m);
+/* The keys of session tickets from now on; takes a reference. */
+void sl_proxy_set_tickets(struct sl_proxy *proxy, struct sl_tls_tickets *tickets);
+
 /* ---- views ---- */
+
+/* A certificate in use; the texts are valid during the call. */
+struct sl_cert_view {
+	const char *route;
+	bool is_backend;     /* shown to targets, not to clients */
+	const char *problem; /* why newer files of the route are not in use; "": they are */
+	const char *label;   /* its file */
+	const char *subject;
+	const char *issuer;
+	const char *const *names;
+	size_t n_names;
+	int64_t not_before_s; /* seconds since 1970 */
+	int64_t not_after_s;
+	int64_t staple_until_s; /* 0: none */
+	const char *key;        /* "ec-256" */
+	const char *fingerprint;
+	size_t n_chain;
+	bool is_default;
+};
+/* Those of the current generation, by route in file order. Also routes with a problem and no
+ * certificate (label ""). */
+typedef void (*sl_cert_fn)(void *arg, const struct sl_cert_view *cert);
+void sl_proxy_each_cert(struct sl_proxy *proxy, sl_cert_fn fn, void *arg);
+
+/* Handshakes that are over, as they are counted. */
+enum sl_tls_count_version {
+	SL_TLS_COUNT_NONE = 0, /* it failed before one was agreed */
+	SL_TLS_COUNT_1_2,
+	SL_TLS_COUNT_1_3,
+	SL_TLS_COUNT_VERSIONS_,
+};
+/* "", "TLSv1.2", "TLSv1.3" */
+const char *sl_tls_count_version_name(enum sl_tls_count_version version);
+enum sl_tls_count_result {
+	SL_TLS_COUNT_OK = 0,
+	SL_TLS_COUNT_FAILED,  /* tls_error, or the peer has gone */
+	SL_TLS_COUNT_TIMEOUT, /* handshake_timeout */
+	SL_TLS_COUNT_RESULTS_,
+};
+const char *
+sl_tls_count_result_name(enum sl_tls_count_result result); /* "ok", "failed", "timeout" */
+struct sl_tls_totals {
+	/* by side, version, resumed, result */
+	uint64_t handshakes[SL_SIDE_COUNT_][SL_TLS_COUNT_VERSIONS_][2][SL_TLS_COUNT_RESULTS_];
+	uint64_t handshaking; /* now */
+	uint64_t waiting;     /* now: for their turn to begin */
+};
 
 /* Broker and records count different numbers of connections, and go on to. */
 struct sl_disagreement {
@@ -145,6 +204,17 @@ enum sl_move_result {
 	SL_MOVE_NOT_ITS,    /* its route, or its sides, do not allow that engine */
 };
 
+/* What was agreed with one side; all "" where that side speaks no TLS, or not yet. */
+struct sl_tls_row {
+	char version[8]; /* "TLSv1.3" */
+	char cipher[40]; /* the library's name */
+	char alpn[64];   /* agreed; cut when longer */
+	char peer[128];  /* subject of its certificate */
+	bool is_resumed;
+	bool is_verified; /* its certificate is good */
+	char ktls[8];     /* "off", "tx", "rx", "tx+rx" */
+};
+
 struct sl_conn_row {
 	uint64_t id;
 	char route[64]; /* "" before routing; cut when longer */
@@ -162,6 +232,7 @@ struct sl_conn_row {
 	char sni[SL_NAME_MAX + 1]; /* "": none seen */
 	char alpn[64];             /* first protocol offered; cut when longer; "": none */
 	uint32_t tls_versions;     /* offered: SL_TLS_*; 0: no ClientHello seen */
+	struct sl_tls_row tls[SL_SIDE_COUNT_]; /* of TLS that ends or begins here */
 	struct sl_moves moves;
 	uint64_t now_us; /* as moves have it */
 	enum sl_move_result move;
@@ -217,6 +288,7 @@ struct sl_proxy_totals {
 	struct sl_hist duration;
 	struct sl_hist in_state[SL_CONN_STATE_COUNT_];
 	struct sl_dns_stats dns;
+	struct sl_tls_totals tls;
 };
 void sl_proxy_totals(const struct sl_proxy *proxy, struct sl_proxy_totals *ret);
 
