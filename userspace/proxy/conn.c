@@ -496,7 +496,7 @@ static void release(struct sl_conn *c)
 	for (int i = 0; i < SL_SIDE_COUNT_; i++)
 		drop_held(&c->flow[i]);
 	if (!c->reset)
-		sl_tls_say_end(c);
+		sl_tls_end(c);
 	close_side(c, SL_BACKEND);
 	close_side(c, SL_CLIENT);
 	if (!c->let_go)
@@ -619,7 +619,7 @@ void sl_conn_event(struct sl_conn *c, enum sl_conn_event event)
 		sl_classify_read(c);
 		break;
 	case SL_ACT_HANDSHAKE:
-		sl_tls_handshake(c);
+		sl_tls_begin(c);
 		break;
 	case SL_ACT_BUG:
 	case SL_CONN_ACTION_COUNT_:

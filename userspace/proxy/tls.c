@@ -457,7 +457,7 @@ static enum sl_side whose_turn(const struct sl_conn *c)
 	return c->side[SL_BACKEND].io.fd >= 0 ? SL_BACKEND : SL_CLIENT;
 }
 
-void sl_tls_handshake(struct sl_conn *c)
+void sl_tls_begin(struct sl_conn *c)
 {
 	if (!make_tls(c)) {
 		sl_conn_end(c, SL_REASON_ERROR, true);
@@ -499,7 +499,7 @@ void sl_tls_on_socket(struct sl_conn *c, enum sl_side side, uint32_t events)
 
 /* ---- the end ---- */
 
-void sl_tls_say_end(struct sl_conn *c)
+void sl_tls_end(struct sl_conn *c)
 {
 	struct sl_conn_tls *tls = c->tls;
 

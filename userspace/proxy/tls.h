@@ -83,7 +83,7 @@ bool sl_tls_wants_backend(const struct sl_conn *c);
  * and the backend is connected, with the backend. Ends in sl_conn_event(), sl_connect_failed() or
  * the end of the connection.
  */
-void sl_tls_handshake(struct sl_conn *c);
+void sl_tls_begin(struct sl_conn *c);
 /* The ClientHello is in hand. */
 void sl_tls_got_hello(struct sl_conn *c);
 /* Events of either socket while handshaking. */
@@ -92,7 +92,7 @@ void sl_tls_on_socket(struct sl_conn *c, enum sl_side side, uint32_t events);
 void sl_tls_timed_out(struct sl_conn *c);
 
 /* The connection ends and its sockets will say so: so does TLS, as far as the wires take it. */
-void sl_tls_say_end(struct sl_conn *c);
+void sl_tls_end(struct sl_conn *c);
 /* The stream of an attempt that failed. */
 void sl_tls_drop_backend(struct sl_conn *c);
 /* Gives everything back; idempotent. */
