@@ -291,7 +291,7 @@ static void check_companion(struct sl_build *b, const struct subject *s, const c
 	size_t count = sl_node_count(n), want = sl_node_count(cert);
 	char place[SL_PLACE_LEN];
 
-	if (!n || n->bad || (cert && cert->bad))
+	if (count == 0 || n->bad || (cert && cert->bad))
 		return;
 	if (!cert && !sl_node_find_raw(s->own, "cert") && !has_bad_key(s->own))
 		sl_report_error(&b->report, n->key_at, s->path,
