@@ -22,6 +22,9 @@ enum sl_ctl_request {
 	SL_CTL_UPGRADE,
 	SL_CTL_RELOAD_DENY_FILE, /* global.security.deny_file alone */
 	SL_CTL_CHANGE,           /* one change at run time: see struct sl_ctl_change */
+	/* the files of certificates and keys are read again, now; a line per route that has other
+	 * ones, or whose files cannot be used: FAILED */
+	SL_CTL_CERT_RELOAD,
 	SL_CTL_REQUEST_COUNT_,
 };
 

@@ -328,6 +328,7 @@ static void log_report(const struct sl_supervisor *s, enum sl_ctl_request what, 
 		[SL_CTL_UPGRADE] = "upgrade",
 		[SL_CTL_RELOAD_DENY_FILE] = "reload of deny_file",
 		[SL_CTL_CHANGE] = "change",
+		[SL_CTL_CERT_RELOAD] = "reload of certificates",
 	};
 	size_t len = s->report.len;
 
@@ -363,6 +364,9 @@ static void begin_job(struct sl_supervisor *s, enum sl_ctl_request what)
 		sl_reload_start(s);
 	} else if (what == SL_CTL_RELOAD_DENY_FILE) {
 		sl_denied_start(s);
+	} else if (what == SL_CTL_CERT_RELOAD) {
+		sl_str_adds(&s->report, "no route has certificates\n");
+		sl_supervisor_finish_job(s, what, true);
 	} else {
 		sl_upgrade_start(s);
 	}
@@ -381,6 +385,8 @@ static void on_job_task(struct sl_task *task)
 		begin_job(s, SL_CTL_UPGRADE);
 	else if (s->wants[SL_CTL_RELOAD_DENY_FILE])
 		begin_job(s, SL_CTL_RELOAD_DENY_FILE);
+	else if (s->wants[SL_CTL_CERT_RELOAD])
+		begin_job(s, SL_CTL_CERT_RELOAD);
 	else if (!sl_list_is_empty(&s->pending))
 		sl_change_start(s);
 }

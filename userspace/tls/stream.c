@@ -360,6 +360,17 @@ int sl_tls_stream_unread(struct sl_tls_stream *s, const void *bytes, size_t n)
 	return 0;
 }
 
+int sl_tls_stream_offer(struct sl_tls_stream *s, const char *protocol, size_t n)
+{
+	unsigned char list[256];
+
+	if (n == 0 || n > 255)
+		return -EINVAL;
+	list[0] = (unsigned char)n;
+	memcpy(list + 1, protocol, n);
+	return SSL_set_alpn_protos(s->ssl, list, (unsigned)n + 1) == 0 ? 0 : -ENOMEM;
+}
+
 void sl_tls_stream_read_to_end(struct sl_tls_stream *s)
 {
 	s->read_to_end = true;

@@ -89,6 +89,8 @@ SL_DEFINE_CLEANUP(struct sl_tls_stream, sl_tls_stream_free);
 
 /* Bytes that were read off the wire before the stream was made come first. They are copied. */
 SL_MUST_CHECK int sl_tls_stream_unread(struct sl_tls_stream *s, const void *bytes, size_t n);
+/* Before the handshake with a backend: this protocol alone (ALPN) instead of those configured. */
+SL_MUST_CHECK int sl_tls_stream_offer(struct sl_tls_stream *s, const char *protocol, size_t n);
 /* The wire has said that it ends (RDHUP): a short read no longer means that it is empty. */
 void sl_tls_stream_read_to_end(struct sl_tls_stream *s);
 
