@@ -478,6 +478,16 @@ static const struct row doubts[] = {
 	{ V "routes:\n  - name: a\n    match: { ports: 443, domains: a.b }\n"
 	    "    tls: { cert: /c }\n    forward: { targets: h:1, tls: {} }\n",
 	  { NULL } },
+	{ V "routes:\n  - name: a\n    match: { ports: 443 }\n"
+	    "    forward: { targets: h:1, send_proxy: { version: v2, ssl: true } }\n",
+	  { "5:57: warning: routes[0]: 'send_proxy.ssl' has no effect: the TLS" } },
+	{ V "routes:\n  - name: a\n    match: { ports: 443 }\n    tls: { cert: /c }\n"
+	    "    forward: { targets: h:1, send_proxy: { version: v2, ssl: true } }\n",
+	  { NULL } },
+	{ V "routes:\n  - name: a\n    match: { ports: 443 }\n    tls: { cert: /c }\n"
+	    "    forward: { targets: h:1, send_proxy: { version: v1, ssl: true } }\n",
+	  { "6:57: error: routes[0].forward.send_proxy: 'ssl' needs version v2: v1 (at" } },
+	{ R "defaults: { forward: { send_proxy: { version: v2, ssl: true } } }\n", { NULL } },
 	{ V "routes:\n  - name: a\n    match: { ports: 443, tls: { alpn: h2 } }\n"
 	    "    tls: { cert: /c }\n    forward: h:1\n",
 	  { NULL } },
