@@ -18,6 +18,7 @@
 #include "ctl/client.h"
 #include "ctl/render.h"
 #include "ctl/words.h"
+#include "daemon/cert_store.h"
 #include "daemon/deny.h"
 
 #define DEFAULT_CONFIG "/etc/sluice/sluice.yaml"
@@ -851,6 +852,8 @@ static int run_check(struct cli *cli)
 		r = sl_conf_build(&sources, &conf, &diags);
 	if (r == 0)
 		r = sl_deny_list_check(conf->global.deny_file, &diags);
+	if (r == 0)
+		r = sl_cert_store_check(conf, &sources, &diags);
 	if (r == 0)
 		check_interfaces(path, &conf->global.packet, &diags);
 	print_check(cli, path, r == 0 ? conf : NULL, &diags);
