@@ -1027,6 +1027,8 @@ static void cut_tick(uint64_t now)
 		uint64_t i = tp.started - 1;
 
 		t->cut_at = tp.n_only ? tp.only[i % tp.n_only] : i % (tp.whole + 1);
+		if ((int64_t)t->cut_at < 0)
+			t->cut_at += tp.whole;
 		t->how = tp.how == HOW_MIX ? (enum tls_how)((i / (tp.whole + 1) + i) % HOW_MIX)
 					   : tp.how;
 	}
@@ -1043,7 +1045,7 @@ static void parse_cuts(void)
 	if (tp.how == HOW_COUNT_)
 		die("how=%s", text);
 	while (*only && tp.n_only < MAX_CUTS) {
-		tp.only[tp.n_only++] = strtoull(only, NULL, 10);
+		tp.only[tp.n_only++] = (uint64_t)strtoll(only, NULL, 10);
 		only += strcspn(only, ",");
 		only += *only == ',';
 	}
