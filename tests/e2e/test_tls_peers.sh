@@ -61,8 +61,8 @@ assert_eq "what the plain target saw: $(cat "$LAB_DIR/v.out.err")" "$RC $(jq .ba
 assert_eq "transfers of the plain target" "$(jq '.ok + .resets' <<<"$RESULT")" $((third + third / 4))
 stop_peer s
 assert_eq "what the other target saw: $(cat "$LAB_DIR/s.out.err")" "$RC $(jq .truncated <<<"$RESULT")" "0 0"
-assert_between "handshakes with targets that were resumed" "$(jq .resumed <<<"$RESULT")" $third $((3 * N))
-assert_eq "engine" "$(access ends engine) $(access ends engine_reason)" "relay needs_tls"
+assert_between "handshakes with targets that were resumed" "$(jq .resumed <<<"$RESULT")" $((third / 2)) $((3 * N))
+assert_eq "engine" "$(access ends engine)" relay/needs_tls
 
 say "the checkers see an end that was cut short"
 tls_server s2 8002 cert="$CERTS/one.pem" key="$CERTS/one.key"
