@@ -22,6 +22,7 @@
 #include "daemon/role.h"
 #include "daemon/sandbox.h"
 #include "proxy/proxy.h"
+#include "tls/ktls.h"
 #include "tls/library.h"
 
 #define MAX_REQUESTS 512 /* more than the control interface has clients */
@@ -678,6 +679,7 @@ static int start(struct role *role, int channel_fd)
 	if (r < 0)
 		return sl_err(r, "cannot start the TLS library");
 	sl_packet_read_init(); /* likewise */
+	role->facts.no_ktls = sl_tls_ktls_missing();
 	if (!role->options.is_single) {
 		move_to_top(&fd, role->options.channel_fd);
 		r = become_unprivileged(role);
