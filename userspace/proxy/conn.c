@@ -322,7 +322,8 @@ bool sl_conn_is_at_rest(const struct sl_conn *c)
 	for (int i = 0; i < SL_SIDE_COUNT_; i++)
 		if (c->flow[i].held || c->flow[i].pipe.used > 0)
 			return false;
-	return c->state != SL_CONN_CONNECTING && !c->again.is_queued && undelivered(c) == 0;
+	return c->state != SL_CONN_CONNECTING && c->state != SL_CONN_HANDSHAKING &&
+	       !c->again.is_queued && undelivered(c) == 0;
 }
 
 /*

@@ -246,7 +246,7 @@ static void log_failure(struct sl_conn *c, enum sl_side side, const char *what, 
 
 	if (sl_log_allowed(&c->worker->tls.log, sl_loop_now_ms(c->worker->loop), 5, 10000))
 		sl_log_conn(SL_LOG_WARN, c->id, "route %s: TLS with %s %s%s: %s",
-			    c->route->conf->name, side == SL_CLIENT ? "client " : "target ",
+			    c->route->conf->name, side == SL_CLIENT ? "client" : "target",
 			    sl_addr_format(peer, text), what, why);
 }
 
