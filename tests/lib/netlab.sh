@@ -25,6 +25,10 @@ CLIENT6=fd91::2 PROXY6=fd91::1 PROXY_BACK6=fd92::1 BACKEND6=fd92::2
 # Many client addresses: any of 10.91.128.0/17 is the client's.
 CLIENT_NET=10.91.128.0/17
 
+# Connections leave from these; what listens has a port below them, because nobody can bind to a port
+# that a connection of its own host has got.
+LAB_PORTS="25001 65535"
+
 POOLED_PIPES=64 # of a worker, two descriptors each
 
 lab_pids=()
@@ -114,7 +118,7 @@ lab_up() {
 	for ns in c p b; do
 		ip netns add "$LAB-$ns"
 		ip -n "$LAB-$ns" link set lo up
-		ip netns exec "$LAB-$ns" sysctl -qw net.ipv4.ip_local_port_range="1024 65535" \
+		ip netns exec "$LAB-$ns" sysctl -qw net.ipv4.ip_local_port_range="$LAB_PORTS" \
 			net.ipv4.tcp_tw_reuse=1 net.ipv4.tcp_max_syn_backlog=65535 \
 			net.core.somaxconn=65535 net.ipv6.conf.all.accept_dad=0 \
 			net.ipv6.conf.default.accept_dad=0
