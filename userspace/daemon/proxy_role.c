@@ -23,6 +23,7 @@
 #include "daemon/sandbox.h"
 #include "daemon/ticket_keys.h"
 #include "proxy/proxy.h"
+#include "tls/ktls.h"
 #include "tls/library.h"
 #include "tls/material.h"
 
@@ -746,6 +747,7 @@ static int start(struct role *role, int channel_fd)
 	if (r < 0)
 		return sl_err(r, "cannot start the TLS library");
 	sl_packet_read_init(); /* likewise */
+	role->facts.no_ktls = sl_tls_ktls_missing();
 	if (!role->options.is_single) {
 		move_to_top(&fd, role->options.channel_fd);
 		r = become_unprivileged(role);
