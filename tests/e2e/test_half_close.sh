@@ -3,7 +3,7 @@
 # A FIN is passed on after its bytes; the other direction goes on while it is not silent.
 . "$(dirname "$0")/../lib/netlab.sh"
 
-start_sluice "defaults: { timeouts: { close_grace: 400ms } }
+start_sluice "defaults: { timeouts: { close_grace: 1s } }
 routes:
 $(route a 8081 "\"$BACKEND_IP:8001\"")
 $(route b 8082 "\"$BACKEND_IP:8002\"")
@@ -14,28 +14,28 @@ $(route f 8086 "\"$BACKEND_IP:8006\"")"
 baseline
 
 say "client first: request, FIN, then an answer that streams for longer than close_grace"
-dialog_server s 8001 expect:question eof stream:12:100 send:done
-dialog client to=$PROXY_IP:8081 send:question fin flow:12:$((350 * SLOW)) expect:done eof
+dialog_server s 8001 expect:question eof stream:15:100 send:done
+dialog client to=$PROXY_IP:8081 send:question fin flow:15:$((950 * SLOW)) expect:done eof
 join_peer s
 assert_eq "server" "$RC" 0
 assert_ended a 1 normal normal
 
 say "server first: FIN, then an upload that streams for longer than close_grace"
-dialog_server s 8002 send:hello fin flow:12:$((350 * SLOW)) expect:done eof
-dialog client to=$PROXY_IP:8082 expect:hello eof stream:12:100 send:done
+dialog_server s 8002 send:hello fin flow:15:$((950 * SLOW)) expect:done eof
+dialog client to=$PROXY_IP:8082 expect:hello eof stream:15:100 send:done
 join_peer s
 assert_eq "server" "$RC" 0
 assert_ended b 1 normal normal
 
 say "client first, then silence: both are closed after close_grace, by FIN"
-dialog_server s 8003 expect:question eof sleep:700
-dialog client to=$PROXY_IP:8083 send:question fin eof took:380:$((500 * SLOW))
+dialog_server s 8003 expect:question eof sleep:2500
+dialog client to=$PROXY_IP:8083 send:question fin eof took:980:$((2000 * SLOW))
 assert_ended c 1 normal close_grace
 join_peer s
 
 say "server first, then silence"
-dialog_server s 8004 expect:question send:answer fin eof took:380:$((500 * SLOW))
-dialog client to=$PROXY_IP:8084 send:question expect:answer eof sleep:700
+dialog_server s 8004 expect:question send:answer fin eof took:980:$((2000 * SLOW))
+dialog client to=$PROXY_IP:8084 send:question expect:answer eof sleep:2500
 join_peer s
 assert_eq "server" "$RC" 0
 assert_ended d 1 close_grace normal

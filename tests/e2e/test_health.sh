@@ -217,7 +217,7 @@ in_ns proxy /usr/bin/python3 - "$T" 8001 <<-'RESET'
 	    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 RESET
 is_counted() { [ "$(counted resets)" = 1 ]; }
-wait_for is_counted # so the count can tell
+wait_until 5000 is_counted || fail "resets counted: $(counted resets), want 1" # so the count can tell
 
 say "a flapping target costs one connect per check"
 began=$(now_ms)

@@ -16,7 +16,6 @@ $(route range '"20000-20999"' "\"$BACKEND_IP:8001\"")"
 new_proxy() { pid=$(proxy_pid) && [ -n "$pid" ] && [ "$pid" != "$old" ]; }
 
 client_bg load rate to=$PROXY_IP:8080 t=300 c=8 expect=2000 timeout=400
-worst=0
 for ((i = 1; i <= KILLS; i++)); do
 	old=$(proxy_pid)
 	began=$(now_ms)
@@ -26,21 +25,23 @@ for ((i = 1; i <= KILLS; i++)); do
 	if [ "$(of end)" != eof ]; then shot to=$PROXY_IP:8081 send=x fin=1; fi
 	took=$(($(now_ms) - began))
 	assert_eq "round $i" "$(of end) $(of text)" "eof x"
-	if [ $took -gt $worst ]; then worst=$took; fi
+	echo "$took" >>"$LAB_DIR/took"
 	wait_for new_proxy
 	shot to=$PROXY_IP:20500 send=y fin=1
 	assert_eq "a port of a range, round $i" "$(of end) $(of text)" "eof y"
 	wait_for is_running
 	sleep "$APART"
 done
-echo "served again after at most $worst ms, client start included"
-assert_between "served again within ms" $worst 0 $((120 * SLOW))
+# client start included; one of several may have waited for a processor
+echo "served again after ms: $(sort -n "$LAB_DIR/took" | xargs)"
+assert_between "served again within ms, half of them" "$(sort -n "$LAB_DIR/took" | sed -n $(((KILLS + 1) / 2))p)" 0 $((120 * SLOW))
+assert_between "served again within ms" "$(sort -n "$LAB_DIR/took" | tail -n 1)" 0 $((1000 * SLOW))
 stop_peer load || true
 echo "$RESULT"
 assert_eq "refused, timed out" "$(jq -c '[.refused, .timeout, .error]' <<<"$RESULT")" "[0,0,0]"
 # all eight are in flight at any moment: each death loses at most those
 assert_between "lost connections" "$(jq '.reset + .short' <<<"$RESULT")" 1 $((8 * KILLS))
-assert_between "slowest connection, us" "$(jq .max_us <<<"$RESULT")" 0 $((150000 * SLOW))
+assert_between "slowest connection, us" "$(jq .max_us <<<"$RESULT")" 0 $((900000 * SLOW)) # a lost SYN comes again after a second
 assert_between "connections made" "$(jq .ok <<<"$RESULT")" 100 10000000
 assert_eq "supervisor" "$(jqs .pid)" "$SLUICE_PID"
 wait_for eval '[ "$(jqs .connections.active)" = 0 ]'

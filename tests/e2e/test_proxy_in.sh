@@ -203,13 +203,13 @@ assert_line unnamed "client=192.0.2.1:1000 .* sni=b.example"
 assert_back_to_baseline
 
 say "in time"
-reload "$(conf 500ms)"
+reload "$(conf 1s)"
 late() { # WHY PORT ARGUMENT...
 	local why=$1 port=$2
 	shift 2
 	ask to=$PROXY_IP:"$port" src=$TRUSTED fin=0 "$@"
 	assert_eq "$why" "$(told end)$(told data)" reset
-	assert_between "$why: ms" "$(told ms)" 450 $((1500 * SLOW))
+	assert_between "$why: ms" "$(told ms)" 950 $((3000 * SLOW))
 	wait_own "$(told local)" " client=$(told local) via=- .* client_reason=proxy_header_timeout backend_reason=-"
 }
 late "required, nothing" 8001
@@ -230,7 +230,7 @@ greeted() { # SRC MIN MAX: the server's line comes after so many ms
 	wait_own "$(told local)" " client=$(told local) via=- route=greets .* client_reason=normal "
 	rm "$LAB_DIR/first.out"
 }
-greeted $STRANGER 0 $((300 * SLOW)) ""
-greeted $TRUSTED 450 $((1500 * SLOW)) ""
-greeted $TRUSTED 0 $((300 * SLOW)) "no header"
+greeted $STRANGER 0 $((900 * SLOW)) ""
+greeted $TRUSTED 950 $((3000 * SLOW)) ""
+greeted $TRUSTED 0 $((900 * SLOW)) "no header"
 assert_back_to_baseline

@@ -79,7 +79,7 @@ for port in 8002 8003 8004; do
 	join_peer first
 	first_answer first
 	assert_match "header at $port" "$(told line)" "^peer=[^ ]+ ok v. src=$(told local) dst=$PROXY_IP:$port"
-	assert_between "ms" "$(told ms)" 0 $((300 * SLOW))
+	assert_between "ms" "$(told ms)" 0 $((1000 * SLOW))
 	rm "$LAB_DIR/first.out"
 done
 rm "$GO"

@@ -44,8 +44,10 @@ say "retries: 1 is two attempts: one good target of four is found by some"
 assert_between "served of 4" "$(served_of 4 8082)" 1 3
 say "retries: 0 is one attempt, until three failures in a row have marked the target"
 assert_eq "served of 6, three of them to the dead target" "$(served_of 6 8083)" 3
-assert_eq "then it is left out" "$(served_of 6 8083)" 6
-assert_eq "and shown" "$(jqs '.routes[] | select(.name == "none").targets[] | select(.state == "failing").address')" "$T:1"
+# for 1 s, then 2, 4, ..., of which a busy machine may take the first
+failing() { jqs '.routes[] | select(.name == "none").targets[] | select(.state == "failing").address'; }
+is_left_out() { [ "$(served_of 6 8083) $(failing)" = "6 $T:1" ]; }
+wait_until 10000 is_left_out || fail "not left out: $(served_of 6 8083) of 6 served; failing: $(failing)"
 
 say "all refuse"
 shot to=$PROXY_IP:8084
@@ -54,9 +56,8 @@ assert_ended dead 1 normal econnrefused
 
 say "a silent target: the next one after the connect deadline"
 for _ in 1 2; do
-	shot to=$PROXY_IP:8085 send=x
+	timely 0 400 to=$PROXY_IP:8085 send=x
 	assert_match "served" "$(of text)" "^s3 "
-	assert_between "time" "$(of end_ms)" 0 $((400 * SLOW))
 done
 
 say "bytes that came before the backend was there are not lost over a retry"

@@ -8,7 +8,7 @@ start_sluice "routes:
 $(route smtp 2525 "\"$BACKEND_IP:8001\"")"
 baseline
 
-dialog client to=$PROXY_IP:2525 "expect:220 ready" took:0:$((200 * SLOW)) send:QUIT expect:QUIT fin eof
+dialog client to=$PROXY_IP:2525 "expect:220 ready" took:0:$((1000 * SLOW)) send:QUIT expect:QUIT fin eof
 assert_ended smtp 1 normal normal
 assert_eq "bytes" "$(access smtp up) $(access smtp down)" "4 13"
 

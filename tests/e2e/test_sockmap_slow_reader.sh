@@ -23,7 +23,8 @@ start_sockmap backlog=$limit "routes:
 $(proute up 8081 "\"$BACKEND_IP:8001\"")
 $(proute down 8082 "\"$BACKEND_IP:8002\"")
 $(proute warm 8083 "\"$BACKEND_IP:8003\"")
-$(proute cross 8084 "\"$BACKEND_IP:8004\"")"
+$(proute cross 8084 "\"$BACKEND_IP:8004\"")
+$(proute alone 8085 "\"$BACKEND_IP:8005\"")"
 shot to=$PROXY_IP:8083 send=x fin=1 # warmed up
 sockmap_baseline
 pid=$(proxy_pid)
@@ -177,6 +178,55 @@ cat "$LAB_DIR/lines.out"
 wait_access cross
 assert_eq "engine" "$(access cross engine)" "$ENGINE/configured"
 assert_sockmap_baseline "after both directions"
+
+# What is passed to the daemon waits behind what is queued to the same socket: a direction in the kernel may
+# fill that queue for as long as its reader likes.
+if on_sockmap; then
+	say "while one direction is stuck with the daemon, the other one stays there, calm as it is"
+	go=$LAB_DIR/alone
+	bytes=16777216
+	dialog_server alone 8005 expect:hello send:world wait:"$go.bulk" bulk:$bytes flow:21:5000 \
+		expect:y eof fin
+	OUT=$LAB_DIR/calm.out spawn client /usr/bin/python3 tests/lib/dialog.py to=$PROXY_IP:8085 send:hello \
+		expect:world wait:"$go.line" send:x wait:"$go.lines" stream:20:30 wait:"$go.read" flow:$bytes:5000 \
+		wait:"$go.both" send:y fin eof
+	calm=$LAST
+	wait_engine alone
+	id=$(sl conns --route alone --json | jq '.[0].id')
+	moved() { sl conns --route alone --json | jq ".[0].bytes_$1"; }
+	has_moved() { [ "$(moved "$1")" = "$2" ]; }
+	states() { slots_of "$id" | jq -c 'map(.state)'; } # of the client's and the backend's direction
+	states_are() { [ "$(states)" = "$1" ]; }
+	n_offers() { sockmaps counts | jq .wishes; }
+	spilled=2
+	# spilled, both, by what they send while the relay has them
+	sl move "$id" relay >/dev/null || fail "move"
+	wait_engine alone relay
+	touch "$go.line" "$go.bulk"
+	wait_for states_are "[$spilled,$spilled]"
+	wait_until 20000 stuck backend 8005 || fail "the sender does not stop: $(acked backend 8005)"
+	sl move "$id" sockmap >/dev/null || fail "move"
+	wait_engine alone
+	redirected() { slots_of "$id" | jq -c 'map(.redirected)'; }
+	before=$(redirected)
+	touch "$go.lines"
+	wait_until 20000 has_moved up 26 || fail "bytes of the calm direction: $(moved up)"
+	assert_eq "the states" "$(states)" "[$spilled,$spilled]"
+	assert_eq "offers" "$(n_offers)" 0
+	assert_eq "bytes that the kernel has moved" "$(redirected)" "$before"
+
+	say "the reader goes on, and both go back"
+	touch "$go.read"
+	wait_until 20000 has_moved down $((bytes + 5)) || fail "bytes of the other direction: $(moved down)"
+	wait_until 2000 eval '[ "$(n_offers)" = 2 ]' || fail "offers: $(n_offers), states $(states)"
+	touch "$go.both"
+	wait "$calm" || fail "the client: $(cat "$LAB_DIR/calm.out.err")"
+	join_peer alone
+	assert_eq "the backend: $(cat "$LAB_DIR/alone.out.err")" "$RC" 0
+	assert_ended alone 1 normal normal
+	assert_eq "bytes" "$(access alone up) $(access alone down)" "27 $((bytes + 5))"
+	assert_sockmap_baseline "after neither alone"
+fi
 assert_maps_empty
 stop_sluice
 assert_eq "exit code" "$RC" 0

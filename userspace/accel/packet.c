@@ -282,33 +282,19 @@ static int load(struct sl_packet *p, struct sl_str *report)
 
 /* ---- events ---- */
 
-#define ENOUGH (-ECANCELED)
-
-/* libbpf has taken the record out of the ring even where this ends the walk. */
-static int on_record(void *arg, void *record, size_t size)
+static void on_row(void *arg, const void *row)
 {
 	struct sl_packet *p = arg;
 
-	if (size < sizeof(struct sl_packet_event))
-		return 0;
-	p->on_event(p->event_arg, record);
-	p->n_events++;
-	return p->n_events == p->max_events ? ENOUGH : 0;
+	p->on_event(p->event_arg, row);
 }
 
 int sl_packet_events(struct sl_packet *p, size_t max,
 		     void (*fn)(void *arg, const struct sl_packet_event *e), void *arg)
 {
-	int r;
-
-	if (max == 0 || max > INT_MAX)
-		return max == 0 ? 0 : -EINVAL;
 	p->on_event = fn;
 	p->event_arg = arg;
-	p->n_events = 0;
-	p->max_events = max;
-	r = ring_buffer__consume(p->ring);
-	return r < 0 && r != ENOUGH ? r : (int)p->n_events;
+	return sl_rows_read(&p->events, max, on_row, p);
 }
 
 /* The map itself can be polled, and needs no descriptor beside it. */
@@ -328,8 +314,7 @@ static int map_things(struct sl_packet *p)
 	if (request == MAP_FAILED)
 		return -errno;
 	p->request = request;
-	p->ring = ring_buffer__new(p->maps[SL_MAP_EVENTS], on_record, p, NULL);
-	return p->ring ? 0 : -errno;
+	return sl_rows_open(&p->events, p->maps[SL_MAP_EVENTS], sizeof(struct sl_packet_event));
 }
 
 /* What the new daemon is. Ports that were added stay noted until sl_packet_release_ports(). */
@@ -457,7 +442,7 @@ void sl_packet_close(struct sl_packet *p)
 	if (!p)
 		return;
 	sl_packet_close_links(p);
-	ring_buffer__free(p->ring);
+	sl_rows_close(&p->events);
 	if (p->request)
 		(void)munmap(p->request, sizeof(*p->request));
 	sl_packet_xdp_bpf__destroy(p->xdp);

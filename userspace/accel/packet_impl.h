@@ -9,6 +9,7 @@
 
 #include "abi.h"
 #include "accel/packet.h"
+#include "accel/rows.h"
 #include "base/cleanup.h"
 #include "base/str.h"
 
@@ -18,7 +19,6 @@
  */
 
 struct bpf_map;
-struct ring_buffer;
 struct sl_packet_bpf;
 struct sl_packet_xdp_bpf;
 struct sl_packet_names;
@@ -62,12 +62,10 @@ struct sl_packet {
 	struct sl_packet_names *names;       /* of `routes` */
 	struct sl_packet_iface *ifaces;
 	size_t n_ifaces;
-	struct ring_buffer *ring;
+	struct sl_rows events;
 	/* of the sl_packet_events() that is running */
 	void (*on_event)(void *arg, const struct sl_packet_event *e);
 	void *event_arg;
-	size_t n_events;
-	size_t max_events;
 };
 
 /* sl_packet_open(), and with `use_tcx` false as a kernel without tcx would have it. */

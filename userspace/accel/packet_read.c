@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "accel/rows.h"
+
 /* ---- maps ---- */
 
 int sl_packet_read_flow(int flows_fd, const struct sl_packet_key *key, struct sl_packet_flow *ret)
@@ -26,27 +28,9 @@ void sl_packet_read_init(void)
 
 int sl_packet_read_counts(int counters_fd, struct sl_packet_counts *ret)
 {
-	_Static_assert(sizeof(*ret) % sizeof(uint64_t) == 0, "the kernel rounds rows up to this");
-	_cleanup_free_ struct sl_packet_counts *rows = NULL;
-	struct sl_packet_counts sum = { 0 };
-	uint32_t zero = 0;
-	int n_cpus = libbpf_num_possible_cpus();
+	_Static_assert(sizeof(*ret) % sizeof(uint64_t) == 0, "all of it are counters");
 
-	if (n_cpus < 0)
-		return n_cpus;
-	rows = calloc((size_t)n_cpus, sizeof(*rows));
-	if (!rows)
-		return -ENOMEM;
-	if (bpf_map_lookup_elem(counters_fd, &zero, rows) < 0)
-		return -errno;
-	for (int cpu = 0; cpu < n_cpus; cpu++) {
-		const uint64_t *row = (const uint64_t *)&rows[cpu];
-
-		for (size_t i = 0; i < sizeof(sum) / sizeof(*row); i++)
-			((uint64_t *)&sum)[i] += row[i];
-	}
-	*ret = sum;
-	return 0;
+	return sl_rows_sum(counters_fd, (uint64_t *)ret, sizeof(*ret) / sizeof(uint64_t));
 }
 
 int sl_packet_route_name(int routes_fd, uint32_t id, char ret[72])

@@ -6,7 +6,6 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -211,33 +210,19 @@ static int load(struct sl_sockmap *s, const struct pinned *o, struct sl_str *rep
 
 /* ---- events ---- */
 
-#define ENOUGH (-ECANCELED)
-
-/* libbpf has taken the record out of the ring even where this ends the walk. */
-static int on_record(void *arg, void *record, size_t size)
+static void on_row(void *arg, const void *row)
 {
 	struct sl_sockmap *s = arg;
 
-	if (size < sizeof(struct sl_sockmap_event))
-		return 0;
-	s->on_event(s->event_arg, record);
-	s->n_events++;
-	return s->n_events == s->max_events ? ENOUGH : 0;
+	s->on_event(s->event_arg, row);
 }
 
 int sl_sockmap_events(struct sl_sockmap *s, size_t max,
 		      void (*fn)(void *arg, const struct sl_sockmap_event *e), void *arg)
 {
-	int r;
-
-	if (max == 0 || max > INT_MAX)
-		return max == 0 ? 0 : -EINVAL;
 	s->on_event = fn;
 	s->event_arg = arg;
-	s->n_events = 0;
-	s->max_events = max;
-	r = ring_buffer__consume(s->ring);
-	return r < 0 && r != ENOUGH ? r : (int)s->n_events;
+	return sl_rows_read(&s->events, max, on_row, s);
 }
 
 /* The map itself can be polled, and needs no descriptor beside it. */
@@ -262,8 +247,8 @@ static int map_things(struct sl_sockmap *s)
 	if (at == MAP_FAILED)
 		return -errno;
 	s->orders = at;
-	s->ring = ring_buffer__new(s->maps[SL_SOCKMAP_EVENTS], on_record, s, NULL);
-	return s->ring ? 0 : -errno;
+	return sl_rows_open(&s->events, s->maps[SL_SOCKMAP_EVENTS],
+			    sizeof(struct sl_sockmap_event));
 }
 
 static int write_meta(struct sl_sockmap *s)
@@ -381,7 +366,7 @@ void sl_sockmap_close(struct sl_sockmap *s)
 {
 	if (!s)
 		return;
-	ring_buffer__free(s->ring);
+	sl_rows_close(&s->events);
 	if (s->slots)
 		(void)munmap(s->slots, 2 * (size_t)s->n_pairs * sizeof(*s->slots));
 	if (s->orders)

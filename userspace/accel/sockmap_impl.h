@@ -7,13 +7,13 @@
 #include <stdint.h>
 
 #include "abi.h"
+#include "accel/rows.h"
 #include "accel/sockmap.h"
 #include "base/cleanup.h"
 #include "base/str.h"
 
 /* What the parts of the sockmap engine's owner share; nobody else includes it, but their test. */
 
-struct ring_buffer;
 struct sl_sockmap_bpf;
 
 enum sl_sockmap_map {
@@ -42,12 +42,10 @@ struct sl_sockmap {
 	uint32_t n_pairs;
 	uint32_t n_used;
 	uint32_t next; /* where the next free one is looked for */
-	struct ring_buffer *ring;
+	struct sl_rows events;
 	/* of the sl_sockmap_events() that is running */
 	void (*on_event)(void *arg, const struct sl_sockmap_event *e);
 	void *event_arg;
-	size_t n_events;
-	size_t max_events;
 };
 
 /* sl_sockmap_open() with a table of this size, as a kernel of this release ("6.12.1") would. */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include "accel/rows.h"
 #include "accel/sockmap.h"
 
 struct sl_sockmap_view {
@@ -121,28 +122,9 @@ bool sl_sockmap_view_has(const struct sl_sockmap_view *v, uint64_t cookie)
 	return bpf_map_lookup_elem(v->flows_fd, &cookie, &flow) == 0;
 }
 
-/* How many CPUs there may be is read from a file once: see sl_packet_read_init(). */
 int sl_sockmap_view_counts(const struct sl_sockmap_view *v, struct sl_sockmap_counts *ret)
 {
-	_Static_assert(sizeof(*ret) % sizeof(uint64_t) == 0, "the kernel rounds rows up to this");
-	_cleanup_free_ struct sl_sockmap_counts *rows = NULL;
-	struct sl_sockmap_counts sum = { 0 };
-	uint32_t zero = 0;
-	int n_cpus = libbpf_num_possible_cpus();
+	_Static_assert(sizeof(*ret) % sizeof(uint64_t) == 0, "all of it are counters");
 
-	if (n_cpus < 0)
-		return n_cpus;
-	rows = calloc((size_t)n_cpus, sizeof(*rows));
-	if (!rows)
-		return -ENOMEM;
-	if (bpf_map_lookup_elem(v->counters_fd, &zero, rows) < 0)
-		return -errno;
-	for (int cpu = 0; cpu < n_cpus; cpu++) {
-		const uint64_t *row = (const uint64_t *)&rows[cpu];
-
-		for (size_t i = 0; i < sizeof(sum) / sizeof(*row); i++)
-			((uint64_t *)&sum)[i] += row[i];
-	}
-	*ret = sum;
-	return 0;
+	return sl_rows_sum(v->counters_fd, (uint64_t *)ret, sizeof(*ret) / sizeof(uint64_t));
 }

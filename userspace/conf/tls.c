@@ -291,7 +291,7 @@ static void check_companion(struct sl_build *b, const struct subject *s, const c
 	size_t count = sl_node_count(n), want = sl_node_count(cert);
 	char place[SL_PLACE_LEN];
 
-	if (!n || n->bad || (cert && cert->bad))
+	if (count == 0 || n->bad || (cert && cert->bad))
 		return;
 	if (!cert && !sl_node_find_raw(s->own, "cert") && !has_bad_key(s->own))
 		sl_report_error(&b->report, n->key_at, s->path,
@@ -399,6 +399,19 @@ static void check_backend(struct sl_build *b, const struct subject *s)
 				"'key' needs the 'cert' it belongs to beside it");
 }
 
+/* Of what does not end here, the header could only say that there is none. */
+static void warn_of_ssl(struct sl_build *b, const struct sl_node *node, const struct sl_path *path,
+			const struct sl_conf_route *made)
+{
+	const struct sl_node *send = sl_node_find(sl_node_find(node, "forward"), "send_proxy");
+	const struct sl_node *ssl = sl_node_find(send, "ssl");
+
+	if (made->send_proxy.ssl && !made->tls && ssl)
+		sl_report_warning(&b->report, ssl->key_at, path,
+				  "'send_proxy.ssl' has no effect: the TLS of this route's clients "
+				  "does not end here ('tls: { cert: ... }')");
+}
+
 /* A route, and what does not know that its targets speak TLS. */
 static void warn_of_plain(struct sl_build *b, const struct sl_node *node,
 			  const struct sl_path *path, const struct sl_conf_route *made)
@@ -503,6 +516,9 @@ void sl_build_check_tls(struct sl_build *b, const struct sl_node *node, const st
 		check_conflicts(b, node, path, made, &clients, "tls");
 	if (made->backend_tls)
 		check_conflicts(b, node, path, made, &targets, "forward.tls");
-	if (made->backend_tls && !targets.is_defaults)
+	if (targets.is_defaults)
+		return;
+	warn_of_ssl(b, node, path, made);
+	if (made->backend_tls)
 		warn_of_plain(b, node, path, made);
 }

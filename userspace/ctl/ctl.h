@@ -77,6 +77,8 @@ struct sl_ctl_facts {
 				    "userspace: " and why */
 	const char *no_broker;   /* why there is no broker: "off: not started as root"; "": there is
 				    one, which says itself what it can do */
+	const char *no_ktls;     /* why the kernel cannot encrypt: "the kernel has no TLS"; NULL: it
+				    can */
 	uint32_t deny_patterns;  /* of global.security.deny_file, as written */
 	uint32_t guard_ranges;   /* 0 where the kernel does not enforce */
 	uint32_t guard_interfaces;

@@ -393,7 +393,8 @@ static void run_step(struct sl_conn_tls *tls)
 	r = open_stream(c);
 	if (r < 0) {
 		leave_line(tls);
-		sl_listener_pause(c->worker, r);
+		if (r == -ENOMEM) /* what is queued waits for better times */
+			sl_listener_pause(c->worker, r);
 		sl_conn_end(c, SL_REASON_ERROR, true);
 		return;
 	}
