@@ -134,7 +134,7 @@ $O/unit/%: tests/unit/%.c $(LIB)
 $O/testlib/%: tests/lib/%.c $(wildcard tests/lib/*.h)
 	$(call say,TOOL,$@)
 	@mkdir -p $(@D)
-	$Q$(CC) -std=gnu11 -D_GNU_SOURCE -pthread -O2 -g $(WARN) -Iuserspace $< -o $@ -lm
+	$Q$(CC) -std=gnu11 -D_GNU_SOURCE -pthread -O2 -g $(WARN) -Iuserspace $< -o $@ -lm $(if $(filter tls_%,$(@F)),-lssl -lcrypto)
 
 $O/bench/%: tests/bench/%.c $(LIB)
 	$(call say,BENCH,$@)

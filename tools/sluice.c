@@ -18,6 +18,7 @@
 #include "ctl/client.h"
 #include "ctl/render.h"
 #include "ctl/words.h"
+#include "daemon/cert_store.h"
 #include "daemon/deny.h"
 
 #define DEFAULT_CONFIG "/etc/sluice/sluice.yaml"
@@ -668,6 +669,49 @@ static int run_routes(struct cli *cli)
 	return EXIT_USAGE;
 }
 
+/* ---- cert ---- */
+
+static int cert_list(struct cli *cli)
+{
+	return show(cli, "/v1/certs", sl_render_certs, NULL);
+}
+
+static int cert_show(struct cli *cli)
+{
+	_cleanup_(sl_str_done) struct sl_str target = { 0 };
+
+	sl_str_adds(&target, "/v1/certs");
+	sl_client_add_param(&target, "name", cli->operand[1]);
+	return show(cli, sl_str_text(&target), sl_render_cert, NULL);
+}
+
+static int cert_reload(struct cli *cli)
+{
+	return act(cli, "POST", "/v1/certs/reload", NULL);
+}
+
+static int run_cert(struct cli *cli)
+{
+	static const struct {
+		const char *name;
+		int (*run)(struct cli *cli);
+		int n_operands; /* itself included */
+	} parts[] = {
+		{ "list", cert_list, 1 },
+		{ "show", cert_show, 2 },
+		{ "reload", cert_reload, 1 },
+	};
+
+	if (cli->n_operands == 0)
+		return cert_list(cli);
+	for (size_t i = 0; i < SL_ARRAY_LEN(parts); i++)
+		if (strcmp(parts[i].name, cli->operand[0]) == 0 &&
+		    cli->n_operands == parts[i].n_operands)
+			return parts[i].run(cli);
+	complain("usage: sluice %s", cli->verb->usage);
+	return EXIT_USAGE;
+}
+
 /* ---- drain ---- */
 
 /* Open connections of a target; of one route where one is named. */
@@ -852,6 +896,8 @@ static int run_check(struct cli *cli)
 	if (r == 0)
 		r = sl_deny_list_check(conf->global.deny_file, &diags);
 	if (r == 0)
+		r = sl_cert_store_check(conf, &sources, &diags);
+	if (r == 0)
 		check_interfaces(path, &conf->global.packet, &diags);
 	print_check(cli, path, r == 0 ? conf : NULL, &diags);
 	return r < 0 ? EXIT_BAD_CONFIG : EXIT_GOOD;
@@ -1015,7 +1061,7 @@ static const struct verb verbs[] = {
 	  "beyond it)" },
 	{ "conns", run_conns, 0, 1, "route client target id limit ",
 	  "conns [ID] [--route NAME] [--client PATTERN] [--target ADDRESS] [--limit N]",
-	  "open connections; with ID also how it moved from engine to engine" },
+	  "open connections; with ID also its TLS, and how it moved from engine to engine" },
 	{ "flows", run_flows, 0, 0, "limit flush ", "flows [--limit N] | --flush",
 	  "flows the kernel carries; --flush: reset those of the engine packet, empty its table" },
 	{ "diff", run_diff, 0, 0, "", "diff",
@@ -1037,6 +1083,9 @@ static const struct verb verbs[] = {
 	  "no new connections for a target; --wait: until the last one has ended" },
 	{ "undrain", run_undrain, 1, 2, "route ", "undrain [ROUTE] TARGET",
 	  "new connections for a target again" },
+	{ "cert", run_cert, 0, 2, "", "cert [list | show NAME | reload]",
+	  "certificates in use; show NAME: those of a route, a file or a domain; reload: read the "
+	  "files now" },
 	{ "reload", run_reload, 0, 0, "deny-file ", "reload [--deny-file]",
 	  "apply the configuration file, or global.security.deny_file alone" },
 	{ "upgrade", run_upgrade, 0, 0, "", "upgrade", "replace the running program" },
@@ -1046,7 +1095,6 @@ static const struct verb verbs[] = {
 	  "run a daemon for one port, without a file" },
 	{ "version", run_version, 0, 0, "", "version", "the version of this command" },
 	{ "help", run_help, 0, 1, "", "help [VERB]", "this text" },
-	{ "cert", run_not_here, 0, MAX_OPERANDS, "", "cert", NULL },
 	{ "top", run_not_here, 0, MAX_OPERANDS, "", "top", NULL },
 	{ "demo", run_not_here, 0, MAX_OPERANDS, "", "demo", NULL },
 	{ "bench", run_not_here, 0, MAX_OPERANDS, "", "bench", NULL },

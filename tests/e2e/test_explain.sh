@@ -24,7 +24,8 @@ routes:
   - { name: proxied, match: { ports: 446 }, forward: $(to 1) }
   - { name: nobody, match: { ports: 447 }, forward: '10.255.255.1:1', security: { allow: [192.0.2.1] } }
   - { name: asks, match: { ports: 448 }, engine: packet, forward: $(to 1) }
-  - { name: relayed, match: { ports: 449 }, engine: relay, forward: $(to 1) }"
+  - { name: relayed, match: { ports: 449 }, engine: relay, forward: $(to 1) }
+  - { name: encrypted, match: { ports: 450 }, forward: { targets: $(to 1), tls: { verify: none } } }"
 knows_why() { [ "$(jqs .packet.reason_name)" = not_linux_supported ]; } # no bpf file system
 wait_for knows_why
 baseline
@@ -113,6 +114,8 @@ assert_eq "PROXY header" "$(sl explain 446 --json | jq -c '[.accept_proxy, .need
 assert_eq "no name" "$(sl explain 443 a..b --json | jq -r '"\(.route) \(.note)"')" \
 	"plain not a host name: letters, digits, '-', '_' and single dots"
 assert_eq "no bytes needed" "$(sl explain 447 --json | jq -c .needs_hello)" false
+assert_eq "TLS" "$(sl explain 450 --json | jq -r '"\(.engine) \(.engine_reason)", (.engines[] | "\(.engine) \(.can_carry) \(.reason)")' |
+	paste -sd,)" "relay needs_tls,packet false needs_tls,relay true needs_tls"
 for bad in 0 65536 x "443 --client nobody" "443 --tls 2" "443 --address x"; do
 	rc=0
 	# shellcheck disable=SC2086

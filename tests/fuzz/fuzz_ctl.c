@@ -114,6 +114,20 @@ void sl_view_engines(struct sl_str *out, const struct sl_proxy *proxy,
 	sl_str_adds(out, "{}\n");
 }
 
+void sl_view_certs(struct sl_str *out, struct sl_proxy *proxy)
+{
+	(void)proxy;
+	sl_str_adds(out, "{}\n");
+}
+
+bool sl_view_cert(struct sl_str *out, struct sl_proxy *proxy, const char *name)
+{
+	(void)proxy;
+	assert(name[0] && strlen(name) < SL_PARAM_MAX);
+	sl_str_adds(out, "{}\n");
+	return name[0] != 'x';
+}
+
 void sl_view_version(struct sl_str *out, const struct sl_ctl_facts *facts)
 {
 	(void)facts;

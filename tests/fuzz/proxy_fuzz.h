@@ -31,8 +31,11 @@ static void check_fields(const struct sl_proxy_header *h, const uint8_t *bytes)
 	lies_inside(h->ssl_version, bytes, n);
 	lies_inside(h->ssl_cn, bytes, n);
 	lies_inside(h->ssl_cipher, bytes, n);
+	lies_inside(h->ssl_sig_alg, bytes, n);
+	lies_inside(h->ssl_key_alg, bytes, n);
 	assert(h->unique_id.n <= SL_PH_UNIQUE_ID_MAX);
-	assert(h->has_ssl || (!h->ssl_version.p && !h->ssl_cn.p && !h->ssl_cipher.p));
+	assert(h->has_ssl || (!h->ssl_version.p && !h->ssl_cn.p && !h->ssl_cipher.p &&
+			      !h->ssl_sig_alg.p && !h->ssl_key_alg.p));
 }
 
 static int is_same(struct sl_slice a, struct sl_slice b)
@@ -52,6 +55,14 @@ static void check_writing(const struct sl_proxy_header *h, enum sl_ph_choice ver
 		.authority = h->authority,
 		.unique_id = h->unique_id,
 		.crc32c = h->has_crc32c,
+		.has_ssl = h->has_ssl,
+		.ssl_client = h->ssl_client,
+		.ssl_verify = h->ssl_verify,
+		.ssl_version = h->ssl_version,
+		.ssl_cn = h->ssl_cn,
+		.ssl_cipher = h->ssl_cipher,
+		.ssl_sig_alg = h->ssl_sig_alg,
+		.ssl_key_alg = h->ssl_key_alg,
 	};
 	struct sl_proxy_header again = { 0 };
 	const char *why = NULL;
@@ -69,6 +80,11 @@ static void check_writing(const struct sl_proxy_header *h, enum sl_ph_choice ver
 		return;
 	assert(is_same(again.alpn, h->alpn) && is_same(again.authority, h->authority));
 	assert(is_same(again.unique_id, h->unique_id) && again.has_crc32c == h->has_crc32c);
+	assert(again.has_ssl == h->has_ssl && again.ssl_client == h->ssl_client);
+	assert(again.ssl_verify == h->ssl_verify && is_same(again.ssl_version, h->ssl_version));
+	assert(is_same(again.ssl_cn, h->ssl_cn) && is_same(again.ssl_cipher, h->ssl_cipher));
+	assert(is_same(again.ssl_sig_alg, h->ssl_sig_alg));
+	assert(is_same(again.ssl_key_alg, h->ssl_key_alg));
 }
 
 /* Reads a copy of exactly that size, so that a sanitizer sees any overread. */

@@ -64,6 +64,8 @@ def open_socket(where):
 
 
 class Dialog:
+    TEXTS = ("send", "expect", "head")  # what follows the colon is one text
+
     def __init__(self, sock):
         self.s = sock
         self.took_ms = 0.0
@@ -192,14 +194,14 @@ class Dialog:
             raise ValueError(f"took {self.took_ms:.0f} ms, want {low} to {high}")
 
 
-def main():
+def main(kind=Dialog):
     try:
-        dialog = Dialog(open_socket(sys.argv[1]))
+        dialog = kind(open_socket(sys.argv[1]))
     except OSError as e:
         die(f"{sys.argv[1]}: {e}")
     for step in sys.argv[2:]:
         name, _, rest = step.partition(":")
-        args = [rest] if name in ("send", "expect", "head") else rest.split(":") if rest else []
+        args = [rest] if name in kind.TEXTS else rest.split(":") if rest else []
         began = time.monotonic()
         try:
             getattr(dialog, name)(*args)
@@ -210,4 +212,5 @@ def main():
     print("ok")
 
 
-main()
+if __name__ == "__main__":
+    main()

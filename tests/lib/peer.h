@@ -332,6 +332,7 @@ struct conn {
 	struct hash hash;
 	struct sockaddr_storage peer;
 	struct long_flow *lf; /* mode long: owned */
+	void *own;            /* what a program adds */
 };
 
 struct loop {
@@ -497,6 +498,13 @@ static inline void loop_run(uint64_t until, void (*tick)(uint64_t now))
 }
 
 /* ---- the checked transfer ---- */
+
+/* How it moves its bytes: like send(), recv(), shutdown(SHUT_WR). A program may have its own. */
+#ifndef XFER_SEND
+#define XFER_SEND(c, buf, n) send((c)->fd, buf, n, 0)
+#define XFER_RECV(c, buf, n) recv((c)->fd, buf, n, 0)
+#define XFER_SHUT(c) shutdown((c)->fd, SHUT_WR)
+#endif
 
 #define XFER_MAGIC 0x534c5646u
 enum xfer_order {
@@ -707,7 +715,7 @@ static inline enum xfer_result xfer_write(struct conn *c, uint64_t now, const ch
 		if (n > stop - x->sent)
 			n = (size_t)(stop - x->sent);
 		stream_bytes(x->seed_out, x->sent, xfer_buf, n);
-		r = send(c->fd, xfer_buf, n, 0);
+		r = XFER_SEND(c, xfer_buf, n);
 		if (r < 0 && errno == EAGAIN)
 			break;
 		if (r < 0) {
@@ -719,7 +727,7 @@ static inline enum xfer_result xfer_write(struct conn *c, uint64_t now, const ch
 		x->write_wake = xfer_maybe_pause(x, now);
 	}
 	if (x->sent == x->len_out && !x->fin_sent && (x->eof || !x->fin_after_eof)) {
-		if (shutdown(c->fd, SHUT_WR) < 0) {
+		if (XFER_SHUT(c) < 0) {
 			*why = strerror(errno);
 			return x->rst_ok ? XFER_PEER_RESET : XFER_BAD;
 		}
@@ -737,7 +745,7 @@ static inline enum xfer_result xfer_read(struct conn *c, uint64_t now, const cha
 
 	for (int burst = 0; burst < XFER_BURSTS && !x->eof && x->got < most && x->read_wake <= now;
 	     burst++) {
-		ssize_t r = recv(c->fd, xfer_buf, x->slow ? XFER_SIP : xfer_chunk(x), 0);
+		ssize_t r = XFER_RECV(c, xfer_buf, x->slow ? XFER_SIP : xfer_chunk(x));
 
 		if (r < 0 && errno == EAGAIN)
 			break;

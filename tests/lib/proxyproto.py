@@ -21,7 +21,7 @@ import sys
 SIG = b"\r\n\r\n\0\r\nQUIT\n"
 CASES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "proxy_cases.txt")
 TLV = {"alpn": 1, "authority": 2, "crc32c": 3, "noop": 4, "unique_id": 5, "ssl": 0x20, "netns": 0x30}
-SSL = {"ssl_version": 0x21, "ssl_cn": 0x22, "ssl_cipher": 0x23}
+SSL = {"ssl_version": 0x21, "ssl_cn": 0x22, "ssl_cipher": 0x23, "ssl_sig_alg": 0x24, "ssl_key_alg": 0x25}
 TEXTS = ("alpn", "authority", "unique_id", "netns")
 
 
@@ -297,12 +297,15 @@ def build_ssl(client, verify, subs=()):
 
 
 def build(text):
-    """From "v2 src=A:P dst=A:P alpn=h2 authority=x unique_id=x netns=x crc32c"."""
+    """From "v2 src=A:P dst=A:P alpn=h2 authority=x unique_id=x netns=x ssl=07/00000000 ssl_cn=x crc32c"."""
     words = text.split()
     h = dict((w.split("=", 1) + [""])[:2] for w in words[1:])
     if words[0] == "v1":
         return build_v1(h.get("src"), h.get("dst"))
     tlvs = [(TLV[k], unescape(h[k])) for k in TEXTS if k in h]
+    if "ssl" in h:
+        client, verify = (int(x, 16) for x in h["ssl"].split("/"))
+        tlvs.append((TLV["ssl"], build_ssl(client, verify, [(k, unescape(h[k])) for k in SSL if k in h])))
     return build_v2(h.get("src"), h.get("dst"), tlvs, "crc32c" in h)
 
 
@@ -373,7 +376,7 @@ def random_text(r, most):
 def random_tlvs(r):
     tlvs = [(TLV[k], random_text(r, 100)) for k in TEXTS if r.random() < 0.4]
     if r.random() < 0.3:
-        subs = [(k, random_text(r, 40)) for k in (*SSL, 0x24, 0x25) if r.random() < 0.5]
+        subs = [(k, random_text(r, 40)) for k in (*SSL, 0x26, 0x28) if r.random() < 0.5]
         tlvs.append((TLV["ssl"], build_ssl(r.randrange(256), r.choice([0, 1, 2**32 - 1]), subs)))
     tlvs += [(r.choice([4, 0xE0, 0xEA, 0xFF]), random_text(r, 30)) for _ in range(r.choice([0, 0, 1, 3]))]
     if tlvs and r.random() < 0.08:

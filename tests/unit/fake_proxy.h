@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "proxy/proxy.h"
 
@@ -56,6 +57,12 @@ struct sl_proxy {
 	const char *diff; /* what a broker's look has found; NULL: there is none */
 	uint64_t active;  /* of the first target of each route */
 	bool counts_down; /* each time it is looked at */
+	struct sl_cert_view cert[8];
+	size_t n_certs;
+	struct sl_conf_cert conf_cert[2];
+	struct sl_conf_tls tls;
+	struct sl_conf_backend_tls backend_tls;
+	struct sl_tls_totals tls_totals;
 };
 
 static inline void fake_init(struct sl_proxy *p, struct sl_loop *loop)
@@ -252,6 +259,98 @@ static inline void fake_nat_on(struct sl_proxy *p)
 						       .text = "1 route in table inet sluice" };
 }
 
+/* Certificates that end in `days` and a half. */
+static inline struct sl_cert_view fake_cert(const char *route, const char *file, int days)
+{
+	return (struct sl_cert_view){ .route = route,
+				      .problem = "",
+				      .label = file,
+				      .subject = "CN=shop.example.com",
+				      .issuer = "CN=Example CA",
+				      .not_before_s = time(NULL) - 86400,
+				      .not_after_s = time(NULL) + days * 86400 + 43200,
+				      .key = "ec-256",
+				      .fingerprint = "00ff",
+				      .n_chain = 1 };
+}
+
+/*
+ * The route "shop" terminates TLS with certificates of two kinds of key and one for a wildcard, and
+ * shows one to its targets; "mail" has no certificate it could use.
+ */
+static inline void fake_tls_on(struct sl_proxy *p)
+{
+	static const char *const names[] = { "shop.example.com", "api.example.com" };
+	static const char *const wild[] = { "*.shop.example.com" };
+
+	p->cert[0] = fake_cert("shop", "/etc/sluice/shop.pem", 43);
+	p->cert[1] = fake_cert("shop", "/etc/sluice/shop-rsa.pem", 44);
+	p->cert[2] = fake_cert("shop", "/etc/sluice/wild.pem", 45);
+	p->cert[3] = fake_cert("shop", "/etc/sluice/client.pem", 46);
+	for (int i = 0; i < 2; i++) {
+		p->cert[i].names = names;
+		p->cert[i].n_names = i ? 1 : 2;
+		p->cert[i].is_default = true;
+	}
+	p->cert[1].key = "rsa-2048";
+	p->cert[2].names = wild;
+	p->cert[2].n_names = 1;
+	p->cert[3].is_backend = true;
+	p->cert[3].subject = "CN=Sluice 7";
+	p->n_certs = 4;
+	p->conf_cert[0] = (struct sl_conf_cert){ .chain = (char *)"/etc/sluice/shop.pem",
+						 .staple = (char *)"/etc/sluice/shop.ocsp" };
+	p->conf_cert[1] = (struct sl_conf_cert){ .chain = (char *)"/etc/sluice/shop-rsa.pem",
+						 .key = (char *)"/etc/sluice/shop-rsa.key" };
+	p->tls = (struct sl_conf_tls){ .certs = p->conf_cert, .n_certs = 2 };
+	p->backend_tls = (struct sl_conf_backend_tls){ .cert = (char *)"/etc/sluice/client.pem" };
+	p->route[0].tls = &p->tls;
+	p->route[0].backend_tls = &p->backend_tls;
+	for (int r = 0; r < SL_TLS_COUNT_RESULTS_; r++)
+		p->tls_totals.handshakes[SL_CLIENT][SL_TLS_COUNT_1_3][0][r] = 20 + (unsigned)r;
+	p->tls_totals.handshakes[SL_CLIENT][SL_TLS_COUNT_1_2][1][SL_TLS_COUNT_OK] = 5;
+	p->tls_totals.handshakes[SL_BACKEND][SL_TLS_COUNT_NONE][0][SL_TLS_COUNT_TIMEOUT] = 7;
+	p->tls_totals.handshaking = 2;
+	p->tls_totals.waiting = 1;
+}
+
+/* `row` as when TLS ends and begins here. */
+static inline void fake_tls_row(struct sl_conn_row *row)
+{
+	row->tls[SL_CLIENT] = (struct sl_tls_row){ .version = "TLSv1.3",
+						   .cipher = "TLS_AES_128_GCM_SHA256",
+						   .alpn = "http/1.1",
+						   .peer = "CN=somebody",
+						   .is_resumed = true,
+						   .is_verified = true,
+						   .ktls = "off" };
+	row->tls[SL_BACKEND] = (struct sl_tls_row){ .version = "TLSv1.2",
+						    .cipher = "ECDHE-ECDSA-AES128-GCM-SHA256",
+						    .peer = "CN=target",
+						    .is_verified = true,
+						    .ktls = "tx+rx" };
+}
+
+void sl_proxy_each_cert(struct sl_proxy *p, sl_cert_fn fn, void *arg)
+{
+	for (size_t i = 0; i < p->n_certs; i++)
+		fn(arg, &p->cert[i]);
+}
+
+const char *sl_tls_count_version_name(enum sl_tls_count_version version)
+{
+	static const char *const names[] = { "", "TLSv1.2", "TLSv1.3" };
+
+	return names[version];
+}
+
+const char *sl_tls_count_result_name(enum sl_tls_count_result result)
+{
+	static const char *const names[] = { "ok", "failed", "timeout" };
+
+	return names[result];
+}
+
 static inline void fake_flushed(struct sl_task *task)
 {
 	struct sl_proxy *p = SL_CONTAINER_OF(task, struct sl_proxy, flush_task);
@@ -301,6 +400,7 @@ void sl_proxy_totals(const struct sl_proxy *p, struct sl_proxy_totals *t)
 	sl_hist_add(&t->connect, 1500);
 	sl_hist_add(&t->duration, 90000000);
 	sl_hist_add(&t->in_state[SL_CONN_CONNECTING], 1500);
+	t->tls = p->tls_totals;
 }
 
 const char *sl_target_state_name(enum sl_target_state state)

@@ -742,6 +742,85 @@ static void reload_prints_diagnostics_as_they_are(void **state)
 	expect(lab, EXIT_FAILED, "", "no new process could be started\n");
 }
 
+static void certificates_are_listed_shown_and_read_again(void **state)
+{
+	struct lab *lab = *state;
+	json_t *doc;
+
+	RUN(lab, "cert");
+	expect(lab, 0, "no certificates: ", "");
+	RUN(lab, "status");
+	assert_null(strstr(lab->out, "\ncertificates "));
+	fake_tls_on(&lab->proxy);
+	RUN(lab, "cert", "list");
+	expect(lab, 0, "shop   shop.example.com +1 ", "");
+	RUN(lab, "cert", "list", "--json");
+	doc = out_json(lab);
+	assert_int_equal(json_array_size(json_object_get(doc, "certificates")), 4);
+	json_decref(doc);
+	RUN(lab, "cert", "show", "shop.example.com");
+	expect(lab, 0, "\nwho asks for shop.example.com is given\n", "");
+	assert_non_null(strstr(lab->out, "/etc/sluice/shop-rsa.pem\n  route "));
+	RUN(lab, "cert", "show", "nothing");
+	expect(lab, EXIT_FAILED, "", "there is no certificate of 'nothing' ('sluice cert list' ");
+	lab->reply_result = SL_CTL_DONE;
+	lab->reply_text = "shop: 2 certificates replaced\n";
+	RUN(lab, "cert", "reload");
+	expect(lab, 0, "shop: 2 certificates replaced\n", "");
+	assert_int_equal(lab->asked, SL_CTL_CERT_RELOAD);
+	lab->reply_result = SL_CTL_FAILED;
+	lab->reply_text = "shop: /etc/sluice/shop.pem: there is no key";
+	RUN(lab, "cert", "reload");
+	expect(lab, EXIT_FAILED, "",
+	       "shop: /etc/sluice/shop.pem: there is no key\n"
+	       "sluice: not all certificates were read; what cannot be used leaves the last good "
+	       "one in use ('sluice cert list' shows which are in use)\n");
+	RUN(lab, "cert", "show");
+	expect(lab, EXIT_USAGE, "", "usage: sluice cert [list | show NAME | reload]");
+	RUN(lab, "cert", "list", "all");
+	expect(lab, EXIT_USAGE, "", "usage: ");
+}
+
+static void status_is_degraded_by_certificates(void **state)
+{
+	struct lab *lab = *state;
+
+	fake_tls_on(&lab->proxy);
+	RUN(lab, "status");
+	expect(lab, 0, "\ncertificates     4 in use; the next one ends in 43 days: ", "");
+	lab->proxy.cert[0].not_after_s = time(NULL) - 3600;
+	RUN(lab, "status");
+	expect(lab, EXIT_DEGRADED,
+	       "\n                 route shop: /etc/sluice/shop.pem has expired\n", "");
+	lab->proxy.cert[0].not_after_s = time(NULL) + 3600;
+	RUN(lab, "--json", "status");
+	expect(lab, 0, "\"expires_soon\":1", "");
+	lab->proxy.cert[3].problem = "/etc/sluice/client.pem: has expired";
+	RUN(lab, "--json", "status");
+	expect(lab, EXIT_DEGRADED, "\"problems\":1", "");
+}
+
+static void tls_of_a_connection_is_shown(void **state)
+{
+	struct lab *lab = *state;
+
+	lab->facts.no_ktls = "the kernel has no TLS";
+	RUN(lab, "engines");
+	expect(lab, 0, "\nktls: unavailable (the kernel has no TLS)\n", "");
+	fake_tls_row(&lab->proxy.row[1]);
+	RUN(lab, "conns", "8");
+	expect(lab, 0, "\nTLS with the client: TLSv1.3 TLS_AES_128_GCM_SHA256, resumed, ", "");
+	fake_tls_on(&lab->proxy);
+	RUN(lab, "routes", "show", "shop");
+	expect(lab, 0, "\n  TLS ends here  1.2 and later\n", "");
+	RUN(lab, "explain", "443", "api.example.com");
+	expect(lab, 0,
+	       "\nTLS ends here    1.2 and later\n"
+	       "  certificate    /etc/sluice/shop.pem (ec-256), by its name\n"
+	       "TLS to target    verified by the authorities of the system, ",
+	       "");
+}
+
 static void filters_of_kill_combine(void **state)
 {
 	struct lab *lab = *state;
@@ -934,7 +1013,7 @@ static void misuse_is_refused_with_code_2(void **state)
 
 static void verbs_of_later_builds_say_so(void **state)
 {
-	static const char *const verb[] = { "cert", "top" };
+	static const char *const verb[] = { "top" };
 	struct lab *lab = *state;
 
 	for (size_t i = 0; i < SL_ARRAY_LEN(verb); i++) {
@@ -1224,6 +1303,9 @@ int main(void)
 		T(the_other_views_are_readable),
 		T(kill_says_how_many),
 		T(reload_prints_diagnostics_as_they_are),
+		T(certificates_are_listed_shown_and_read_again),
+		T(status_is_degraded_by_certificates),
+		T(tls_of_a_connection_is_shown),
 		T(filters_of_kill_combine),
 		T(a_route_is_set_from_a_file),
 		T(routes_have_verbs),

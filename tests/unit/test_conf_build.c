@@ -181,7 +181,7 @@ static void documented_defaults_are_accepted(void **state)
 		"        - { address: \"10.0.1.11:443\", weight: 1, backup: false }\n"
 		"      port: null\n      balance: round_robin\n      health:\n      send_proxy: "
 		"none\n"
-		"      tls: {}\n      preserve_source: false\n      retries: 2\n"
+		"      tls: null\n      preserve_source: false\n      retries: 2\n"
 		"    security: { allow: [], deny: [], max_connections: 0, basic_auth: null,\n"
 		"      new_connections: 0, packets: 0, refuse: reset }\n"
 		"    keep_alive: standard\n    half_open: false\n");

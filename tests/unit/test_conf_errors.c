@@ -352,7 +352,7 @@ static const struct row later[] = {
 	{ R "global: { security: { deny: [10.0.0.0/33] } }\n", { "6:30: error: " } },
 	{ R "acme: { email: a@b }\n", LATER("9", "acme: 'email'") },
 	{ R "    tls: acme\n", LATER("10", "routes[0].tls: 'acme'") },
-	{ R "    tls: { cert: /c, key: /k }\n", LATER("5", "routes[0]: 'tls'") },
+	{ R "    tls: { acme: { email: a@b } }\n", LATER("12", "routes[0].tls: 'acme'") },
 	{ R "    tls: { cert: c }\n",
 	  { "6:18: error: routes[0].tls.cert: 'c' is not an absolute" } },
 	{ R "    http: { paths: [ { path: /, forward: h:1 } ] }\n",

@@ -66,6 +66,17 @@ static const char nat[] =
 static const char bad_nat[] =
 	"version: 1\nglobal: { security: { deny: 10.?.?.1 } }\nroutes:\n"
 	"  - { name: c, engine: nftables, match: { ports: 9, domains: x }, forward: [h:1, i:2] }\n";
+static const char tls[] =
+	"version: 1\ndefaults: { tls: { cert: /c, key: /k, alpn: [h2, x] }, forward: { tls: { "
+	"verify: "
+	"/ca, server_name: x } } }\nroutes:\n"
+	"  - { name: b, match: { ports: 83 }, forward: 10.0.0.1:1 }\n"
+	"  - { name: c, match: { ports: 84 }, forward: { targets: h:1, tls: { cert: /c, key: /k } "
+	"},\n      tls: { cert: [/c, /d], key: [/k, null], ocsp: [null, /o], client_ca: /ca,\n"
+	"        alpn: [h2, http/1.1], ciphers: \"A:TLS_AES_128_GCM_SHA256:B\" } }\n";
+static const char bad_tls[] =
+	"version: 1\nroutes:\n  - { name: c, match: { ports: 9 }, engine: packet, tls: { key: /x, "
+	"ciphers: \"A,\" },\n      forward: { targets: h:1, tls: { verify: none } } }\n";
 static const char bad[] =
 	"version: 1\nglobal: { usr: me, htp: none, workers: x, security: { allow: x } }\n"
 	"listeners: [ { ports: 80, accept_proxy: { from: 10.0.0.1 } }, { ports: \"10.0.0.1:80\" } "
@@ -135,6 +146,14 @@ static void routes_of_nat(void **state)
 	check(bad_nat, changed, -EINVAL);
 }
 
+static void routes_with_tls(void **state)
+{
+	(void)state;
+	check(tls, changed, 0);
+	check(bad_tls, changed, -EINVAL);
+	check(bad_tls, "tls: { alpn: [h2, h2] }\n", -EINVAL);
+}
+
 static void a_bad_change(void **state)
 {
 	(void)state;
@@ -144,10 +163,9 @@ static void a_bad_change(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_good_file),
-		cmocka_unit_test(a_bad_file),
-		cmocka_unit_test(a_bad_change),
-		cmocka_unit_test(routes_of_nat),
+		cmocka_unit_test(a_good_file),     cmocka_unit_test(a_bad_file),
+		cmocka_unit_test(a_bad_change),    cmocka_unit_test(routes_of_nat),
+		cmocka_unit_test(routes_with_tls),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -68,6 +68,16 @@ static void the_reference_has_every_key(void **state)
 		"*listeners[].accept_proxy.from*: an address, network, range or pattern, or a "
 		"list; "
 		"required\n",
+		"*routes[].tls*: passthrough | acme (not supported by this build), or a mapping; "
+		"default passthrough\n",
+		"*routes[].tls.cert*: an absolute path, or a list\n",
+		"*routes[].tls.client_auth*: none | optional | required\n",
+		"*defaults.tls.min_version*: 1.2 | 1.3; default 1.2\n",
+		"*routes[].forward.tls*: none, or a mapping\n",
+		"*routes[].forward.tls.verify*: system, none or an absolute path | system | none; "
+		"default system\n",
+		"*routes[].forward.tls.server_name*: a host name or an address\n",
+		"*routes[].forward.send_proxy.ssl*: true or false; default false\n",
 		"Not supported by this build.",
 	};
 	_cleanup_(sl_str_done) struct sl_str out = { 0 };

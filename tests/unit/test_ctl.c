@@ -298,6 +298,7 @@ static void status_has_the_promised_fields(void **state)
 	json_t *j = ask_json(lab, "GET", "/v1/status", 200);
 	json_t *route = json_array_get(json_object_get(j, "routes"), 0);
 	json_t *target = json_array_get(json_object_get(route, "targets"), 0);
+	json_t *tls;
 	static const char *const engines[] = { "relay", "packet", "sockmap", "nftables" };
 	static const char *const kernel[] = { "packet_flows", "sockmap_sockets", "nft_flows",
 					      "orphans",      "missing",         "adopted" };
@@ -334,16 +335,46 @@ static void status_has_the_promised_fields(void **state)
 	assert_true(json_is_true(json_object_get(json_object_get(j, "last_reload"), "ok")));
 	assert_true(json_is_null(json_object_get(json_object_get(j, "last_reload"), "unix")));
 	assert_string_equal(text_at(j, "steering"), "sk_lookup");
+	tls = json_object_get(j, "tls");
+	assert_int_equal(number_at(tls, "certificates"), 0);
+	assert_int_equal(
+		number_at(json_object_get(json_object_get(tls, "handshakes"), "client"), "ok"), 0);
+	assert_true(json_is_true(json_object_get(json_object_get(tls, "ktls"), "available")));
 	json_decref(j);
 }
 
 static void a_connection_has_exactly_the_promised_fields(void **state)
 {
 	static const char *const fields[] = {
-		"id",         "route",      "state",       "engine",   "engine_reason",
-		"client",     "client_via", "backend",     "sni",      "alpn",
-		"tls",        "age_s",      "idle_s",      "bytes_up", "bytes_down",
-		"connect_ms", "moves",      "moves_total",
+		"id",
+		"route",
+		"state",
+		"engine",
+		"engine_reason",
+		"client",
+		"client_via",
+		"backend",
+		"sni",
+		"alpn",
+		"tls",
+		"tls_cipher",
+		"tls_resumed",
+		"tls_ktls",
+		"client_cert",
+		"backend_tls",
+		"backend_tls_cipher",
+		"backend_tls_resumed",
+		"backend_tls_ktls",
+		"backend_alpn",
+		"backend_cert",
+		"backend_verified",
+		"age_s",
+		"idle_s",
+		"bytes_up",
+		"bytes_down",
+		"connect_ms",
+		"moves",
+		"moves_total",
 	};
 	struct lab *lab = *state;
 	json_t *j = ask_json(lab, "GET", "/v1/conns", 200);
@@ -425,6 +456,12 @@ static void the_other_documents_are_there(void **state)
 	assert_string_equal(text_at(json_object_get(route, "packet"), "reason_name"),
 			    "no_privilege");
 	json_decref(j);
+
+	j = ask_json(lab, "GET", "/v1/certs", 200);
+	assert_int_equal(json_array_size(json_object_get(j, "certificates")), 0);
+	json_decref(j);
+	json_decref(ask_json(lab, "GET", "/v1/certs?name=nothing.example.com", 404));
+	json_decref(ask_json(lab, "GET", "/v1/certs?name=", 400));
 
 	j = ask_json(lab, "GET", "/v1/flows", 200);
 	assert_int_equal(json_array_size(json_object_get(j, "flows")), 0);
@@ -1355,20 +1392,27 @@ static void a_reload_reports_what_the_supervisor_says(void **state)
 		const char *text;
 		unsigned status;
 		const char *reason;
+		const char *path;
+		enum sl_ctl_request what;
 	} cases[] = {
-		{ true, "2 routes", 200, "(none)" },
-		{ false, "a.yaml:3:1: error: unknown key 'x'\n", 422, "config" },
-		{ false, "the supervisor is busy", 500, "failed" },
+		{ true, "2 routes", 200, "(none)", "/v1/reload", SL_CTL_RELOAD },
+		{ false, "a.yaml:3:1: error: unknown key 'x'\n", 422, "config", "/v1/reload",
+		  SL_CTL_RELOAD },
+		{ false, "the supervisor is busy", 500, "failed", "/v1/reload", SL_CTL_RELOAD },
+		{ true, "shop: 2 certificates", 200, "(none)", "/v1/certs/reload",
+		  SL_CTL_CERT_RELOAD },
+		{ false, "shop: /etc/shop.pem: no key\n", 500, "failed", "/v1/certs/reload",
+		  SL_CTL_CERT_RELOAD },
 	};
 	struct lab *lab = *state;
 
 	for (size_t i = 0; i < SL_ARRAY_LEN(cases); i++) {
 		_cleanup_(sl_str_done) struct sl_str got = { 0 };
-		_cleanup_fd_ int fd = start_post(lab, "/v1/reload");
+		_cleanup_fd_ int fd = start_post(lab, cases[i].path);
 		_cleanup_free_ char *answer = NULL;
 		json_t *j;
 
-		assert_int_equal(lab->requested, SL_CTL_RELOAD);
+		assert_int_equal(lab->requested, cases[i].what);
 		lab->reply(lab->reply_arg, cases[i].ok, cases[i].text);
 		answer = take_answer(lab, fd, &got, false);
 		j = body_of(answer, cases[i].status);

@@ -151,20 +151,30 @@ static void every_request_survives(void **state)
 		const char *request;
 		unsigned status; /* when memory is there */
 	} cases[] = {
-		{ REQUEST("GET /v1/status"), 200 },         { REQUEST("GET /v1/routes"), 200 },
-		{ REQUEST("GET /v1/conns"), 200 },          { REQUEST("GET /metrics"), 200 },
-		{ REQUEST("GET /v1/reasons"), 200 },        { REQUEST("POST /v1/kill?all=1"), 200 },
-		{ REQUEST("POST /v1/reload"), 422 },        { REQUEST("GET /v1/nothing"), 404 },
-		{ REQUEST("GET /v1/kill"), 405 },           { REQUEST("GET /v1/conns?x=1"), 400 },
-		{ REQUEST("GET /v1/explain?port=1"), 200 }, { "garbage\r\n", 400 },
-		{ REQUEST("GET /v1/flows"), 200 },          { REQUEST("GET /v1/engines"), 200 },
+		{ REQUEST("GET /v1/status"), 200 },
+		{ REQUEST("GET /v1/routes"), 200 },
+		{ REQUEST("GET /v1/conns"), 200 },
+		{ REQUEST("GET /metrics"), 200 },
+		{ REQUEST("GET /v1/reasons"), 200 },
+		{ REQUEST("POST /v1/kill?all=1"), 200 },
+		{ REQUEST("POST /v1/reload"), 422 },
+		{ REQUEST("GET /v1/nothing"), 404 },
+		{ REQUEST("GET /v1/kill"), 405 },
+		{ REQUEST("GET /v1/conns?x=1"), 400 },
+		{ REQUEST("GET /v1/explain?port=1"), 200 },
+		{ "garbage\r\n", 400 },
+		{ REQUEST("GET /v1/flows"), 200 },
+		{ REQUEST("GET /v1/engines"), 200 },
 		{ REQUEST("DELETE /v1/flows"), 200 },
+		{ REQUEST("GET /v1/certs"), 200 },
+		{ REQUEST("GET /v1/certs?name=shop"), 200 },
 	};
 	struct lab *lab = *state;
 	struct sl_ctl_options options = options_of(lab);
 	struct fake_flows maps = { -1, -1, -1 };
 
 	fake_packet_on(&lab->proxy);
+	fake_tls_on(&lab->proxy);
 	if (fake_flows_open(&maps, 64)) {
 		lab->proxy.kernel.flows_fd = maps.flows_fd;
 		lab->proxy.kernel.routes_fd = maps.routes_fd;

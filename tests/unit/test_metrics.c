@@ -145,6 +145,108 @@ static void nat_is_counted_where_it_is_used(void **state)
 	check_with_promtool(sl_str_text(&out));
 }
 
+static size_t n_lines(const char *text, const char *beginning)
+{
+	size_t n = 0;
+
+	for (const char *p = text; (p = strstr(p, beginning)) != NULL; p++)
+		n += p[-1] == '\n';
+	return n;
+}
+
+static char *render_tls(struct sl_proxy *proxy)
+{
+	_cleanup_(sl_str_done) struct sl_str out = { 0 };
+	struct sl_hist age = { 0 };
+
+	sl_metrics_render(&out, proxy, &facts, &age, 5000);
+	return sl_str_take(&out);
+}
+
+static void handshakes_are_counted(void **state)
+{
+	static const char *const lines[] = {
+		"sluice_tls_handshakes_total{version=\"TLSv1.3\",resumed=\"false\",result=\"ok\"} "
+		"20",
+		"sluice_tls_handshakes_total{version=\"TLSv1.3\",resumed=\"false\","
+		"result=\"failed\"} 21",
+		"sluice_tls_handshakes_total{version=\"TLSv1.2\",resumed=\"true\",result=\"ok\"} 5",
+		"sluice_tls_handshakes_total{version=\"-\",resumed=\"false\",result=\"timeout\"} 0",
+		"sluice_tls_backend_handshakes_total{version=\"-\",resumed=\"false\","
+		"result=\"timeout\"} 7",
+		"sluice_tls_handshakes_active 2",
+		"sluice_tls_handshakes_waiting 1",
+	};
+	_cleanup_free_ char *without = render(&facts);
+	_cleanup_free_ char *text = NULL;
+	static struct sl_proxy proxy;
+
+	(void)state;
+	/* so that rates exist from the first handshake on */
+	assert_int_equal(n_lines(without, "sluice_tls_handshakes_total{"), 4);
+	has_line(without, "sluice_tls_handshakes_total{version=\"TLSv1.2\",resumed=\"false\","
+			  "result=\"ok\"} 0");
+	assert_null(strstr(without, "sluice_certificate_"));
+	fake_init(&proxy, NULL);
+	fake_tls_on(&proxy);
+	text = render_tls(&proxy);
+	for (size_t i = 0; i < SL_ARRAY_LEN(lines); i++)
+		has_line(text, lines[i]);
+	check_with_promtool(text);
+}
+
+static void a_name_has_its_earliest_expiry(void **state)
+{
+	_cleanup_free_ char *text = NULL;
+	static struct sl_proxy proxy;
+
+	(void)state;
+	fake_init(&proxy, NULL);
+	fake_tls_on(&proxy);
+	proxy.cert[0].not_after_s = 1900000002;
+	proxy.cert[1].not_after_s = 1900000001;
+	proxy.cert[2].not_after_s = 1900000003;
+	proxy.cert[3].not_after_s = 1900000004;
+	proxy.cert[4] = (struct sl_cert_view){ .route = "mail", .problem = "gone", .label = "" };
+	proxy.n_certs = 5;
+	text = render_tls(&proxy);
+	assert_int_equal(n_lines(text, "sluice_certificate_not_after_seconds{"), 4);
+	has_line(text, "sluice_certificate_not_after_seconds{domain=\"shop.example.com\"} "
+		       "1900000001");
+	has_line(text, "sluice_certificate_not_after_seconds{domain=\"api.example.com\"} "
+		       "1900000002");
+	has_line(text, "sluice_certificate_not_after_seconds{domain=\"*.shop.example.com\"} "
+		       "1900000003");
+	/* one without a name must not be forgotten, either */
+	has_line(text, "sluice_certificate_not_after_seconds{domain=\"-\"} 1900000004");
+	check_with_promtool(text);
+}
+
+static void names_are_bounded(void **state)
+{
+	enum { N = 10500 };
+	static char text[N][24];
+	static const char *names[N];
+	_cleanup_free_ char *page = NULL;
+	static struct sl_proxy proxy;
+
+	(void)state;
+	for (size_t i = 0; i < N; i++) {
+		(void)snprintf(text[i], sizeof(text[i]), "h%zu.example.com", i);
+		names[i] = text[i];
+	}
+	fake_init(&proxy, NULL);
+	fake_tls_on(&proxy);
+	proxy.cert[0].names = names;
+	proxy.cert[0].n_names = N;
+	/* who ends first is never left out, whatever its name */
+	proxy.cert[2].names = (const char *const[]){ "z.example.com" };
+	proxy.cert[2].not_after_s = proxy.cert[0].not_after_s - 1;
+	page = render_tls(&proxy);
+	assert_int_equal(n_lines(page, "sluice_certificate_not_after_seconds{"), 10000);
+	assert_non_null(strstr(page, "_seconds{domain=\"z.example.com\"} "));
+}
+
 static void the_kernel_is_counted_where_it_carries(void **state)
 {
 	struct sl_packet_counts counts = { .forwarded_tc = 100, .killed_answered = 1 };
@@ -229,6 +331,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(promtool_accepts_the_page),
 		cmocka_unit_test(values_stand_under_their_names),
+		cmocka_unit_test(handshakes_are_counted),
+		cmocka_unit_test(a_name_has_its_earliest_expiry),
+		cmocka_unit_test(names_are_bounded),
 		cmocka_unit_test(the_kernel_is_counted_where_it_carries),
 		cmocka_unit_test(nat_is_counted_where_it_is_used),
 		cmocka_unit_test(histograms_are_cumulative),

@@ -62,6 +62,8 @@ static const char *describe(enum sl_ph_result r, const struct sl_proxy_header *h
 		add_escaped(f, "ssl_version", h->ssl_version);
 		add_escaped(f, "ssl_cn", h->ssl_cn);
 		add_escaped(f, "ssl_cipher", h->ssl_cipher);
+		add_escaped(f, "ssl_sig_alg", h->ssl_sig_alg);
+		add_escaped(f, "ssl_key_alg", h->ssl_key_alg);
 	}
 	(void)fclose(f);
 	return buf;
@@ -245,6 +247,30 @@ static void parse_addr(const char *text, struct sl_addr *ret)
 	sl_addr_set_port(ret, (uint16_t)port);
 }
 
+/* "07/00000000" */
+static void parse_ssl(const char *text, struct sl_ph_out *out)
+{
+	unsigned client, verify;
+
+	assert_int_equal(sscanf(text, "%2x/%8x", &client, &verify), 2);
+	out->has_ssl = true;
+	out->ssl_client = (uint8_t)client;
+	out->ssl_verify = verify;
+}
+
+static struct sl_slice *ssl_value(const char *word, struct sl_ph_out *out)
+{
+	static const char *const names[] = { "ssl_version=", "ssl_cn=", "ssl_cipher=",
+					     "ssl_sig_alg=", "ssl_key_alg=" };
+	struct sl_slice *const values[] = { &out->ssl_version, &out->ssl_cn, &out->ssl_cipher,
+					    &out->ssl_sig_alg, &out->ssl_key_alg };
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(names); i++)
+		if (strncmp(word, names[i], strlen(names[i])) == 0)
+			return values[i];
+	return NULL;
+}
+
 /* Values point into `text`, which is cut into words. */
 static struct sl_ph_out parse_out(char *text)
 {
@@ -253,7 +279,11 @@ static struct sl_ph_out parse_out(char *text)
 	for (char *save, *w = strtok_r(text, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
 		struct sl_slice value = sl_slice_of(strchr(w, '=') ? strchr(w, '=') + 1 : "");
 
-		if (w[0] == 'v')
+		if (ssl_value(w, &out))
+			*ssl_value(w, &out) = value;
+		else if (strncmp(w, "ssl=", 4) == 0)
+			parse_ssl(value.p, &out);
+		else if (w[0] == 'v')
 			out.version = w[1] == '1' ? SL_PH_SEND_V1 : SL_PH_SEND_V2;
 		else if (strncmp(w, "src=", 4) == 0)
 			parse_addr(value.p, &out.src);
@@ -315,8 +345,44 @@ static void write_refuses_what_does_not_fit(void **state)
 	assert_int_equal(sl_proxy_header_write(&out, buf, sizeof(buf)), 0);
 	out.authority.n = 65536;
 	assert_int_equal(sl_proxy_header_write(&out, buf, sizeof(buf)), 0);
+	out.authority = (struct sl_slice){ 0 };
+	out.has_ssl = true;
+	out.ssl_cn = (struct sl_slice){ .p = big, .n = 65535 - 3 - 5 - 3 };
+	assert_int_equal(sl_proxy_header_write(&out, buf, sizeof(buf)), SL_PH_V2_MAX);
+	out.ssl_cn.n++;
+	assert_int_equal(sl_proxy_header_write(&out, buf, sizeof(buf)), 0);
+	out.ssl_cn.n = 65535 - 5 - 3; /* of SSL's own length */
+	assert_int_equal(sl_proxy_header_write(&out, buf, sizeof(buf)), 0);
+	out.ssl_cn.n = 65535;
+	assert_int_equal(sl_proxy_header_write(&out, buf, sizeof(buf)), 0);
+	out.has_ssl = false;
+	assert_int_equal(sl_proxy_header_write(&out, buf, sizeof(buf)), 16);
 	out.version = SL_PH_SEND_NONE;
 	assert_int_equal(sl_proxy_header_write(&out, buf, sizeof(buf)), 0);
+}
+
+/* As the comment on SL_PH_OUT_MAX has it. */
+static void there_is_room_for_everything(void **state)
+{
+	static const char text[256];
+	const struct sl_slice few = { .p = text, .n = 64 };
+	struct sl_ph_out out = { .version = SL_PH_SEND_V2,
+				 .alpn = { .p = text, .n = 255 },
+				 .authority = { .p = text, .n = 253 },
+				 .unique_id = { .p = text, .n = SL_PH_UNIQUE_ID_MAX },
+				 .crc32c = true,
+				 .has_ssl = true,
+				 .ssl_version = few,
+				 .ssl_cn = { .p = text, .n = SL_PH_CN_MAX },
+				 .ssl_cipher = few,
+				 .ssl_sig_alg = few,
+				 .ssl_key_alg = few };
+	uint8_t buf[SL_PH_OUT_MAX];
+
+	(void)state;
+	parse_addr("[2001:db8::1]:5", &out.src);
+	parse_addr("[2001:db8::1]:5", &out.dst);
+	assert_true(sl_proxy_header_write(&out, buf, sizeof(buf)) > 1000);
 }
 
 static void destination_may_be_unknown(void **state)
@@ -522,10 +588,24 @@ static struct sl_slice random_value(struct sl_rand *r, char *room, size_t size)
 	return (struct sl_slice){ .p = sl_rand_next(r) % 2 ? room : NULL, .n = n };
 }
 
+static void random_ssl(struct sl_rand *r, struct sl_ph_out *out,
+		       char values[5][SL_PH_UNIQUE_ID_MAX / 2])
+{
+	struct sl_slice *const all[] = { &out->ssl_version, &out->ssl_cn, &out->ssl_cipher,
+					 &out->ssl_sig_alg, &out->ssl_key_alg };
+
+	out->has_ssl = sl_rand_next(r) % 2;
+	out->ssl_client = (uint8_t)sl_rand_next(r);
+	out->ssl_verify = (uint32_t)sl_rand_next(r);
+	for (size_t i = 0; i < SL_ARRAY_LEN(all); i++)
+		*all[i] = random_value(r, values[i], sizeof(values[i]));
+}
+
 /* Writes one header with its meaning, as "HEX<tab>RESULT". */
 static void write_line(struct sl_rand *r, FILE *f)
 {
 	char values[3][SL_PH_UNIQUE_ID_MAX];
+	char ssl[5][SL_PH_UNIQUE_ID_MAX / 2];
 	uint8_t buf[SL_PH_OUT_MAX];
 	char text[TEXT_MAX];
 	char again[TEXT_MAX];
@@ -541,6 +621,7 @@ static void write_line(struct sl_rand *r, FILE *f)
 	out.authority = random_value(r, values[1], sizeof(values[1]));
 	out.unique_id = random_value(r, values[2], sizeof(values[2]));
 	out.crc32c = sl_rand_next(r) % 2;
+	random_ssl(r, &out, ssl);
 	n = sl_proxy_header_write(&out, buf, sizeof(buf));
 	assert_true(n > 0);
 	h.has_addrs = sl_addr_family(&out.src) != AF_UNSPEC;
@@ -554,6 +635,16 @@ static void write_line(struct sl_rand *r, FILE *f)
 		h.authority = out.authority;
 		h.unique_id = out.unique_id;
 		h.has_crc32c = out.crc32c;
+	}
+	if (h.version == 2 && h.has_addrs && out.has_ssl) {
+		h.has_ssl = true;
+		h.ssl_client = out.ssl_client;
+		h.ssl_verify = out.ssl_verify;
+		h.ssl_version = out.ssl_version;
+		h.ssl_cn = out.ssl_cn;
+		h.ssl_cipher = out.ssl_cipher;
+		h.ssl_sig_alg = out.ssl_sig_alg;
+		h.ssl_key_alg = out.ssl_key_alg;
 	}
 	for (size_t i = 0; i < n; i++)
 		(void)fprintf(f, "%02x", buf[i]);
@@ -608,6 +699,7 @@ int main(void)
 		cmocka_unit_test(cases_are_read_at_every_length),
 		cmocka_unit_test(cases_are_written),
 		cmocka_unit_test(write_refuses_what_does_not_fit),
+		cmocka_unit_test(there_is_room_for_everything),
 		cmocka_unit_test(destination_may_be_unknown),
 		cmocka_unit_test(longest_header_of_version_2),
 		cmocka_unit_test(addresses_are_those_of_inet_pton),

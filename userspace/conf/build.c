@@ -18,6 +18,8 @@ static int build_defaults(struct sl_build *b)
 
 	if (r == 0 && b->defaults) {
 		r = sl_key_store_node(sl_key_at("defaults", NULL)->keys, b->defaults, &b->fresh);
+		if (r == 0)
+			r = sl_build_tls(b, b->defaults, &path, &b->fresh);
 		sl_build_check_forward(b, b->defaults, &path, &b->fresh);
 	}
 	if (r == 0)
@@ -291,6 +293,7 @@ int sl_conf_build(const struct sl_conf_sources *sources, struct sl_conf **ret,
 	sl_conf_free(b.conf);
 	free(b.listeners);
 	free(b.fresh.health.path);
+	sl_build_tls_done(&b.fresh);
 	for (struct sl_proxy_setting *s = b.settings; s; s = s->next)
 		sl_ip_list_done(&s->from);
 	sl_report_done(&b.report);

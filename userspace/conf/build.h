@@ -28,7 +28,8 @@ struct sl_build {
 	struct sl_conf *conf;           /* owned until the end */
 	const struct sl_node *defaults; /* NULL: none in the files */
 	const struct sl_node *global;   /* likewise */
-	/* what routes begin with; its lists are conf->default_access, its texts are owned */
+	/* what routes begin with; its lists are conf->default_access, its texts and TLS are owned
+	 */
 	struct sl_conf_route fresh;
 	struct sl_proxy_setting *settings; /* in the arena, but for the lists */
 	struct sl_mark overload_at;
@@ -54,6 +55,18 @@ SL_MUST_CHECK int sl_build_nftables(struct sl_build *b, const struct sl_node *no
 /* What the kernel's NAT cannot do, or only it can; of a route or of `defaults`. */
 void sl_build_check_nftables(struct sl_build *b, const struct sl_node *node,
 			     const struct sl_path *path, const struct sl_conf_route *made);
+/* The texts of a list, each made by `parse` or (NULL) copied; also on failure the caller's. */
+SL_MUST_CHECK int sl_build_texts(const struct sl_node *list,
+				 int (*parse)(const char *text, char *ret, char *why), char ***ret,
+				 size_t *ret_n);
+void sl_build_texts_done(char **texts, size_t n);
+/* `tls` and `forward.tls` of a route or of `defaults`. */
+SL_MUST_CHECK int sl_build_tls(struct sl_build *b, const struct sl_node *node,
+			       const struct sl_path *path, struct sl_conf_route *route);
+void sl_build_tls_done(struct sl_conf_route *route);
+/* What does not go together with them, or does harm. */
+void sl_build_check_tls(struct sl_build *b, const struct sl_node *node, const struct sl_path *path,
+			const struct sl_conf_route *made);
 /* Lists that are not written stay as they are. */
 SL_MUST_CHECK int sl_build_access(struct sl_build *b, const struct sl_node *security,
 				  const struct sl_path *path, struct sl_access_lists *access);

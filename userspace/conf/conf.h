@@ -122,6 +122,7 @@ struct sl_conf_send_proxy {
 	bool alpn;
 	bool authority;
 	bool unique_id;
+	bool ssl; /* what is known of the client's TLS */
 };
 
 /* "N/s" or "N/m" as the key table stores it; both 0: no limit. */

@@ -80,6 +80,68 @@ static bool is_protocol(const char *text)
 	return is_text(text) && strlen(text) <= 255 && !strpbrk(text, " \t,");
 }
 
+static bool is_suite(const char *name, size_t n)
+{
+	static const char *const suites[] = { "TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384",
+					      "TLS_CHACHA20_POLY1305_SHA256",
+					      "TLS_AES_128_CCM_SHA256",
+					      "TLS_AES_128_CCM_8_SHA256" };
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(suites); i++)
+		if (strlen(suites[i]) == n && memcmp(suites[i], name, n) == 0)
+			return true;
+	return false;
+}
+
+/* Names of TLS 1.3 are few; of the others, and of words like "HIGH", the library knows more. */
+static int explain_ciphers(const char *text, char why[SL_WHY_LEN])
+{
+	char buf[SL_QUOTE_LEN];
+
+	if (strlen(text) > 4096)
+		return sl_refuse(why, "longer than 4096 characters");
+	for (const char *p = text;; p++) {
+		size_t n = strcspn(p, ":");
+
+		if (n == 0 || (p[n] && !p[n + 1]))
+			return sl_refuse(why, "%s: a name is missing beside a ':'",
+					 sl_quote(text, buf));
+		for (size_t i = 0; i < n; i++)
+			if (!isalnum((unsigned char)p[i]) && !strchr("_-+!@=.", p[i]))
+				return sl_refuse(why,
+						 "%s is not a list of names with ':' between them, "
+						 "like ECDHE+AESGCM:TLS_AES_128_GCM_SHA256",
+						 sl_quote(text, buf));
+		if (n >= 4 && memcmp(p, "TLS_", 4) == 0 && !is_suite(p, n))
+			return sl_refuse(why,
+					 "'%.*s' is none of TLS 1.3, whose names begin with TLS_; "
+					 "those of TLS 1.2 are written like "
+					 "ECDHE-RSA-AES128-GCM-SHA256 here",
+					 (int)(n < 100 ? n : 100), p);
+		p += n;
+		if (!*p)
+			return 0;
+	}
+}
+
+/* What a certificate can say and a client ask for: a host name or an address. */
+static int explain_server_name(const char *text, char why[SL_WHY_LEN])
+{
+	struct sl_target_parts parts;
+	char buf[SL_QUOTE_LEN];
+	struct sl_addr a;
+
+	if (sl_addr_parse_ip(text, &a) == 0)
+		return 0;
+	if (strchr(text, '*'))
+		return sl_refuse(why, "%s is a pattern: one name is asked for",
+				 sl_quote(text, buf));
+	if (strchr(text, ':') || *text == '[' || sl_target_parse(text, &parts, why) < 0)
+		return sl_refuse(why, "%s is not a name like backend.example.com, or an address",
+				 sl_quote(text, buf));
+	return 0;
+}
+
 static int explain_path_pattern(const char *text, char why[SL_WHY_LEN])
 {
 	const char *problem = NULL;
@@ -191,6 +253,15 @@ static const struct sl_format bpf_dir_format = { "an absolute path of at most 25
 static const struct sl_format network_format = { "an address, network, range or pattern",
 						 "10.0.0.0/8", "^[0-9A-Fa-f.:*?/-]+$", NULL,
 						 explain_network };
+static const struct sl_format verify_format = { "system, none or an absolute path",
+						"/etc/ssl/backends.pem", "^(system$|none$|/)",
+						is_path, NULL };
+static const struct sl_format server_name_format = { "a host name or an address",
+						     "backend.example.com", "^[A-Za-z0-9._:-]+$",
+						     NULL, explain_server_name };
+static const struct sl_format ciphers_format = { "OpenSSL's names with ':' between them",
+						 "ECDHE+AESGCM:TLS_AES_128_GCM_SHA256",
+						 "^[A-Za-z0-9_+!@=.:-]+$", NULL, explain_ciphers };
 static const struct sl_format url_format = { "a URL that begins with https://",
 					     "https://acme.example.com/directory", "^https://.",
 					     is_url, NULL };
@@ -226,6 +297,15 @@ static const struct sl_word protocol_words[] = { { "tcp", 0, false },
 static const struct sl_word version_words[] = { { "1.2", 0, false },
 						{ "1.3", 1, false },
 						{ NULL, 0, false } };
+static const struct sl_word client_auth_words[] = {
+	{ "none", SL_CLIENT_AUTH_CHOICE_NONE, false },
+	{ "optional", SL_CLIENT_AUTH_CHOICE_OPTIONAL, false },
+	{ "required", SL_CLIENT_AUTH_CHOICE_REQUIRED, false },
+	{ NULL, 0, false }
+};
+static const struct sl_word verify_words[] = { { "system", SL_VERIFY_CHOICE_SYSTEM, false },
+					       { "none", SL_VERIFY_CHOICE_NONE, false },
+					       { NULL, 0, false } };
 static const struct sl_word offered_words[] = { { "1.0", SL_TLS_1_0, false },
 						{ "1.1", SL_TLS_1_1, false },
 						{ "1.2", SL_TLS_1_2, false },
@@ -276,6 +356,8 @@ static const struct sl_word reject_words[] = {
 #define IN_GLOBAL(field) AT(struct sl_conf_global, field)
 #define IN_ROUTE(field) AT(struct sl_conf_route, field)
 #define IN_TARGET(field) AT(struct sl_conf_target, field)
+#define IN_TLS(field) AT(struct sl_conf_tls, field)
+#define IN_BACKEND(field) AT(struct sl_conf_backend_tls, field)
 #define END                  \
 	{                    \
 		.name = NULL \
@@ -298,6 +380,7 @@ static const struct sl_word reject_words[] = {
 #define LATER SL_KEY_LATER
 #define REQUIRED SL_KEY_REQUIRED
 #define WHOLE SL_KEY_WHOLE
+#define APART SL_KEY_APART
 #define OFF SL_KEY_OFF_IS_ZERO
 
 static const struct sl_key text_item = { TEXT("text", 0, NULL, text_format) };
@@ -308,6 +391,8 @@ static const struct sl_key network_item = { TEXT("network", 0, NULL, network_for
 static const struct sl_key domain_item = { TEXT("domain", 0, NULL, domain_format) };
 static const struct sl_key offered_item = { ENUM("version", 0, NULL, offered_words) };
 static const struct sl_key protocol_item = { TEXT("protocol", 0, NULL, protocol_format) };
+static const struct sl_key file_item = { TEXT("file", 0, NULL, path_format) };
+static const struct sl_key file_or_null_item = { TEXT("file", 0, "null", path_format) };
 static const struct sl_key http_item = { ENUM("version", 0, NULL, http_words) };
 static const struct sl_key ports_item = { .name = "ports", .type = SL_KEY_PORTS };
 
@@ -519,14 +604,28 @@ static const struct sl_key tls_acme_keys[] = {
 	END
 };
 
+/* See conf/tls.c. */
 static const struct sl_key tls_keys[] = {
-	{ TEXT("cert", 0, NULL, path_format), .help = "Certificate chain (PEM)." },
-	{ TEXT("key", 0, NULL, path_format), .help = "Private key (PEM)." },
-	{ TEXT("client_ca", 0, NULL, path_format), .help = "Authorities of client certificates." },
-	{ ENUM("min_version", 0, NULL, version_words), .help = "Oldest TLS version." },
-	{ LIST("alpn", 0, text_item), .help = "Protocols offered." },
-	{ TEXT("ciphers", 0, NULL, text_format), .help = "Cipher list." },
-	{ OBJECT("acme", 0, tls_acme_keys), .help = "Certificate by ACME." },
+	{ ONE_OR_LIST("cert", 0, file_item),
+	  .help = "Certificate, then those of its issuers (PEM); of a list the client's name (SNI) "
+		  "and kinds of key choose, the first is the default." },
+	{ ONE_OR_LIST("key", 0, file_or_null_item),
+	  .help = "Private key (PEM) of each; null, or no `key` at all: in the file of `cert`." },
+	{ ONE_OR_LIST("ocsp", 0, file_or_null_item),
+	  .help = "OCSP response (DER) sent along with each; null: none." },
+	{ TEXT("client_ca", 0, NULL, path_format), IN_TLS(client_ca),
+	  .help = "Authorities (PEM) of the certificates that clients are asked for." },
+	{ ENUM("client_auth", 0, NULL, client_auth_words), IN_TLS(client_auth),
+	  .help = "With client_ca: required unless written; optional: one that is shown must be "
+		  "good." },
+	{ ENUM("min_version", 0, "1.2", version_words), IN_TLS(only_1_3),
+	  .help = "Oldest TLS version." },
+	{ ONE_OR_LIST("alpn", 0, protocol_item),
+	  .help = "Protocols that are accepted, the best first; empty: the client's are not "
+		  "answered." },
+	{ TEXT("ciphers", 0, NULL, ciphers_format),
+	  .help = "Ciphers in OpenSSL's words; those that begin with TLS_ are those of TLS 1.3." },
+	{ OBJECT("acme", LATER, tls_acme_keys), .help = "Certificate by ACME." },
 	END
 };
 static const struct sl_key tls_short = { ENUM("tls", 0, NULL, tls_words) };
@@ -561,18 +660,28 @@ static const struct sl_key send_proxy_keys[] = {
 	  .help = "v2: with the name the client asked for (SNI)." },
 	{ BOOL("unique_id", 0, "false"), IN_ROUTE(send_proxy.unique_id),
 	  .help = "v2: with the connection's id." },
+	{ BOOL("ssl", 0, "false"), IN_ROUTE(send_proxy.ssl),
+	  .help = "v2: with version, cipher and certificate of the client's TLS, which ends "
+		  "here." },
 	END
 };
 static const struct sl_key send_proxy_short = { ENUM("send_proxy", 0, NULL, proxy_words),
 						IN_ROUTE(send_proxy.version) };
 
 static const struct sl_key forward_tls_keys[] = {
-	{ TEXT("verify", 0, "system", text_format), .help = "system, none or a file." },
-	{ TEXT("server_name", 0, NULL, text_format), .help = "Name asked for and verified." },
-	{ TEXT("cert", 0, NULL, path_format), .help = "Own certificate." },
-	{ TEXT("key", 0, NULL, path_format), .help = "Its key." },
+	{ TEXT("verify", 0, "system", verify_format), .words = verify_words,
+	  .help = "Authorities by which the target's certificate is verified: those of the system, "
+		  "or of a file (PEM); none: whoever answers is believed." },
+	{ TEXT("server_name", 0, NULL, server_name_format), IN_BACKEND(server_name),
+	  .help = "Name asked for (SNI) and verified; null: the host of the target's address." },
+	{ TEXT("cert", 0, NULL, path_format), IN_BACKEND(cert),
+	  .help = "Own certificate, then those of its issuers (PEM), for targets that ask." },
+	{ TEXT("key", 0, NULL, path_format), IN_BACKEND(key),
+	  .help = "Its private key (PEM); null: in the file of `cert`." },
 	END
 };
+static const struct sl_word forward_tls_words[] = { { "none", 0, false }, { NULL, 0, false } };
+static const struct sl_key forward_tls_short = { ENUM("tls", 0, NULL, forward_tls_words) };
 
 static const struct sl_key target_keys[] = {
 	{ .name = "address",
@@ -590,22 +699,23 @@ static const struct sl_key target_item = { OBJECT("target", 0, target_keys),
 					   .item = &target_short };
 static const struct sl_key targets_short = { ONE_OR_LIST("targets", REQUIRED, target_item) };
 
-#define FORWARD_OPTIONS                                                                            \
-	{ ENUM("port", 0, "null", preserve_words),                                                 \
-	  .help = "preserve: connect to the port the client connected to." },                      \
-		{ ENUM("balance", 0, "round_robin", balance_words), IN_ROUTE(balance),             \
-		  .help = "How a target is chosen." },                                             \
-		{ OBJECT("health", 0, health_keys), .item = &health_short,                         \
-		  IN_ROUTE(health.enabled),                                                        \
-		  .help = "Active checks of each target; a mapping, also {}, turns them on." },    \
-		{ OBJECT("send_proxy", WHOLE, send_proxy_keys), .item = &send_proxy_short,         \
-		  .def = "none", .help = "PROXY header sent to the target first." },               \
-		{ OBJECT("tls", LATER, forward_tls_keys), .help = "Encrypt towards the target." }, \
-		{ BOOL("preserve_source", 0, "false"), IN_ROUTE(preserve_source),                  \
-		  .help = "The target sees the client's address; with engine nftables only." },    \
-	{                                                                                          \
-		INT("retries", 0, "2", 0, 10), IN_ROUTE(retries),                                  \
-			.help = "Further attempts after a failed connect, on the next target."     \
+#define FORWARD_OPTIONS                                                                         \
+	{ ENUM("port", 0, "null", preserve_words),                                              \
+	  .help = "preserve: connect to the port the client connected to." },                   \
+		{ ENUM("balance", 0, "round_robin", balance_words), IN_ROUTE(balance),          \
+		  .help = "How a target is chosen." },                                          \
+		{ OBJECT("health", 0, health_keys), .item = &health_short,                      \
+		  IN_ROUTE(health.enabled),                                                     \
+		  .help = "Active checks of each target; a mapping, also {}, turns them on." }, \
+		{ OBJECT("send_proxy", WHOLE, send_proxy_keys), .item = &send_proxy_short,      \
+		  .def = "none", .help = "PROXY header sent to the target first." },            \
+		{ OBJECT("tls", APART, forward_tls_keys), .item = &forward_tls_short,           \
+		  .help = "Encrypt towards the target; a mapping, also {}, turns it on." },     \
+		{ BOOL("preserve_source", 0, "false"), IN_ROUTE(preserve_source),               \
+		  .help = "The target sees the client's address; with engine nftables only." }, \
+	{                                                                                       \
+		INT("retries", 0, "2", 0, 10), IN_ROUTE(retries),                               \
+			.help = "Further attempts after a failed connect, on the next target."  \
 	}
 
 static const struct sl_key forward_keys[] = { { ONE_OR_LIST("targets", REQUIRED, target_item),
@@ -687,8 +797,8 @@ static const struct sl_key match_keys[] = {
 		  .help = "Higher wins before specificity." },                                     \
 		{ ENUM("engine", 0, "auto", engine_words), IN_ROUTE(engine),                       \
 		  .help = "What moves the bytes; auto: the best for each connection." },           \
-		{ OBJECT("tls", SL_KEY_LATER_OBJECT, tls_keys), .item = &tls_short,                \
-		  .def = "passthrough", .help = "passthrough: TLS is not touched." },              \
+		{ OBJECT("tls", APART, tls_keys), .item = &tls_short, .def = "passthrough",        \
+		  .help = "TLS with clients ends here; passthrough: it is not touched." },         \
 		{ OBJECT("forward", forward_flags, forward_list), .item = (forward_item),          \
 		  .help = "Where connections go: \"host:port\", a list of these, or a mapping." }, \
 		{ OBJECT("security", 0, security_keys),                                            \

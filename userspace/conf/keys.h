@@ -33,10 +33,10 @@ enum sl_key_type {
 
 enum sl_key_flags {
 	SL_KEY_REQUIRED = 1,
-	SL_KEY_LATER = 2,        /* known, not supported by this build: only its default */
-	SL_KEY_LATER_OBJECT = 4, /* as LATER, but only the mapping form */
-	SL_KEY_OFF_IS_ZERO = 8,  /* 0 is allowed beside min..max and switches it off */
-	SL_KEY_WHOLE = 16,       /* replaces what `defaults` has, instead of adding to it */
+	SL_KEY_LATER = 2,       /* known, not supported by this build: only its default */
+	SL_KEY_APART = 4,       /* an object whose keys belong to a record of its own */
+	SL_KEY_OFF_IS_ZERO = 8, /* 0 is allowed beside min..max and switches it off */
+	SL_KEY_WHOLE = 16,      /* replaces what `defaults` has, instead of adding to it */
 };
 
 struct sl_word {
@@ -123,9 +123,9 @@ bool sl_network_has_host_bits(const char *text, char ret[SL_NETWORK_TEXT]);
  * copied, an earlier one is freed. The value must be valid. -ENOMEM.
  */
 SL_MUST_CHECK int sl_key_store(const struct sl_key *key, const char *text, void *record);
-/* Stores every default of `keys` and of the objects below. */
+/* Stores every default of `keys` and of the objects below that are of the same record. */
 SL_MUST_CHECK int sl_key_store_defaults(const struct sl_key *keys, void *record);
-/* Stores every usable value of a mapping and of the objects below. */
+/* Stores every usable value of a mapping and of those objects. */
 SL_MUST_CHECK int sl_key_store_node(const struct sl_key *keys, const struct sl_node *node,
 				    void *record);
 

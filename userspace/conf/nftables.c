@@ -154,6 +154,17 @@ static bool is_about_health(const struct unfit *u)
 	return u->key[1] && strcmp(u->key[1], "health") == 0;
 }
 
+/* A mapping asks for it also when it is empty, and one in `defaults` perhaps of no route. */
+static bool asks_for_tls(const struct unfit *u, const struct sl_conf_route *made, bool *ret)
+{
+	bool is_forward = strcmp(u->key[0], "forward") == 0;
+
+	if (strcmp(u->key[is_forward ? 1 : 0], "tls") != 0)
+		return false;
+	*ret = is_forward ? made->backend_tls != NULL : made->tls != NULL;
+	return true;
+}
+
 /* What is being checked: a route, or `defaults`. */
 struct subject {
 	const struct sl_node *node;
@@ -163,13 +174,17 @@ struct subject {
 	const struct sl_path *path;
 };
 
-static void forbid(struct sl_build *b, const struct subject *s, const struct unfit *u)
+static void forbid(struct sl_build *b, const struct subject *s, const struct unfit *u,
+		   const struct sl_conf_route *made)
 {
 	const struct sl_node *own = find_below(s->node, u);
 	const struct sl_node *n = own ? own : find_below(s->inherited, u);
 	char place[SL_PLACE_LEN], name[64];
+	bool is_asked;
 
-	if (!asks(n, u->neutral) || (!own && !s->own_engine))
+	if (!asks_for_tls(u, made, &is_asked))
+		is_asked = asks(n, u->neutral);
+	if (!n || !is_asked || (!own && !s->own_engine))
 		return; /* what both come from `defaults` is said there */
 	if (own)
 		sl_report_error(&b->report, n->key_at, s->path,
@@ -342,7 +357,7 @@ void sl_build_check_nftables(struct sl_build *b, const struct sl_node *node,
 	}
 	for (size_t i = 0; i < SL_ARRAY_LEN(forbidden); i++)
 		if (made->health.enabled || !is_about_health(&forbidden[i]))
-			forbid(b, &s, &forbidden[i]);
+			forbid(b, &s, &forbidden[i], made);
 	forbid_globs(b, &s, "allow");
 	forbid_globs(b, &s, "deny");
 	if (node != b->defaults)

@@ -82,9 +82,8 @@ int sl_build_access(struct sl_build *b, const struct sl_node *security, const st
 	return r;
 }
 
-/* Texts of a list, each made by `parse` or copied; what is there is freed with the route. */
-static int build_texts(const struct sl_node *list, int (*parse)(const char *, char *, char *),
-		       char ***ret, size_t *ret_n)
+int sl_build_texts(const struct sl_node *list, int (*parse)(const char *, char *, char *),
+		   char ***ret, size_t *ret_n)
 {
 	char made[SL_NAME_MAX + 1], why[SL_WHY_LEN];
 
@@ -102,6 +101,13 @@ static int build_texts(const struct sl_node *list, int (*parse)(const char *, ch
 		(*ret_n)++;
 	}
 	return 0;
+}
+
+void sl_build_texts_done(char **texts, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		free(texts[i]);
+	free(texts);
 }
 
 /* ---- match ---- */
@@ -131,14 +137,14 @@ static int build_match(struct sl_build *b, const struct sl_node *match, const st
 
 	r = sl_build_ports(sl_node_find(match, "ports"), &route->ports, &route->n_ports);
 	if (r == 0)
-		r = build_texts(sl_node_find(match, "domains"), sl_domain_parse, &route->domains,
-				&route->n_domains);
+		r = sl_build_texts(sl_node_find(match, "domains"), sl_domain_parse, &route->domains,
+				   &route->n_domains);
 	if (r == 0 && sl_node_count(clients) && !clients->bad) {
 		r = sl_build_networks(b, clients, &clients_path, &route->clients);
 		route->has_clients = r == 0;
 	}
 	if (r == 0)
-		r = build_texts(sl_node_find(tls, "alpn"), NULL, &route->alpn, &route->n_alpn);
+		r = sl_build_texts(sl_node_find(tls, "alpn"), NULL, &route->alpn, &route->n_alpn);
 	route->tls_versions = build_versions(sl_node_find(tls, "versions"));
 	if (http_path && !http_path->bad)
 		sl_report_warning(&b->report, http_path->at, &path_path,
@@ -339,6 +345,7 @@ void sl_build_check_forward(struct sl_build *b, const struct sl_node *node,
 	check_tlvs(b, sl_node_find(forward, "send_proxy"), &send_path);
 	sl_build_check_packet(b, node, path);
 	sl_build_check_nftables(b, node, path, made);
+	sl_build_check_tls(b, node, path, made);
 	check_health(b, sl_node_find(forward, "health"), &made->health, &health_path);
 }
 
@@ -366,6 +373,8 @@ int sl_build_route(struct sl_build *b, const struct sl_node *node, const struct 
 
 	*route = b->fresh;
 	route->health.path = NULL;
+	route->tls = NULL;
+	route->backend_tls = NULL;
 	route->mark = name ? name->at : node->at;
 	check_action(b, node, path);
 	if (b->fresh.health.path) {
@@ -381,16 +390,11 @@ int sl_build_route(struct sl_build *b, const struct sl_node *node, const struct 
 	if (r == 0)
 		r = sl_build_access(b, sl_node_find(node, "security"), &security_path,
 				    &route->access);
+	if (r == 0)
+		r = sl_build_tls(b, node, path, route);
 	shorten_timeout(b, forward, route);
 	sl_build_check_forward(b, node, path, route);
 	return r;
-}
-
-static void texts_done(char **texts, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		free(texts[i]);
-	free(texts);
 }
 
 /* What a route has inherited is the configuration's. */
@@ -416,8 +420,9 @@ void sl_build_route_done(struct sl_conf_route *r, const struct sl_access_lists *
 	free(r->name);
 	free(r->path);
 	free(r->health.path);
-	texts_done(r->domains, r->n_domains);
-	texts_done(r->alpn, r->n_alpn);
+	sl_build_tls_done(r);
+	sl_build_texts_done(r->domains, r->n_domains);
+	sl_build_texts_done(r->alpn, r->n_alpn);
 	sl_ip_list_done(&r->clients);
 	own_list_done(&r->access.allow, &inherited->allow);
 	own_list_done(&r->access.deny, &inherited->deny);

@@ -125,10 +125,7 @@ static void add_alternatives(struct sl_json *j, const struct sl_key *key)
 	add_type(j, key->item);
 	sl_json_obj_end(j);
 	sl_json_obj(j, NULL);
-	if (key->flags & SL_KEY_LATER_OBJECT)
-		sl_json_str(j, "type", "null");
-	else
-		add_type(j, &mapping);
+	add_type(j, &mapping);
 	sl_json_obj_end(j);
 	sl_json_arr_end(j);
 }

@@ -241,8 +241,6 @@ static void check_member(struct scope *s, const struct sl_key *key, struct sl_no
 	bool outer = s->in_later, later = key->flags & SL_KEY_LATER;
 	size_t errors = s->report->n_errors;
 
-	if (key->flags & SL_KEY_LATER_OBJECT)
-		later = later || node->kind == SL_NODE_MAPPING;
 	s->in_later = outer || later;
 	check_value(s, key, node, path);
 	s->in_later = outer;
@@ -346,8 +344,9 @@ static bool check_null(struct scope *s, const struct sl_key *key, struct sl_node
 		return false;
 	if (key->flags & SL_KEY_REQUIRED)
 		return true; /* reported as missing */
-	if (node->key && (is_container || (key->flags & SL_KEY_LATER) || !key->def ||
-			  strcmp(key->def, "null") == 0))
+	if (key->def && strcmp(key->def, "null") == 0)
+		return true;
+	if (node->key && (is_container || (key->flags & SL_KEY_LATER) || !key->def))
 		return true;
 	sl_report_error(s->report, node->at, path, "a value is missing%s%s%s",
 			key->def ? " (the default is " : "", key->def ? key->def : "",

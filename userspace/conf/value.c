@@ -566,6 +566,8 @@ int sl_key_store_defaults(const struct sl_key *keys, void *record)
 	int r = 0;
 
 	for (; r == 0 && keys->name; keys++) {
+		if (keys->flags & SL_KEY_APART)
+			continue;
 		if (keys->type == SL_KEY_OBJECT)
 			r = sl_key_store_defaults(keys->keys, record);
 		else if (keys->def)
@@ -599,7 +601,7 @@ int sl_key_store_node(const struct sl_key *keys, const struct sl_node *node, voi
 	for (const struct sl_node *n = node->first; r == 0 && n; n = n->next) {
 		const struct sl_key *key = n->key_bad ? NULL : sl_key_find(keys, n->key);
 
-		if (!key || n->bad || sl_node_is_null(n))
+		if (!key || n->bad || sl_node_is_null(n) || (key->flags & SL_KEY_APART))
 			continue;
 		if (key->type == SL_KEY_OBJECT)
 			r = store_object(key, n, record);

@@ -29,12 +29,16 @@ struct sl_conn_step sl_conn_fsm_step(enum sl_conn_state state, enum sl_conn_even
 			return STEP(CLASSIFYING, READ_FIRST_BYTES);
 		if (event == SL_EV_ROUTED)
 			return STEP(CONNECTING, CONNECT);
+		if (event == SL_EV_TLS_NEEDED)
+			return STEP(HANDSHAKING, HANDSHAKE);
 		if (event == SL_EV_ADOPTED)
 			return STEP(ESTABLISHED, NONE);
 		break;
 	case SL_CONN_CLASSIFYING:
 		if (event == SL_EV_ROUTED)
 			return STEP(CONNECTING, CONNECT);
+		if (event == SL_EV_TLS_NEEDED)
+			return STEP(HANDSHAKING, HANDSHAKE);
 		break;
 	case SL_CONN_CONNECTING:
 		if (event == SL_EV_CONNECTED)
@@ -45,8 +49,12 @@ struct sl_conn_step sl_conn_fsm_step(enum sl_conn_state state, enum sl_conn_even
 			return targets_left ? STEP(CONNECTING, CONNECT) : STEP(CLOSED, RELEASE);
 		break;
 	case SL_CONN_HANDSHAKING:
+		if (event == SL_EV_CLIENT_SECURED)
+			return STEP(CONNECTING, CONNECT);
 		if (event == SL_EV_SECURED)
 			return STEP(ESTABLISHED, START_ENGINE);
+		if (event == SL_EV_CONNECT_FAILED)
+			return targets_left ? STEP(CONNECTING, CONNECT) : STEP(CLOSED, RELEASE);
 		break;
 	case SL_CONN_ESTABLISHED:
 		if (event == SL_EV_ONE_FINISHED)

@@ -25,10 +25,11 @@ enum sl_conn_event {
 	SL_EV_ROUTED,
 	SL_EV_CONNECTED,
 	SL_EV_CONNECT_FAILED,
-	SL_EV_TLS_NEEDED,
-	SL_EV_SECURED,
-	SL_EV_ADOPTED,      /* a flow of the kernel, from a process that is no more */
-	SL_EV_ONE_FINISHED, /* a FIN was received and passed on */
+	SL_EV_TLS_NEEDED, /* with the client once it is routed, with the backend once connected */
+	SL_EV_CLIENT_SECURED, /* TLS with the client is done, the backend comes next */
+	SL_EV_SECURED,        /* TLS with the backend is done */
+	SL_EV_ADOPTED,        /* a flow of the kernel, from a process that is no more */
+	SL_EV_ONE_FINISHED,   /* a FIN was received and passed on */
 	SL_EV_BOTH_FINISHED,
 	SL_EV_ABORT, /* refusal, error, deadline, kill: whatever ends it at once */
 	SL_CONN_EVENT_COUNT_,

@@ -43,6 +43,9 @@ static struct sl_deadline closing(const struct sl_timeouts *t, const struct sl_d
 	struct sl_deadline age;
 	struct sl_deadline silence;
 
+	if (f->is_cut)
+		return after(later_ms(f->entered_ms, f->active_ms), SL_CUT_SILENCE_MS,
+			     SL_REASON_TLS_ERROR);
 	if (!f->half_open)
 		return after(later_ms(f->entered_ms, f->active_ms), t->close_grace,
 			     SL_REASON_CLOSE_GRACE);

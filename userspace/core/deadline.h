@@ -32,6 +32,12 @@ enum sl_keep_alive {
 };
 #define SL_EXTENDED_FACTOR 6
 
+/*
+ * A side that ended without close_notify is most often gone as a whole, and what it would have to
+ * be told cannot be said: the other direction may go on as long as it does not pause.
+ */
+#define SL_CUT_SILENCE_MS 250
+
 #define SL_NEVER UINT64_MAX
 
 /* What a deadline depends on; all times are monotonic milliseconds. */
@@ -40,6 +46,7 @@ struct sl_deadline_facts {
 	enum sl_keep_alive keep_alive;
 	bool half_open;
 	bool client_finished; /* the client's FIN has been read */
+	bool is_cut;          /* one side has ended without close_notify */
 	uint64_t accepted_ms;
 	uint64_t attempt_ms; /* the running connect attempt began */
 	uint64_t entered_ms; /* the state was entered */

@@ -32,6 +32,8 @@ enum {
 	TLV_SSL_VERSION = 0x21,
 	TLV_SSL_CN = 0x22,
 	TLV_SSL_CIPHER = 0x23,
+	TLV_SSL_SIG_ALG = 0x24,
+	TLV_SSL_KEY_ALG = 0x25,
 	TLV_NETNS = 0x30,
 	TLV_HEAD = 3, /* type and length */
 	SSL_HEAD = 5, /* flags and verify, before the sub-TLVs */
@@ -340,6 +342,25 @@ static bool keep(struct sl_slice *s, const struct tlv *t)
 	return true;
 }
 
+/* Where a sub-TLV is kept; NULL: it is not. */
+static struct sl_slice *find_ssl(struct sl_proxy_header *h, unsigned type)
+{
+	switch (type) {
+	case TLV_SSL_VERSION:
+		return &h->ssl_version;
+	case TLV_SSL_CN:
+		return &h->ssl_cn;
+	case TLV_SSL_CIPHER:
+		return &h->ssl_cipher;
+	case TLV_SSL_SIG_ALG:
+		return &h->ssl_sig_alg;
+	case TLV_SSL_KEY_ALG:
+		return &h->ssl_key_alg;
+	default:
+		return NULL;
+	}
+}
+
 static const char *read_ssl(const struct tlv *ssl, struct sl_proxy_header *h)
 {
 	const uint8_t *p;
@@ -357,14 +378,12 @@ static const char *read_ssl(const struct tlv *ssl, struct sl_proxy_header *h)
 	p = ssl->p + SSL_HEAD;
 	n = ssl->n - SSL_HEAD;
 	while (n > 0) {
+		struct sl_slice *to;
+
 		if (!next_tlv(&p, &n, &t))
 			return "a TLV of SSL runs over its end";
-		if (t.type == TLV_SSL_VERSION)
-			once = once && keep(&h->ssl_version, &t);
-		else if (t.type == TLV_SSL_CN)
-			once = once && keep(&h->ssl_cn, &t);
-		else if (t.type == TLV_SSL_CIPHER)
-			once = once && keep(&h->ssl_cipher, &t);
+		to = find_ssl(h, t.type);
+		once = once && (!to || keep(to, &t));
 	}
 	return once ? NULL : "a TLV is given twice";
 }
@@ -638,6 +657,32 @@ static void put_tlv(struct room *r, uint8_t type, struct sl_slice s)
 		r->is_full = true;
 }
 
+static void put_ssl(struct room *r, const struct sl_ph_out *out)
+{
+	const uint8_t type = TLV_SSL;
+	size_t at = r->n + 1, len;
+
+	if (!out->has_ssl)
+		return;
+	put(r, &type, 1);
+	put_be16(r, 0); /* the length: below */
+	put(r, &out->ssl_client, 1);
+	put_be16(r, out->ssl_verify >> 16);
+	put_be16(r, out->ssl_verify & 0xffff);
+	put_tlv(r, TLV_SSL_VERSION, out->ssl_version);
+	put_tlv(r, TLV_SSL_CN, out->ssl_cn);
+	put_tlv(r, TLV_SSL_CIPHER, out->ssl_cipher);
+	put_tlv(r, TLV_SSL_SIG_ALG, out->ssl_sig_alg);
+	put_tlv(r, TLV_SSL_KEY_ALG, out->ssl_key_alg);
+	len = r->n - at - 2;
+	if (r->is_full || len > UINT16_MAX) {
+		r->is_full = true;
+		return;
+	}
+	r->p[at] = (uint8_t)(len >> 8);
+	r->p[at + 1] = (uint8_t)len;
+}
+
 static void put_addrs(struct room *r, const struct sl_addr *src, const struct sl_addr *dst)
 {
 	const struct sl_addr *const both[2] = { src, dst };
@@ -672,6 +717,7 @@ static void put_v2(struct room *r, const struct sl_ph_out *out, const struct sl_
 	put_tlv(r, TLV_ALPN, out->alpn);
 	put_tlv(r, TLV_AUTHORITY, out->authority);
 	put_tlv(r, TLV_UNIQUE_ID, out->unique_id);
+	put_ssl(r, out);
 	if (out->crc32c)
 		put_tlv(r, TLV_CRC32C, (struct sl_slice){ .p = zeros, .n = sizeof(zeros) });
 	if (r->is_full || r->n > SL_PH_V2_MAX) {

@@ -20,12 +20,21 @@
 #define SL_PH_V1_MAX 107                    /* with CR LF */
 #define SL_PH_V2_MAX (16 + UINT32_C(65535)) /* signature, fixed part and the longest rest */
 #define SL_PH_UNIQUE_ID_MAX 128
+/* 64 characters are the most a certificate may have as common name, but nobody enforces it. */
+#define SL_PH_CN_MAX 256
 
 enum sl_ph_result {
 	SL_PH_OK = 0,
 	SL_PH_MORE, /* a strict prefix of a possible header; in v1 known exactly, at any byte */
 	SL_PH_NONE, /* not a header: the signature does not fit */
 	SL_PH_BAD,  /* begins like a header and is malformed */
+};
+
+/* What the SSL TLV says of a client; PP2_CLIENT_* in the specification. */
+enum sl_ph_ssl {
+	SL_PH_SSL = 1,           /* it speaks TLS with who writes the header */
+	SL_PH_SSL_CERT_CONN = 2, /* and has shown a certificate in this connection */
+	SL_PH_SSL_CERT_SESS = 4, /* or at the latest in the one whose session it resumed */
 };
 
 /* Slices point into the bytes read. */
@@ -41,11 +50,13 @@ struct sl_proxy_header {
 	struct sl_slice netns;
 	bool has_crc32c; /* and it was right */
 	bool has_ssl;
-	uint8_t ssl_client;          /* PP2_CLIENT_* flags */
+	uint8_t ssl_client;          /* SL_PH_SSL_* */
 	uint32_t ssl_verify;         /* 0: the client's certificate was verified */
 	struct sl_slice ssl_version; /* sub-TLVs of PP2_TYPE_SSL; absent when not given */
 	struct sl_slice ssl_cn;
 	struct sl_slice ssl_cipher;
+	struct sl_slice ssl_sig_alg;
+	struct sl_slice ssl_key_alg;
 	size_t len; /* bytes of the header; payload begins here */
 };
 
@@ -72,9 +83,21 @@ struct sl_ph_out {
 	struct sl_slice authority;
 	struct sl_slice unique_id; /* at most SL_PH_UNIQUE_ID_MAX */
 	bool crc32c;
+	/* as of struct sl_proxy_header, and none of it without has_ssl */
+	bool has_ssl;
+	uint8_t ssl_client;
+	uint32_t ssl_verify;         /* other than 0 also when no certificate was shown */
+	struct sl_slice ssl_version; /* "TLSv1.3" */
+	struct sl_slice ssl_cn;      /* of the client's certificate, UTF-8, at most SL_PH_CN_MAX */
+	struct sl_slice ssl_cipher;  /* "TLS_AES_128_GCM_SHA256" */
+	struct sl_slice ssl_sig_alg; /* of the certificate the client was shown: "SHA256" */
+	struct sl_slice ssl_key_alg; /* likewise: "RSA2048" */
 };
-/* The most a header we write can need: addresses, name, one protocol, unique id, checksum. */
-#define SL_PH_OUT_MAX 1024
+/*
+ * Room for a header with all of it: IPv6, one protocol, a name, unique id and common name of full
+ * length, checksum, and 64 bytes for each of the other four.
+ */
+#define SL_PH_OUT_MAX 1280
 
 /* Returns the length, or 0 when it does not fit into `size` or a value into its TLV. */
 size_t sl_proxy_header_write(const struct sl_ph_out *out, uint8_t *buf, size_t size);

@@ -15,6 +15,7 @@
 #include "ctl/params.h"
 #include "ctl/view_diff.h"
 #include "ctl/view_kernel.h"
+#include "ctl/view_tls.h"
 #include "ctl/views.h"
 #include "ctl/words.h"
 
@@ -287,6 +288,25 @@ static void get_engines(struct sl_ctl *ctl, struct sl_call *call)
 
 	sl_view_engines(&body, ctl->options.proxy, ctl->options.facts);
 	reply_json(call, &body);
+}
+
+static void get_certs(struct sl_ctl *ctl, struct sl_call *call)
+{
+	struct sl_proxy *proxy = ctl->options.proxy;
+	struct sl_str body = { 0 };
+	char name[SL_PARAM_MAX];
+
+	if (!sl_param(call, "name", name))
+		return;
+	if (!name[0])
+		sl_view_certs(&body, proxy);
+	if (!name[0] || sl_view_cert(&body, proxy, name))
+		reply_json(call, &body);
+	else
+		sl_call_fail(call, 404,
+			     "'sluice cert list' or GET /v1/certs lists them; give a route, a file "
+			     "or a domain",
+			     "there is no certificate of '%s'", name);
 }
 
 static void get_reasons(struct sl_ctl *ctl, struct sl_call *call)
@@ -605,6 +625,10 @@ static const struct endpoint endpoints[] = {
 	{ "GET", "/v1/diff", get_diff, false, "",
 	  "compares the kernel with the records, and heals what differs" },
 	{ "GET", "/v1/engines", get_engines, false, "", "what may carry connections here" },
+	{ "GET", "/v1/certs", get_certs, false, "name ",
+	  "certificates in use, or those of a route, a file or a domain" },
+	{ "POST", "/v1/certs/reload", sl_api_reload_certs, false, "",
+	  "reads the files of certificates again, now" },
 	{ "GET", "/v1/reasons", get_reasons, false, "", "meaning of all reason names" },
 	{ "GET", "/v1/version", get_version, false, "", "version of the daemon" },
 	{ "GET", "/v1/explain", get_explain, false,

@@ -40,5 +40,6 @@ void sl_api_disable_route(struct sl_ctl *ctl, struct sl_call *call);
 void sl_api_drain(struct sl_ctl *ctl, struct sl_call *call);
 void sl_api_undrain(struct sl_ctl *ctl, struct sl_call *call);
 void sl_api_forget(struct sl_ctl *ctl, struct sl_call *call);
+void sl_api_reload_certs(struct sl_ctl *ctl, struct sl_call *call);
 
 #endif

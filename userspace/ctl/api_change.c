@@ -100,6 +100,17 @@ static void on_deny_file(void *arg, enum sl_ctl_result result, const char *text)
 	answer(arg, result, text ? text : "", &words);
 }
 
+static void on_certs(void *arg, enum sl_ctl_result result, const char *text)
+{
+	static const struct words words = {
+		"not all certificates were read; what cannot be used leaves the last good one in "
+		"use",
+		"'sluice cert list' shows which are in use",
+	};
+
+	answer(arg, result, text ? text : "", &words);
+}
+
 static void on_upgraded(void *arg, enum sl_ctl_result result, const char *text)
 {
 	static const struct words words = {
@@ -123,6 +134,11 @@ void sl_api_reload(struct sl_ctl *ctl, struct sl_call *call)
 	else
 		sl_call_fail(call, 400, "config (or nothing), or deny_file",
 			     "the parameter 'what' names nothing that can be reloaded");
+}
+
+void sl_api_reload_certs(struct sl_ctl *ctl, struct sl_call *call)
+{
+	ask(ctl, call, SL_CTL_CERT_RELOAD, NULL, on_certs);
 }
 
 void sl_api_upgrade(struct sl_ctl *ctl, struct sl_call *call)

@@ -22,6 +22,9 @@ enum sl_ctl_request {
 	SL_CTL_UPGRADE,
 	SL_CTL_RELOAD_DENY_FILE, /* global.security.deny_file alone */
 	SL_CTL_CHANGE,           /* one change at run time: see struct sl_ctl_change */
+	/* the files of certificates and keys are read again, now; a line per route that has other
+	 * ones, or whose files cannot be used: FAILED */
+	SL_CTL_CERT_RELOAD,
 	SL_CTL_REQUEST_COUNT_,
 };
 
@@ -74,6 +77,8 @@ struct sl_ctl_facts {
 				    "userspace: " and why */
 	const char *no_broker;   /* why there is no broker: "off: not started as root"; "": there is
 				    one, which says itself what it can do */
+	const char *no_ktls;     /* why the kernel cannot encrypt: "the kernel has no TLS"; NULL: it
+				    can */
 	uint32_t deny_patterns;  /* of global.security.deny_file, as written */
 	uint32_t guard_ranges;   /* 0 where the kernel does not enforce */
 	uint32_t guard_interfaces;

@@ -3,9 +3,14 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "broker/flows.h"
 #include "ctl/view_kernel.h"
+
+/* Of certificates; of more names those stay that end first. */
+#define MAX_NAMES 10000
 
 /*
  * Samples of one metric must stand together, but the routes are visited once:
@@ -67,6 +72,15 @@
 	  "Attempts to connect to the target that failed.")                                        \
 	X(TARGET_CHECKS, "sluice_health_checks_total", "counter",                                  \
 	  "Health checks of the target by result, ok or failed.")                                  \
+	X(HANDSHAKES, "sluice_tls_handshakes_total", "counter",                                    \
+	  "TLS handshakes with clients that are over, by what was agreed and how it ended.")       \
+	X(BACKEND_HANDSHAKES, "sluice_tls_backend_handshakes_total", "counter",                    \
+	  "The same with targets.")                                                                \
+	X(HANDSHAKING, "sluice_tls_handshakes_active", "gauge", "TLS handshakes under way.")       \
+	X(HANDSHAKES_WAITING, "sluice_tls_handshakes_waiting", "gauge",                            \
+	  "Connections whose TLS handshake waits for its turn to begin.")                          \
+	X(NOT_AFTER, "sluice_certificate_not_after_seconds", "gauge",                              \
+	  "When the certificate in use for the name ends, since 1970; the first one of several.")  \
 	X(CHANGES, "sluice_config_runtime_changes", "gauge",                                       \
 	  "Changes made at run time that lie over the files.")                                     \
 	X(DENIED, "sluice_denied_syns_total", "counter",                                           \
@@ -360,6 +374,145 @@ static void add_nat(struct page *p, const struct sl_proxy *proxy, const struct s
 	add(p, METRIC_CT_LIMIT, NULL, k.nat.ct_max);
 }
 
+/* ---- TLS ---- */
+
+/* From the first scrape on, so that rates exist. */
+static bool is_always_there(int version, int result)
+{
+	return (version == SL_TLS_COUNT_NONE) != (result == SL_TLS_COUNT_OK);
+}
+
+static void add_handshakes(struct page *p, enum metric m,
+			   const uint64_t n[SL_TLS_COUNT_VERSIONS_][2][SL_TLS_COUNT_RESULTS_])
+{
+	for (int v = 0; v < SL_TLS_COUNT_VERSIONS_; v++)
+		for (int resumed = 0; resumed < 2; resumed++)
+			for (int r = 0; r < SL_TLS_COUNT_RESULTS_; r++) {
+				enum sl_tls_count_version version = (enum sl_tls_count_version)v;
+				enum sl_tls_count_result result = (enum sl_tls_count_result)r;
+				const char *name = sl_tls_count_version_name(version);
+
+				if (!n[v][resumed][r] && (resumed || !is_always_there(v, r)))
+					continue;
+				add(p, m,
+				    LABELS({ "version", name[0] ? name : "-" },
+					   { "resumed", resumed ? "true" : "false" },
+					   { "result", sl_tls_count_result_name(result) }),
+				    n[v][resumed][r]);
+			}
+}
+
+struct expiry {
+	char *name;
+	int64_t at_s;
+};
+
+struct expiries {
+	struct expiry *item;
+	size_t n;
+	size_t cap;
+	bool oom;
+};
+
+static void expiries_done(struct expiries *e)
+{
+	for (size_t i = 0; i < e->n; i++)
+		free(e->item[i].name);
+	free(e->item);
+}
+
+static void add_expiry(struct expiries *e, const char *name, int64_t at_s)
+{
+	if (e->n == e->cap) {
+		size_t cap = e->cap ? e->cap * 2 : 64;
+		struct expiry *item = reallocarray(e->item, cap, sizeof(*item));
+
+		if (!item) {
+			e->oom = true;
+			return;
+		}
+		e->item = item;
+		e->cap = cap;
+	}
+	e->item[e->n] = (struct expiry){ strdup(name), at_s };
+	if (e->item[e->n].name)
+		e->n++;
+	else
+		e->oom = true;
+}
+
+static void collect_expiries(void *arg, const struct sl_cert_view *c)
+{
+	struct expiries *e = arg;
+
+	if (!c->label[0])
+		return;
+	for (size_t i = 0; i < c->n_names; i++)
+		add_expiry(e, c->names[i], c->not_after_s);
+	if (c->n_names == 0)
+		add_expiry(e, "-", c->not_after_s);
+}
+
+static int by_name(const void *a, const void *b)
+{
+	const struct expiry *x = a;
+	const struct expiry *y = b;
+	int r = strcmp(x->name, y->name);
+
+	return r ? r : (x->at_s > y->at_s) - (x->at_s < y->at_s);
+}
+
+static int by_time(const void *a, const void *b)
+{
+	const struct expiry *x = a;
+	const struct expiry *y = b;
+
+	return x->at_s == y->at_s ? strcmp(x->name, y->name) : x->at_s < y->at_s ? -1 : 1;
+}
+
+/* The earliest of each name stays. */
+static void keep_earliest(struct expiries *e)
+{
+	size_t n = 0;
+
+	if (e->n == 0)
+		return;
+	qsort(e->item, e->n, sizeof(*e->item), by_name);
+	for (size_t i = 0; i < e->n; i++) {
+		if (n && strcmp(e->item[n - 1].name, e->item[i].name) == 0)
+			free(e->item[i].name);
+		else
+			e->item[n++] = e->item[i];
+	}
+	e->n = n;
+}
+
+static void add_certificates(struct page *p, struct sl_proxy *proxy)
+{
+	_cleanup_(expiries_done) struct expiries e = { 0 };
+
+	sl_proxy_each_cert(proxy, collect_expiries, &e);
+	keep_earliest(&e);
+	if (e.n > MAX_NAMES)
+		qsort(e.item, e.n, sizeof(*e.item), by_time);
+	if (e.oom)
+		p->text[METRIC_NOT_AFTER].oom = true;
+	for (size_t i = 0; i < e.n && i < MAX_NAMES; i++) {
+		add_series(&p->text[METRIC_NOT_AFTER], metrics[METRIC_NOT_AFTER].name, "",
+			   LABELS({ "domain", e.item[i].name }));
+		sl_str_addf(&p->text[METRIC_NOT_AFTER], " %" PRId64 "\n", e.item[i].at_s);
+	}
+}
+
+static void add_tls(struct page *p, struct sl_proxy *proxy, const struct sl_tls_totals *t)
+{
+	add_handshakes(p, METRIC_HANDSHAKES, t->handshakes[SL_CLIENT]);
+	add_handshakes(p, METRIC_BACKEND_HANDSHAKES, t->handshakes[SL_BACKEND]);
+	add(p, METRIC_HANDSHAKING, NULL, t->handshaking);
+	add(p, METRIC_HANDSHAKES_WAITING, NULL, t->waiting);
+	add_certificates(p, proxy);
+}
+
 static void add_denied(struct page *p, const struct sl_ctl_facts *facts)
 {
 	struct sl_ctl_guarded n = { 0 };
@@ -390,6 +543,7 @@ void sl_metrics_render(struct sl_str *out, struct sl_proxy *proxy, const struct 
 	add_kernel(&page, proxy, &totals);
 	add_sockmap(&page, proxy, &totals);
 	add_nat(&page, proxy, &totals);
+	add_tls(&page, proxy, &totals.tls);
 	add_hist(&page, METRIC_AGE, (struct label){ 0 }, age);
 	sl_proxy_each_route(proxy, add_route, &page);
 

@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <string.h>
 
+#include "ctl/render_tls.h"
 #include "ctl/table.h"
 
 #define MAX_CANDIDATES 40 /* of an explanation, for people */
@@ -67,7 +68,8 @@ bool sl_render_is_degraded(const json_t *status)
 	return n_without(status, "packet") > 0 || n_without(status, "sockmap") > 0 ||
 	       n_without(status, "nftables") > 0 ||
 	       strcmp(text_at(status, "state"), "running") != 0 ||
-	       is_true_at(status, "overloaded") || json_is_false(json_object_get(reload, "ok"));
+	       is_true_at(status, "overloaded") || sl_render_tls_is_degraded(status) ||
+	       json_is_false(json_object_get(reload, "ok"));
 }
 
 /* ---- pieces ---- */
@@ -382,6 +384,7 @@ void sl_render_status(const struct sl_render *r, const json_t *doc)
 	print_packet(r, doc);
 	print_sockmap(r, doc);
 	print_nftables(r, doc);
+	sl_render_tls_status(r, doc);
 	print_protection(r, doc);
 	print_lists(r, doc);
 	if (count_at(doc, "runtime_changes"))
@@ -448,6 +451,7 @@ static void print_match(const struct sl_render *r, const json_t *route)
 	if (json_is_object(health))
 		line(r, "  health", "every %s, down after %" PRIu64 ", up after %" PRIu64,
 		     text_at(health, "every"), count_at(health, "fall"), count_at(health, "rise"));
+	sl_render_tls_route(r, route);
 	if (count_at(security, "allow"))
 		line(r, "  allow", "%" PRIu64 " entr%s, nobody else", count_at(security, "allow"),
 		     count_at(security, "allow") == 1 ? "y" : "ies");
@@ -618,8 +622,10 @@ void sl_render_conn(const struct sl_render *r, const json_t *doc)
 	if (json_array_size(doc) == 0)
 		return;
 	sl_render_conns(r, doc);
-	for (size_t i = 0; i < json_array_size(doc); i++)
+	for (size_t i = 0; i < json_array_size(doc); i++) {
+		sl_render_tls_conn(r, json_array_get(doc, i));
 		print_moves(r, json_array_get(doc, i));
+	}
 }
 
 static const struct sl_table_column packet_columns[] = {
@@ -841,6 +847,7 @@ void sl_render_engines(const struct sl_render *r, const json_t *doc)
 		(void)fputs(ALL_ON_RELAY "\n", r->to);
 	json_object_foreach(engines, name, e) if (json_is_string(json_object_get(e, "hint")))(void)
 		fprintf(r->to, "%s: %s\n", name, text_at(e, "hint"));
+	sl_render_ktls(r, doc);
 }
 
 static void print_words(const struct sl_render *r, const char *title, const json_t *words)
@@ -961,6 +968,7 @@ static void print_decision(const struct sl_render *r, const json_t *doc)
 		line(r, "engine", "%s, %s: %s", text_at(doc, "engine"),
 		     text_at(doc, "engine_reason"), text_at(doc, "engine_text"));
 	print_choice(r, json_object_get(doc, "engines"));
+	sl_render_tls_explain(r, doc);
 }
 
 static void print_candidates(const struct sl_render *r, const json_t *candidates)

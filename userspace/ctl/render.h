@@ -23,12 +23,16 @@ void sl_render_routes(const struct sl_render *r, const struct json_t *doc);
 void sl_render_route(const struct sl_render *r, const struct json_t *doc);
 void sl_render_changes(const struct sl_render *r, const struct json_t *doc);
 void sl_render_conns(const struct sl_render *r, const struct json_t *doc);
-/* Of the rows that one id gives: the moves as well. Nothing where there is none. */
+/* Of the rows that one id gives: TLS and the moves as well. Nothing where there is none. */
 void sl_render_conn(const struct sl_render *r, const struct json_t *doc);
 void sl_render_flows(const struct sl_render *r, const struct json_t *doc);
 void sl_render_engines(const struct sl_render *r, const struct json_t *doc);
 void sl_render_reasons(const struct sl_render *r, const struct json_t *doc);
 void sl_render_explain(const struct sl_render *r, const struct json_t *doc);
+
+void sl_render_certs(const struct sl_render *r, const struct json_t *doc);
+/* Those of one name, with all that is known. */
+void sl_render_cert(const struct sl_render *r, const struct json_t *doc);
 
 void sl_render_diff(const struct sl_render *r, const struct json_t *doc);
 

@@ -15,6 +15,7 @@ void sl_table_done(struct sl_table *t)
 	for (size_t i = 0; i < t->n_cells; i++)
 		free(t->cell[i]);
 	free(t->cell);
+	free(t->colours);
 	*t = (struct sl_table){ 0 };
 }
 
@@ -27,12 +28,16 @@ void sl_table_add(struct sl_table *t, const char *text)
 	if (t->n_cells == t->cap) {
 		size_t cap = t->cap ? t->cap * 2 : 64;
 		char **cell = reallocarray(t->cell, cap, sizeof(*cell));
+		int *colours;
 
-		if (!cell) {
+		if (cell)
+			t->cell = cell;
+		colours = cell ? reallocarray(t->colours, cap, sizeof(*colours)) : NULL;
+		if (!colours) {
 			t->oom = true;
 			return;
 		}
-		t->cell = cell;
+		t->colours = colours;
 		t->cap = cap;
 	}
 	copy = strdup(text);
@@ -43,7 +48,14 @@ void sl_table_add(struct sl_table *t, const char *text)
 	for (char *p = copy; *p; p++)
 		if ((unsigned char)*p < 0x20 || (unsigned char)*p >= 0x7f)
 			*p = '?';
+	t->colours[t->n_cells] = 0;
 	t->cell[t->n_cells++] = copy;
+}
+
+void sl_table_colour(struct sl_table *t, int colour)
+{
+	if (!t->oom && t->n_cells)
+		t->colours[t->n_cells - 1] = colour;
 }
 
 void sl_table_addf(struct sl_table *t, const char *fmt, ...)
@@ -58,14 +70,18 @@ void sl_table_addf(struct sl_table *t, const char *fmt, ...)
 }
 
 static void print_cell(const struct sl_table *t, FILE *to, size_t col, const char *text,
-		       const int *width)
+		       const int *width, int colour)
 {
 	bool is_last = col + 1 == t->n_columns;
 
+	if (colour)
+		(void)fprintf(to, "\033[%dm", colour);
 	if (t->column[col].to_right)
 		(void)fprintf(to, "%*s", width[col], text);
 	else
 		(void)fprintf(to, "%-*s", is_last ? 0 : width[col], text);
+	if (colour)
+		(void)fputs("\033[0m", to);
 	(void)fputs(is_last ? "\n" : "  ", to);
 }
 
@@ -84,11 +100,11 @@ void sl_table_print(const struct sl_table *t, FILE *to, bool colour)
 	if (colour)
 		(void)fputs("\033[1m", to);
 	for (size_t c = 0; c < t->n_columns; c++)
-		print_cell(t, to, c, t->column[c].title, width);
+		print_cell(t, to, c, t->column[c].title, width, 0);
 	if (colour)
 		(void)fputs("\033[0m", to);
 	for (size_t i = 0; i < t->n_cells; i++)
-		print_cell(t, to, i % t->n_columns, t->cell[i], width);
+		print_cell(t, to, i % t->n_columns, t->cell[i], width, colour ? t->colours[i] : 0);
 }
 
 const char *sl_table_bytes(uint64_t bytes, char buf[32])

@@ -18,7 +18,8 @@ struct sl_table_column {
 struct sl_table {
 	const struct sl_table_column *column;
 	size_t n_columns;
-	char **cell; /* row by row; owned */
+	char **cell;  /* row by row; owned */
+	int *colours; /* one per cell; 0: none */
 	size_t n_cells;
 	size_t cap;
 	bool oom;
@@ -29,6 +30,8 @@ void sl_table_init(struct sl_table *t, const struct sl_table_column *column, siz
 void sl_table_done(struct sl_table *t);
 /* The next cell of the current row; bytes that would upset a terminal become "?". */
 void sl_table_add(struct sl_table *t, const char *text);
+/* The cell added last, in a colour of terminals (31: red) where such are printed. */
+void sl_table_colour(struct sl_table *t, int colour);
 void sl_table_addf(struct sl_table *t, const char *fmt, ...) SL_PRINTF(2, 3);
 /* Titles in bold when `colour`; nothing of the last column is padded. */
 void sl_table_print(const struct sl_table *t, FILE *to, bool colour);

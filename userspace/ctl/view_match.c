@@ -147,7 +147,7 @@ static void add_set(struct sl_json *j, const char *key, const struct sl_ip_set *
 
 /* ---- the route ---- */
 
-static void add_port(struct sl_json *j, const struct sl_port_spec *p)
+void sl_view_port(struct sl_json *j, const char *key, const struct sl_port_spec *p)
 {
 	char ip[SL_ADDR_TEXT];
 	char text[SL_ADDR_TEXT + 32];
@@ -160,7 +160,7 @@ static void add_port(struct sl_json *j, const struct sl_port_spec *p)
 	n += snprintf(text + n, sizeof(text) - (size_t)n, "%u", p->from);
 	if (p->to != p->from)
 		(void)snprintf(text + n, sizeof(text) - (size_t)n, "-%u", p->to);
-	sl_json_str(j, NULL, text);
+	sl_json_str(j, key, text);
 }
 
 static void add_texts(struct sl_json *j, const char *key, char *const *texts, size_t n)
@@ -226,7 +226,7 @@ void sl_view_match(struct sl_json *j, const struct sl_conf_route *r)
 
 	sl_json_arr(j, "ports");
 	for (size_t i = 0; i < r->n_ports; i++)
-		add_port(j, &r->ports[i]);
+		sl_view_port(j, NULL, &r->ports[i]);
 	sl_json_arr_end(j);
 	sl_json_str(j, "protocol", r->is_udp ? "udp" : "tcp");
 	sl_json_u64(j, "priority", r->priority);

@@ -12,6 +12,9 @@ void sl_view_match(struct sl_json *j, const struct sl_conf_route *r);
 #define SL_TLS_TEXT 32
 const char *sl_view_tls(uint32_t versions, char buf[SL_TLS_TEXT]);
 
+/* "443", "8000-8100", "[::1]:443". */
+void sl_view_port(struct sl_json *j, const char *key, const struct sl_port_spec *port);
+
 /* How many entries a set of addresses has. */
 size_t sl_view_set_size(const struct sl_ip_set *set);
 

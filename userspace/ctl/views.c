@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "ctl/view_kernel.h"
 #include "ctl/view_match.h"
+#include "ctl/view_tls.h"
 
 static const char *choice_name(enum sl_engine_choice choice)
 {
@@ -202,6 +203,7 @@ void sl_view_status(struct sl_str *out, struct sl_proxy *proxy, const struct sl_
 	sl_view_kernel(&j, proxy, facts);
 	add_security(&j, proxy, facts);
 	add_changes(&j, facts->changes);
+	sl_view_tls_status(&j, proxy, &totals, facts);
 	sl_json_arr(&j, "routes");
 	sl_proxy_each_route(proxy, add_route_summary, &j);
 	sl_json_arr_end(&j);
@@ -270,6 +272,7 @@ static void add_route(void *arg, const struct sl_route_view *r)
 	sl_json_str(j, "name", r->conf->name);
 	sl_json_bool(j, "enabled", r->conf->enabled);
 	sl_view_match(j, r->conf);
+	sl_view_tls_route(j, r->conf);
 	sl_json_str(j, "engine", choice_name(r->conf->engine));
 	sl_json_str(j, "keep_alive", keep_alive_name(r->conf->keep_alive));
 	sl_json_bool(j, "half_open", r->conf->half_open);
@@ -344,8 +347,6 @@ static void add_moves(struct sl_json *j, const struct sl_conn_row *c)
 
 static void add_conn(struct sl_json *j, const struct sl_conn_row *c)
 {
-	char tls[SL_TLS_TEXT];
-
 	sl_json_obj(j, NULL);
 	sl_json_u64(j, "id", c->id);
 	sl_json_str(j, "route", c->route[0] ? c->route : NULL);
@@ -358,8 +359,7 @@ static void add_conn(struct sl_json *j, const struct sl_conn_row *c)
 	sl_json_addr(j, "client_via", &c->client_via);
 	sl_json_addr(j, "backend", &c->backend);
 	sl_json_str(j, "sni", c->sni[0] ? c->sni : NULL);
-	sl_json_str(j, "alpn", c->alpn[0] ? c->alpn : NULL);
-	sl_json_str(j, "tls", sl_view_tls(c->tls_versions, tls));
+	sl_view_tls_conn(j, c);
 	sl_json_f64(j, "age_s", seconds(c->age_ms));
 	sl_json_f64(j, "idle_s", seconds(c->idle_ms));
 	sl_json_u64(j, "bytes_up", c->bytes_up);
@@ -424,6 +424,7 @@ void sl_view_engines(struct sl_str *out, const struct sl_proxy *proxy,
 		sl_json_obj_end(&j);
 	}
 	sl_json_obj_end(&j);
+	sl_view_ktls(&j, facts);
 	finish(&j);
 }
 
@@ -542,8 +543,8 @@ static void add_candidates(struct sl_json *j, const struct sl_explanation *e)
 	sl_json_arr_end(j);
 }
 
-static void add_decision(struct sl_json *j, const struct sl_explanation *e,
-			 const struct sl_conf *conf)
+static void add_decision(struct sl_json *j, struct sl_proxy *proxy, const struct sl_explanation *e,
+			 const char *name)
 {
 	bool accepted = e->verdict == SL_REASON_NONE;
 
@@ -555,7 +556,7 @@ static void add_decision(struct sl_json *j, const struct sl_explanation *e,
 	sl_json_str(j, "verdict_text",
 		    accepted ? "the connection would be accepted" : sl_reason_text(e->verdict));
 	add_access(j, e);
-	add_engine(j, e, conf);
+	add_engine(j, e, sl_proxy_conf(proxy));
 	add_choice(j, &e->choice);
 	sl_json_str(j, "target", e->route ? e->target : NULL);
 	sl_json_str(j, "target_why", e->route ? e->target_why : NULL);
@@ -563,6 +564,7 @@ static void add_decision(struct sl_json *j, const struct sl_explanation *e,
 	for (size_t i = 0; i < e->n_usable; i++)
 		sl_json_str(j, NULL, e->usable[i]);
 	sl_json_arr_end(j);
+	sl_view_tls_explain(j, proxy, e, name);
 	add_candidates(j, e);
 	sl_json_str(j, "note", e->name_error ? e->name_error : e->hint);
 }
@@ -578,6 +580,6 @@ void sl_view_explain(struct sl_str *out, struct sl_proxy *proxy, const struct sl
 	}
 	sl_json_obj(&j, NULL);
 	add_question(&j, question);
-	add_decision(&j, &e, sl_proxy_conf(proxy));
+	add_decision(&j, proxy, &e, question->name);
 	finish(&j);
 }

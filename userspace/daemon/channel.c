@@ -33,6 +33,7 @@ static const struct {
 	[SL_MSG_PREPARED] = { 0, PROXY },        [SL_MSG_APPLIED] = { 0, PROXY },
 	[SL_MSG_FAILED] = { 0, PROXY | BROKER }, [SL_MSG_REQUEST] = { 0, PROXY },
 	[SL_MSG_CHANGE] = { 1, PROXY },          [SL_MSG_NAT_STATE] = { 0, BROKER },
+	[SL_MSG_MATERIALS] = { 1, SUPERVISOR },  [SL_MSG_TICKETS] = { 1, SUPERVISOR },
 };
 _Static_assert(SL_ARRAY_LEN(types) == SL_MSG_COUNT_, "a row per type");
 

@@ -15,7 +15,7 @@
  * has. A message of another size, type, number of descriptors, or cut short
  * by the kernel is -EBADMSG, and whoever sent it is not talked to any more.
  */
-#define SL_PROTOCOL 4
+#define SL_PROTOCOL 5
 
 /* The processes of the daemon, with --single its threads. */
 enum sl_role {
@@ -74,6 +74,9 @@ enum sl_msg_type {
 	/* to the broker, once before the first POLICY and then any time; id: never used twice; fd:
 	 * what broker/nat_plan.h packs */
 	SL_MSG_NAT,
+	/* part of the change, or (flag 1) any time after it; fd: what tls/material.h packs */
+	SL_MSG_MATERIALS,
+	SL_MSG_TICKETS, /* any time after OPTIONS; fd: daemon/ticket_keys.h */
 	SL_MSG_COUNT_,
 };
 /* A program of another protocol says so by it; new types come last. */

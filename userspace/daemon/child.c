@@ -260,6 +260,19 @@ void sl_child_send_owned(struct sl_child *c, const struct sl_msg *msg, int fd)
 	}
 }
 
+void sl_child_send_copy(struct sl_child *c, const struct sl_msg *msg, int fd)
+{
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+
+	if (copy >= 0) {
+		sl_child_send_owned(c, msg, copy);
+		return;
+	}
+	sl_err(-errno, "cannot talk to %s process %d, killing it", sl_role_name(c->role),
+	       (int)c->pid);
+	sl_child_kill(c);
+}
+
 void sl_child_kill(struct sl_child *c)
 {
 	if (c->pid > 0)

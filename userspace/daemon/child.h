@@ -72,6 +72,8 @@ SL_MUST_CHECK int sl_child_adopt(struct sl_loop *loop, enum sl_role role, pid_t 
 
 void sl_child_send(struct sl_child *child, const struct sl_msg *msg, int fd);
 void sl_child_send_owned(struct sl_child *child, const struct sl_msg *msg, int fd);
+/* A copy of the descriptor, which may be closed before the message has left. */
+void sl_child_send_copy(struct sl_child *child, const struct sl_msg *msg, int fd);
 void sl_child_kill(struct sl_child *child); /* SIGKILL; its end is reported later */
 void sl_child_free(struct sl_child *child); /* after its end */
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -40,18 +39,11 @@ void sl_denied_cancel(struct sl_supervisor *s)
 	s->next_deny = NULL;
 }
 
-/* A copy of the descriptor: the list may be replaced before the message has left. */
 static void send_copy(struct sl_child *c, enum sl_msg_type type, uint32_t flag, int fd)
 {
 	const struct sl_msg msg = { .type = type, .flag = flag };
-	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 
-	if (copy >= 0) {
-		sl_child_send_owned(c, &msg, copy);
-		return;
-	}
-	(void)sl_err(-errno, "cannot talk to proxy process %d, killing it", (int)c->pid);
-	sl_child_kill(c);
+	sl_child_send_copy(c, &msg, fd);
 }
 
 static void send_counters(const struct sl_supervisor *s, struct sl_child *c)

@@ -13,6 +13,7 @@
 #include "broker/nat.h"
 #include "conf/conf.h"
 #include "daemon/broker_role.h"
+#include "daemon/cert_store.h"
 #include "daemon/deny.h"
 #include "daemon/proxy_role.h"
 #include "daemon/role.h"
@@ -94,7 +95,7 @@ static int parse(int argc, char **argv, struct sl_daemon_options *ret, enum acti
 	return -EINVAL;
 }
 
-static int read_config(const char *path, bool with_deny_file, struct sl_conf **ret)
+static int read_config(const char *path, bool with_files, struct sl_conf **ret)
 {
 	_cleanup_(sl_conf_freep) struct sl_conf *conf = NULL;
 	struct sl_conf_sources sources = { 0 };
@@ -103,8 +104,10 @@ static int read_config(const char *path, bool with_deny_file, struct sl_conf **r
 
 	if (r == 0)
 		r = sl_conf_build(&sources, &conf, &diags);
-	if (r == 0 && with_deny_file)
+	if (r == 0 && with_files)
 		r = sl_deny_list_check(conf->global.deny_file, &diags);
+	if (r == 0 && with_files)
+		r = sl_cert_store_check(conf, &sources, &diags);
 	if (diags.text.len > 0)
 		(void)fwrite(diags.text.p, 1, diags.text.len, stderr);
 	sl_conf_sources_done(&sources);

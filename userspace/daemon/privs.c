@@ -156,6 +156,21 @@ static bool has_setpcap(void)
 	return capng_have_capability(CAPNG_EFFECTIVE, CAP_SETPCAP);
 }
 
+int sl_privs_hide_memory(void)
+{
+#ifndef SL_SANITIZED
+	struct rlimit core;
+
+	/* a pipe of core_pattern is asked by the former alone, a file by both */
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || getrlimit(RLIMIT_CORE, &core) < 0)
+		return -errno;
+	core.rlim_cur = 0;
+	if (setrlimit(RLIMIT_CORE, &core) < 0)
+		return -errno;
+#endif
+	return 0;
+}
+
 /* The right to gain any by exec, core dumps, being traced; and it dies with the supervisor. */
 static int seal(pid_t supervisor)
 {

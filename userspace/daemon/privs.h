@@ -33,6 +33,12 @@ uint64_t sl_privs_files_needed(uint64_t max_connections, uint64_t n_listeners);
 uint64_t sl_privs_raise_files(uint64_t max_connections, uint64_t n_listeners, uint64_t *ret_needed);
 
 /*
+ * What is in this process's memory appears in no core file, and no other process of its account
+ * reads it; for good. Builds with a sanitizer stay as they are: looking for leaks takes ptrace().
+ */
+SL_MUST_CHECK int sl_privs_hide_memory(void);
+
+/*
  * The supervisor keeps what binding, starting, signalling and steering need, and loses the rest
  * for good. Nothing happens without root.
  */

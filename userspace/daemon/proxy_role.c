@@ -21,8 +21,11 @@
 #include "daemon/resume.h"
 #include "daemon/role.h"
 #include "daemon/sandbox.h"
+#include "daemon/ticket_keys.h"
 #include "proxy/proxy.h"
+#include "tls/ktls.h"
 #include "tls/library.h"
+#include "tls/material.h"
 
 #define MAX_REQUESTS 512 /* more than the control interface has clients */
 /* After a drain: long enough for the last replies of the control interface to leave. */
@@ -46,6 +49,9 @@ struct change {
 	bool has_deny;
 	int deny_error; /* the list could not be read */
 	struct sl_ip_set deny;
+	bool has_materials;
+	int materials_error; /* they could not be read */
+	struct sl_materials materials;
 };
 
 struct request {
@@ -59,7 +65,8 @@ struct role {
 	struct sl_loop *loop;
 	struct sl_channel *channel;
 	struct sl_msg_options options;
-	struct sl_proxy *proxy; /* NULL before the first generation */
+	struct sl_proxy *proxy;         /* NULL before the first generation */
+	struct sl_tls_tickets *tickets; /* until there is a proxy */
 	struct sl_ctl *ctl;
 	struct sl_ctl_facts facts;
 	char steering[sizeof(((struct sl_msg_facts *)0)->steering)];
@@ -88,6 +95,7 @@ static void change_done(struct change *c)
 	free(c->removed);
 	sl_closep(&c->http_fd);
 	sl_ip_list_done(&c->deny);
+	sl_materials_done(&c->materials);
 	*c = (struct change){ .http_fd = -1 };
 }
 
@@ -243,6 +251,8 @@ static int prepare(struct role *role)
 		return 0;
 	if (c->deny_error)
 		return c->deny_error;
+	if (c->materials_error)
+		return c->materials_error;
 	r = sl_conf_build(&c->bundle.sources, &c->conf, &diags);
 	if (r < 0)
 		sl_log(SL_LOG_ERROR, "the proxy refuses what the supervisor accepted:\n%s",
@@ -275,6 +285,8 @@ static int start_proxy(struct role *role)
 		return r;
 	if (role->access_fd >= 0)
 		sl_proxy_set_access_fd(role->proxy, SL_TAKE_FD(role->access_fd));
+	if (role->tickets)
+		sl_proxy_set_tickets(role->proxy, role->tickets);
 	if (c->bundle.sources.n > 0)
 		role->config_path = strdup(c->bundle.sources.item[0].name);
 	role->facts.config_path = role->config_path ? role->config_path : "";
@@ -343,7 +355,9 @@ static int apply(struct role *role)
 
 	if (r < 0)
 		return r;
-
+	/* what the generation in force cannot use of them is no matter: it is about to go */
+	if (c->has_materials && sl_proxy_set_materials(role->proxy, &c->materials) < 0)
+		sl_debug("the last configuration keeps the certificates it has");
 	if (role->facts.ready && !c->same_files)
 		(void)sl_proxy_set_dns_files(role->proxy,
 					     &files); /* on failure the old ones stay */
@@ -429,6 +443,54 @@ static void set_counters(struct role *role, int fd)
 	sl_guard_unmap_counts(role->facts.read_guarded_arg);
 	role->facts.read_guarded = read_guarded;
 	role->facts.read_guarded_arg = counts;
+}
+
+/* ---- certificates and keys of tickets ---- */
+
+static int read_materials(int fd, struct sl_materials *ret)
+{
+	char *block = NULL;
+	size_t n = 0;
+	int r = sl_memfd_read(fd, SL_MATERIALS_MAX, &block, &n);
+
+	return r < 0 ? r : sl_materials_unpack(block, n, ret);
+}
+
+static void set_materials(struct role *role, bool alone, int fd)
+{
+	struct change *c = &role->change;
+	struct sl_materials m = { 0 };
+	int r = read_materials(fd, &m);
+
+	if (!alone) {
+		sl_materials_done(&c->materials);
+		c->materials = m;
+		c->has_materials = true;
+		c->materials_error = r;
+		return;
+	}
+	if (r == 0 && !role->proxy)
+		r = -EPROTO;
+	if (r == 0)
+		r = sl_proxy_set_materials(role->proxy, &m);
+	sl_materials_done(&m); /* empty where the proxy took them */
+	if (r < 0)
+		(void)sl_err(r, "cannot take all of the new certificates, going on with the last");
+}
+
+static void set_tickets(struct role *role, int fd)
+{
+	struct sl_tls_tickets *tickets = NULL;
+	int r = sl_ticket_keys_unpack(fd, &tickets);
+
+	if (r < 0) {
+		(void)sl_err(r, "cannot take the new keys of session tickets");
+		return;
+	}
+	sl_tls_tickets_unref(role->tickets);
+	role->tickets = tickets;
+	if (role->proxy)
+		sl_proxy_set_tickets(role->proxy, tickets);
 }
 
 /* ---- the end ---- */
@@ -571,6 +633,12 @@ static void dispatch(struct role *role, const struct sl_msg *msg, int *fd)
 	case SL_MSG_DENY:
 		set_deny(role, msg->flag, *fd);
 		break;
+	case SL_MSG_MATERIALS:
+		set_materials(role, msg->flag, *fd);
+		break;
+	case SL_MSG_TICKETS:
+		set_tickets(role, *fd);
+		break;
 	case SL_MSG_DENIED:
 		set_counters(role, *fd);
 		break;
@@ -641,6 +709,7 @@ static void role_done(struct role *role)
 	sl_ctl_free(role->ctl);
 	sl_proxy_free(role->proxy);
 	change_done(&role->change);
+	sl_tls_tickets_unref(role->tickets);
 	if (role->loop)
 		sl_timer_stop(&role->linger);
 	sl_guard_unmap_counts(role->facts.read_guarded_arg);
@@ -678,6 +747,7 @@ static int start(struct role *role, int channel_fd)
 	if (r < 0)
 		return sl_err(r, "cannot start the TLS library");
 	sl_packet_read_init(); /* likewise */
+	role->facts.no_ktls = sl_tls_ktls_missing();
 	if (!role->options.is_single) {
 		move_to_top(&fd, role->options.channel_fd);
 		r = become_unprivileged(role);

@@ -22,6 +22,7 @@
 void sl_setup_done(struct sl_setup *setup)
 {
 	sl_conf_free(setup->conf);
+	sl_cert_store_free(setup->certs);
 	sl_closep(&setup->bundle_fd);
 	sl_listeners_done(&setup->listeners);
 	sl_closep(&setup->http_fd);
@@ -153,6 +154,7 @@ static void send_change(struct sl_supervisor *s)
 
 	sl_child_send(s->current, &config, s->next.bundle_fd);
 	sl_denied_send_next(s, 0);
+	sl_secrets_send_next(s);
 	for (size_t i = 0; i < fresh->n; i++)
 		if (!sl_listeners_find(old, &fresh->item[i]))
 			sl_send_listener(s->current, &fresh->item[i]);
@@ -241,6 +243,8 @@ void sl_reload_switch(struct sl_supervisor *s, const struct sl_bundle *bundle, i
 	if (r == 0)
 		r = sl_brokering_check(s, s->next.conf, &s->report);
 	if (r == 0)
+		r = sl_secrets_read(s, &bundle->sources, &s->next, &s->report);
+	if (r == 0)
 		r = sl_setup_bind(s, &s->now, &bundle->sources, &s->next, &s->report);
 	if (r == 0)
 		r = sl_bundle_pack(bundle, &s->next.bundle_fd);
@@ -299,6 +303,7 @@ static void commit(struct sl_supervisor *s)
 	sl_supervisor_set_log(s->now.conf);
 	s->job = SL_JOB_COMMIT;
 	sl_denied_commit(s);
+	sl_secrets_commit(s);
 	if (new_access && sl_supervisor_open_access(s, s->now.conf) == 0)
 		sl_supervisor_send_access(s);
 	/* Before the proxy asks by it. */

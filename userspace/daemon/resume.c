@@ -52,6 +52,9 @@ struct saved_header {
 	int32_t count_fd; /* -1: nothing was counted in the kernel */
 	uint64_t deny_patterns;
 	uint64_t deny_ranges;
+	int32_t certs_fd;   /* -1: no route has TLS */
+	int32_t tickets_fd; /* -1: there are no keys of tickets */
+	uint64_t tickets_left_ms;
 	uint32_t uid;
 	uint32_t gid;
 	uint32_t socket_gid;
@@ -143,6 +146,9 @@ static int save_header(const struct sl_supervisor *s, struct saved_header *h)
 	h->deny_fd = s->deny ? s->deny->fd : -1;
 	h->deny_patterns = s->deny ? s->deny->n_patterns : 0;
 	h->deny_ranges = s->deny ? s->deny->n_ranges : 0;
+	h->certs_fd = s->now.certs ? s->now.certs->fd : -1;
+	h->tickets_fd = s->tickets_fd;
+	h->tickets_left_ms = sl_secrets_tickets_left_ms(s);
 	h->count_fd = sl_guarding_count_fd(s->guarding);
 	h->n_links = (uint32_t)sl_guarding_n_links(s->guarding);
 	h->uid = s->identity.uid;
@@ -240,6 +246,9 @@ static void inherit_all(const struct sl_supervisor *s, bool on)
 		inherit_child(s->brokering.child, on);
 	if (s->deny)
 		inherit(s->deny->fd, on);
+	if (s->now.certs)
+		inherit(s->now.certs->fd, on);
+	inherit(s->tickets_fd, on);
 	inherit(sl_guarding_count_fd(s->guarding), on);
 	for (size_t i = 0; i < sl_guarding_n_links(s->guarding); i++)
 		inherit(sl_guarding_link_fd(s->guarding, i), on);
@@ -447,6 +456,8 @@ static int load_all(struct sl_supervisor *s, const char *p, size_t len)
 		r = load_broker(s, &h->broker);
 	if (r == 0)
 		r = load_denied(s, h, (const void *)links);
+	if (r == 0)
+		r = sl_secrets_adopt(s, h->certs_fd, h->tickets_fd, h->tickets_left_ms);
 	return r < 0 ? r : load_pending(s, pending, p + len, h->n_pending);
 }
 
@@ -463,6 +474,7 @@ int sl_resume_load(struct sl_supervisor *s, int state_fd)
 		return sl_err(r, "cannot take over from the program before this one");
 	inherit_all(s, false);
 	sl_denied_commit(s);
+	sl_secrets_commit(s);
 	sl_supervisor_send_facts(s);
 	if (!s->brokering.child)
 		sl_brokering_start(s);

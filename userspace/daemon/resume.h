@@ -8,7 +8,7 @@
  * The supervisor replaces its own program in place: same process, same children, same
  * descriptors. What the new program must know goes through a sealed memfd.
  */
-#define SL_STATE_VERSION 3
+#define SL_STATE_VERSION 4
 
 struct sl_supervisor;
 

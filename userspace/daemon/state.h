@@ -13,8 +13,10 @@
 #include "ctl/ctl.h"
 #include "daemon/backoff.h"
 #include "daemon/bundle.h"
+#include "daemon/cert_store.h"
 #include "daemon/child.h"
 #include "daemon/deny.h"
+#include "daemon/file_watch.h"
 #include "daemon/guard.h"
 #include "daemon/listeners.h"
 #include "daemon/overlay.h"
@@ -35,6 +37,7 @@ struct sl_setup {
 	struct sl_listeners listeners;
 	int http_fd; /* -1: off */
 	uint64_t generation;
+	struct sl_cert_store *certs; /* NULL: no route has TLS */
 };
 void sl_setup_done(struct sl_setup *setup);
 
@@ -109,6 +112,9 @@ struct sl_supervisor {
 	struct sl_steering steering;
 	struct sl_deny_list *deny; /* deny_file as in force; NULL: there was none yet */
 	struct sl_guarding *guarding;
+	struct sl_file_watch *cert_watch;
+	int tickets_fd; /* daemon/ticket_keys.h; -1: no route needs them */
+	struct sl_timer tickets_turn;
 	int control_fd;
 	int access_fd; /* -1: none */
 
@@ -242,6 +248,26 @@ void sl_denied_start(struct sl_supervisor *s);  /* the job */
 void sl_denied_finish(struct sl_supervisor *s); /* the kernel's NAT has it, too */
 void sl_denied_on_message(struct sl_supervisor *s, const struct sl_msg *msg);
 void sl_denied_on_death(struct sl_supervisor *s); /* of the current proxy */
+
+/* ---- secrets.c: certificates with their keys, and keys of tickets ---- */
+
+/* Makes s->cert_watch. */
+SL_MUST_CHECK int sl_secrets_init(struct sl_supervisor *s);
+void sl_secrets_done(struct sl_supervisor *s);
+/* Reads and checks the files of setup->conf to setup->certs; what is wrong goes to `report`. */
+SL_MUST_CHECK int sl_secrets_read(const struct sl_supervisor *s,
+				  const struct sl_conf_sources *sources, struct sl_setup *setup,
+				  struct sl_str *report);
+/* What a new proxy is given, between CONFIG and COMMIT. */
+void sl_secrets_send(const struct sl_supervisor *s, struct sl_child *child);
+/* Those of s->next, where they differ, as part of a change. */
+void sl_secrets_send_next(const struct sl_supervisor *s);
+void sl_secrets_commit(struct sl_supervisor *s); /* s->now is another */
+void sl_secrets_start(struct sl_supervisor *s);  /* the job: all files are read again, now */
+/* What the program before had; takes over the descriptors (-1: none), also on failure. */
+SL_MUST_CHECK int sl_secrets_adopt(struct sl_supervisor *s, int certs_fd, int tickets_fd,
+				   uint64_t tickets_left_ms);
+uint64_t sl_secrets_tickets_left_ms(const struct sl_supervisor *s);
 
 /* ---- brokering.c: the broker, and its channels to proxies ---- */
 

@@ -143,6 +143,7 @@ static void send_setup(struct sl_supervisor *s, struct sl_child *c)
 	sl_child_send(c, &control, s->control_fd);
 	sl_child_send(c, &config, s->now.bundle_fd);
 	sl_denied_send(s, c);
+	sl_secrets_send(s, c);
 	for (size_t i = 0; i < s->now.listeners.n; i++)
 		sl_send_listener(c, &s->now.listeners.item[i]);
 	sl_send_http(c, s->now.http_fd);
@@ -328,6 +329,7 @@ static void log_report(const struct sl_supervisor *s, enum sl_ctl_request what, 
 		[SL_CTL_UPGRADE] = "upgrade",
 		[SL_CTL_RELOAD_DENY_FILE] = "reload of deny_file",
 		[SL_CTL_CHANGE] = "change",
+		[SL_CTL_CERT_RELOAD] = "reload of certificates",
 	};
 	size_t len = s->report.len;
 
@@ -363,6 +365,8 @@ static void begin_job(struct sl_supervisor *s, enum sl_ctl_request what)
 		sl_reload_start(s);
 	} else if (what == SL_CTL_RELOAD_DENY_FILE) {
 		sl_denied_start(s);
+	} else if (what == SL_CTL_CERT_RELOAD) {
+		sl_secrets_start(s);
 	} else {
 		sl_upgrade_start(s);
 	}
@@ -381,6 +385,8 @@ static void on_job_task(struct sl_task *task)
 		begin_job(s, SL_CTL_UPGRADE);
 	else if (s->wants[SL_CTL_RELOAD_DENY_FILE])
 		begin_job(s, SL_CTL_RELOAD_DENY_FILE);
+	else if (s->wants[SL_CTL_CERT_RELOAD])
+		begin_job(s, SL_CTL_CERT_RELOAD);
 	else if (!sl_list_is_empty(&s->pending))
 		sl_change_start(s);
 }
@@ -798,6 +804,8 @@ static int start_fresh(struct sl_supervisor *s)
 		r = sl_denied_read(s, s->now.conf);
 	if (r == 0)
 		r = sl_brokering_check(s, s->now.conf, &s->report);
+	if (r == 0)
+		r = sl_secrets_read(s, &bundle.sources, &s->now, &s->report);
 	print_report(&s->report);
 	if (r < 0) {
 		s->exit_code = SL_EXIT_CONFIG;
@@ -821,6 +829,7 @@ static int start_fresh(struct sl_supervisor *s)
 	if (r < 0)
 		return r;
 	sl_denied_commit(s);
+	sl_secrets_commit(s);
 	return launch(s, &bundle);
 }
 
@@ -841,6 +850,7 @@ static void supervisor_done(struct sl_supervisor *s)
 	sl_brokering_done(s);
 	sl_io_stop(&s->signal_io);
 	sl_closep(&s->signal_fd);
+	sl_secrets_done(s);
 	sl_setup_done(&s->now);
 	sl_setup_done(&s->next);
 	sl_guarding_free(s->guarding);
@@ -867,6 +877,8 @@ static int start(struct sl_supervisor *s)
 		r = take_signals(s);
 	if (r == 0)
 		r = sl_denied_init(s);
+	if (r == 0)
+		r = sl_secrets_init(s);
 	if (r < 0)
 		return sl_err(r, "cannot start");
 	if (s->options->resume_fd >= 0)
@@ -880,6 +892,7 @@ int sl_supervisor_run(const struct sl_daemon_options *options)
 				   .signal_fd = -1,
 				   .control_fd = -1,
 				   .access_fd = -1,
+				   .tickets_fd = -1,
 				   .runtime = { .pid_fd = -1 },
 				   .now = { .bundle_fd = -1, .http_fd = -1 },
 				   .next = { .bundle_fd = -1, .http_fd = -1 },

@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "proxy/conn.h"
+#include "proxy/tls.h"
 #include "proxy/worker.h"
 
 struct facts {
@@ -13,7 +14,8 @@ struct facts {
 	char via[SL_ADDR_TEXT];
 	char backend[SL_ADDR_TEXT];
 	const char *route;
-	const char *sni; /* NULL: none */
+	const char *sni;                       /* NULL: none */
+	struct sl_tls_row tls[SL_SIDE_COUNT_]; /* of TLS that ended or began here */
 	uint64_t duration_us;
 };
 
@@ -28,6 +30,20 @@ static void add_time(struct sl_str *s)
 		    tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, ts.tv_nsec / 1000000);
 }
 
+/* Subjects come escaped. */
+static void add_text_tls(struct sl_str *s, const struct facts *f)
+{
+	const struct sl_tls_row *front = &f->tls[SL_CLIENT];
+	const struct sl_tls_row *back = &f->tls[SL_BACKEND];
+
+	if (front->version[0])
+		sl_str_addf(s, " tls=%s/%s", front->version, front->cipher);
+	if (front->peer[0])
+		sl_str_addf(s, " client_cert=\"%s\"", front->peer);
+	if (back->version[0])
+		sl_str_addf(s, " backend_tls=%s", back->version);
+}
+
 static void add_text(struct sl_str *s, const struct sl_conn *c, const struct facts *f)
 {
 	add_time(s);
@@ -36,6 +52,7 @@ static void add_text(struct sl_str *s, const struct sl_conn *c, const struct fac
 		" access: id=%" PRIu64 " client=%s via=%s route=%s engine=%s/%s backend=%s sni=%s",
 		c->id, f->client, f->via, f->route ? f->route : "-", sl_engine_name(c->engine_id),
 		sl_engine_reason_name(c->engine_reason), f->backend, f->sni ? f->sni : "-");
+	add_text_tls(s, f);
 	sl_str_addf(s, " duration=%.3fs", (double)f->duration_us / 1e6);
 	if (c->connect_us)
 		sl_str_addf(s, " connect=%.3fms", (double)c->connect_us / 1e3);
@@ -52,6 +69,23 @@ static void add_text(struct sl_str *s, const struct sl_conn *c, const struct fac
 static void add_reason(struct sl_json *j, const char *key, enum sl_reason reason)
 {
 	sl_json_str(j, key, reason == SL_REASON_NONE ? NULL : sl_reason_name(reason));
+}
+
+static void add_json_tls(struct sl_json *j, const struct facts *f)
+{
+	const struct sl_tls_row *front = &f->tls[SL_CLIENT];
+	const struct sl_tls_row *back = &f->tls[SL_BACKEND];
+
+	if (front->version[0]) {
+		sl_json_str(j, "tls", front->version);
+		sl_json_str(j, "tls_cipher", front->cipher);
+		sl_json_bool(j, "tls_resumed", front->is_resumed);
+		sl_json_str(j, "alpn", front->alpn[0] ? front->alpn : NULL);
+	}
+	if (front->peer[0])
+		sl_json_str(j, "client_cert", front->peer);
+	if (back->version[0])
+		sl_json_str(j, "backend_tls", back->version);
 }
 
 static void add_json(struct sl_str *s, const struct sl_conn *c, const struct facts *f)
@@ -75,6 +109,7 @@ static void add_json(struct sl_str *s, const struct sl_conn *c, const struct fac
 	sl_json_u64(&j, "moves", c->moves.n);
 	sl_json_str(&j, "backend", sl_addr_family(&c->backend) ? f->backend : NULL);
 	sl_json_str(&j, "sni", f->sni);
+	add_json_tls(&j, f);
 	sl_json_f64(&j, "duration_s", (double)f->duration_us / 1e6);
 	if (c->connect_us)
 		sl_json_f64(&j, "connect_ms", (double)c->connect_us / 1e3);
@@ -101,6 +136,8 @@ void sl_access_line(const struct sl_conn *c, const char *route)
 	(void)sl_addr_format(&c->via, f.via);
 	(void)sl_addr_format(&c->backend, f.backend);
 	f.duration_us = sl_conn_age_us(c);
+	for (int i = 0; i < SL_SIDE_COUNT_; i++)
+		sl_tls_row(c, (enum sl_side)i, &f.tls[i]);
 	if (w->gen->conf->global.log_json)
 		add_json(&w->access_lines, c, &f);
 	else

@@ -18,7 +18,7 @@ static enum sl_wish wish_of(enum sl_engine_choice engine)
 	return SL_WISH_RELAY;
 }
 
-/* No route of this build terminates TLS or reads HTTP. */
+/* No route of this build reads HTTP. */
 struct sl_choice_facts sl_choose_facts(const struct sl_conf_global *g,
 				       const struct sl_conf_route *route,
 				       enum sl_engine_reason packet, enum sl_engine_reason sockmap)
@@ -27,6 +27,7 @@ struct sl_choice_facts sl_choose_facts(const struct sl_conf_global *g,
 		.wish = wish_of(route->engine),
 		.packet_off = g->packet.hook == SL_HOOK_CHOICE_OFF ? SL_WHY_CONFIGURED : packet,
 		.sockmap_off = sockmap,
+		.needs_tls = route->tls || route->backend_tls,
 		.packet_due = { .bytes = g->packet.after_bytes, .age_ms = g->packet.after_age_ms },
 		.sockmap_due = { .bytes = g->sockmap.after_bytes,
 				 .age_ms = g->sockmap.after_age_ms },

@@ -9,6 +9,7 @@
 #include "core/proxy_header.h"
 #include "core/tls_hello.h"
 #include "proxy/conn.h"
+#include "proxy/tls.h"
 #include "proxy/worker.h"
 
 /* Of the list of protocols a client offers, so much is kept for views. */
@@ -213,6 +214,11 @@ static enum step take_hello(struct sl_conn *c, const struct sl_hello *hello)
 	facts.alpn = hello->alpn;
 	facts.tls_versions = hello->versions;
 	keep_facts(c, hello);
+	if (c->route) { /* it was read for TLS alone, which begins with it */
+		sl_classify_done(c);
+		sl_tls_got_hello(c);
+		return STEP_OVER;
+	}
 	routed(c, sl_matcher_find(c->gen->matcher, &facts));
 	return STEP_OVER;
 }
@@ -239,6 +245,8 @@ static enum step step_hello(struct sl_conn *c)
 	case SL_HELLO_OK:
 		return take_hello(c, &hello);
 	case SL_HELLO_NOT_TLS:
+		if (c->route)
+			return refuse_hello(c, "this is not TLS");
 		facts = facts_of(c, SL_MATCH_NOT_TLS);
 		routed(c, sl_matcher_find(c->gen->matcher, &facts));
 		return STEP_OVER;

@@ -20,6 +20,7 @@
 #include "proxy/engine.h"
 #include "proxy/handover.h"
 #include "proxy/nat.h"
+#include "proxy/tls.h"
 #include "proxy/worker.h"
 
 /* Closing a drained connection early needs this much silence, less where the drain is short. */
@@ -89,7 +90,13 @@ static void close_side(struct sl_conn *c, enum sl_side side)
 
 	if (s->io.fd < 0)
 		return;
-	if (c->reset)
+	if (c->parts && side == SL_CLIENT) {
+		sl_io_stop(&s->io);
+		sl_parting_take(c->worker->parting, SL_TAKE_FD(s->io.fd));
+		return;
+	}
+	/* An end that was cut short must not look like one that was not. */
+	if (c->reset || sl_tls_is_cut(c->tls, side == SL_CLIENT ? SL_BACKEND : SL_CLIENT))
 		(void)setsockopt(s->io.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 	else
 		bound_delivery(c, s->io.fd);
@@ -197,6 +204,7 @@ static struct sl_deadline next_deadline(const struct sl_conn *c)
 		.keep_alive = c->route ? c->route->conf->keep_alive : SL_KEEP_ALIVE_STANDARD,
 		.half_open = c->route && c->route->conf->half_open,
 		.client_finished = c->side[SL_CLIENT].hung_up,
+		.is_cut = sl_tls_is_cut(c->tls, SL_CLIENT) || sl_tls_is_cut(c->tls, SL_BACKEND),
 		.accepted_ms = c->accepted_us / 1000,
 		.attempt_ms = c->attempt_us / 1000,
 		.entered_ms = c->entered_us / 1000,
@@ -314,7 +322,8 @@ bool sl_conn_is_at_rest(const struct sl_conn *c)
 	for (int i = 0; i < SL_SIDE_COUNT_; i++)
 		if (c->flow[i].held || c->flow[i].pipe.used > 0)
 			return false;
-	return c->state != SL_CONN_CONNECTING && !c->again.is_queued && undelivered(c) == 0;
+	return c->state != SL_CONN_CONNECTING && c->state != SL_CONN_HANDSHAKING &&
+	       !c->again.is_queued && undelivered(c) == 0;
 }
 
 /*
@@ -351,6 +360,16 @@ static void drain_if_silent(struct sl_conn *c, uint64_t now_ms)
 	sl_conn_rearm(c);
 }
 
+/* What the side sent before is still delivered, as long as it moves. */
+static void end_after_cut(struct sl_conn *c, uint64_t now_ms)
+{
+	if (undelivered(c) > 0 && now_ms < active_ms(c) + timeouts(c)->close_grace)
+		sl_timer_start(c->worker->loop, &c->timer, now_ms + SL_CUT_SILENCE_MS, on_deadline);
+	else
+		sl_conn_fail(c, sl_tls_is_cut(c->tls, SL_CLIENT) ? SL_CLIENT : SL_BACKEND,
+			     SL_REASON_TLS_ERROR);
+}
+
 static void on_deadline(struct sl_timer *timer)
 {
 	struct sl_conn *c = SL_CONTAINER_OF(timer, struct sl_conn, timer);
@@ -378,6 +397,10 @@ static void on_deadline(struct sl_timer *timer)
 			sl_conn_fail(c, SL_CLIENT, d.reason);
 	} else if (d.reason == SL_REASON_FIRST_DATA_TIMEOUT) {
 		sl_conn_fail(c, SL_CLIENT, d.reason);
+	} else if (d.reason == SL_REASON_HANDSHAKE_TIMEOUT) {
+		sl_tls_timed_out(c);
+	} else if (d.reason == SL_REASON_TLS_ERROR) {
+		end_after_cut(c, now_ms);
 	} else if (d.reason != SL_REASON_MAX_LIFETIME && d.reason != SL_REASON_SHUTDOWN &&
 		   kernel_is_delivering(c)) {
 		sl_conn_rearm(c);
@@ -473,6 +496,8 @@ static void release(struct sl_conn *c)
 	sl_task_cancel(&c->again);
 	for (int i = 0; i < SL_SIDE_COUNT_; i++)
 		drop_held(&c->flow[i]);
+	if (!c->reset)
+		sl_tls_end(c);
 	close_side(c, SL_BACKEND);
 	close_side(c, SL_CLIENT);
 	if (!c->let_go)
@@ -485,6 +510,7 @@ static void release(struct sl_conn *c)
 	sl_handover_leave(c);
 	sl_connect_leave_target(c);
 	sl_classify_done(c);
+	sl_tls_leave(c);
 	free(c->hello);
 	sl_generation_unref(c->gen);
 	sl_worker_retire_conn(w, c);
@@ -531,7 +557,8 @@ void sl_conn_set_reason(struct sl_conn *c, enum sl_engine_reason why)
 static void start_engine(struct sl_conn *c)
 {
 	assert(c->route); /* the life cycle connects routed connections only */
-	sl_conn_use_engine(c, &sl_engine_relay, sl_handover_reason(c));
+	sl_conn_use_engine(c, c->tls ? &sl_engine_relay_tls : &sl_engine_relay,
+			   sl_handover_reason(c));
 	sl_hist_add(&c->worker->counts.connect, c->connect_us);
 	sl_handover_watch(c);
 	(void)c->engine->start(c); /* the relay takes every flow */
@@ -593,6 +620,8 @@ void sl_conn_event(struct sl_conn *c, enum sl_conn_event event)
 		sl_classify_read(c);
 		break;
 	case SL_ACT_HANDSHAKE:
+		sl_tls_begin(c);
+		break;
 	case SL_ACT_BUG:
 	case SL_CONN_ACTION_COUNT_:
 		sl_count_add(&c->worker->counts.fsm_bugs, 1);
@@ -644,7 +673,7 @@ void sl_conn_fail(struct sl_conn *c, enum sl_side side, enum sl_reason reason)
 
 	if (c->state == SL_CONN_CLOSED)
 		return;
-	c->side[side].reason = reason;
+	c->side[side].reason = sl_tls_is_cut(c->tls, side) ? SL_REASON_TLS_ERROR : reason;
 	if (c->side[other].reason == SL_REASON_NONE && has_side(c, other))
 		c->side[other].reason = SL_REASON_NORMAL;
 	c->reset = true;
@@ -655,7 +684,7 @@ void sl_conn_finished(struct sl_conn *c, enum sl_side side)
 {
 	bool is_first = c->state == SL_CONN_ESTABLISHED;
 
-	c->side[side].reason = SL_REASON_NORMAL;
+	c->side[side].reason = sl_tls_is_cut(c->tls, side) ? SL_REASON_TLS_ERROR : SL_REASON_NORMAL;
 	sl_conn_event(c, is_first ? SL_EV_ONE_FINISHED : SL_EV_BOTH_FINISHED);
 }
 
@@ -676,6 +705,8 @@ static void on_socket(struct sl_conn *c, enum sl_side side, uint32_t events)
 	} else if (c->state == SL_CONN_CONNECTING) {
 		c->missed_events = true;
 		sl_connect_on_socket(c, side, events);
+	} else if (c->state == SL_CONN_HANDSHAKING) {
+		sl_tls_on_socket(c, side, events);
 	} else {
 		sl_classify_on_socket(c);
 	}
@@ -762,6 +793,8 @@ void sl_conn_routed(struct sl_conn *c, uint32_t route)
 	why = admit(c);
 	if (why != SL_REASON_NONE)
 		sl_conn_refuse(c, why);
+	else if (c->route->conf->tls)
+		sl_conn_event(c, SL_EV_TLS_NEEDED);
 	else if (c->got_data || read_early(c))
 		sl_conn_event(c, SL_EV_ROUTED);
 }

@@ -19,6 +19,7 @@
 
 struct sl_worker;
 struct sl_engine;
+struct sl_conn_tls;
 struct sl_first;
 struct sl_handover;
 struct sl_nat_record;
@@ -97,6 +98,7 @@ struct sl_conn {
 	uint32_t early_len;
 	struct sl_first *first;       /* owned while first bytes are awaited: proxy/classify.c */
 	struct sl_hello_facts *hello; /* owned; NULL: no ClientHello was read */
+	struct sl_conn_tls *tls;      /* owned; NULL: no TLS ends or begins here: proxy/tls.c */
 
 	struct sl_addr client; /* the real one: of the PROXY header, where there is one */
 	struct sl_addr via;    /* the immediate peer then; AF_UNSPEC: the client itself */
@@ -114,6 +116,7 @@ struct sl_conn {
 	bool target_connecting;
 	bool header_due;    /* send_proxy: not yet sent on this attempt */
 	bool reset;         /* close with RST */
+	bool parts;         /* the client is told why, and may still be speaking: io/parting.h */
 	bool got_data;      /* the client has sent at least one byte */
 	bool missed_events; /* edges came while connecting: the engine must look for itself */
 	bool warned;        /* of an end by inactivity; cleared by activity */

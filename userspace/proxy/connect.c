@@ -16,6 +16,7 @@
 #include "proxy/listener.h"
 #include "proxy/pick.h"
 #include "proxy/source.h"
+#include "proxy/tls.h"
 #include "proxy/worker.h"
 
 #ifndef IP_LOCAL_PORT_RANGE
@@ -181,7 +182,8 @@ static size_t write_header(struct sl_conn *c, uint8_t buf[SL_PH_OUT_MAX])
  */
 static int send_first(struct sl_conn *c)
 {
-	struct sl_slice bytes = sl_conn_in_hand(c);
+	struct sl_slice bytes =
+		sl_tls_wants_backend(c) ? (struct sl_slice){ 0 } : sl_conn_in_hand(c);
 	uint8_t header[SL_PH_OUT_MAX];
 	size_t header_len = c->header_due ? write_header(c, header) : 0;
 	struct iovec iov[2] = { { .iov_base = header, .iov_len = header_len },
@@ -227,7 +229,7 @@ static void connected(struct sl_conn *c)
 	c->target_active = true;
 	c->target_connecting = false;
 	(void)sl_target_count_connect(c->target, true, c->active_ms);
-	sl_conn_event(c, SL_EV_CONNECTED);
+	sl_conn_event(c, sl_tls_wants_backend(c) ? SL_EV_TLS_NEEDED : SL_EV_CONNECTED);
 }
 
 /* Whether the kernel may carry it one day: then its source port must be one of ours. */
@@ -360,7 +362,8 @@ static bool is_of_target(enum sl_reason reason)
 {
 	return reason == SL_REASON_ECONNREFUSED || reason == SL_REASON_ECONNRESET ||
 	       reason == SL_REASON_ETIMEDOUT || reason == SL_REASON_CONNECTION_TIMEOUT ||
-	       reason == SL_REASON_EHOSTUNREACH || reason == SL_REASON_ENETUNREACH;
+	       reason == SL_REASON_EHOSTUNREACH || reason == SL_REASON_ENETUNREACH ||
+	       reason == SL_REASON_TLS_ERROR || reason == SL_REASON_HANDSHAKE_TIMEOUT;
 }
 
 void sl_connect_failed(struct sl_conn *c, enum sl_reason reason)
@@ -370,7 +373,8 @@ void sl_connect_failed(struct sl_conn *c, enum sl_reason reason)
 	uint64_t now_ms = sl_loop_now_ms(c->worker->loop);
 
 	__atomic_fetch_add(&c->target->n_failed, 1, __ATOMIC_RELAXED);
-	log_failure(c, reason);
+	if (c->state == SL_CONN_CONNECTING) /* else proxy/tls.c has said more */
+		log_failure(c, reason);
 	if (is_of_target(reason) && sl_target_count_connect(c->target, false, now_ms))
 		sl_log(SL_LOG_WARN, "route %s: connects to %s fail, leaving it out for a while",
 		       c->route->conf->name, c->target->address);
@@ -379,6 +383,7 @@ void sl_connect_failed(struct sl_conn *c, enum sl_reason reason)
 		sl_conn_fail(c, SL_BACKEND, reason);
 		return;
 	}
+	sl_tls_drop_backend(c);
 	sl_io_forget(&backend->io);
 	sl_closep(&backend->io.fd);
 	*backend = (struct sl_side_io){ .io.fd = -1 };
@@ -399,32 +404,49 @@ static void on_backend(struct sl_conn *c, uint32_t events)
 		connected(c);
 }
 
-/*
- * Reads at most once, so that a client cannot fill memory while its backend is
- * not connected; what comes later waits in the kernel.
- */
-static void on_client(struct sl_conn *c, uint32_t events)
+static ssize_t read_client(struct sl_conn *c)
 {
-	struct sl_side_io *client = &c->side[SL_CLIENT];
 	ssize_t n;
 
+	if (sl_tls_is(c->tls, SL_CLIENT))
+		return sl_tls_recv(c, SL_CLIENT, c->worker->scratch, SL_READ_SIZE);
+	n = recv(c->side[SL_CLIENT].io.fd, c->worker->scratch, SL_READ_SIZE, 0);
+	return n < 0 ? -errno : n;
+}
+
+/*
+ * Reads at most once, so that a client cannot fill memory while its backend is
+ * not connected; what comes later waits in the kernel. False: the connection has ended.
+ */
+static bool read_meanwhile(struct sl_conn *c)
+{
+	ssize_t n = read_client(c);
+
+	if (n == -EPROTO) {
+		sl_tls_fail(c, SL_CLIENT, -EPROTO);
+		return false;
+	}
+	if ((n == 0 || n == -ECONNABORTED) && !c->got_data && !c->route->conf->half_open) {
+		sl_conn_end(c, SL_REASON_CLOSED_DURING_CONNECT, true);
+		return false;
+	}
+	if (n <= 0)
+		return true;
+	c->got_data = true;
+	if (sl_conn_hold(c, SL_UP, c->worker->scratch, (size_t)n))
+		return true;
+	sl_conn_end(c, SL_REASON_ERROR, true);
+	return false;
+}
+
+static void on_client(struct sl_conn *c, uint32_t events)
+{
 	if (events & (SL_IO_ERR | SL_IO_HUP)) {
 		sl_conn_end(c, SL_REASON_CLOSED_DURING_CONNECT, true);
 		return;
 	}
-	if (!c->flow[SL_UP].held) {
-		n = recv(client->io.fd, c->worker->scratch, SL_READ_SIZE, 0);
-		if (n > 0) {
-			c->got_data = true;
-			if (!sl_conn_hold(c, SL_UP, c->worker->scratch, (size_t)n)) {
-				sl_conn_end(c, SL_REASON_ERROR, true);
-				return;
-			}
-		} else if (n == 0 && !c->got_data && !c->route->conf->half_open) {
-			sl_conn_end(c, SL_REASON_CLOSED_DURING_CONNECT, true);
-			return;
-		}
-	}
+	if (!c->flow[SL_UP].held && !read_meanwhile(c))
+		return;
 	if (events & SL_IO_RDHUP) { /* shortens the wait: see core/deadline.c */
 		c->active_ms = sl_loop_now_ms(c->worker->loop);
 		sl_conn_rearm(c);

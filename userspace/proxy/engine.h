@@ -39,6 +39,8 @@ struct sl_engine {
 };
 
 extern const struct sl_engine sl_engine_relay;
+/* The same where one side or both speak TLS: its bytes cannot be left to the kernel. */
+extern const struct sl_engine sl_engine_relay_tls;
 /* Started by proxy/handover.c alone: the flow is in the kernel already. */
 extern const struct sl_engine sl_engine_packet;
 /* Likewise; and its other half, for connections that have come out of the kernel again. */

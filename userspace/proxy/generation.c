@@ -3,6 +3,9 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
+
+#include "base/log.h"
 
 bool sl_generation_accepts(const struct sl_conf_route *route)
 {
@@ -389,10 +392,12 @@ int sl_generation_new(struct sl_conf *conf, uint64_t number, unsigned n_workers,
 		return -ENOMEM;
 	}
 	g->refs = 1;
+	(void)pthread_mutex_init(&g->secure_lock, NULL);
 	g->number = number;
 	g->conf = conf;
 	g->routes = calloc(conf->n_routes + 1, sizeof(*g->routes));
-	if (!g->routes)
+	g->secure = calloc(conf->n_routes + 1, sizeof(struct sl_secure *));
+	if (!g->routes || !g->secure)
 		return -ENOMEM;
 	for (size_t i = 0; i < conf->n_routes && r == 0; i++) {
 		const char *name = conf->routes[i].name;
@@ -414,6 +419,68 @@ int sl_generation_new(struct sl_conf *conf, uint64_t number, unsigned n_workers,
 	return 0;
 }
 
+/* ---- TLS ---- */
+
+static struct sl_secure *find_secure(const struct sl_generation *g, const char *name)
+{
+	const struct sl_gen_route *route = g ? sl_generation_find_route(g, name) : NULL;
+
+	return route ? g->secure[route - g->routes] : NULL;
+}
+
+/* The supervisor has found no fault in the same bytes, so there is little to say. */
+static int make_secure(struct sl_generation *g, size_t i, struct sl_secure *before,
+		       const struct sl_materials *m, bool *ret_changed)
+{
+	const struct sl_conf_route *route = &g->conf->routes[i];
+	_cleanup_(sl_str_done) struct sl_str why = { 0 };
+	struct sl_secure *fresh = NULL;
+	struct sl_secure *old;
+	int r = sl_secure_new(route, m, before, (int64_t)time(NULL), NULL, NULL, &why, &fresh);
+
+	if (r < 0)
+		return sl_err(r, "route %s: TLS cannot be set up: %s", route->name,
+			      why.len ? sl_str_text(&why) : "a certificate cannot be used");
+	*ret_changed = *ret_changed || fresh != before;
+	(void)pthread_mutex_lock(&g->secure_lock);
+	old = g->secure[i];
+	g->secure[i] = fresh;
+	(void)pthread_mutex_unlock(&g->secure_lock);
+	sl_secure_unref(old);
+	return 0;
+}
+
+int sl_generation_secure(struct sl_generation *g, const struct sl_generation *before,
+			 const struct sl_materials *m, bool *ret_changed)
+{
+	int first = 0;
+
+	*ret_changed = false;
+	for (size_t i = 0; i < g->conf->n_routes && (first == 0 || before == g); i++) {
+		const struct sl_conf_route *route = &g->conf->routes[i];
+		int r;
+
+		if (!sl_conf_needs_secure(route))
+			continue;
+		r = make_secure(g, i, find_secure(before, route->name), m, ret_changed);
+		first = first ? first : r;
+	}
+	return first;
+}
+
+struct sl_secure *sl_generation_get_secure(struct sl_generation *g,
+					   const struct sl_gen_route *route)
+{
+	struct sl_secure *s;
+
+	(void)pthread_mutex_lock(&g->secure_lock);
+	s = g->secure[route - g->routes];
+	if (s)
+		(void)sl_secure_ref(s);
+	(void)pthread_mutex_unlock(&g->secure_lock);
+	return s;
+}
+
 /* The last connection of a generation may end on any worker. */
 static void unref_slots(struct sl_slots *slots)
 {
@@ -431,6 +498,10 @@ void sl_generation_unref(struct sl_generation *g)
 {
 	if (!g || __atomic_sub_fetch(&g->refs, 1, __ATOMIC_ACQ_REL) != 0)
 		return;
+	for (size_t i = 0; g->secure && i < g->conf->n_routes; i++)
+		sl_secure_unref(g->secure[i]);
+	free(g->secure);
+	(void)pthread_mutex_destroy(&g->secure_lock);
 	for (size_t i = 0; g->routes && i < g->conf->n_routes; i++) {
 		struct sl_gen_route *gr = &g->routes[i];
 

@@ -8,6 +8,7 @@
 #include "conf/conf.h"
 #include "core/matcher.h"
 #include "proxy/route.h"
+#include "proxy/secure.h"
 #include "proxy/target.h"
 
 /*
@@ -51,6 +52,8 @@ struct sl_generation {
 	struct sl_matcher *matcher;       /* inside the block */
 	struct sl_port_segment *segments; /* sorted */
 	size_t n_segments;
+	pthread_mutex_t secure_lock; /* guards the pointers of `secure`, which files change */
+	struct sl_secure **secure; /* owned references, as `routes`; NULL where no TLS is spoken */
 };
 
 /* NULL: there is none of that name. */
@@ -82,6 +85,16 @@ const struct sl_port_segment *sl_generation_segment(const struct sl_generation *
 SL_MUST_CHECK int sl_generation_new(struct sl_conf *conf, uint64_t number, unsigned n_workers,
 				    const struct sl_generation *before, uint32_t *next_scope,
 				    struct sl_generation **ret);
+/*
+ * Control thread: what its routes need to speak TLS, of `m`; what has not changed is that of
+ * `before` (may be NULL, or `g` itself). With `before` == `g`, a route that cannot be made keeps
+ * what it has. What fails is logged. `*ret_changed`: a route has something else than before.
+ */
+SL_MUST_CHECK int sl_generation_secure(struct sl_generation *g, const struct sl_generation *before,
+				       const struct sl_materials *m, bool *ret_changed);
+/* Any thread: a reference to the route's; NULL: it speaks no TLS. */
+struct sl_secure *sl_generation_get_secure(struct sl_generation *g,
+					   const struct sl_gen_route *route);
 struct sl_generation *sl_generation_ref(struct sl_generation *g);
 void sl_generation_unref(struct sl_generation *g); /* accepts NULL; any thread */
 SL_DEFINE_CLEANUP(struct sl_generation, sl_generation_unref);

@@ -11,6 +11,7 @@
 #include "broker/client.h"
 #include "proxy/access.h"
 #include "proxy/agree.h"
+#include "proxy/certs.h"
 #include "proxy/explain.h"
 #include "proxy/generation.h"
 #include "proxy/health.h"
@@ -32,6 +33,7 @@ struct sl_proxy {
 	struct sl_limits *limits;
 	struct sl_access *access;
 	struct sl_dns *dns;
+	struct sl_certs certs;
 	struct sl_worker **workers;
 	unsigned n_workers;
 	struct sl_checks *checks;
@@ -177,7 +179,8 @@ static int start_workers(struct sl_proxy *p, const struct sl_proxy_options *opti
 	struct sl_worker_options wo = { .n_workers = options->n_workers,
 					.first_conn_id = options->first_conn_id,
 					.limits = p->limits,
-					.access = p->access };
+					.access = p->access,
+					.tickets = &p->certs.tickets };
 	int r = 0;
 
 	read_port_range(&wo.port_min, &wo.port_max);
@@ -513,6 +516,7 @@ int sl_proxy_new(const struct sl_proxy_options *options, struct sl_proxy **ret)
 	p->broker_expected = options->expects_broker;
 	p->next_scope = 1;
 	sl_list_init(&p->diffs);
+	sl_certs_init(&p->certs);
 	r = sl_access_new(options->access_fd, &p->access);
 	if (r == 0)
 		r = sl_limits_new(&p->limits);
@@ -551,6 +555,7 @@ void sl_proxy_free(struct sl_proxy *p)
 		sl_listen_socket_unref(p->sockets[i]);
 	free(p->sockets);
 	sl_checks_free(p->checks);
+	sl_certs_done(&p->certs);
 	sl_deny_unref(p->deny);
 	sl_generation_unwatch(p->gen);
 	sl_generation_unref(p->gen);
@@ -695,6 +700,7 @@ int sl_proxy_apply(struct sl_proxy *p, struct sl_conf *conf, uint64_t generation
 {
 	_cleanup_(sl_generation_unrefp) struct sl_generation *g = NULL;
 	struct round *r;
+	bool changed;
 	int e;
 
 	if (p->draining) { /* for good: see sl_proxy_drain() */
@@ -704,6 +710,8 @@ int sl_proxy_apply(struct sl_proxy *p, struct sl_conf *conf, uint64_t generation
 	}
 	start_pending(p);
 	e = sl_generation_new(conf, generation, p->n_workers, p->gen, &p->next_scope, &g);
+	if (e == 0)
+		e = sl_generation_secure(g, p->gen, &p->certs.materials, &changed);
 	r = e < 0 ? NULL : new_round(p, apply_to_worker, done, arg);
 	if (!r) {
 		close_all(added, n_added);
@@ -723,6 +731,41 @@ int sl_proxy_apply(struct sl_proxy *p, struct sl_conf *conf, uint64_t generation
 	p->pending = r;
 	wait_for_names(&r->timer);
 	return 0;
+}
+
+/* ---- certificates ---- */
+
+static void prune_worker(struct sl_worker *w, struct round *r)
+{
+	sl_tls_work_prune(w);
+	part_done(r);
+}
+
+int sl_proxy_set_materials(struct sl_proxy *p, struct sl_materials *m)
+{
+	struct round *r = NULL;
+	bool changed = false;
+	int e = 0;
+
+	sl_certs_set_materials(&p->certs, m);
+	if (p->gen)
+		e = sl_generation_secure(p->gen, p->gen, &p->certs.materials, &changed);
+	if (changed)
+		r = new_round(p, prune_worker, NULL, NULL);
+	if (r)
+		start_round(r);
+	return e;
+}
+
+void sl_proxy_set_tickets(struct sl_proxy *p, struct sl_tls_tickets *tickets)
+{
+	sl_certs_set_tickets(&p->certs, tickets);
+}
+
+void sl_proxy_each_cert(struct sl_proxy *p, sl_cert_fn fn, void *arg)
+{
+	if (p->gen)
+		sl_certs_each(p->gen, fn, arg);
 }
 
 /* ---- the deny_file ---- */
@@ -935,8 +978,21 @@ static void add_all(uint64_t *to, const uint64_t *from, size_t n)
 		to[i] += sl_count_get(&from[i]);
 }
 
-static void add_worker(struct sl_proxy_totals *t, const struct sl_worker_counts *c)
+static void add_tls(struct sl_tls_totals *t, const struct sl_tls_work *work)
 {
+	for (int s = 0; s < SL_SIDE_COUNT_; s++)
+		for (int v = 0; v < SL_TLS_COUNT_VERSIONS_; v++)
+			for (int resumed = 0; resumed < 2; resumed++)
+				add_all(t->handshakes[s][v][resumed],
+					work->handshakes[s][v][resumed], SL_TLS_COUNT_RESULTS_);
+	t->handshaking += sl_count_get(&work->n_open);
+	t->waiting += sl_count_get(&work->n_waiting);
+}
+
+static void add_worker(struct sl_proxy_totals *t, const struct sl_worker *w)
+{
+	const struct sl_worker_counts *c = &w->counts;
+
 	t->accepted += sl_count_get(&c->accepted);
 	t->rejected += sl_count_get(&c->rejected);
 	t->accept_errors += sl_count_get(&c->accept_errors);
@@ -956,6 +1012,7 @@ static void add_worker(struct sl_proxy_totals *t, const struct sl_worker_counts 
 				SL_WHY_COUNT_);
 	for (int s = 0; s < SL_SIDE_COUNT_; s++)
 		add_all(t->ended[s], c->ended[s], SL_REASON_COUNT_);
+	add_tls(&t->tls, &w->tls);
 	sl_hist_merge(&t->connect, &c->connect);
 	sl_hist_merge(&t->duration, &c->duration);
 	for (int s = 0; s < SL_CONN_STATE_COUNT_; s++)
@@ -969,7 +1026,7 @@ void sl_proxy_totals(const struct sl_proxy *p, struct sl_proxy_totals *ret)
 					 .access_dropped = sl_access_dropped(p->access),
 					 .dns = sl_dns_stats(p->dns) };
 	for (unsigned i = 0; i < p->n_workers; i++)
-		add_worker(ret, &p->workers[i]->counts);
+		add_worker(ret, p->workers[i]);
 }
 
 const char *sl_target_state_name(enum sl_target_state state)

@@ -17,12 +17,14 @@
  * connections keep what they began with.
  */
 struct sl_secure {
-	uint32_t refs;                  /* atomic */
-	struct sl_tls_server *server;   /* NULL: the route passes its clients' bytes on */
-	struct sl_cert_set *certs;      /* with `server` */
-	struct sl_tls_backend *backend; /* NULL: its targets are not spoken to in TLS */
-	char *problem;                  /* of the material; NULL: none */
-	uint8_t digest[32];             /* of what it was made of */
+	uint32_t refs;                    /* atomic */
+	char *route;                      /* its name */
+	struct sl_tls_server *server;     /* NULL: the route passes its clients' bytes on */
+	struct sl_cert_set *certs;        /* with `server` */
+	struct sl_tls_backend *backend;   /* NULL: its targets are not spoken to in TLS */
+	struct sl_cert_set *backend_cert; /* shown to targets; NULL: none */
+	char *problem;                    /* of the material; NULL: none */
+	uint8_t digest[16];               /* of what it was made of */
 };
 
 /*

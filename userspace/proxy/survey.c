@@ -89,6 +89,8 @@ static void fill_row(struct sl_conn_row *row, const struct sl_conn *c, uint64_t 
 		(void)snprintf(row->route, sizeof(row->route), "%s", c->route->conf->name);
 	if (c->hello)
 		fill_hello(row, c->hello);
+	for (int i = 0; c->tls && i < SL_SIDE_COUNT_; i++)
+		sl_tls_row(c, (enum sl_side)i, &row->tls[i]);
 }
 
 /* A set of the one pattern, which must outlive it. */

@@ -54,6 +54,10 @@ int sl_worker_new(const struct sl_worker_options *options, struct sl_worker **re
 	if (r == 0)
 		r = sl_pipe_pool_new(MAX_IDLE_PIPES, &w->pipes);
 	if (r == 0)
+		r = sl_parting_new(w->loop, &w->parting);
+	if (r == 0)
+		r = sl_tls_work_init(&w->tls, options->tickets);
+	if (r == 0)
 		r = sl_sources_new(&w->sources);
 	if (r == 0)
 		r = sl_nat_flows_new(w, &w->nat_flows);
@@ -128,6 +132,8 @@ void sl_worker_free(struct sl_worker *w)
 		sl_handovers_free(w->handovers);
 		sl_nat_flows_free(w->nat_flows);
 		flush_access(&w->access_flush);
+		sl_tls_work_done(&w->tls);
+		sl_parting_free(w->parting);
 	}
 	sl_loop_free(w->loop); /* runs what is deferred: records come back */
 	while (!sl_list_is_empty(&w->spare)) {
@@ -255,6 +261,7 @@ int sl_worker_use_generation(struct sl_worker *w, struct sl_generation *gen)
 	else
 		sl_nat_flows_use_generation(w->nat_flows, before);
 	sl_generation_unref(before);
+	sl_tls_work_prune(w);
 	return 0;
 }
 

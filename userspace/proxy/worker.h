@@ -9,6 +9,7 @@
 #include "base/rand.h"
 #include "base/str.h"
 #include "io/loop.h"
+#include "io/parting.h"
 #include "io/pipe.h"
 #include "proxy/access.h"
 #include "proxy/conn.h"
@@ -20,6 +21,7 @@
 #include "proxy/packet.h"
 #include "proxy/proxy.h"
 #include "proxy/source.h"
+#include "proxy/tls.h"
 
 /* One read's worth; bulk reads use all of it, first reads SL_READ_SIZE. */
 #define SL_SCRATCH_SIZE (256u << 10)
@@ -72,6 +74,8 @@ struct sl_worker {
 	struct sl_list spare; /* closed records for reuse, at most MAX_SPARE */
 	size_t n_spare;
 	struct sl_pipe_pool *pipes;
+	struct sl_parting *parting; /* sockets of clients that were told why they are refused */
+	struct sl_tls_work tls;
 	char *scratch;
 	struct sl_rand rand;
 	/* own choice of source ports, see proxy/connect.c; port_min 0: the kernel chooses */
@@ -114,6 +118,7 @@ struct sl_worker_options {
 	uint64_t first_conn_id;
 	struct sl_limits *limits;
 	struct sl_access *access;
+	struct sl_tls_ticket_box *tickets;
 	uint32_t port_min; /* of the network namespace's ephemeral range; 0: unknown */
 	uint32_t port_max;
 };

@@ -4,7 +4,7 @@
 
 /*
  * Why TLS cannot be left to the kernel on this host, static text; NULL: it can. Asks by a socket,
- * so before the process gives up options of sockets.
+ * so before the process gives up options of sockets; a module is loaded only for CAP_NET_ADMIN.
  */
 const char *sl_tls_ktls_missing(void);
 

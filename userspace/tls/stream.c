@@ -27,8 +27,6 @@
 #define RECORDS_PER_KEY (UINT64_C(1) << 23)
 /* Held at most: a scratch full, and answers to the peer's messages. */
 #define HELD_MAX (SL_TLS_SCRATCH_SIZE + (32 << 10))
-/* All a peer may send for one handshake; the library's own limits are within it. */
-#define HANDSHAKE_BYTES (256 << 10)
 /* On top of what the caller has room for. */
 #define TURN_BYTES (32 << 10)
 /* Messages after the handshake (key updates, tickets, renegotiation): each costs far more than its
@@ -133,6 +131,7 @@ static void put_scratch(struct sl_tls_stream *s)
 static int on_write(BIO *bio, const char *p, int len)
 {
 	struct sl_tls_stream *s = BIO_get_data(bio);
+	const char *whole = p;
 	size_t left = (size_t)len;
 
 	BIO_clear_retry_flags(bio);
@@ -156,7 +155,11 @@ static int on_write(BIO *bio, const char *p, int len)
 		if (left > 0)
 			put_scratch(s);
 	}
-	return s->wire_error < 0 ? -1 : len;
+	if (s->wire_error < 0)
+		return -1;
+	if (s->ktls)
+		sl_ktls_count(&s->ktls->out, whole, (size_t)len);
+	return len;
 }
 
 static size_t take_early(struct sl_tls_stream *s, char *buf, size_t n)
@@ -171,7 +174,7 @@ static size_t take_early(struct sl_tls_stream *s, char *buf, size_t n)
 	return n;
 }
 
-static int on_read(BIO *bio, char *buf, int len)
+static int read_wire(BIO *bio, char *buf, int len)
 {
 	struct sl_tls_stream *s = BIO_get_data(bio);
 	size_t n = (size_t)len;
@@ -205,6 +208,16 @@ static int on_read(BIO *bio, char *buf, int len)
 	return -1;
 }
 
+static int on_read(BIO *bio, char *buf, int len)
+{
+	struct sl_tls_stream *s = BIO_get_data(bio);
+	int n = read_wire(bio, buf, len);
+
+	if (s->ktls && n > 0)
+		sl_ktls_count(&s->ktls->in, buf, (size_t)n);
+	return n;
+}
+
 static long on_ctrl(BIO *bio, int what, long num, void *arg)
 {
 	(void)bio;
@@ -232,6 +245,11 @@ static BIO_METHOD *wire_method(void)
 	return have;
 }
 
+int sl_tls_count_update(struct sl_tls_stream *s)
+{
+	return ++s->n_updates <= UPDATES_MAX + s->n_received / BYTES_PER_UPDATE ? 0 : -EPROTO;
+}
+
 /*
  * A flood of messages that are cheap to send and dear to answer ends the connection. The library
  * stops at a side that is shut, between two messages.
@@ -249,7 +267,7 @@ static void on_message(int is_ours, int version, int type, const void *bytes, si
 	if (!s->is_ready || s->failed < 0)
 		return;
 	s->has_spare = true;
-	if (++s->n_updates <= UPDATES_MAX + s->n_received / BYTES_PER_UPDATE)
+	if (sl_tls_count_update(s) == 0)
 		return;
 	sl_tls_set_error(s, "too many %s",
 			 *(const unsigned char *)bytes == SSL3_MT_KEY_UPDATE
@@ -299,7 +317,7 @@ int sl_tls_stream_new(SSL *ssl, const struct sl_tls_wire *wire, void *owner,
 	s->ssl = ssl;
 	s->wire = wire;
 	s->owner = owner;
-	s->turn = HANDSHAKE_BYTES;
+	s->turn = SL_TLS_HANDSHAKE_BYTES;
 	bio = BIO_new(wire_method());
 	if (!bio)
 		return -ENOMEM;
@@ -338,6 +356,7 @@ void sl_tls_stream_free(struct sl_tls_stream *s)
 	sl_tls_server_unref(s->server);
 	free(s->early);
 	free(s->held);
+	free(s->ktls);
 	free(s->error);
 	free(s);
 }
@@ -360,6 +379,17 @@ int sl_tls_stream_unread(struct sl_tls_stream *s, const void *bytes, size_t n)
 	return 0;
 }
 
+int sl_tls_stream_offer(struct sl_tls_stream *s, const char *protocol, size_t n)
+{
+	unsigned char list[256];
+
+	if (n == 0 || n > 255)
+		return -EINVAL;
+	list[0] = (unsigned char)n;
+	memcpy(list + 1, protocol, n);
+	return SSL_set_alpn_protos(s->ssl, list, (unsigned)n + 1) == 0 ? 0 : -ENOMEM;
+}
+
 void sl_tls_stream_read_to_end(struct sl_tls_stream *s)
 {
 	s->read_to_end = true;
@@ -377,7 +407,7 @@ bool sl_tls_stream_has_pending(const struct sl_tls_stream *s)
 
 size_t sl_tls_stream_held(const struct sl_tls_stream *s)
 {
-	return s->held_len;
+	return s->ktls ? s->held_len + 2 * s->ktls->n_owed : s->held_len;
 }
 
 /* ---- steps ---- */
@@ -390,7 +420,7 @@ static void begin(struct sl_tls_stream *s, struct sl_tls_scratch *scratch)
 	s->is_drained = false;
 }
 
-static int fail_wire(struct sl_tls_stream *s)
+int sl_tls_fail_wire(struct sl_tls_stream *s)
 {
 	char text[64];
 
@@ -417,7 +447,7 @@ static int judge(struct sl_tls_stream *s, int r)
 		return SL_TLS_END;
 	default:
 		if (s->wire_error < 0)
-			return fail_wire(s);
+			return sl_tls_fail_wire(s);
 		s->failed = sl_tls_explain(s);
 		return s->failed;
 	}
@@ -429,7 +459,7 @@ static int finish(struct sl_tls_stream *s, int r)
 	put_scratch(s);
 	s->scratch = NULL;
 	ERR_clear_error();
-	return s->wire_error < 0 && s->failed == 0 ? fail_wire(s) : r;
+	return s->wire_error < 0 && s->failed == 0 ? sl_tls_fail_wire(s) : r;
 }
 
 static int cut_short(struct sl_tls_stream *s)
@@ -483,8 +513,13 @@ int sl_tls_stream_read(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, 
 	*ret_n = 0;
 	if (s->failed < 0)
 		return s->failed;
-	begin(s, scratch);
 	s->turn = n + TURN_BYTES;
+	if (sl_tls_stream_has_ktls(s)) {
+		r = sl_ktls_read(s, buf, n, ret_n);
+		s->n_received += *ret_n;
+		return r < 0 && *ret_n > 0 ? SL_TLS_GO : r;
+	}
+	begin(s, scratch);
 	while (r == SL_TLS_GO && got < n) {
 		r = SSL_read_ex(s->ssl, (char *)buf + got, n - got, &k);
 		if (r == 1)
@@ -550,6 +585,8 @@ int sl_tls_stream_write(struct sl_tls_stream *s, struct sl_tls_scratch *scratch,
 		return r;
 	if (!s->is_ready || s->said_end)
 		return -EINVAL;
+	if (sl_tls_stream_has_ktls(s))
+		return sl_ktls_write(s, bytes, n, ret_n);
 	do { /* again where the wire took what it had refused a moment before */
 		begin(s, scratch);
 		r = finish(s, encrypt(s, now_ms, bytes, n, &done));
@@ -570,6 +607,8 @@ int sl_tls_stream_end(struct sl_tls_stream *s, struct sl_tls_scratch *scratch)
 		return -EINVAL;
 	if (s->said_end)
 		return sl_tls_stream_flush(s);
+	if (sl_tls_stream_has_ktls(s))
+		return sl_ktls_end(s);
 	begin(s, scratch);
 	r = SSL_shutdown(s->ssl);
 	r = finish(s, r < 0 ? judge(s, r) : SL_TLS_GO);
@@ -581,10 +620,12 @@ int sl_tls_stream_flush(struct sl_tls_stream *s)
 {
 	if (s->failed < 0)
 		return s->failed;
+	if (sl_tls_stream_has_ktls(s))
+		return sl_ktls_flush(s);
 	if (s->held_len > 0)
 		put_held(s);
 	if (s->wire_error < 0)
-		return fail_wire(s);
+		return sl_tls_fail_wire(s);
 	return s->held_len > 0 ? SL_TLS_OUT : SL_TLS_GO;
 }
 

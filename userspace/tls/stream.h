@@ -71,9 +71,9 @@ int sl_tls_stream_read(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, 
 		       size_t *ret_n);
 /*
  * `*ret_n` bytes are taken and need not be kept. SL_TLS_GO: all of them, and all is on the wire;
- * SL_TLS_OUT: encrypted bytes wait, and nothing more is taken before sl_tls_stream_flush() said
- * SL_TLS_GO. `now_ms` (monotonic): the first bytes after a pause go in records of one segment each,
- * so that the peer can read the first before the last is there.
+ * SL_TLS_OUT: encrypted bytes wait, if not in the stream, in the socket, and nothing more is taken
+ * before sl_tls_stream_flush() said SL_TLS_GO. `now_ms` (monotonic): the first bytes after a pause
+ * go in records of one segment each, so that the peer can read the first before the last is there.
  */
 int sl_tls_stream_write(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, uint64_t now_ms,
 			const void *bytes, size_t n, size_t *ret_n);
@@ -89,6 +89,8 @@ SL_DEFINE_CLEANUP(struct sl_tls_stream, sl_tls_stream_free);
 
 /* Bytes that were read off the wire before the stream was made come first. They are copied. */
 SL_MUST_CHECK int sl_tls_stream_unread(struct sl_tls_stream *s, const void *bytes, size_t n);
+/* Before the handshake with a backend: this protocol alone (ALPN) instead of those configured. */
+SL_MUST_CHECK int sl_tls_stream_offer(struct sl_tls_stream *s, const char *protocol, size_t n);
 /* The wire has said that it ends (RDHUP): a short read no longer means that it is empty. */
 void sl_tls_stream_read_to_end(struct sl_tls_stream *s);
 
@@ -98,6 +100,42 @@ bool sl_tls_stream_has_pending(const struct sl_tls_stream *s);
 size_t sl_tls_stream_held(const struct sl_tls_stream *s); /* bytes flush would send */
 /* Says which check failed, in words for a log line; "" before a failure. The stream's own. */
 const char *sl_tls_stream_error(const struct sl_tls_stream *s);
+
+/*
+ * ---- TLS by the kernel (kTLS) ----
+ *
+ * A stream of TLS 1.2 over a socket of TCP can leave its records to the kernel, so that the bytes
+ * are moved by splice() and never come here. TLS 1.3 stays with us: the peer may change keys at any
+ * time, and the kernel does not follow. How a relay does it:
+ *
+ * - sl_tls_stream_want_ktls() before the first step; sl_tls_stream_start_ktls() at any time after
+ *   the handshake, best when the flow has shown that it is bulk. It changes nothing for those who
+ *   read and write the stream: all functions do the same as before. Read before waiting again:
+ *   what came meanwhile may cause no event.
+ * - From then on plain bytes may be written to the socket, by send() or splice(), once
+ *   sl_tls_stream_held() is 0. Not with MSG_MORE or SPLICE_F_MORE unless more comes at once: the
+ *   kernel waits for a whole record. What has been written must be out of the pipe before
+ *   sl_tls_stream_end(); FIN must not be sent before end or flush has said SL_TLS_GO, for the
+ *   kernel forgets records that TCP has no room for.
+ * - And plain bytes may be taken off the socket by splice(), one record with each call. When that
+ *   fails with something else than EAGAIN or EINTR (EINVAL: the next record is no data), it is told
+ *   to the stream by sl_tls_stream_splice_said(), and the next sl_tls_stream_read() does
+ *   what is to be done, and says it. When splice() gives 0, read, too: it knows whether that
+ *   is the end. Bytes that such a read gives come before what is spliced later. Not recv():
+ *   it cannot see where the data end.
+ */
+SL_MUST_CHECK int sl_tls_stream_want_ktls(struct sl_tls_stream *s);
+/*
+ * 0: both directions are the kernel's, also when they were before. -EAGAIN: not at this moment,
+ * bytes are held or pending. -EOPNOTSUPP: never, sl_tls_stream_ktls_why() tells; all goes on as it
+ * was. Another -errno: the stream has failed.
+ */
+SL_MUST_CHECK int sl_tls_stream_start_ktls(struct sl_tls_stream *s);
+bool sl_tls_stream_has_ktls(const struct sl_tls_stream *s);
+/* Why it never will, in words for people, static; NULL: it has, or may yet. */
+const char *sl_tls_stream_ktls_why(const struct sl_tls_stream *s);
+/* -errno. */
+void sl_tls_stream_splice_said(struct sl_tls_stream *s, int error);
 
 /* After the handshake; the texts belong to the stream. */
 struct sl_tls_facts {

@@ -7,11 +7,15 @@
 #include <openssl/ssl.h>
 
 #include "tls/cert_set.h"
+#include "tls/ktls_ssl.h"
 #include "tls/stream.h"
 #include "tls/tickets.h"
 
 struct sl_tls_target;
 struct sl_tls_server;
+
+/* All a peer may send for one handshake; the library's own limits are within it. */
+#define SL_TLS_HANDSHAKE_BYTES (256 << 10)
 
 struct sl_tls_stream {
 	SSL *ssl;
@@ -32,6 +36,8 @@ struct sl_tls_stream {
 
 	struct sl_tls_server *server; /* of streams to clients: whose callbacks may be called */
 	struct sl_tls_target *target; /* of backend streams: who keeps their sessions */
+
+	struct sl_ktls *ktls; /* NULL: not wanted */
 
 	struct sl_tls_scratch *scratch; /* during a call */
 	uint64_t wrote_ms;
@@ -61,6 +67,11 @@ struct sl_tls_stream *sl_tls_stream_of(const SSL *ssl);
 SL_MUST_CHECK int sl_tls_context_init(SSL_CTX *ctx);
 /* X25519MLKEM768 first, where the library has it; `groups` NULL: the default. -EINVAL. */
 SL_MUST_CHECK int sl_tls_context_groups(SSL_CTX *ctx, const char *groups);
+
+/* The wire's error becomes the stream's. */
+int sl_tls_fail_wire(struct sl_tls_stream *s);
+/* One more message after the handshake; -EPROTO: they are too many. */
+int sl_tls_count_update(struct sl_tls_stream *s);
 
 /* What the thread's error queue and the connection say of a failure; clears the queue. */
 int sl_tls_explain(struct sl_tls_stream *s);

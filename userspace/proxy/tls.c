@@ -1,0 +1,579 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "proxy/tls.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/count.h"
+#include "base/log.h"
+#include "proxy/classify.h"
+#include "proxy/conn.h"
+#include "proxy/connect.h"
+#include "proxy/listener.h"
+#include "proxy/worker.h"
+
+/* Targets whose sessions a worker keeps. */
+#define TARGETS_MAX 1024
+
+/* ---- targets, with the sessions that can be resumed ---- */
+
+struct tls_target {
+	struct sl_list node;
+	struct sl_secure *secure; /* reference: its backend is what `of` was made for */
+	struct sl_target *target; /* reference */
+	struct sl_tls_target *with;
+};
+
+static void free_target(struct sl_tls_work *work, struct tls_target *t)
+{
+	sl_list_remove(&t->node);
+	work->n_targets--;
+	sl_tls_target_unref(t->with);
+	sl_target_unref(t->target);
+	sl_secure_unref(t->secure);
+	free(t);
+}
+
+/* What its certificate has to say: an operator's word, or the host of the address. */
+static const char *name_of(const struct sl_conf_route *route, const struct sl_conf_target *conf,
+			   char text[SL_ADDR_TEXT])
+{
+	if (route->backend_tls->server_name)
+		return route->backend_tls->server_name;
+	return conf->host ? conf->host : sl_addr_format_ip(&conf->addr, text);
+}
+
+static int new_target(struct sl_conn *c, struct tls_target **ret)
+{
+	struct sl_tls_work *work = &c->worker->tls;
+	const struct sl_conf_route *route = c->route->conf;
+	const struct sl_conf_target *conf = &route->targets[c->tried[c->attempts - 1]];
+	struct tls_target *t = calloc(1, sizeof(*t));
+	char text[SL_ADDR_TEXT];
+	int r;
+
+	if (!t)
+		return -ENOMEM;
+	r = sl_tls_target_new(c->tls->secure->backend, name_of(route, conf, text), &t->with);
+	if (r < 0) {
+		free(t);
+		return r;
+	}
+	t->secure = sl_secure_ref(c->tls->secure);
+	t->target = sl_target_ref(c->target);
+	sl_list_init(&t->node);
+	work->n_targets++;
+	if (work->n_targets > TARGETS_MAX)
+		free_target(work, SL_CONTAINER_OF(work->targets.prev, struct tls_target, node));
+	*ret = t;
+	return 0;
+}
+
+static int find_target(struct sl_conn *c, struct sl_tls_target **ret)
+{
+	struct sl_tls_work *work = &c->worker->tls;
+	struct tls_target *hit = NULL;
+	struct sl_list *pos;
+	int r = 0;
+
+	sl_list_for_each (pos, &work->targets) {
+		struct tls_target *t = SL_CONTAINER_OF(pos, struct tls_target, node);
+
+		if (t->secure == c->tls->secure && t->target == c->target) {
+			hit = t;
+			break;
+		}
+	}
+	if (!hit)
+		r = new_target(c, &hit);
+	if (r < 0)
+		return r;
+	sl_list_remove(&hit->node);
+	sl_list_insert_after(&work->targets, &hit->node);
+	*ret = hit->with;
+	return 0;
+}
+
+static bool is_current(struct sl_generation *g, const struct tls_target *t)
+{
+	const struct sl_gen_route *route = sl_generation_find_route(g, t->secure->route);
+	struct sl_secure *s = route ? sl_generation_get_secure(g, route) : NULL;
+	bool hit = false;
+
+	for (size_t i = 0; s == t->secure && i < route->conf->n_targets; i++)
+		hit = hit || route->targets[i] == t->target;
+	sl_secure_unref(s);
+	return hit;
+}
+
+void sl_tls_work_prune(struct sl_worker *w)
+{
+	struct sl_list *pos;
+	struct sl_list *tmp;
+
+	sl_list_for_each_safe (pos, tmp, &w->tls.targets) {
+		struct tls_target *t = SL_CONTAINER_OF(pos, struct tls_target, node);
+
+		if (!w->gen || !is_current(w->gen, t))
+			free_target(&w->tls, t);
+	}
+}
+
+/* ---- a worker's part ---- */
+
+int sl_tls_work_init(struct sl_tls_work *work, struct sl_tls_ticket_box *tickets)
+{
+	sl_list_init(&work->ready);
+	sl_list_init(&work->waiting);
+	sl_list_init(&work->targets);
+	work->tickets = tickets;
+	return sl_tls_scratch_init(&work->scratch);
+}
+
+void sl_tls_work_done(struct sl_tls_work *work)
+{
+	struct sl_list *pos;
+	struct sl_list *tmp;
+
+	if (!work->targets.next)
+		return;
+	sl_list_for_each_safe (pos, tmp, &work->targets)
+		free_target(work, SL_CONTAINER_OF(pos, struct tls_target, node));
+	sl_task_cancel(&work->task);
+	sl_tls_scratch_done(&work->scratch);
+}
+
+static struct sl_tls_tickets *take_tickets(struct sl_tls_ticket_box *box)
+{
+	struct sl_tls_tickets *tickets;
+
+	(void)pthread_mutex_lock(&box->lock);
+	tickets = box->tickets ? sl_tls_tickets_ref(box->tickets) : NULL;
+	(void)pthread_mutex_unlock(&box->lock);
+	return tickets;
+}
+
+static void on_turn(struct sl_task *task);
+
+static void make_steps_later(struct sl_worker *w)
+{
+	if (!w->tls.task.is_queued)
+		sl_loop_defer(w->loop, &w->tls.task, on_turn);
+}
+
+static void queue_step(struct sl_conn *c)
+{
+	struct sl_conn_tls *tls = c->tls;
+
+	if (!sl_list_is_empty(&tls->node)) /* in line already */
+		return;
+	sl_list_add(&c->worker->tls.ready, &tls->node);
+	make_steps_later(c->worker);
+}
+
+/* Whoever waits longest takes the place of a handshake that is over. */
+static void let_next_in(struct sl_worker *w)
+{
+	struct sl_tls_work *work = &w->tls;
+	struct sl_conn_tls *next;
+
+	if (sl_list_is_empty(&work->waiting))
+		return;
+	next = SL_CONTAINER_OF(work->waiting.next, struct sl_conn_tls, node);
+	sl_list_remove(&next->node);
+	next->is_waiting = false;
+	sl_count_add(&work->n_waiting, (uint64_t)-1);
+	queue_step(next->conn);
+}
+
+static void leave_line(struct sl_conn_tls *tls)
+{
+	struct sl_worker *w = tls->conn->worker;
+
+	sl_list_remove(&tls->node);
+	if (tls->is_waiting)
+		sl_count_add(&w->tls.n_waiting, (uint64_t)-1);
+	tls->is_waiting = false;
+	if (!tls->is_open)
+		return;
+	tls->is_open = false;
+	sl_count_add(&w->tls.n_open, (uint64_t)-1);
+	let_next_in(w);
+}
+
+/* ---- counts and words ---- */
+
+static enum sl_tls_count_version version_of(const char *name)
+{
+	for (int v = SL_TLS_COUNT_1_2; v < SL_TLS_COUNT_VERSIONS_; v++)
+		if (strcmp(sl_tls_count_version_name((enum sl_tls_count_version)v), name) == 0)
+			return (enum sl_tls_count_version)v;
+	return SL_TLS_COUNT_NONE;
+}
+
+const char *sl_tls_count_version_name(enum sl_tls_count_version version)
+{
+	static const char *const names[SL_TLS_COUNT_VERSIONS_] = { "", "TLSv1.2", "TLSv1.3" };
+
+	return names[version];
+}
+
+const char *sl_tls_count_result_name(enum sl_tls_count_result result)
+{
+	static const char *const names[SL_TLS_COUNT_RESULTS_] = { "ok", "failed", "timeout" };
+
+	return names[result];
+}
+
+static void count(struct sl_conn *c, enum sl_side side, enum sl_tls_count_result result)
+{
+	struct sl_tls_work *work = &c->worker->tls;
+	enum sl_tls_count_version version = SL_TLS_COUNT_NONE;
+	struct sl_tls_facts facts = { 0 };
+
+	if (result == SL_TLS_COUNT_OK) {
+		sl_tls_stream_facts(c->tls->stream[side], &facts);
+		version = version_of(facts.version);
+	}
+	sl_count_add(&work->handshakes[side][version][facts.is_resumed][result], 1);
+}
+
+static void log_failure(struct sl_conn *c, enum sl_side side, const char *what, const char *why)
+{
+	const struct sl_addr *peer = side == SL_CLIENT ? &c->client : &c->backend;
+	char text[SL_ADDR_TEXT];
+
+	if (sl_log_allowed(&c->worker->tls.log, sl_loop_now_ms(c->worker->loop), 5, 10000))
+		sl_log_conn(SL_LOG_WARN, c->id, "route %s: TLS with %s %s%s: %s",
+			    c->route->conf->name, side == SL_CLIENT ? "client" : "target",
+			    sl_addr_format(peer, text), what, why);
+}
+
+/* ---- the end of a handshake ---- */
+
+/* A side that is gone, or never spoke, has done nothing that TLS knows of. */
+static enum sl_reason reason_of(const struct sl_conn *c, enum sl_side side, int err)
+{
+	if (err == -EPROTO)
+		return SL_REASON_TLS_ERROR;
+	if (err == -EPIPE)
+		return side == SL_CLIENT && !c->got_data ? SL_REASON_CLOSED_BEFORE_DATA
+							 : SL_REASON_TLS_ERROR;
+	return sl_reason_from_errno(-err);
+}
+
+/* The alert is on its way: the socket says its end behind it, and is read until the client's. */
+static void fail_client(struct sl_conn *c, int err)
+{
+	c->side[SL_CLIENT].reason = reason_of(c, SL_CLIENT, err);
+	c->parts = err == -EPROTO;
+	sl_conn_event(c, SL_EV_ABORT);
+}
+
+static void failed(struct sl_conn *c, int err)
+{
+	enum sl_side side = c->tls->side;
+
+	count(c, side, SL_TLS_COUNT_FAILED);
+	if (err == -EPROTO || side == SL_BACKEND)
+		log_failure(c, side, " failed", sl_tls_stream_error(c->tls->stream[side]));
+	if (side == SL_CLIENT)
+		fail_client(c, err);
+	else
+		sl_connect_failed(c, reason_of(c, side, err));
+}
+
+static void succeeded(struct sl_conn *c)
+{
+	struct sl_conn_tls *tls = c->tls;
+	enum sl_side side = tls->side;
+
+	count(c, side, SL_TLS_COUNT_OK);
+	c->active_ms = sl_loop_now_ms(c->worker->loop);
+	if (side == SL_CLIENT)
+		c->got_data = false; /* the ClientHello was for us */
+	c->missed_events = true;     /* bytes behind the last step may have been read with it */
+	sl_conn_event(c, side == SL_CLIENT ? SL_EV_CLIENT_SECURED : SL_EV_SECURED);
+}
+
+void sl_tls_timed_out(struct sl_conn *c)
+{
+	struct sl_conn_tls *tls = c->tls;
+
+	if (tls)
+		count(c, tls->side, SL_TLS_COUNT_TIMEOUT);
+	if (tls && tls->side == SL_BACKEND && c->side[SL_BACKEND].io.fd >= 0) {
+		log_failure(c, SL_BACKEND, " failed", "no answer in time");
+		sl_connect_failed(c, SL_REASON_HANDSHAKE_TIMEOUT);
+	} else {
+		sl_conn_end(c, SL_REASON_HANDSHAKE_TIMEOUT, false);
+	}
+}
+
+/* ---- steps ---- */
+
+static int open_client(struct sl_conn *c)
+{
+	struct sl_conn_tls *tls = c->tls;
+	struct sl_slice hello = sl_conn_in_hand(c);
+	struct sl_tls_tickets *tickets = take_tickets(c->worker->tls.tickets);
+	int r = sl_tls_accept(tls->secure->server, tls->secure->certs, tickets, &sl_tls_socket,
+			      sl_tls_fd(c->side[SL_CLIENT].io.fd), &tls->stream[SL_CLIENT]);
+
+	sl_tls_tickets_unref(tickets);
+	if (r == 0)
+		r = sl_tls_stream_unread(tls->stream[SL_CLIENT], hello.p, hello.n);
+	if (r == 0)
+		sl_conn_consume(c, hello.n);
+	return r;
+}
+
+static int open_backend(struct sl_conn *c)
+{
+	struct sl_tls_target *target = NULL;
+	struct sl_tls_facts facts;
+	int r = find_target(c, &target);
+
+	if (r == 0)
+		r = sl_tls_target_connect(target, &sl_tls_socket,
+					  sl_tls_fd(c->side[SL_BACKEND].io.fd),
+					  &c->tls->stream[SL_BACKEND]);
+	if (r < 0 || !sl_tls_is(c->tls, SL_CLIENT))
+		return r;
+	/* The client speaks what was agreed with it, so the target must, too. */
+	sl_tls_stream_facts(c->tls->stream[SL_CLIENT], &facts);
+	return facts.alpn_len
+		       ? sl_tls_stream_offer(c->tls->stream[SL_BACKEND], facts.alpn, facts.alpn_len)
+		       : 0;
+}
+
+/* Not more than so many at a time have buffers. False: it waits. */
+static bool may_open(struct sl_conn_tls *tls)
+{
+	struct sl_tls_work *work = &tls->conn->worker->tls;
+
+	if (tls->is_open)
+		return true;
+	if (work->n_open >= SL_TLS_HANDSHAKES_MAX) {
+		sl_list_add(&work->waiting, &tls->node);
+		tls->is_waiting = true;
+		sl_count_add(&work->n_waiting, 1);
+		return false;
+	}
+	tls->is_open = true;
+	sl_count_add(&work->n_open, 1);
+	return true;
+}
+
+static int open_stream(struct sl_conn *c)
+{
+	if (c->tls->stream[c->tls->side])
+		return 0;
+	return c->tls->side == SL_CLIENT ? open_client(c) : open_backend(c);
+}
+
+static int make_step(struct sl_conn *c)
+{
+	struct sl_conn_tls *tls = c->tls;
+	struct sl_side_io *s = &c->side[tls->side];
+
+	if (s->hung_up || s->read_to_end)
+		sl_tls_stream_read_to_end(tls->stream[tls->side]);
+	return sl_tls_stream_handshake(tls->stream[tls->side], &c->worker->tls.scratch);
+}
+
+static void run_step(struct sl_conn_tls *tls)
+{
+	struct sl_conn *c = tls->conn;
+	int r;
+
+	if (!may_open(tls))
+		return;
+	r = open_stream(c);
+	if (r < 0) {
+		leave_line(tls);
+		if (r == -ENOMEM) /* what is queued waits for better times */
+			sl_listener_pause(c->worker, r);
+		sl_conn_end(c, SL_REASON_ERROR, true);
+		return;
+	}
+	r = make_step(c);
+	if (r == SL_TLS_OUT)
+		sl_conn_want_out(c, tls->side);
+	if (r == SL_TLS_OUT || r == SL_TLS_IN)
+		return;
+	leave_line(tls);
+	if (r == SL_TLS_GO)
+		succeeded(c);
+	else
+		failed(c, r);
+}
+
+static void on_turn(struct sl_task *task)
+{
+	struct sl_tls_work *work = SL_CONTAINER_OF(task, struct sl_tls_work, task);
+	struct sl_worker *w = SL_CONTAINER_OF(work, struct sl_worker, tls);
+	uint64_t until_us = sl_loop_now_us(w->loop) + SL_TLS_TURN_US;
+
+	while (!sl_list_is_empty(&work->ready)) {
+		struct sl_conn_tls *tls =
+			SL_CONTAINER_OF(work->ready.next, struct sl_conn_tls, node);
+
+		sl_list_remove(&tls->node);
+		run_step(tls);
+		if (sl_loop_now_us(w->loop) >= until_us)
+			break;
+	}
+	if (!sl_list_is_empty(&work->ready))
+		sl_loop_again(w->loop, task, on_turn);
+}
+
+/* ---- begin ---- */
+
+bool sl_tls_wants_backend(const struct sl_conn *c)
+{
+	return c->route->conf->backend_tls != NULL;
+}
+
+static bool make_tls(struct sl_conn *c)
+{
+	struct sl_conn_tls *tls;
+
+	if (c->tls)
+		return true;
+	tls = calloc(1, sizeof(*tls));
+	if (!tls)
+		return false;
+	tls->conn = c;
+	sl_list_init(&tls->node);
+	tls->secure = sl_generation_get_secure(c->gen, c->route);
+	c->tls = tls;
+	return tls->secure != NULL;
+}
+
+/* Before it is connected it is the client's turn. */
+static enum sl_side whose_turn(const struct sl_conn *c)
+{
+	return c->side[SL_BACKEND].io.fd >= 0 ? SL_BACKEND : SL_CLIENT;
+}
+
+void sl_tls_begin(struct sl_conn *c)
+{
+	if (!make_tls(c)) {
+		sl_conn_end(c, SL_REASON_ERROR, true);
+		return;
+	}
+	c->tls->side = whose_turn(c);
+	if (c->tls->side == SL_CLIENT && !c->hello)
+		sl_classify_read(c);
+	else if (c->tls->side == SL_CLIENT)
+		sl_tls_got_hello(c);
+	else
+		queue_step(c);
+}
+
+void sl_tls_got_hello(struct sl_conn *c)
+{
+	if (!sl_conn_keep(c) ||
+	    (c->side[SL_CLIENT].io.fn == NULL && sl_conn_watch(c, SL_CLIENT, false) < 0))
+		sl_conn_end(c, SL_REASON_ERROR, true);
+	else
+		queue_step(c);
+}
+
+void sl_tls_on_socket(struct sl_conn *c, enum sl_side side, uint32_t events)
+{
+	if (c->tls->side == SL_CLIENT && !c->tls->stream[SL_CLIENT] &&
+	    sl_list_is_empty(&c->tls->node)) {
+		sl_classify_on_socket(c); /* the ClientHello is still to come */
+		return;
+	}
+	if (side == c->tls->side) {
+		queue_step(c);
+		return;
+	}
+	c->missed_events = true;
+	if (events & (SL_IO_ERR | SL_IO_HUP)) /* a client that leaves cancels it, as a connect */
+		sl_conn_end(c, SL_REASON_CLOSED_DURING_CONNECT, true);
+}
+
+/* ---- the end ---- */
+
+void sl_tls_end(struct sl_conn *c)
+{
+	struct sl_conn_tls *tls = c->tls;
+
+	for (int i = 0; tls && i < SL_SIDE_COUNT_; i++) {
+		struct sl_tls_stream *s = tls->stream[i];
+
+		/* an end that was cut short must not look like one that was not */
+		if (s && sl_tls_stream_is_ready(s) &&
+		    !tls->is_cut[i == SL_CLIENT ? SL_BACKEND : SL_CLIENT])
+			(void)sl_tls_stream_end(s, &c->worker->tls.scratch);
+	}
+}
+
+void sl_tls_drop_backend(struct sl_conn *c)
+{
+	if (!c->tls)
+		return;
+	leave_line(c->tls);
+	sl_tls_stream_free(SL_TAKE_PTR(c->tls->stream[SL_BACKEND]));
+}
+
+void sl_tls_leave(struct sl_conn *c)
+{
+	struct sl_conn_tls *tls = c->tls;
+
+	if (!tls)
+		return;
+	leave_line(tls);
+	for (int i = 0; i < SL_SIDE_COUNT_; i++)
+		sl_tls_stream_free(tls->stream[i]);
+	sl_secure_unref(tls->secure);
+	free(SL_TAKE_PTR(c->tls));
+}
+
+void sl_tls_fail(struct sl_conn *c, enum sl_side side, int err)
+{
+	if (err == -EPROTO)
+		log_failure(c, side, "", sl_tls_stream_error(c->tls->stream[side]));
+	sl_conn_fail(c, side, err == -EPROTO ? SL_REASON_TLS_ERROR : sl_reason_from_errno(-err));
+}
+
+ssize_t sl_tls_recv(struct sl_conn *c, enum sl_side side, void *buf, size_t n)
+{
+	struct sl_tls_stream *s = c->tls->stream[side];
+	size_t got = 0;
+	int r;
+
+	if (c->side[side].hung_up || c->side[side].read_to_end)
+		sl_tls_stream_read_to_end(s);
+	r = sl_tls_stream_read(s, &c->worker->tls.scratch, buf, n, &got);
+	if (got > 0)
+		return (ssize_t)got;
+	if (r == SL_TLS_CUT)
+		return -ECONNABORTED;
+	return r < 0 ? r : r == SL_TLS_END ? 0 : -EAGAIN;
+}
+
+/* ---- views ---- */
+
+void sl_tls_row(const struct sl_conn *c, enum sl_side side, struct sl_tls_row *ret)
+{
+	struct sl_tls_facts f;
+
+	*ret = (struct sl_tls_row){ 0 };
+	if (!sl_tls_is(c->tls, side) || !sl_tls_stream_is_ready(c->tls->stream[side]))
+		return;
+	sl_tls_stream_facts(c->tls->stream[side], &f);
+	(void)snprintf(ret->version, sizeof(ret->version), "%s", f.version);
+	(void)snprintf(ret->cipher, sizeof(ret->cipher), "%s", f.cipher);
+	(void)snprintf(ret->alpn, sizeof(ret->alpn), "%.*s", (int)f.alpn_len, f.alpn ? f.alpn : "");
+	(void)snprintf(ret->peer, sizeof(ret->peer), "%.*s", (int)sizeof(ret->peer) - 1,
+		       f.peer_subject);
+	(void)snprintf(ret->ktls, sizeof(ret->ktls), "off");
+	ret->is_resumed = f.is_resumed;
+	ret->is_verified = f.is_verified;
+}
