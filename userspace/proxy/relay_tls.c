@@ -52,6 +52,16 @@ static enum pump_result fail(struct sl_conn *c, enum sl_side side, int err)
 	return PUMP_ENDED;
 }
 
+/*
+ * What waits may leave by the other flow's hands (reading sends answers, and what is held with
+ * them), so whoever waits is remembered, not looked for.
+ */
+static void wait_for_room(struct sl_conn *c, enum sl_side to)
+{
+	c->tls->wants_out[to] = true;
+	sl_conn_want_out(c, to);
+}
+
 /* ---- one side ---- */
 
 static int read_plain(struct sl_conn *c, enum sl_side from, size_t want, size_t *ret_n)
@@ -85,7 +95,7 @@ static int read_tls(struct sl_conn *c, enum sl_side from, size_t want, size_t *r
 	case SL_TLS_GO:
 		return GOT_MORE;
 	case SL_TLS_OUT: /* answers to the peer's own messages wait */
-		sl_conn_want_out(c, from);
+		wait_for_room(c, from);
 		return GOT_ALL;
 	case SL_TLS_END:
 		return GOT_END;
@@ -137,7 +147,7 @@ static enum pump_result send_encrypted(struct sl_conn *c, enum sl_side to)
 	if (r < 0)
 		return fail(c, to, r);
 	if (r == SL_TLS_OUT) {
-		sl_conn_want_out(c, to);
+		wait_for_room(c, to);
 		return PUMP_IDLE;
 	}
 	return PUMP_ON;
@@ -157,7 +167,7 @@ static enum pump_result send_held(struct sl_conn *c, enum sl_side from)
 		f->held_at += (uint32_t)n;
 		f->held_len -= (uint32_t)n;
 		if (n == 0) {
-			sl_conn_want_out(c, other(from));
+			wait_for_room(c, other(from));
 			return PUMP_IDLE;
 		}
 	}
@@ -186,7 +196,7 @@ static enum pump_result send_read(struct sl_conn *c, enum sl_side from, size_t n
 	if (sent < n && !sl_conn_hold(c, from, bytes + sent, n - sent))
 		return fail(c, from, -ENOMEM);
 	if (sent < n) {
-		sl_conn_want_out(c, other(from));
+		wait_for_room(c, other(from));
 		return PUMP_IDLE;
 	}
 	return send_encrypted(c, other(from));
@@ -211,7 +221,7 @@ static enum pump_result pass_end(struct sl_conn *c, enum sl_side from)
 	if (r < 0)
 		return fail(c, to, r);
 	if (r == SL_TLS_OUT) {
-		sl_conn_want_out(c, to);
+		wait_for_room(c, to);
 		return PUMP_IDLE;
 	}
 	c->flow[from].shut = true;
@@ -304,12 +314,19 @@ static void check_error(struct sl_conn *c, enum sl_side side)
 		sl_conn_fail(c, side, sl_reason_from_errno(err));
 }
 
-static bool has_to_send(const struct sl_conn *c, enum sl_side to)
+/* Writing again, and reading where answers of TLS were in the way. */
+static bool run_waiting(struct sl_conn *c, enum sl_side side)
 {
-	const struct sl_tls_stream *s = stream_of(c, to);
+	c->tls->wants_out[side] = false;
+	return run(c, other(side)) && run(c, side);
+}
 
-	return c->flow[other(to)].held || c->tls->has_ended[other(to)] ||
-	       (s && sl_tls_stream_held(s) > 0);
+static bool has_room(const struct sl_conn *c, enum sl_side side, uint32_t events)
+{
+	const struct sl_tls_stream *s = stream_of(c, side);
+
+	return c->tls->wants_out[side] &&
+	       ((events & SL_IO_OUT) || (s && sl_tls_stream_held(s) == 0));
 }
 
 static void on_socket(struct sl_conn *c, enum sl_side side, uint32_t events)
@@ -317,8 +334,7 @@ static void on_socket(struct sl_conn *c, enum sl_side side, uint32_t events)
 	if ((events & (SL_IO_IN | SL_IO_RDHUP | SL_IO_HUP | SL_IO_ERR | SL_IO_PRI)) &&
 	    !run(c, side))
 		return;
-	/* Writing again, and reading where answers of TLS were in the way. */
-	if ((events & SL_IO_OUT) && has_to_send(c, side) && (!run(c, other(side)) || !run(c, side)))
+	if (has_room(c, side, events) && !run_waiting(c, side))
 		return;
 	if (events & SL_IO_ERR)
 		check_error(c, side);

@@ -62,6 +62,7 @@ struct sl_conn_tls {
 	bool is_open;                    /* counted in n_open */
 	bool is_waiting;                 /* counted in n_waiting */
 	bool is_cut[SL_SIDE_COUNT_];     /* the side has ended without close_notify */
+	bool wants_out[SL_SIDE_COUNT_];  /* a flow waits until the side takes bytes again */
 	bool has_ended[SL_SIDE_COUNT_];  /* its end has been read; passed on behind what is held */
 };
 
