@@ -92,6 +92,12 @@ wait_for() { # COMMAND...: up to 5 s
 
 gone() { ! kill -0 "$1" 2>/dev/null; }
 
+# stretch: how many times as long as it works something takes here and now; 1: nobody else wants the processors.
+stretch() {
+	local TIMEFORMAT='%R %U %S'
+	{ time /usr/bin/python3 -c 'for i in range(500000): pass'; } 2>&1 | awk '{ s = $1 / ($2 + $3); print (s > 1 ? s : 1) }'
+}
+
 # ---- namespaces and processes ----
 
 in_ns() { # client|proxy|backend|w COMMAND...
