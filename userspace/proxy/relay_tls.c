@@ -359,7 +359,7 @@ static enum pump_result pump_once(struct sl_conn *c, enum sl_side from, int64_t 
 		return result;
 	if (c->tls->has_ended[from])
 		return pass_end(c, from);
-	*budget -= (int64_t)n;
+	*budget -= (int64_t)n + 512; /* also of what is no data */
 	return r == GOT_ALL ? PUMP_IDLE : *budget <= 0 ? PUMP_AGAIN : PUMP_ON;
 }
 
