@@ -168,11 +168,16 @@ stop_sluice
 says 3 cert list
 says 3 cert reload
 
-say "an expired certificate"
+say "an expired certificate, and the access line in JSON"
 instance late
-start_sluice "routes:
+GLOBAL="  log: { format: json }" start_sluice "routes:
 $(ends late 8443 "\"$BACKEND_IP:8000\"" "$(pair late)")"
 says 4 status
 has "status" "$SAID" "route late: $CERTS/late.pem has expired"
 assert_eq "status --json" "$(jqs .tls.expired)" 1
 assert_match "cert list" "$(sl cert list)" "expired +$CERTS/late.pem"
+given late.example -tls1_2 >/dev/null
+is_logged() { grep -q client_reason "$(log_file)"; }
+wait_for is_logged
+assert_eq "the line" "$(grep client_reason "$(log_file)" | jq -r '"\(.route) \(.sni) \(.tls) \(.tls_resumed) \(.alpn) \(has("client_cert")) \(has("backend_tls"))"')" \
+	"late late.example TLSv1.2 false null false false"
