@@ -178,10 +178,10 @@ while piece := s.recv(4096):
     got += piece
 print(got.decode().split("\r\n")[0], s.version())' "$CA" $PROXY_IP)" "HTTP/1.1 200 OK TLSv1.3"
 
-fresh
 say "plain HTTP on a port of TLS"
 if in_ns client curl -s --max-time 15 http://$PROXY_IP:8443/ >/dev/null; then fail "plain HTTP was served"; fi
-said "plain HTTP instead of TLS"
+wait_log "ClientHello of .* refused: this is not TLS"
+assert_eq "its reason" "$(access names client_reason)" tls_error
 assert_back_to_baseline
 stop_sluice
 assert_eq "exit code" "$RC" 0

@@ -78,12 +78,12 @@ for V in 1.2 1.3; do
 	over out normal normal
 
 	say "TLS $V: a FIN of the client without close_notify is no end"
-	plain_target expect:hello send:late rst took:0:$((grace + 500 * SLOW))
-	c 8443 send:hello fin expect:late eof
+	plain_target expect:hello send:late rst took:0:$((700 * SLOW))
+	c 8443 send:hello fin expect:late ends
 	served b
 	over plain tls_error normal
-	tls_target expect:hello send:late cut
-	c 8444 send:hello fin expect:late eof
+	tls_target expect:hello send:late rst
+	c 8444 send:hello fin expect:late ends
 	served b
 	over both tls_error normal
 
@@ -93,21 +93,24 @@ for V in 1.2 1.3; do
 	served b
 	over out normal tls_error
 	tls_target send:part fin
-	c 8444 expect:part cut
+	c 8444 expect:part rst
 	served b
 	over both normal tls_error
 
 	say "TLS $V: resets"
-	plain_target expect:hello rst
-	c 8443 send:hello abort
+	GOT=$LAB_DIR/got # the target has the client's bytes
+	rm -f "$GOT"
+	plain_target expect:hello tell:"$GOT" rst
+	c 8443 send:hello wait:"$GOT" abort
 	served b
 	over plain econnreset normal
 	plain_target expect:hello abort
 	c 8443 send:hello rst
 	served b
 	over plain normal econnreset
-	tls_target expect:hello rst
-	c 8444 send:hello abort
+	rm -f "$GOT"
+	tls_target expect:hello tell:"$GOT" rst
+	c 8444 send:hello wait:"$GOT" abort
 	served b
 	over both econnreset normal
 	tls_target expect:hello abort
@@ -120,7 +123,7 @@ for V in 1.2 1.3; do
 	c 8445 end expect:late eof
 	served b
 	over open normal normal
-	plain_target eof ends
+	plain_target eof sleep:$((grace * 2))
 	c 8443 end eof took:$((grace * 8 / 10)):$((grace + 500 * SLOW)) wire_eof
 	served b
 	over plain normal close_grace
