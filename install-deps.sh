@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Installs what building, testing and the demo need: Debian 12 and 13, Ubuntu 24.04.
 #   install-deps.sh [--dev] [--vm] [--list]
-# --dev adds the tools behind `make coverage`, `make tidy` and the browser of `make soak`.
+# --dev adds the tools behind `make coverage` and `make tidy`.
 # --vm adds what `make vmtest` needs to run other kernels in virtual machines.
 # --list only prints the package names.
 # When nothing is missing it says so and touches neither network nor package manager.
@@ -34,6 +34,7 @@ command -v apt-get >/dev/null && command -v dpkg-query >/dev/null ||
 release=$(. /etc/os-release 2>/dev/null && echo "${ID:-}:${VERSION_ID:-}") || release=unknown
 
 # libFuzzer and the sanitizers of clang are a package of their own, named after its version.
+# Ubuntu's browser is a snap; the stories that want one are skipped there.
 bpftool=bpftool wish='' browser=chromium
 case $release in
 debian:12) clang=14 wish=clang-format-14 ;;
@@ -50,8 +51,9 @@ need="gcc libc6-dev make pkgconf clang llvm libclang-rt-$clang-dev $bpftool
 	libseccomp-dev libssl-dev libnftnl-dev libmnl-dev libcmocka-dev
 	iproute2 procps util-linux bsdextrautils libcap2-bin ethtool nftables netbase ca-certificates curl jq
 	socat python3 python3-jsonschema python3-yaml nginx
-	dnsmasq-base bind9-dnsutils conntrack iptables prometheus shellcheck git openssl gnutls-bin haproxy libnginx-mod-stream"
-if [ "$dev" = yes ]; then need="$need gcovr clang-tidy $browser"; fi
+	dnsmasq-base bind9-dnsutils conntrack iptables prometheus shellcheck git openssl gnutls-bin haproxy libnginx-mod-stream
+	testssl.sh $browser"
+if [ "$dev" = yes ]; then need="$need gcovr clang-tidy"; fi
 if [ "$vm" = yes ]; then need="$need qemu-system-x86 cpio kmod xz-utils debian-archive-keyring"; fi
 if [ "$list" = yes ]; then
 	printf '%s\n' $need $wish

@@ -18,13 +18,13 @@ cut_at() {
 		timeout=$((120 * SLOW)) "$@") || fail "cut $*: $CUT"
 	echo "$CUT"
 }
-nobody() { [ "$(jqs .connections.active)" = 0 ]; }
+nobody_shakes() { [ "$(tls_metric handshakes_active) $(tls_metric handshakes_waiting)" = "0 0" ]; }
 of_cut() { jq -r ".$1" <<<"$CUT"; }
 
 say "warm-up"
 cut_at n=400 v=1.3 how=mix
 cut_at n=400 v=1.2 how=mix
-wait_for nobody
+wait_for nobody_shakes
 baseline
 rss=$(rss_kib "$BASE_PID")
 ended=$(n_access web)
@@ -34,7 +34,7 @@ for v in 1.2 1.3; do
 	cut_at n=$((N / 2)) v=$v how=mix
 	assert_between "cuts, for the bytes of a handshake" "$(of_cut n)" "$(of_cut whole)" 1000000
 	assert_back_to_baseline
-	wait_for nobody
+	nobody_shakes || fail "handshakes under way: $(tls_metric handshakes_active), waiting: $(tls_metric handshakes_waiting)"
 done
 growth=$(($(rss_kib "$BASE_PID") - rss))
 echo "RSS grew by $growth KiB"

@@ -119,12 +119,12 @@ for V in 1.2 1.3; do
 	over both normal econnreset
 
 	say "TLS $V: half_open"
-	plain_target eof sleep:$((grace * 2)) send:late fin
-	c 8445 end expect:late eof
+	plain_target expect:x send:y eof sleep:$((grace * 2)) send:late fin
+	c 8445 send:x expect:y end expect:late eof
 	served b
 	over open normal normal
-	plain_target eof sleep:$((grace * 2))
-	c 8443 end eof took:$((grace * 8 / 10)):$((grace + 500 * SLOW)) wire_eof
+	plain_target expect:x send:y eof sleep:$((grace * 2))
+	c 8443 send:x expect:y end eof took:$((grace * 8 / 10)):$((grace + 500 * SLOW)) wire_eof
 	served b
 	over plain normal close_grace
 
@@ -214,4 +214,4 @@ stop_sluice
 assert_eq "exit code" "$RC" 0
 served d
 served b
-over plain shutdown shutdown
+over plain drained drained

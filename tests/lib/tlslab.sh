@@ -129,11 +129,11 @@ fetch() {
 		--resolve "$name:$port:$PROXY_IP" "${@:1:$#-1}" "https://$name:$port${*: -1}"
 }
 
-# n_handshakes WORDS...: by the metrics, of series whose labels have all the words.
-n_handshakes() {
+# tls_metric NAME WORDS...: sum of sluice_tls_NAME, of the series whose labels have all the words.
+tls_metric() {
 	local word text
-	text=$(http_get /metrics | grep '^sluice_tls_handshakes_total')
-	for word; do text=$(grep -F -- "$word" <<<"$text" || true); done
+	text=$(http_get /metrics | grep -E "^sluice_tls_$1[ {]")
+	for word in "${@:2}"; do text=$(grep -F -- "$word" <<<"$text" || true); done
 	awk '{ n += $NF } END { print n + 0 }' <<<"$text"
 }
 

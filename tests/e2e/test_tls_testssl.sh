@@ -1,0 +1,6 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# The part of testssl.sh's verdict that takes seconds; `make soak` has all of it.
+set -eu
+cd "$(dirname "$0")/../soak"
+SHORT=1 TESTS="--protocols --heartbleed --ccs-injection --ticketbleed --renegotiation --crime" exec ./test_tls_testssl.sh
