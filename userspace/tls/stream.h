@@ -120,7 +120,8 @@ const char *sl_tls_stream_error(const struct sl_tls_stream *s);
  *   to the stream by sl_tls_stream_splice_said(), and the next sl_tls_stream_read() does
  *   what is to be done, and says it. When splice() gives 0, read, too: it knows whether that
  *   is the end. Bytes that such a read gives come before what is spliced later. Not recv():
- *   it cannot see where the data end.
+ *   it cannot see where the data end. EBADMSG, EMSGSIZE and EINVAL met as the socket's SO_ERROR
+ *   are told in the same way.
  */
 SL_MUST_CHECK int sl_tls_stream_want_ktls(struct sl_tls_stream *s);
 /*

@@ -162,6 +162,11 @@ static int send_alert(struct sl_tls_stream *s, unsigned char level, unsigned cha
 
 static int fail_with(struct sl_tls_stream *s, unsigned char alert, const char *words)
 {
+	socklen_t len = sizeof(int);
+	int error;
+
+	/* what the kernel says of a record stays on the socket, and nothing is sent meanwhile */
+	(void)getsockopt(fd_of(s), SOL_SOCKET, SO_ERROR, &error, &len);
 	(void)send_alert(s, SSL3_AL_FATAL, alert);
 	sl_tls_set_error(s, "%s", words);
 	s->failed = -EPROTO;
