@@ -41,7 +41,8 @@ struct sl_tls_scratch {
 	char *p;
 	size_t len;
 };
-#define SL_TLS_SCRATCH_SIZE (64 << 10)
+/* Four full records of any cipher: 64 KiB leave by one send(). */
+#define SL_TLS_SCRATCH_SIZE (4 * (16384 + 128))
 SL_MUST_CHECK int sl_tls_scratch_init(struct sl_tls_scratch *scratch);
 void sl_tls_scratch_done(struct sl_tls_scratch *scratch);
 
