@@ -186,7 +186,7 @@ vmtest:
 vmtest-installed: all $(TESTTOOLS) $(filter $(VMUNIT:%=$O/unit/test_%),$(UNIT))
 	$Qrc=0; for k in $(or $(KERNEL),6.1 6.12); do O=$O tests/vm/run $$k -- tests/vm/suite || rc=1; done; exit $$rc
 
-bench: all $(TESTTOOLS) $O/bench/nat_scale
+bench: all $(TESTTOOLS) $O/bench/nat_scale $O/bench/tls_load
 	@$(SUDO_CHECK)
 	$QO=$O tests/bench/run $(ONLY)
 

@@ -12,14 +12,15 @@
 # makes a veth take the packets an XDP program redirects to it.
 
 LANES=(direct packet dnat nft nft10k relay haproxy nginx
-	plain-direct plain-packet plain-xdp plain-relay handover scale-nft scale-nft10k sockmap)
+	plain-direct plain-packet plain-xdp plain-relay handover scale-nft scale-nft10k sockmap
+	tls-relay tls-haproxy tls-nginx)
 SLOTS=4 # ports of a lane, so that no test inherits the TIME_WAIT sockets of another kind
 BASE_PORT=9000
 tw_limit=1048576
 
 bench_id=$$
 cl=slbench-cl-$bench_id be=slbench-be-$bench_id
-backend_pid='' load_pid='' spinners=()
+backend_pids=() load_pid='' spinners=()
 lanes_up=()
 declare -A main_pid
 
@@ -32,6 +33,7 @@ front_of() { echo "10.77.$(number_of "$1").1"; }
 target_of() { echo "10.78.$(number_of "$1").2"; }
 kind_of() { # of contender
 	local kind=${1#plain-}
+	kind=${kind#tls-}
 	echo "${kind#scale-}"
 }
 is_sluice() { case $(kind_of "$1") in packet | xdp | relay | sockmap | handover | nft | nft10k) true ;; *) false ;; esac }
@@ -58,7 +60,7 @@ lanes_down() {
 	local p lane ns
 	trap - EXIT INT TERM
 	exec 2>/dev/null
-	for p in $load_pid "${spinners[@]}" "${main_pid[@]}" $backend_pid; do stop_pid "$p"; done
+	for p in $load_pid "${spinners[@]}" "${main_pid[@]}" "${backend_pids[@]}"; do stop_pid "$p"; done
 	for ns in $cl $be $(for lane in "${lanes_up[@]}"; do ns_of "$lane"; done); do
 		# what a killed supervisor may have left in a namespace that is ours alone
 		for p in $(ip netns pids "$ns"); do kill -9 "$p"; done
@@ -75,12 +77,16 @@ descendants() { # PID: itself and everything below it
 }
 pids_of() { [ -z "${main_pid[$1]:-}" ] || descendants "${main_pid[$1]}"; } # LANE
 
+port_of() { # LANE SLOT
+	if is_tls "$1"; then echo $((TLS_PORT + $2)); else echo $((BASE_PORT + $2)); fi
+}
+
 # Who is there: a socket, or the rules of the kernel's NAT.
 is_served() { # LANE
 	case $(kind_of "$1") in
 	nft*) ip netns exec "$(ns_of "$1")" nft list map inet sluice listen4 2>/dev/null |
 		grep " $((BASE_PORT + SLOTS - 1)) " >/dev/null ;;
-	*) [ -n "$(ip netns exec "$(ns_of "$1")" ss -Hltn "sport = :$((BASE_PORT + SLOTS - 1))")" ] ;;
+	*) [ -n "$(ip netns exec "$(ns_of "$1")" ss -Hltn "sport = :$(port_of "$1" $((SLOTS - 1)))")" ] ;;
 	esac
 }
 wait_listening() { # LANE PID
@@ -173,7 +179,8 @@ config_sluice() { # LANE
 	[ -z "$keys" ] || echo "  packet: { $keys }"
 	echo "routes:"
 	for ((slot = 0; slot < SLOTS; slot++)); do
-		echo "  - { name: p$slot, match: { ports: \"$(front_of "$1"):$((BASE_PORT + slot))\" }," \
+		echo "  - { name: p$slot, match: { ports: \"$(front_of "$1"):$(port_of "$1" $slot)\" }," \
+			"$(! is_tls "$1" || tls_route_sluice $slot)" \
 			"engine: $(engine_of "$1" $slot), forward: $(forward_of "$1" $slot) }"
 	done
 	# others that nobody connects to: 10, or 10 000 in all
@@ -187,7 +194,7 @@ config_sluice() { # LANE
 forward_of() { # LANE SLOT
 	case $(kind_of "$1") in
 	nft*) echo "{ targets: \"$(target_of "$1"):$((BASE_PORT + $2))\", preserve_source: true }" ;;
-	*) echo "\"$(target_of "$1"):$((BASE_PORT + $2))\"" ;;
+	*) echo "\"$(target_of "$1"):$(port_of "$1" "$2")\"" ;;
 	esac
 }
 filler_routes() { # LANE N
@@ -198,12 +205,13 @@ filler_routes() { # LANE N
 }
 
 config_haproxy() { # LANE
-	local slot
+	local slot port
 	cat <<-END
 		global
 		  nbthread 2
 		  maxconn $((idle_count + 50))
 		  maxpipes 40
+		  tune.ssl.cachesize 0
 		defaults
 		  mode tcp
 		  option splice-auto
@@ -212,28 +220,32 @@ config_haproxy() { # LANE
 		  timeout server 1h
 	END
 	for ((slot = 0; slot < SLOTS; slot++)); do
-		printf 'listen p%s\n  bind %s:%s\n  server b %s:%s\n' $slot "$(front_of "$1")" \
-			$((BASE_PORT + slot)) "$(target_of "$1")" $((BASE_PORT + slot))
+		port=$(port_of "$1" $slot)
+		printf 'listen p%s\n  bind %s:%s %s\n  server b %s:%s\n' $slot "$(front_of "$1")" "$port" \
+			"$(! is_tls "$1" || tls_bind_haproxy $slot)" "$(target_of "$1")" "$port"
 	done
 }
 
 config_nginx() { # LANE
-	local slot
+	local slot port
 	cat <<-END
 		load_module $stream_module;
 		daemon off;
 		worker_processes 2;
 		worker_rlimit_nofile $fds;
-		pid $tmp/nginx.pid;
+		pid $tmp/$1/pid;
 		error_log stderr error;
 		events { worker_connections $fds; }
 		stream {
 		  proxy_timeout 1h;
 		  tcp_nodelay on;
+		  ssl_protocols TLSv1.2 TLSv1.3;
 	END
 	for ((slot = 0; slot < SLOTS; slot++)); do
-		printf '  server { listen %s:%s; proxy_pass %s:%s; }\n' "$(front_of "$1")" \
-			$((BASE_PORT + slot)) "$(target_of "$1")" $((BASE_PORT + slot))
+		port=$(port_of "$1" $slot)
+		printf '  server { listen %s:%s %s; %s proxy_pass %s:%s; }\n' "$(front_of "$1")" "$port" \
+			"$(! is_tls "$1" || tls_listen_nginx $slot)" "$(! is_tls "$1" || tls_server_nginx $slot)" \
+			"$(target_of "$1")" "$port"
 	done
 	echo "}"
 }

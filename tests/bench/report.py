@@ -3,6 +3,7 @@
 """Turns the raw figures of tests/bench/run into tables: report.py [--write PAGE] MACHINE RAW
 
 Ratios are medians of the ratios within each round, because rounds differ more than contenders do.
+Where nothing but TLS was measured, only that part of the page is written.
 """
 import argparse
 import os
@@ -135,7 +136,58 @@ SCALE = Table(
         Row("grown.slab", "scale", "slab_grown_kb", "kernel slab KiB grown over them, whole system", 0),
     ],
 )
-TABLES = [MAIN, SOCKMAP, BUSY, PLAIN, HANDOVER, SCALE]
+# Not a contender: HAProxy or nginx, whichever a ratio flatters less.
+BETTER = "better"
+SHAKES = [
+    ("full-ec", "full, ECDSA P-256"),
+    ("full-rsa", "full, RSA 2048"),
+    ("full12-ec", "full, ECDSA P-256, TLS 1.2"),
+    ("resumed-ec", "resumed, ECDSA P-256"),
+    ("resumed-rsa", "resumed, RSA 2048"),
+    ("resumed12-ec", "resumed, ECDSA P-256, TLS 1.2"),
+]
+TLS_STREAMS = [*STREAMS, ("up8", "8 streams up")]
+FLOODS = [("flood", "round trip over TLS"), ("flood-plain", "round trip without TLS")]
+AGAINST_BOTH = [("relay", "haproxy"), ("relay", "nginx"), ("relay", BETTER)]
+TLS_PROXIES = ["relay", "haproxy", "nginx"]
+TLS_SHAKES = Table(
+    "TLS: handshakes",
+    TLS_PROXIES,
+    AGAINST_BOTH,
+    [Row(f"tls-{t}", f"tls-{t}", "rate", f"handshakes/s, {n}", 0) for t, n in SHAKES]
+    + [Row(f"tls-{t}.cpu", f"tls-{t}", "proxy_us", f"CPU us/handshake of the proxy, {n}", 0) for t, n in SHAKES],
+)
+TLS_BULK = Table(
+    "TLS: streams and memory",
+    TLS_PROXIES,
+    AGAINST_BOTH,
+    [Row(f"tls-{t}", f"tls-{t}", "gbit_s", f"Gbit/s, {n}", 2) for t, n in TLS_STREAMS]
+    + [Row(f"tls-{t}.proxy", f"tls-{t}", "proxy_s_gb", f"CPU s/GB of the proxy, {n}", 3) for t, n in TLS_STREAMS]
+    + [Row(f"tls-{t}.cpu", f"tls-{t}", "system_s_gb", f"CPU s/GB of the machine, {n}", 3) for t, n in TLS_STREAMS]
+    + [
+        Row("tls-idle", "tls-idle", "private_kb_conn", "private KiB per idle connection", 2),
+        Row("tls-idle.rss", "tls-idle", "rss_kb_conn", "resident KiB per idle connection", 2),
+    ],
+)
+TLS_FLOOD = Table(
+    "TLS: established flows while others make handshakes (RSA 2048)",
+    TLS_PROXIES,
+    AGAINST_BOTH,
+    [
+        row
+        for t, n in FLOODS
+        for row in (
+            Row(f"tls-{t}.quiet50", f"tls-{t}", "quiet_p50_us", f"{n} p50, us, before", 0),
+            Row(f"tls-{t}.quiet99", f"tls-{t}", "quiet_p99_us", f"{n} p99, us, before", 0),
+            Row(f"tls-{t}.50", f"tls-{t}", "p50_us", f"{n} p50, us", 0),
+            Row(f"tls-{t}.99", f"tls-{t}", "p99_us", f"{n} p99, us", 0),
+            Row(f"tls-{t}.max", f"tls-{t}", "max_us", f"{n} maximum, us", 0),
+            Row(f"tls-{t}.rate", f"tls-{t}", "rate", "handshakes/s beside it", 0),
+        )
+    ],
+)
+TLS_TABLES = [TLS_SHAKES, TLS_BULK, TLS_FLOOD]
+TABLES = [MAIN, SOCKMAP, BUSY, PLAIN, HANDOVER, SCALE, *TLS_TABLES]
 
 EXPECTED = (
     [Expectation(t, "packet", "direct", ">=", 0.95, f"{n}: at least 0.95x direct") for t, n in STREAMS]
@@ -171,10 +223,29 @@ EXPECTED = (
         Expectation("rss", "relay", "haproxy", "<=", 1 / 3, "memory per idle connection: at most a third of HAProxy"),
     ]
 )
+TLS_EXPECTED = (
+    [
+        Expectation(f"tls-{t}", "relay", BETTER, ">=", 1.0, f"handshakes, {n}: at least 1.0x the better one")
+        for t, n in SHAKES
+    ]
+    + [
+        Expectation(f"tls-{t}", "relay", BETTER, ">=", 1.1, f"TLS, {n}: at least 1.1x the better one")
+        for t, n in TLS_STREAMS
+    ]
+    + [
+        Expectation("tls-idle", "relay", "", "<=", 20, "private KiB per idle TLS connection: at most 20"),
+        Expectation("tls-idle", "relay", BETTER, "<=", 0.6, "memory per idle TLS connection: at most 0.6x the better one"),
+    ]
+    + [
+        Expectation(f"tls-{t}.99", "relay", BETTER, "<=", 1.0, f"{n} p99 in a flood: less than both")
+        for t, n in FLOODS
+    ]
+)
+EXPECTED += TLS_EXPECTED
 ROW_OF = {row.key: row for table in TABLES for row in table.rows}
 # Nothing of their own that could have such a figure.
 NO_PROCESS = {"direct", "dnat"}
-OF_PROCESS = {"proxy_s_gb", "proxy_us", "rss_kb_conn"}
+OF_PROCESS = {"proxy_s_gb", "proxy_us", "rss_kb_conn", "private_kb_conn"}
 # Where more is better; of all others less is.
 MORE_IS_BETTER = {"gbit_s", "rate"}
 # Rounds on one machine differ by that much without any reason in the contenders.
@@ -209,8 +280,12 @@ def values_of(figures, key):
     return figures.get((ROW_OF[key].test, ROW_OF[key].value), {})
 
 
-def ratio(values, contender, other):
+def ratio(key, values, contender, other):
     """Median over the rounds that have both, or None; without another one, the median itself."""
+    if other == BETTER:
+        got = [ratio(key, values, contender, o) for o in ("haproxy", "nginx")]
+        worst = min if ROW_OF[key].value in MORE_IS_BETTER else max
+        return None if None in got else worst(got)
     a, b = values.get(contender, {}), values.get(other, {})
     pairs = [a[r] / b[r] for r in a if b.get(r)] if other else list(a.values())
     return statistics.median(pairs) if pairs else None
@@ -230,7 +305,7 @@ def verdict(key, contender, other, got):
 
 
 def show_ratio(key, values, contender, other):
-    got = ratio(values, contender, other)
+    got = ratio(key, values, contender, other)
     return "-" if got is None else f"{got:.2f}" + verdict(key, contender, other, got)
 
 
@@ -250,6 +325,7 @@ def figure_rows(table, figures, spread):
     for row in table.rows:
         seen.update(values_of(figures, row.key))
     contenders = [c for c in table.contenders if c in seen]
+    seen.update([BETTER] if seen.issuperset(("haproxy", "nginx")) else [])
     ratios = [p for p in table.ratios if seen.issuperset(p)]
     for row in table.rows:
         values = values_of(figures, row.key)
@@ -262,10 +338,10 @@ def figure_rows(table, figures, spread):
     return ["", *contenders, *("/".join(p) for p in ratios)], lines
 
 
-def expectation_rows(figures, remarks):
+def expectation_rows(figures, remarks, expected):
     rows = []
-    for e in EXPECTED:
-        got = ratio(values_of(figures, e.key), e.of, e.other)
+    for e in expected:
+        got = ratio(e.key, values_of(figures, e.key), e.of, e.other)
         if got is None:
             continue
         met = is_met(e, got)
@@ -280,7 +356,7 @@ def comparison(figures, contender, other):
     kinds = {"better": [], "alike": [], "worse": []}
     for row in SOCKMAP_ROWS + BUSY_ROWS:
         # the work of sockets is the kernel's, in threads of its own: of no process
-        got = None if row.value in OF_PROCESS else ratio(values_of(figures, row.key), contender, other)
+        got = None if row.value in OF_PROCESS else ratio(row.key, values_of(figures, row.key), contender, other)
         if got is None:
             continue
         gain = got if row.value in MORE_IS_BETTER else 1 / got
@@ -347,7 +423,7 @@ def print_all(figures, remarks, troubles):
         print(f"\n{title}")
         for line in lines:
             print(textwrap.fill(line, 96, initial_indent="  ", subsequent_indent="    "))
-    head, rows = expectation_rows(figures, remarks)
+    head, rows = expectation_rows(figures, remarks, EXPECTED)
     if rows:
         print("\n" + plain_expectations(head, rows))
     for t in troubles:
@@ -419,15 +495,87 @@ it. What this run has measured, as ratios:
 
 {comparisons}
 
+{tls}
 ## Expected and measured
 
 {expected}
 {troubles}"""
 
 
-def page(machine, figures, remarks, troubles):
-    names = ["date", "system", "kernel", "cpu", "memory", "load_before", "sluice", "haproxy", "nginx"]
-    shown = [(t.title, figure_rows(t, figures, True)) for t in TABLES]
+# The part of the page that a run of the tests of TLS alone can write.
+TLS_HEAD = "## TLS"
+TLS_PART = """## TLS
+
+{machine}; {rounds} rounds of {seconds} s.
+
+Sluice, HAProxy and nginx end the TLS of clients and speak plain TCP with the backend, in one interleaved run, two
+workers or threads each, with the same library and the same certificates. What is negotiated is the same because the clients offer
+nothing else: AES-128-GCM (TLS_AES_128_GCM_SHA256, with TLS 1.2 ECDHE) and X25519, TLS 1.3 where nothing else is
+said. Sessions are resumed from tickets, with (EC)DHE in TLS 1.3; no proxy has a cache of sessions (HAProxy
+`tune.ssl.cachesize 0`, nginx `ssl_session_cache` at its default, none), and each hands out as many tickets as it does by
+default. Otherwise all run with their defaults.
+
+- handshakes: 32 clients connect, shake hands, ask for 64 bytes, get them, send close_notify and close. The clients are two threads
+  (`tests/bench/tls_load.c`) and take as much of the two processors as the proxies do: the rate is that of the
+  pair, the CPU time beside it (run time of the proxy's threads) that of the proxy alone.
+- streams: what goes down is decrypted at the start and then thrown away inside the kernel, so the client costs little; what goes
+  up the client must encrypt.
+- memory: {tls_idle_count} connections that carried one request and reply, through a fresh instance that has made some
+  handshakes; Private_Dirty and Rss of all processes of the proxy, less what they were before.
+- flood: 8 connections that ask for 64 bytes every 5 ms, before and while 64 clients make full handshakes with an RSA key as fast
+  as they can. Both ends of these 8 run with real-time priority, as if they were on other machines: what is measured is the
+  proxy. "Without TLS": another listener of the same daemon.
+
+{figures}
+
+### TLS: expected and measured
+
+The better one is HAProxy or nginx, whichever the ratio flatters less.
+
+{expected}
+{troubles}
+"""
+
+
+def tables_text(figures, tables):
+    shown = [(t.title, figure_rows(t, figures, True)) for t in tables]
+    return "\n\n".join(f"### {title}\n\n{markdown(*rows)}" for title, rows in shown if rows)
+
+
+def troubles_text(troubles):
+    return "\nRuns with errors:\n" + "".join(f"\n- {t}" for t in troubles) + "\n" if troubles else ""
+
+
+def tls_part(machine, figures, remarks, troubles):
+    names = ["date", "kernel", "cpu", "sluice", "haproxy", "nginx", "openssl"]
+    return TLS_PART.format(
+        machine=", ".join(machine[n] for n in names if n in machine) + f", load before {machine['load_before']}",
+        figures=tables_text(figures, TLS_TABLES),
+        expected=markdown(*expectation_rows(figures, remarks, TLS_EXPECTED)),
+        troubles=troubles_text(troubles),
+        **{k: machine[k] for k in ("rounds", "seconds", "tls_idle_count")},
+    )
+
+
+def old_tls_part(text):
+    """The whole of it, or "": up to the next heading of its level."""
+    at = f"\n{text}".find(f"\n{TLS_HEAD}\n")
+    if at < 0:
+        return ""
+    end = text.find("\n## ", at + len(TLS_HEAD))
+    return text[at : end + 1] if end >= 0 else text[at:]
+
+
+def replace_tls_part(text, part):
+    old = old_tls_part(text)
+    if old:
+        return text.replace(old, part)
+    before, head, after = text.partition("## Expected and measured\n")
+    return before + part + head + after if head else f"{text}\n{part}"
+
+
+def page(machine, figures, remarks, troubles, tls):
+    names = ["date", "system", "kernel", "cpu", "memory", "load_before", "sluice", "haproxy", "nginx", "openssl"]
     listed = "".join(f"\n- {t}" for t in troubles)
     short = ""
     if int(machine["idle_count"]) < 10000:
@@ -436,14 +584,29 @@ def page(machine, figures, remarks, troubles):
         **{k: machine[k] for k in ("rounds", "plain_rounds", "seconds", "idle_count", "handovers")},
         machine="\n".join(f"| {n.replace('_', ' ')} | {machine[n]} |" for n in names if n in machine),
         short=short,
-        figures="\n\n".join(f"### {title}\n\n{markdown(*rows)}" for title, rows in shown if rows),
+        figures=tables_text(figures, [t for t in TABLES if t not in TLS_TABLES]),
+        tls=tls,
         comparisons="\n".join(
             f"{title}:\n\n" + "\n".join(f"- {line}" for line in lines) + "\n" for title, lines in comparisons(figures)
         )
         or "nothing: the engine did not take part.",
-        expected=markdown(*expectation_rows(figures, remarks)),
+        expected=markdown(*expectation_rows(figures, remarks, [e for e in EXPECTED if e not in TLS_EXPECTED])),
         troubles=f"\n## Runs with errors\n{listed}\n" if troubles else "",
     )
+
+
+def is_tls(text):
+    return text.startswith("tls-")
+
+
+def new_page(machine, figures, remarks, troubles, old):
+    """What was not measured stays as it is in the old one, as far as TLS and the rest go."""
+    tested = {test for test, _ in figures}
+    own = [t for t in troubles if is_tls(t.split()[2])]
+    part = tls_part(machine, figures, remarks, own) if any(map(is_tls, tested)) else old_tls_part(old)
+    if all(map(is_tls, tested)):
+        return replace_tls_part(old, part)
+    return page(machine, figures, remarks, [t for t in troubles if t not in own], part)
 
 
 def main():
@@ -456,9 +619,14 @@ def main():
     remarks = read_remarks()
     print_all(figures, remarks, troubles)
     if args.write:
+        old = ""
+        if os.path.exists(args.write):
+            with open(args.write, encoding="utf-8") as f:
+                old = f.read()
+        text = new_page(read_pairs(args.machine), figures, remarks, troubles, old)
         os.makedirs(os.path.dirname(args.write) or ".", exist_ok=True)
         with open(args.write, "w", encoding="utf-8") as f:
-            f.write(page(read_pairs(args.machine), figures, remarks, troubles))
+            f.write(text)
         print("\nwritten:", args.write)
 
 

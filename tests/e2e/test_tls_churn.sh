@@ -47,7 +47,7 @@ reasons=$(access_lines web | tail -n +$((ended + 1)) | sed 's/.*client_reason=\(
 echo "$reasons"
 for reason in closed_before_data tls_error econnreset; do assert_match "reasons" "$reasons" "(^| )$reason=[0-9]"; done
 for reason in $reasons; do
-	assert_match "reason" "$reason" '^(closed_before_data|tls_error|econnreset|normal|closed_during_connect)='
+	assert_match "reason" "$reason" '^(closed_before_data|tls_error|econnreset|epipe|normal|closed_during_connect)='
 done
 
 say "silent in the middle: handshake_timeout, in time"

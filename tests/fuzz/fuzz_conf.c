@@ -48,7 +48,7 @@ static void check_forward(const struct sl_conf_route *r)
 
 	require(r->balance <= SL_BALANCE_MAGLEV && p->version <= SL_PH_SEND_V2);
 	require(p->version == SL_PH_SEND_V2 ||
-		!(p->crc32c || p->alpn || p->authority || p->unique_id));
+		!(p->crc32c || p->alpn || p->authority || p->unique_id || p->ssl));
 	require(h->every >= 10 && h->timeout >= 10 && h->fall >= 1 && h->rise >= 1);
 	require(!h->path || h->path[0] == '/');
 	require(r->n_targets >= 1 && r->n_targets <= SL_TARGETS_MAX);
@@ -61,11 +61,44 @@ static void check_forward(const struct sl_conf_route *r)
 	}
 }
 
+static bool is_file(const char *path)
+{
+	return path && path[0] == '/';
+}
+
+static void check_tls(const struct sl_conf_tls *tls)
+{
+	require(tls->n_certs >= 1);
+	for (size_t i = 0; i < tls->n_certs; i++) {
+		const struct sl_conf_cert *c = &tls->certs[i];
+
+		require(is_file(c->chain) && (!c->key || is_file(c->key)));
+		require(!c->staple || is_file(c->staple));
+	}
+	require(!tls->client_ca || is_file(tls->client_ca));
+	require(tls->client_auth <= SL_CLIENT_AUTH_CHOICE_REQUIRED);
+	require(tls->client_ca || tls->client_auth == SL_CLIENT_AUTH_CHOICE_NONE);
+	require(tls->n_alpn <= 32);
+	for (size_t i = 0; i < tls->n_alpn; i++)
+		require(*tls->alpn[i] && strlen(tls->alpn[i]) <= 255);
+	require(!tls->suites || strncmp(tls->suites, "TLS_", 4) == 0);
+	require(!tls->ciphers || (*tls->ciphers && !strstr(tls->ciphers, ":TLS_")));
+}
+
+static void check_backend_tls(const struct sl_conf_backend_tls *tls)
+{
+	require(tls->verify <= SL_VERIFY_CHOICE_NONE);
+	require((tls->verify == SL_VERIFY_CHOICE_FILE) == is_file(tls->ca));
+	require(!tls->server_name || *tls->server_name);
+	require(!tls->cert || is_file(tls->cert));
+	require(!tls->key || (is_file(tls->key) && tls->cert));
+}
+
 static void check_route(const struct sl_conf_route *r)
 {
 	require(r->name && strlen(r->name) >= 1 && strlen(r->name) <= 64);
 	require(r->n_ports >= 1);
-	require(r->engine <= SL_CHOICE_NFTABLES && r->engine != SL_CHOICE_SOCKMAP);
+	require(r->engine <= SL_CHOICE_NFTABLES);
 	require(r->retries <= 10);
 	require(r->timeouts.connect >= 1);
 	require((r->new_per_ip_per_minute == 0) == (r->new_per_ip_burst == 0));
@@ -75,6 +108,11 @@ static void check_route(const struct sl_conf_route *r)
 		require(r->ports[i].from >= 1 && r->ports[i].from <= r->ports[i].to);
 	check_match(r);
 	check_forward(r);
+	if (r->tls)
+		check_tls(r->tls);
+	if (r->backend_tls)
+		check_backend_tls(r->backend_tls);
+	require((!r->tls && !r->backend_tls) || (!r->is_udp && r->engine <= SL_CHOICE_RELAY));
 }
 
 /* A port is in at most one of them. */

@@ -20,6 +20,15 @@ make_ca() {
 		-addext keyUsage=critical,keyCertSign,cRLSign
 }
 
+# make_sub NAME: an authority below ours.
+make_sub() {
+	new_key ec "$CERTS/$1.key"
+	openssl req -new -key "$CERTS/$1.key" -subj "/CN=$1" |
+		openssl x509 -req -CA "$CA" -CAkey "$CERTS/ca.key" -days 30 -set_serial "0x$(openssl rand -hex 8)" \
+			-extfile <(printf 'basicConstraints=critical,CA:true\nkeyUsage=critical,keyCertSign,cRLSign\n') \
+			-out "$CERTS/$1.pem" 2>/dev/null
+}
+
 # make_cert FILE NAME[,NAME...] [KIND [CA [DAYS]]]: FILE.pem and FILE.key; the first name is the common one.
 # A name with "IP:" before it is an address.
 make_cert() {

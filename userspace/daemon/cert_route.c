@@ -347,7 +347,7 @@ int sl_cert_route_check(const struct sl_conf_route *route, const struct sl_mater
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
 	struct checking c = { .route = route, .check = check, .found = found };
 	struct sl_material copy = *item;
-	const struct sl_materials one = { .item = &copy,
+	struct sl_materials one = { .item = &copy,
 					  .n = 1,
 					  .system_ca = check->system_ca,
 					  .system_ca_len = check->system_ca_len };
@@ -355,6 +355,7 @@ int sl_cert_route_check(const struct sl_conf_route *route, const struct sl_mater
 	int r = sl_secure_new(route, &one, NULL, check->now_s, on_found, &c, &why, &secure);
 
 	sl_secure_unref(secure);
+	sl_tls_trust_unref(one.system_trust);
 	if (r == -ENOMEM)
 		return r;
 	if (r < 0) {

@@ -339,9 +339,13 @@ static size_t tell(const struct sl_cert_ask *ask, const struct sl_conf_route *ro
 	const char *p = sl_str_text(lines);
 	size_t count = 0;
 
-	for (; *p; p += strcspn(p, "\n"), p += *p == '\n', count++) {
+	for (; *p; p += *p == '\n', count++) {
+		size_t n = strcspn(p, "\n");
+
 		add_place(ask, route, kind, out);
-		sl_str_addf(out, "%.*s%s\n", (int)strcspn(p, "\n"), p, more);
+		sl_str_add(out, p, n);
+		sl_str_addf(out, "%s\n", more);
+		p += n;
 	}
 	return count;
 }

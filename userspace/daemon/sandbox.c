@@ -7,6 +7,7 @@
 #include <linux/landlock.h>
 #include <linux/netlink.h>
 #include <linux/sockios.h>
+#include <linux/tls.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
@@ -172,6 +173,9 @@ static const struct option proxy_sockopts[] = {
 	{ IPPROTO_TCP, TCP_MAXSEG },
 	{ IPPROTO_TCP, TCP_DEFER_ACCEPT },
 	{ IPPROTO_TCP, TCP_FASTOPEN_CONNECT },
+	{ IPPROTO_TCP, TCP_ULP },
+	{ SOL_TLS, TLS_TX }, /* the connection's own keys, to the kernel: tls/ktls.c */
+	{ SOL_TLS, TLS_RX },
 	{ IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT },
 	{ IPPROTO_IP, IP_LOCAL_PORT_RANGE },
 	{ IPPROTO_IP, IP_TOS },

@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "base/log.h"
@@ -151,6 +152,24 @@ static void find_local(struct sl_conn *c)
 		(void)sl_sock_local(c->side[SL_CLIENT].io.fd, &c->local); /* stays unknown */
 }
 
+/* What TLS with the client has come to, where it ends here. The texts live as long as its stream.
+ */
+static void add_tls(const struct sl_conn *c, struct sl_ph_out *out, struct sl_tls_facts *f)
+{
+	const struct sl_conf_send_proxy *conf = &c->route->conf->send_proxy;
+
+	sl_tls_stream_facts(c->tls->stream[SL_CLIENT], f);
+	if (conf->alpn)
+		out->alpn = (struct sl_slice){ .p = f->alpn, .n = f->alpn_len };
+	out->has_ssl = conf->ssl;
+	out->ssl_client = SL_PH_SSL | (f->has_peer_cert ? SL_PH_SSL_CERT_SESS : 0) |
+			  (f->has_peer_cert && !f->is_resumed ? SL_PH_SSL_CERT_CONN : 0);
+	out->ssl_verify = f->is_verified ? 0 : 1;
+	out->ssl_version = (struct sl_slice){ .p = f->version, .n = strlen(f->version) };
+	out->ssl_cipher = (struct sl_slice){ .p = f->cipher, .n = strlen(f->cipher) };
+	out->ssl_cn = (struct sl_slice){ .p = f->peer_name, .n = strlen(f->peer_name) };
+}
+
 static size_t write_header(struct sl_conn *c, uint8_t buf[SL_PH_OUT_MAX])
 {
 	const struct sl_conf_send_proxy *conf = &c->route->conf->send_proxy;
@@ -158,6 +177,7 @@ static size_t write_header(struct sl_conn *c, uint8_t buf[SL_PH_OUT_MAX])
 				 .src = c->client,
 				 .crc32c = conf->crc32c };
 	struct sl_slice protocols = { 0 };
+	struct sl_tls_facts facts;
 	char id[24];
 
 	find_local(c);
@@ -171,6 +191,8 @@ static size_t write_header(struct sl_conn *c, uint8_t buf[SL_PH_OUT_MAX])
 	if (c->hello && conf->alpn)
 		protocols = sl_hello_facts_alpn(c->hello);
 	(void)sl_hello_next_alpn(&protocols, &out.alpn);
+	if (sl_tls_is(c->tls, SL_CLIENT))
+		add_tls(c, &out, &facts);
 	return sl_proxy_header_write(&out, buf, SL_PH_OUT_MAX);
 }
 

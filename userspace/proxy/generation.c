@@ -430,7 +430,7 @@ static struct sl_secure *find_secure(const struct sl_generation *g, const char *
 
 /* The supervisor has found no fault in the same bytes, so there is little to say. */
 static int make_secure(struct sl_generation *g, size_t i, struct sl_secure *before,
-		       const struct sl_materials *m, bool *ret_changed)
+		       struct sl_materials *m, bool *ret_changed)
 {
 	const struct sl_conf_route *route = &g->conf->routes[i];
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
@@ -450,8 +450,23 @@ static int make_secure(struct sl_generation *g, size_t i, struct sl_secure *befo
 	return 0;
 }
 
+/* Files of the next configuration may come before it, without those that it needs no more. */
+static bool has_files(const struct sl_conf_route *route, const struct sl_materials *m)
+{
+	const struct sl_conf_backend_tls *b = route->backend_tls;
+	const struct sl_material *files = sl_materials_find(m, route->name);
+
+	if (route->tls && (!files || files->n_certs == 0))
+		return false;
+	if (b && b->verify == SL_VERIFY_CHOICE_FILE && (!files || !files->backend_ca))
+		return false;
+	if (b && b->verify == SL_VERIFY_CHOICE_SYSTEM && !m->system_ca)
+		return false;
+	return !b || !b->cert || (files && files->backend_cert);
+}
+
 int sl_generation_secure(struct sl_generation *g, const struct sl_generation *before,
-			 const struct sl_materials *m, bool *ret_changed)
+			 struct sl_materials *m, bool *ret_changed)
 {
 	int first = 0;
 
@@ -460,7 +475,7 @@ int sl_generation_secure(struct sl_generation *g, const struct sl_generation *be
 		const struct sl_conf_route *route = &g->conf->routes[i];
 		int r;
 
-		if (!sl_conf_needs_secure(route))
+		if (!sl_conf_needs_secure(route) || (before == g && !has_files(route, m)))
 			continue;
 		r = make_secure(g, i, find_secure(before, route->name), m, ret_changed);
 		first = first ? first : r;

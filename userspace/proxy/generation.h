@@ -91,7 +91,7 @@ SL_MUST_CHECK int sl_generation_new(struct sl_conf *conf, uint64_t number, unsig
  * what it has. What fails is logged. `*ret_changed`: a route has something else than before.
  */
 SL_MUST_CHECK int sl_generation_secure(struct sl_generation *g, const struct sl_generation *before,
-				       const struct sl_materials *m, bool *ret_changed);
+				       struct sl_materials *m, bool *ret_changed);
 /* Any thread: a reference to the route's; NULL: it speaks no TLS. */
 struct sl_secure *sl_generation_get_secure(struct sl_generation *g,
 					   const struct sl_gen_route *route);

@@ -180,7 +180,8 @@ static int start_workers(struct sl_proxy *p, const struct sl_proxy_options *opti
 					.first_conn_id = options->first_conn_id,
 					.limits = p->limits,
 					.access = p->access,
-					.tickets = &p->certs.tickets };
+					.tickets = &p->certs.tickets,
+					.has_ktls = options->has_ktls };
 	int r = 0;
 
 	read_port_range(&wo.port_min, &wo.port_max);

@@ -39,6 +39,7 @@ struct sl_proxy_options {
 	/* The first generation waits until a broker has answered, or sl_proxy_no_broker(), at most
 	 * 2 s. */
 	bool expects_broker;
+	bool has_ktls; /* TLS may be left to the kernel */
 };
 
 int sl_proxy_new(const struct sl_proxy_options *options, struct sl_proxy **ret);
@@ -211,8 +212,9 @@ struct sl_tls_row {
 	char alpn[64];   /* agreed; cut when longer */
 	char peer[128];  /* subject of its certificate */
 	bool is_resumed;
-	bool is_verified; /* its certificate is good */
-	char ktls[8];     /* "off", "tx", "rx", "tx+rx" */
+	bool is_verified;     /* its certificate is good */
+	char ktls[8];         /* "tx+rx": the kernel encrypts and decrypts; "off" */
+	const char *ktls_why; /* why it never will; static text; NULL: it does, or may yet */
 };
 
 struct sl_conn_row {

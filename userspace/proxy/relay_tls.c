@@ -7,6 +7,7 @@
 #include "proxy/engine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/socket.h>
 
 #include "proxy/conn.h"
@@ -15,6 +16,8 @@
 
 /* Bytes per flow and turn: encryption costs ten times what the relay's copies do. */
 #define TURN_BUDGET (256 << 10)
+/* A turn that splices less was not bulk. */
+#define BULK_BYTES (16 << 10)
 
 enum pump_result {
 	PUMP_ON = 0,   /* goes on in this turn */
@@ -52,6 +55,16 @@ static enum pump_result fail(struct sl_conn *c, enum sl_side side, int err)
 	return PUMP_ENDED;
 }
 
+/*
+ * What waits may leave by the other flow's hands (reading sends answers, and what is held with
+ * them), so whoever waits is remembered, not looked for.
+ */
+static void wait_for_room(struct sl_conn *c, enum sl_side to)
+{
+	c->tls->wants_out[to] = true;
+	sl_conn_want_out(c, to);
+}
+
 /* ---- one side ---- */
 
 static int read_plain(struct sl_conn *c, enum sl_side from, size_t want, size_t *ret_n)
@@ -85,7 +98,7 @@ static int read_tls(struct sl_conn *c, enum sl_side from, size_t want, size_t *r
 	case SL_TLS_GO:
 		return GOT_MORE;
 	case SL_TLS_OUT: /* answers to the peer's own messages wait */
-		sl_conn_want_out(c, from);
+		wait_for_room(c, from);
 		return GOT_ALL;
 	case SL_TLS_END:
 		return GOT_END;
@@ -137,8 +150,30 @@ static enum pump_result send_encrypted(struct sl_conn *c, enum sl_side to)
 	if (r < 0)
 		return fail(c, to, r);
 	if (r == SL_TLS_OUT) {
-		sl_conn_want_out(c, to);
+		wait_for_room(c, to);
 		return PUMP_IDLE;
+	}
+	return PUMP_ON;
+}
+
+/* What was spliced out of one socket and not yet into the other. */
+static enum pump_result send_piped(struct sl_conn *c, enum sl_side from)
+{
+	struct sl_flow *f = &c->flow[from];
+	enum sl_side to = other(from);
+
+	while (f->pipe.used > 0) {
+		ssize_t n = splice(f->pipe.rd, NULL, c->side[to].io.fd, NULL, f->pipe.used,
+				   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+
+		if (n < 0 && errno == EAGAIN) {
+			wait_for_room(c, to);
+			return PUMP_IDLE;
+		}
+		if (n <= 0)
+			return fail(c, to, n < 0 ? -errno : -EPIPE);
+		f->pipe.used -= (size_t)n;
+		sl_conn_moved(c, from, (uint64_t)n);
 	}
 	return PUMP_ON;
 }
@@ -148,6 +183,8 @@ static enum pump_result send_held(struct sl_conn *c, enum sl_side from)
 	struct sl_flow *f = &c->flow[from];
 	enum pump_result result = send_encrypted(c, other(from));
 
+	if (result == PUMP_ON)
+		result = send_piped(c, from);
 	while (result == PUMP_ON && f->held_len > 0) {
 		size_t n;
 		int r = write_side(c, from, f->held + f->held_at, f->held_len, &n);
@@ -157,7 +194,7 @@ static enum pump_result send_held(struct sl_conn *c, enum sl_side from)
 		f->held_at += (uint32_t)n;
 		f->held_len -= (uint32_t)n;
 		if (n == 0) {
-			sl_conn_want_out(c, other(from));
+			wait_for_room(c, other(from));
 			return PUMP_IDLE;
 		}
 	}
@@ -186,7 +223,7 @@ static enum pump_result send_read(struct sl_conn *c, enum sl_side from, size_t n
 	if (sent < n && !sl_conn_hold(c, from, bytes + sent, n - sent))
 		return fail(c, from, -ENOMEM);
 	if (sent < n) {
-		sl_conn_want_out(c, other(from));
+		wait_for_room(c, other(from));
 		return PUMP_IDLE;
 	}
 	return send_encrypted(c, other(from));
@@ -211,14 +248,94 @@ static enum pump_result pass_end(struct sl_conn *c, enum sl_side from)
 	if (r < 0)
 		return fail(c, to, r);
 	if (r == SL_TLS_OUT) {
-		sl_conn_want_out(c, to);
+		wait_for_room(c, to);
 		return PUMP_IDLE;
 	}
 	c->flow[from].shut = true;
+	c->tls->told_at[to] = c->flow[to].bytes;
 	if (!c->flow[to].shut && shutdown(c->side[to].io.fd, SHUT_WR) < 0 && errno != ENOTCONN)
 		return fail(c, to, -errno);
 	return PUMP_FINISHED;
 }
+
+/* ---- bulk that the kernel encrypts ---- */
+
+static void on_again(struct sl_task *task);
+
+/* What came while the kernel took over may cause no event, in either direction. */
+static bool leave_to_kernel(struct sl_conn *c, enum sl_side side)
+{
+	struct sl_tls_stream *s = stream_of(c, side);
+
+	if (!s || sl_tls_stream_has_ktls(s))
+		return true;
+	if (sl_tls_stream_start_ktls(s) < 0)
+		return false;
+	if (!c->again.is_queued)
+		sl_loop_again(c->worker->loop, &c->again, on_again);
+	return true;
+}
+
+/* Both sides are plain to splice(): no TLS, or TLS that the kernel does. */
+static bool may_splice(struct sl_conn *c, enum sl_side from)
+{
+	for (int i = 0; i < SL_SIDE_COUNT_; i++)
+		if (!leave_to_kernel(c, (enum sl_side)i))
+			return false;
+	return !c->side[from].read_to_end && !c->side[from].hung_up;
+}
+
+static void stop_splicing(struct sl_conn *c, enum sl_side from)
+{
+	struct sl_flow *f = &c->flow[from];
+
+	if (f->pipe.rd >= 0)
+		sl_pipe_give(c->worker->pipes, &f->pipe);
+	f->splicing = false;
+	f->full_reads = 0;
+}
+
+static void start_splicing(struct sl_conn *c, enum sl_side from)
+{
+	struct sl_flow *f = &c->flow[from];
+
+	f->splicing = may_splice(c, from) &&
+		      (f->pipe.rd >= 0 || sl_pipe_take(c->worker->pipes, &f->pipe) == 0);
+}
+
+/* The end, a record that is no data, an urgent mark: reading knows what it is. */
+static enum pump_result splice_said(struct sl_conn *c, enum sl_side from, ssize_t n)
+{
+	if (n < 0 && stream_of(c, from))
+		sl_tls_stream_splice_said(stream_of(c, from), -errno);
+	stop_splicing(c, from);
+	return PUMP_ON;
+}
+
+static enum pump_result splice_once(struct sl_conn *c, enum sl_side from, int64_t *budget)
+{
+	struct sl_flow *f = &c->flow[from];
+	enum pump_result result;
+	ssize_t n;
+
+	do
+		n = splice(c->side[from].io.fd, NULL, f->pipe.wr, NULL, f->pipe.size,
+			   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	while (n < 0 && errno == EINTR);
+	if (n < 0 && errno == EAGAIN) {
+		if (TURN_BUDGET - *budget < BULK_BYTES)
+			stop_splicing(c, from);
+		return PUMP_IDLE;
+	}
+	if (n <= 0)
+		return splice_said(c, from, n);
+	f->pipe.used = (size_t)n;
+	*budget -= n;
+	result = send_piped(c, from);
+	return result == PUMP_ON && *budget <= 0 ? PUMP_AGAIN : result;
+}
+
+/* ---- the relay's own ---- */
 
 static enum pump_result pump_once(struct sl_conn *c, enum sl_side from, int64_t *budget)
 {
@@ -229,16 +346,20 @@ static enum pump_result pump_once(struct sl_conn *c, enum sl_side from, int64_t 
 
 	if (r < 0)
 		return fail(c, from, r);
+	if (n == want && c->flow[from].full_reads)
+		start_splicing(c, from);
 	c->flow[from].full_reads = n == want;
 	c->tls->has_ended[from] = r == GOT_END || r == GOT_CUT;
 	c->tls->is_cut[from] = r == GOT_CUT;
+	c->tls->is_late[from] = r == GOT_CUT && c->flow[other(from)].shut &&
+				c->flow[from].bytes + n == c->tls->told_at[from];
 	if (n > 0)
 		result = send_read(c, from, n);
 	if (result != PUMP_ON)
 		return result;
 	if (c->tls->has_ended[from])
 		return pass_end(c, from);
-	*budget -= (int64_t)n;
+	*budget -= (int64_t)n + 512; /* also of what is no data */
 	return r == GOT_ALL ? PUMP_IDLE : *budget <= 0 ? PUMP_AGAIN : PUMP_ON;
 }
 
@@ -253,13 +374,12 @@ static enum pump_result pump(struct sl_conn *c, enum sl_side from)
 	if (result == PUMP_ON && c->tls->has_ended[from])
 		return pass_end(c, from);
 	while (result == PUMP_ON)
-		result = pump_once(c, from, &budget);
+		result = c->flow[from].splicing ? splice_once(c, from, &budget)
+						: pump_once(c, from, &budget);
 	return result;
 }
 
 /* ---- the engine ---- */
-
-static void on_again(struct sl_task *task);
 
 /* Pumps and reports; false: the connection has ended. */
 static bool run(struct sl_conn *c, enum sl_side from)
@@ -276,6 +396,7 @@ static bool run(struct sl_conn *c, enum sl_side from)
 			sl_loop_again(c->worker->loop, &c->again, on_again);
 		return true;
 	case PUMP_FINISHED:
+		stop_splicing(c, from);
 		is_last = c->flow[other(from)].shut;
 		sl_conn_finished(c, from);
 		return !is_last;
@@ -304,12 +425,19 @@ static void check_error(struct sl_conn *c, enum sl_side side)
 		sl_conn_fail(c, side, sl_reason_from_errno(err));
 }
 
-static bool has_to_send(const struct sl_conn *c, enum sl_side to)
+/* Writing again, and reading where answers of TLS were in the way. */
+static bool run_waiting(struct sl_conn *c, enum sl_side side)
 {
-	const struct sl_tls_stream *s = stream_of(c, to);
+	c->tls->wants_out[side] = false;
+	return run(c, other(side)) && run(c, side);
+}
 
-	return c->flow[other(to)].held || c->tls->has_ended[other(to)] ||
-	       (s && sl_tls_stream_held(s) > 0);
+static bool has_room(const struct sl_conn *c, enum sl_side side, uint32_t events)
+{
+	const struct sl_tls_stream *s = stream_of(c, side);
+
+	return c->tls->wants_out[side] &&
+	       ((events & SL_IO_OUT) || (s && sl_tls_stream_held(s) == 0));
 }
 
 static void on_socket(struct sl_conn *c, enum sl_side side, uint32_t events)
@@ -317,8 +445,7 @@ static void on_socket(struct sl_conn *c, enum sl_side side, uint32_t events)
 	if ((events & (SL_IO_IN | SL_IO_RDHUP | SL_IO_HUP | SL_IO_ERR | SL_IO_PRI)) &&
 	    !run(c, side))
 		return;
-	/* Writing again, and reading where answers of TLS were in the way. */
-	if ((events & SL_IO_OUT) && has_to_send(c, side) && (!run(c, other(side)) || !run(c, side)))
+	if (has_room(c, side, events) && !run_waiting(c, side))
 		return;
 	if (events & SL_IO_ERR)
 		check_error(c, side);
@@ -344,7 +471,8 @@ static uint64_t n_queued(const struct sl_conn *c)
 
 static void stop(struct sl_conn *c)
 {
-	(void)c;
+	for (int i = 0; i < SL_SIDE_COUNT_; i++)
+		stop_splicing(c, (enum sl_side)i);
 }
 
 const struct sl_engine sl_engine_relay_tls = {

@@ -59,14 +59,25 @@ static void digest_conf(struct digest *d, const struct sl_conf_route *route)
 	}
 }
 
+static uint64_t system_digest(struct sl_materials *all)
+{
+	if (all->system_digest == 0)
+		all->system_digest =
+			sl_siphash(all->system_ca, all->system_ca_len, digest_key[0]) | 1;
+	return all->system_digest;
+}
+
 static struct digest digest_of(const struct sl_conf_route *route, const struct sl_material *m,
-			       const struct sl_materials *all)
+			       struct sl_materials *all)
 {
 	struct digest d = { { 0 } };
 
 	digest_conf(&d, route);
-	if (route->backend_tls && route->backend_tls->verify == SL_VERIFY_CHOICE_SYSTEM)
-		digest_add(&d, all->system_ca, all->system_ca_len);
+	if (route->backend_tls && route->backend_tls->verify == SL_VERIFY_CHOICE_SYSTEM) {
+		const uint64_t system = system_digest(all);
+
+		digest_add(&d, &system, sizeof(system));
+	}
 	for (size_t i = 0; m && i < m->n_certs; i++)
 		digest_cert(&d, &m->certs[i]);
 	if (!m)
@@ -84,7 +95,7 @@ static struct digest digest_of(const struct sl_conf_route *route, const struct s
 struct making {
 	const struct sl_conf_route *route;
 	const struct sl_material *material; /* NULL: there is none */
-	const struct sl_materials *all;
+	struct sl_materials *all;
 	int64_t now_s;
 	sl_cert_found_fn found;
 	void *owner;
@@ -130,20 +141,34 @@ static int make_server(const struct making *m, struct sl_secure *s)
 	return r < 0 ? r : sl_tls_server_new(&conf, m->why, &s->server);
 }
 
-static int make_trust(const struct making *m, struct sl_tls_trust **ret)
+static int read_trust(const struct making *m, const char *what, const void *pem, size_t n,
+		      struct sl_tls_trust **ret)
 {
-	bool is_system = m->route->backend_tls->verify == SL_VERIFY_CHOICE_SYSTEM;
-	const void *pem = is_system ? m->all->system_ca : m->material->backend_ca;
-	size_t n = is_system ? m->all->system_ca_len : m->material->backend_ca_len;
 	int r = sl_tls_trust_new(pem, n, ret);
 
 	if (r < 0)
-		sl_str_addf(m->why, "%s: %s",
-			    is_system ? "the system's authorities" : m->route->backend_tls->ca,
+		sl_str_addf(m->why, "%s: %s", what,
 			    r == -ENOENT    ? "there is no certificate in it"
 			    : r == -EBADMSG ? "a certificate in it cannot be read"
 			    : r == -E2BIG   ? "there are too many certificates in it"
 					    : strerror(-r));
+	return r;
+}
+
+/* Those of the system are read once for all routes. */
+static int make_trust(const struct making *m, struct sl_tls_trust **ret)
+{
+	struct sl_materials *all = m->all;
+	int r = 0;
+
+	if (m->route->backend_tls->verify == SL_VERIFY_CHOICE_FILE)
+		return read_trust(m, m->route->backend_tls->ca, m->material->backend_ca,
+				  m->material->backend_ca_len, ret);
+	if (!all->system_trust)
+		r = read_trust(m, "the system's authorities", all->system_ca, all->system_ca_len,
+			       &all->system_trust);
+	if (r == 0)
+		*ret = sl_tls_trust_ref(all->system_trust);
 	return r;
 }
 
@@ -170,7 +195,7 @@ static int make_backend(const struct making *m, struct sl_secure *s)
 	return r < 0 ? r : sl_tls_backend_new(&conf, m->why, &s->backend);
 }
 
-int sl_secure_new(const struct sl_conf_route *route, const struct sl_materials *all,
+int sl_secure_new(const struct sl_conf_route *route, struct sl_materials *all,
 		  struct sl_secure *before, int64_t now_s, sl_cert_found_fn found, void *owner,
 		  struct sl_str *why, struct sl_secure **ret)
 {

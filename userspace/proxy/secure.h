@@ -33,7 +33,7 @@ struct sl_secure {
  * differs. -EINVAL: it cannot be used; -ENOENT: there is no material. The supervisor calls it to
  * check, the proxy to have it.
  */
-SL_MUST_CHECK int sl_secure_new(const struct sl_conf_route *route, const struct sl_materials *m,
+SL_MUST_CHECK int sl_secure_new(const struct sl_conf_route *route, struct sl_materials *m,
 				struct sl_secure *before, int64_t now_s, sl_cert_found_fn found,
 				void *owner, struct sl_str *why, struct sl_secure **ret);
 struct sl_secure *sl_secure_ref(struct sl_secure *s);

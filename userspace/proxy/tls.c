@@ -122,8 +122,9 @@ void sl_tls_work_prune(struct sl_worker *w)
 
 /* ---- a worker's part ---- */
 
-int sl_tls_work_init(struct sl_tls_work *work, struct sl_tls_ticket_box *tickets)
+int sl_tls_work_init(struct sl_tls_work *work, struct sl_tls_ticket_box *tickets, bool has_ktls)
 {
+	work->has_ktls = has_ktls;
 	sl_list_init(&work->ready);
 	sl_list_init(&work->waiting);
 	sl_list_init(&work->targets);
@@ -313,6 +314,11 @@ void sl_tls_timed_out(struct sl_conn *c)
 
 /* ---- steps ---- */
 
+static int want_ktls(struct sl_conn *c, enum sl_side side)
+{
+	return c->worker->tls.has_ktls ? sl_tls_stream_want_ktls(c->tls->stream[side]) : 0;
+}
+
 static int open_client(struct sl_conn *c)
 {
 	struct sl_conn_tls *tls = c->tls;
@@ -322,6 +328,8 @@ static int open_client(struct sl_conn *c)
 			      sl_tls_fd(c->side[SL_CLIENT].io.fd), &tls->stream[SL_CLIENT]);
 
 	sl_tls_tickets_unref(tickets);
+	if (r == 0)
+		r = want_ktls(c, SL_CLIENT);
 	if (r == 0)
 		r = sl_tls_stream_unread(tls->stream[SL_CLIENT], hello.p, hello.n);
 	if (r == 0)
@@ -339,6 +347,8 @@ static int open_backend(struct sl_conn *c)
 		r = sl_tls_target_connect(target, &sl_tls_socket,
 					  sl_tls_fd(c->side[SL_BACKEND].io.fd),
 					  &c->tls->stream[SL_BACKEND]);
+	if (r == 0)
+		r = want_ktls(c, SL_BACKEND);
 	if (r < 0 || !sl_tls_is(c->tls, SL_CLIENT))
 		return r;
 	/* The client speaks what was agreed with it, so the target must, too. */
@@ -573,7 +583,9 @@ void sl_tls_row(const struct sl_conn *c, enum sl_side side, struct sl_tls_row *r
 	(void)snprintf(ret->alpn, sizeof(ret->alpn), "%.*s", (int)f.alpn_len, f.alpn ? f.alpn : "");
 	(void)snprintf(ret->peer, sizeof(ret->peer), "%.*s", (int)sizeof(ret->peer) - 1,
 		       f.peer_subject);
-	(void)snprintf(ret->ktls, sizeof(ret->ktls), "off");
+	(void)snprintf(ret->ktls, sizeof(ret->ktls), "%s",
+		       sl_tls_stream_has_ktls(c->tls->stream[side]) ? "tx+rx" : "off");
+	ret->ktls_why = sl_tls_stream_ktls_why(c->tls->stream[side]);
 	ret->is_resumed = f.is_resumed;
 	ret->is_verified = f.is_verified;
 }

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "tls/backend.h"
+
 /*
  * The block: a head, the store of the system, then routes, each with its certificates. Texts and
  * bytes are { length, bytes, NUL }; both processes are of one host, so byte order is no question.
@@ -21,6 +23,7 @@ void sl_materials_done(struct sl_materials *m)
 		free((void *)(uintptr_t)m->item[i].backend_cert);
 	}
 	free(m->item);
+	sl_tls_trust_unref(m->system_trust);
 	if (m->block)
 		explicit_bzero(m->block, m->block_len);
 	free(m->block);

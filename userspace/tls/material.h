@@ -14,6 +14,8 @@
  * authorities. The supervisor reads and checks them, and keeps the last good ones of each route;
  * the proxy, which may open none, is sent all of them as one block. Nothing here interprets PEM.
  */
+struct sl_tls_trust;
+
 struct sl_material {
 	const char *route;
 	const struct sl_cert_source *certs; /* shown to clients; the first one is the default */
@@ -34,7 +36,10 @@ struct sl_materials {
 	size_t n;
 	const void *system_ca; /* PEM; NULL: no route verifies by it, or there is none */
 	size_t system_ca_len;
-	char *block; /* of sl_materials_unpack(): wiped at the end */
+	/* Made of it by proxy/secure.c for the first route that asks: parsing it takes 8 ms. */
+	struct sl_tls_trust *system_trust; /* owned; NULL: not yet */
+	uint64_t system_digest;            /* likewise; 0: not yet */
+	char *block;                       /* of sl_materials_unpack(): wiped at the end */
 	size_t block_len;
 };
 void sl_materials_done(struct sl_materials *m); /* keys are wiped; accepts zeros */

@@ -137,6 +137,8 @@ static int on_write(BIO *bio, const char *p, int len)
 	BIO_clear_retry_flags(bio);
 	if (!s->scratch || len <= 0 || s->wire_error < 0)
 		return -1;
+	if (s->said_end) /* an answer to a key update: nothing comes behind our end */
+		return len;
 	if (s->held_len + s->scratch->len + left > HELD_MAX) {
 		put_scratch(s);
 		if (s->held_len > 0 && s->held_len + left > HELD_MAX) {
