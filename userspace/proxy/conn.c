@@ -360,14 +360,21 @@ static void drain_if_silent(struct sl_conn *c, uint64_t now_ms)
 	sl_conn_rearm(c);
 }
 
-/* What the side sent before is still delivered, as long as it moves. */
+/*
+ * A side has ended without close_notify. What it sent before is still delivered, as long as it
+ * moves; then the other side is reset. One that had been told our end and had nothing more to say
+ * has done no wrong.
+ */
 static void end_after_cut(struct sl_conn *c, uint64_t now_ms)
 {
+	enum sl_side side = sl_tls_is_cut(c->tls, SL_CLIENT) ? SL_CLIENT : SL_BACKEND;
+
 	if (undelivered(c) > 0 && now_ms < active_ms(c) + timeouts(c)->close_grace)
 		sl_timer_start(c->worker->loop, &c->timer, now_ms + SL_CUT_SILENCE_MS, on_deadline);
+	else if (c->side[side].reason == SL_REASON_NORMAL)
+		sl_conn_end(c, SL_REASON_NORMAL, false);
 	else
-		sl_conn_fail(c, sl_tls_is_cut(c->tls, SL_CLIENT) ? SL_CLIENT : SL_BACKEND,
-			     SL_REASON_TLS_ERROR);
+		sl_conn_fail(c, side, SL_REASON_TLS_ERROR);
 }
 
 static void on_deadline(struct sl_timer *timer)
@@ -673,7 +680,8 @@ void sl_conn_fail(struct sl_conn *c, enum sl_side side, enum sl_reason reason)
 
 	if (c->state == SL_CONN_CLOSED)
 		return;
-	c->side[side].reason = sl_tls_is_cut(c->tls, side) ? SL_REASON_TLS_ERROR : reason;
+	if (!sl_tls_is_cut(c->tls, side) || c->side[side].reason == SL_REASON_NONE)
+		c->side[side].reason = reason;
 	if (c->side[other].reason == SL_REASON_NONE && has_side(c, other))
 		c->side[other].reason = SL_REASON_NORMAL;
 	c->reset = true;
@@ -683,9 +691,17 @@ void sl_conn_fail(struct sl_conn *c, enum sl_side side, enum sl_reason reason)
 void sl_conn_finished(struct sl_conn *c, enum sl_side side)
 {
 	bool is_first = c->state == SL_CONN_ESTABLISHED;
+	bool is_cut = sl_tls_is_cut(c->tls, SL_CLIENT) || sl_tls_is_cut(c->tls, SL_BACKEND);
 
-	c->side[side].reason = sl_tls_is_cut(c->tls, side) ? SL_REASON_TLS_ERROR : SL_REASON_NORMAL;
-	sl_conn_event(c, is_first ? SL_EV_ONE_FINISHED : SL_EV_BOTH_FINISHED);
+	c->side[side].reason = sl_tls_is_cut(c->tls, side) && !c->tls->is_late[side]
+				       ? SL_REASON_TLS_ERROR
+				       : SL_REASON_NORMAL;
+	if (is_first)
+		sl_conn_event(c, SL_EV_ONE_FINISHED);
+	else if (is_cut)
+		end_after_cut(c, sl_loop_now_ms(c->worker->loop));
+	else
+		sl_conn_event(c, SL_EV_BOTH_FINISHED);
 }
 
 /* ---- events of the sockets ---- */

@@ -252,6 +252,7 @@ static enum pump_result pass_end(struct sl_conn *c, enum sl_side from)
 		return PUMP_IDLE;
 	}
 	c->flow[from].shut = true;
+	c->tls->told_at[to] = c->flow[to].bytes;
 	if (!c->flow[to].shut && shutdown(c->side[to].io.fd, SHUT_WR) < 0 && errno != ENOTCONN)
 		return fail(c, to, -errno);
 	return PUMP_FINISHED;
@@ -350,13 +351,15 @@ static enum pump_result pump_once(struct sl_conn *c, enum sl_side from, int64_t 
 	c->flow[from].full_reads = n == want;
 	c->tls->has_ended[from] = r == GOT_END || r == GOT_CUT;
 	c->tls->is_cut[from] = r == GOT_CUT;
+	c->tls->is_late[from] = r == GOT_CUT && c->flow[other(from)].shut &&
+				c->flow[from].bytes + n == c->tls->told_at[from];
 	if (n > 0)
 		result = send_read(c, from, n);
 	if (result != PUMP_ON)
 		return result;
 	if (c->tls->has_ended[from])
 		return pass_end(c, from);
-	*budget -= (int64_t)n;
+	*budget -= (int64_t)n + 512; /* also of what is no data */
 	return r == GOT_ALL ? PUMP_IDLE : *budget <= 0 ? PUMP_AGAIN : PUMP_ON;
 }
 

@@ -59,13 +59,15 @@ struct sl_conn_tls {
 	struct sl_list node; /* in `ready` or `waiting` */
 	struct sl_secure *secure;
 	struct sl_tls_stream
-		*stream[SL_SIDE_COUNT_]; /* NULL: that side speaks no TLS, or not yet */
-	enum sl_side side;               /* whose handshake it is */
-	bool is_open;                    /* counted in n_open */
-	bool is_waiting;                 /* counted in n_waiting */
-	bool is_cut[SL_SIDE_COUNT_];     /* the side has ended without close_notify */
-	bool wants_out[SL_SIDE_COUNT_];  /* a flow waits until the side takes bytes again */
-	bool has_ended[SL_SIDE_COUNT_];  /* its end has been read; passed on behind what is held */
+		*stream[SL_SIDE_COUNT_];  /* NULL: that side speaks no TLS, or not yet */
+	enum sl_side side;                /* whose handshake it is */
+	bool is_open;                     /* counted in n_open */
+	bool is_waiting;                  /* counted in n_waiting */
+	bool is_cut[SL_SIDE_COUNT_];      /* the side has ended without close_notify */
+	bool is_late[SL_SIDE_COUNT_];     /* likewise, but told our end before, and silent since */
+	uint64_t told_at[SL_SIDE_COUNT_]; /* bytes the side had sent when it was told our end */
+	bool wants_out[SL_SIDE_COUNT_];   /* a flow waits until the side takes bytes again */
+	bool has_ended[SL_SIDE_COUNT_];   /* its end has been read; passed on behind what is held */
 };
 
 static inline bool sl_tls_is(const struct sl_conn_tls *tls, enum sl_side side)
