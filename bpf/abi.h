@@ -352,7 +352,7 @@ enum sl_sockmap_side {
 /* Why a socket was spilled last. */
 enum sl_sockmap_spill {
 	SL_SOCKMAP_NOT_SPILLED = 0,
-	SL_SOCKMAP_LIMIT,     /* more than `limit` waits at the other socket */
+	SL_SOCKMAP_LIMIT,     /* more than `limit` waits at the other socket, or it is full */
 	SL_SOCKMAP_NO_TARGET, /* the other socket is not in `sockmap_targets` */
 	SL_SOCKMAP_REFUSED,   /* the kernel has not taken the redirect */
 	SL_SOCKMAP_ASKED,     /* by the daemon */

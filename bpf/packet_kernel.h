@@ -33,6 +33,8 @@ struct sock {
 	} sk_backlog;
 	struct dst_entry *sk_dst_cache;
 	int sk_rx_dst_ifindex;
+	int sk_wmem_queued;
+	int sk_sndbuf;
 };
 
 struct inet_sock {

@@ -220,6 +220,28 @@ static __always_inline __s32 waiting(struct sl_sockmap_slot *slot, __u32 write_s
 	return n;
 }
 
+/*
+ * Whatever the peer has room for, the kernel's worker writes, and nothing stays queued to its
+ * socket. What is passed to the daemon from that socket waits behind this queue: for a peer who may
+ * read no more, although it is not for him, and in memory that no window bounds. Of what is
+ * written, an eighth is for the kernel's own records of it, and a page for those of small pieces.
+ */
+#define RECORDS 4096
+
+static __always_inline int has_room(const struct tcp_sock *peer, __u32 n)
+{
+	const struct sock *sk = &peer->inet_conn.icsk_inet.sk;
+
+	return (__s64)sk->sk_sndbuf - sk->sk_wmem_queued >= (__s64)n + n / 8 + RECORDS;
+}
+
+static __always_inline int is_too_much(const struct packet *p, const struct tcp_sock *peer)
+{
+	__s32 n = waiting(p->slot, peer->write_seq);
+
+	return n > (__s32)p->slot->limit || !has_room(peer, (n > 0 ? n : 0) + p->skb->len);
+}
+
 static __always_inline enum sl_sockmap_spill look_at_peer(const struct packet *p)
 {
 	struct bpf_sock *peer = bpf_map_lookup_elem(&sockmap_targets, &p->peer);
@@ -230,9 +252,7 @@ static __always_inline enum sl_sockmap_spill look_at_peer(const struct packet *p
 		return why;
 	tcp = bpf_skc_to_tcp_sock(peer);
 	if (tcp)
-		why = waiting(p->slot, tcp->write_seq) > (__s32)p->slot->limit
-			      ? SL_SOCKMAP_LIMIT
-			      : SL_SOCKMAP_NOT_SPILLED;
+		why = is_too_much(p, tcp) ? SL_SOCKMAP_LIMIT : SL_SOCKMAP_NOT_SPILLED;
 	bpf_sk_release(peer);
 	return why;
 }

@@ -147,7 +147,11 @@ SHAKES = [
     ("resumed12-ec", "resumed, ECDSA P-256, TLS 1.2"),
 ]
 TLS_STREAMS = [*STREAMS, ("up8", "8 streams up")]
-FLOODS = [("flood", "round trip over TLS"), ("flood-plain", "round trip without TLS")]
+FLOODS = [
+    ("flood", "round trip over TLS"),
+    ("flood-plain", "round trip without TLS"),
+    ("flood-half", "round trip over TLS, half handshakes"),
+]
 AGAINST_BOTH = [("relay", "haproxy"), ("relay", "nginx"), ("relay", BETTER)]
 TLS_PROXIES = ["relay", "haproxy", "nginx"]
 TLS_SHAKES = Table(
@@ -524,7 +528,8 @@ default. Otherwise all run with their defaults.
   handshakes; Private_Dirty and Rss of all processes of the proxy, less what they were before.
 - flood: 8 connections that ask for 64 bytes every 5 ms, before and while 64 clients make full handshakes with an RSA key as fast
   as they can. Both ends of these 8 run with real-time priority, as if they were on other machines: what is measured is the
-  proxy. "Without TLS": another listener of the same daemon.
+  proxy. "Without TLS": another listener of the same daemon. "Half handshakes": the clients send the same ClientHello each time and
+  leave when the signature has come, so that they cost next to nothing and the proxies all the more.
 
 {figures}
 

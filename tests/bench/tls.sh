@@ -6,7 +6,7 @@
 # offer: one cipher, one group. Sessions live in tickets alone, so that no proxy keeps any.
 
 TLS_TESTS=(tls-full-ec tls-full-rsa tls-full12-ec tls-resumed-ec tls-resumed-rsa tls-resumed12-ec
-	tls-down1 tls-up1 tls-down8 tls-up8 tls-flood tls-flood-plain tls-idle)
+	tls-down1 tls-up1 tls-down8 tls-up8 tls-flood tls-flood-plain tls-flood-half tls-idle)
 TLS_PORT=9010
 # Slots, each a port of the lane and one of the backend. Those of round trips have a backend of
 # their own, which is ahead of everything else on the machine, as if it were on another one.
@@ -69,6 +69,7 @@ tls_plan() { # TEST
 	tls-full*) mode=hands ;;
 	tls-resumed*) mode=resumed ;;
 	tls-flood-plain) mode=flood slot=$TLS_RSA options="-c -p $((TLS_PORT + TLS_PLAIN))" ;;
+	tls-flood-half) mode=flood slot=$TLS_RSA options="-h -p $((TLS_PORT + TLS_PING))" ;;
 	tls-flood) mode=flood slot=$TLS_RSA options="-p $((TLS_PORT + TLS_PING))" ;;
 	tls-down*) mode=down ;;
 	tls-up*) mode=up ;;

@@ -3,15 +3,19 @@
  * What the library allows: handshakes per second of one core, both ends in memory and no socket in
  * between, and bytes per second. CPU time of the side named, read around each of its calls.
  */
+#include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
 #include <openssl/x509.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tls/backend.h"
 #include "tls/library.h"
@@ -228,6 +232,107 @@ static void bulk(struct setup *u)
 	sl_tls_target_unref(target);
 }
 
+/* ---- over a socket, where calls cost, too ---- */
+
+static unsigned long n_recv, n_send;
+
+static ssize_t counted_recv(void *owner, void *buf, size_t n)
+{
+	n_recv++;
+	return sl_tls_socket.recv(owner, buf, n);
+}
+
+static ssize_t counted_send(void *owner, const void *bytes, size_t n)
+{
+	n_send++;
+	return sl_tls_socket.send(owner, bytes, n);
+}
+
+static const struct sl_tls_wire counted = { .recv = counted_recv, .send = counted_send };
+
+static void connect_both(int fd[2])
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(a);
+	int at = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert(bind(at, (struct sockaddr *)&a, sizeof(a)) == 0 && listen(at, 1) == 0);
+	assert(getsockname(at, (struct sockaddr *)&a, &len) == 0);
+	fd[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert(connect(fd[0], (struct sockaddr *)&a, sizeof(a)) == 0);
+	fd[1] = accept4(at, NULL, NULL, SOCK_CLOEXEC);
+	assert(fd[1] >= 0 && close(at) == 0);
+	for (int i = 0; i < 2; i++)
+		assert(fcntl(fd[i], F_SETFL, O_NONBLOCK) == 0);
+}
+
+static double write_some(struct sl_tls_stream *s, char *buf, size_t room, uint64_t left,
+			 size_t *ret_n)
+{
+	double begin = now_s();
+	int r = SL_TLS_GO;
+	size_t n = left < room ? (size_t)left : room;
+
+	assert((r = sl_tls_stream_write(s, &scratch, 1, buf, n, ret_n)) >= 0);
+	return now_s() - begin;
+}
+
+static double read_some(struct sl_tls_stream *s, char *buf, size_t room, size_t *ret_n)
+{
+	double begin = now_s();
+	int r = SL_TLS_GO;
+	size_t n;
+
+	for (*ret_n = 0; r == SL_TLS_GO; *ret_n += n)
+		assert((r = sl_tls_stream_read(s, &scratch, buf, room, &n)) >= 0);
+	return now_s() - begin;
+}
+
+static void bulk_by_socket(struct setup *u, size_t room)
+{
+	static char buf[256 << 10];
+	struct sl_tls_target *target = NULL;
+	struct sl_tls_stream *s, *c;
+	struct sl_tls_facts f;
+	uint64_t sent = 0;
+	uint64_t got = 0;
+	double writing = 0;
+	double reading = 0;
+	int r = SL_TLS_IN;
+	int q = SL_TLS_IN;
+	int fd[2];
+	size_t n;
+
+	connect_both(fd);
+	assert(sl_tls_target_new(u->backend, "x.example", &target) == 0);
+	assert(sl_tls_accept(u->server, u->certs, u->tickets, &counted, sl_tls_fd(fd[1]), &s) == 0);
+	assert(sl_tls_target_connect(target, &counted, sl_tls_fd(fd[0]), &c) == 0);
+	assert(SSL_set_max_proto_version(c->ssl, u->version));
+	while (r != SL_TLS_GO || q != SL_TLS_GO) {
+		r = r ? sl_tls_stream_handshake(c, &scratch) : r;
+		q = q ? sl_tls_stream_handshake(s, &scratch) : q;
+		assert(r >= 0 && q >= 0);
+	}
+	sl_tls_stream_facts(s, &f);
+	n_recv = n_send = 0;
+	while (got < BULK_BYTES) {
+		for (int i = 0; i < 4 && sent < BULK_BYTES; i++, sent += n)
+			writing += write_some(s, buf, room, BULK_BYTES - sent, &n);
+		reading += read_some(c, buf, room, &n);
+		got += n;
+		assert(sl_tls_stream_flush(s) >= 0);
+	}
+	printf("  socket, %3zu KiB at a time: CPU s/GB write %.3f, read %.3f; calls per MiB: send "
+	       "%.1f, recv %.1f\n",
+	       room >> 10, writing / (BULK_BYTES / 1e9), reading / (BULK_BYTES / 1e9),
+	       (double)n_send / (BULK_BYTES >> 20), (double)n_recv / (BULK_BYTES >> 20));
+	sl_tls_stream_free(s);
+	sl_tls_stream_free(c);
+	sl_tls_target_unref(target);
+	(void)close(fd[0]);
+	(void)close(fd[1]);
+}
+
 static void measure(const char *name, EVP_PKEY *key, int version)
 {
 	struct sl_tls_ticket_key ticket_key;
@@ -244,6 +349,8 @@ static void measure(const char *name, EVP_PKEY *key, int version)
 		handshakes(&u, what, i);
 	}
 	bulk(&u);
+	bulk_by_socket(&u, 64 << 10);
+	bulk_by_socket(&u, 256 << 10);
 	sl_tls_backend_unref(u.backend);
 	sl_tls_server_unref(u.server);
 	sl_tls_tickets_unref(u.tickets);

@@ -3,15 +3,18 @@
  * Clients for the benchmarks of TLS; the other end is `loadgen serve`. Every run is bounded in
  * time, prints one line of KEY=VALUE pairs and exits 0, or says on standard error why it could not.
  *
- *   tls_load [-2] hands   ADDRESS PORT CLIENTS SECONDS [PID...]   connect, full handshake, request,
- *                                                                 reply, close
- *   tls_load [-2] resumed ADDRESS PORT CLIENTS SECONDS [PID...]   the same with sessions resumed
- *   tls_load [-2] down|up ADDRESS PORT STREAMS SECONDS [PID...]   bulk
- *   tls_load [-2] idle    ADDRESS PORT COUNT     opens and uses each once, says "ready", waits for
- * EOF tls_load [-c] -p PORT flood ADDRESS PORT CLIENTS SECONDS [PID...] round trips on kept
- * connections to the PORT of -p
- *                                                (-c: without TLS), without and with full
- * handshakes at the other port
+ *   tls_load [-2] hands   ADDRESS PORT CLIENTS SECONDS [PID...]
+ *       connect, full handshake, request, reply, close_notify, close
+ *   tls_load [-2] resumed ADDRESS PORT CLIENTS SECONDS [PID...]
+ *       the same with sessions resumed
+ *   tls_load [-2] down|up ADDRESS PORT STREAMS SECONDS [PID...]
+ *       bulk
+ *   tls_load [-2] idle ADDRESS PORT COUNT
+ *       opens and uses each once, says "ready", waits for EOF
+ *   tls_load [-c] [-h] -p PORT flood ADDRESS PORT CLIENTS SECONDS [PID...]
+ *       round trips on kept connections to the PORT of -p (-c: without TLS), first alone, then
+ *       beside full handshakes at the other port (-h: half ones, whose clients leave when the
+ *       server's signature has come, and cost next to nothing)
  *
  * -2: TLS 1.2. The client offers one cipher (AES-128-GCM) and X25519 before P-256, sees to it that
  * every proxy takes X25519, and verifies no chain. What came down is decrypted at the start of a
@@ -73,6 +76,7 @@ struct run {
 	int version;
 	bool is_resumed;
 	bool is_up;
+	bool is_half;  /* handshakes, up to the server's answer */
 	bool is_clear; /* the round trips beside a flood */
 	uint16_t ping_port;
 	char *const *pids;
@@ -88,6 +92,8 @@ struct hands {
 	SSL_CTX *ctx;
 	int epoll_fd;
 	unsigned n_clients;
+	char hello[1024]; /* of half a handshake */
+	size_t hello_len;
 	_Atomic uint64_t done;
 	_Atomic uint64_t resumed;
 	_Atomic unsigned n_warm; /* clients that have done it once */
@@ -254,6 +260,37 @@ static int keep_session(SSL *ssl, SSL_SESSION *session)
 	return 1;
 }
 
+/* One ClientHello, which every half handshake begins with. */
+static int make_hello(struct hands *t)
+{
+	SSL *ssl = SSL_new(t->ctx);
+	BIO *in = BIO_new(BIO_s_mem());
+	BIO *out = BIO_new(BIO_s_mem());
+	int n;
+
+	if (!ssl || !in || !out)
+		return -ENOMEM;
+	SSL_set_bio(ssl, in, out);
+	(void)SSL_connect(ssl);
+	ERR_clear_error();
+	n = BIO_read(out, t->hello, sizeof(t->hello));
+	t->hello_len = n > 0 ? (size_t)n : 0;
+	SSL_free(ssl);
+	return n > 0 ? 0 : -ECOMM;
+}
+
+static int hand_open_ssl(struct hand *h)
+{
+	h->ssl = SSL_new(h->of->ctx);
+	if (!h->ssl || !SSL_set_fd(h->ssl, h->fd))
+		return -ENOMEM;
+	SSL_set_app_data(h->ssl, h);
+	if (h->of->run->is_resumed && h->session && !SSL_set_session(h->ssl, h->session))
+		return -EINVAL;
+	SSL_set_connect_state(h->ssl);
+	return 0;
+}
+
 static int hand_open(struct hand *h)
 {
 	struct epoll_event ev = { .events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = h };
@@ -264,13 +301,8 @@ static int hand_open(struct hand *h)
 	h->stage = STAGE_SHAKE;
 	h->heard = 0;
 	h->fd = open_socket(SOCK_NONBLOCK);
-	h->ssl = SSL_new(h->of->ctx);
-	if (h->fd < 0 || !h->ssl || !SSL_set_fd(h->ssl, h->fd))
+	if (h->fd < 0 || (!h->of->run->is_half && hand_open_ssl(h) != 0))
 		return -ENOMEM;
-	SSL_set_app_data(h->ssl, h);
-	if (h->of->run->is_resumed && h->session && !SSL_set_session(h->ssl, h->session))
-		return -EINVAL;
-	SSL_set_connect_state(h->ssl);
 	if (connect(h->fd, (const struct sockaddr *)to, sizeof(*to)) != 0 && errno != EINPROGRESS)
 		return -errno;
 	return epoll_ctl(h->of->epoll_fd, EPOLL_CTL_ADD, h->fd, &ev) == 0 ? 0 : -errno;
@@ -279,11 +311,15 @@ static int hand_open(struct hand *h)
 /* With close_notify where the reply has come: without, OpenSSL forgets the session. */
 static void hand_close(struct hand *h, bool is_good)
 {
+	struct linger reset = { .l_onoff = 1 };
+
 	ERR_clear_error();
 	if (h->ssl && is_good)
 		(void)SSL_shutdown(h->ssl);
 	SSL_free(h->ssl);
 	h->ssl = NULL;
+	if (h->fd >= 0 && h->of->run->is_half)
+		(void)setsockopt(h->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	if (h->fd >= 0)
 		close(h->fd);
 	h->fd = -1;
@@ -298,6 +334,25 @@ static int outcome(const struct hand *h, int r)
 		return 1;
 	why = SSL_get_error(h->ssl, r);
 	return why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE ? 0 : -ECOMM;
+}
+
+/* The server answers with all it has to say, signature included. */
+static int half_step(struct hand *h)
+{
+	const struct hands *t = h->of;
+	char buf[4096];
+	ssize_t n;
+
+	if (h->stage == STAGE_SHAKE) {
+		n = send(h->fd, t->hello, t->hello_len, MSG_NOSIGNAL);
+		if (n != (ssize_t)t->hello_len)
+			return n < 0 && errno == EAGAIN ? 0 : -ECOMM;
+		h->stage = STAGE_HEAR;
+	}
+	n = recv(h->fd, buf, sizeof(buf), 0);
+	if (n < 0 && errno == EAGAIN)
+		return 0;
+	return n > 0 ? 1 : -ECOMM;
 }
 
 /* As far as it goes now; 1: the reply is complete. */
@@ -346,18 +401,18 @@ static void hand_done(struct hand *h)
 
 	if (h->phase == PHASE_MEASURE)
 		sample(&t->took, now_ns() - h->begin_ns);
-	else if (!is_x25519(h->ssl))
+	else if (h->ssl && !is_x25519(h->ssl))
 		t->errors++;
 	t->n_warm += !h->is_warm;
 	h->is_warm = true;
-	if (SSL_session_reused(h->ssl))
+	if (h->ssl && SSL_session_reused(h->ssl))
 		atomic_fetch_add_explicit(&t->resumed, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&t->done, 1, memory_order_relaxed);
 }
 
 static void hand_event(struct hand *h)
 {
-	int r = hand_step(h);
+	int r = h->of->run->is_half ? half_step(h) : hand_step(h);
 
 	if (r == 0)
 		return;
@@ -400,6 +455,8 @@ static int hands_start(struct run *r, struct hands *t, unsigned n_clients)
 	t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (!t->ctx || t->epoll_fd < 0 || samples_init(&t->took) != 0)
 		return -ENOMEM;
+	if (r->is_half && make_hello(t) != 0)
+		return -ECOMM;
 	if (r->is_resumed) {
 		(void)SSL_CTX_set_session_cache_mode(t->ctx, SSL_SESS_CACHE_CLIENT |
 								     SSL_SESS_CACHE_NO_INTERNAL);
@@ -731,9 +788,11 @@ static int run_flood(struct run *r)
 	struct count from, to;
 	uint64_t errors;
 	double n;
+	int err;
 
-	if (pings_start(r, flow) != 0)
-		return -ENOMEM;
+	err = pings_start(r, flow);
+	if (err)
+		return err;
 	sleep_ms(WARM_UP_MS);
 	r->ping_phase = PHASE_QUIET;
 	sleep_ms(QUIET_MS);
@@ -799,7 +858,7 @@ static int usage(void)
 {
 	fputs("usage: tls_load [-2] hands|resumed|down|up ADDRESS PORT CLIENTS SECONDS [PID...]\n"
 	      "       tls_load [-2] idle ADDRESS PORT COUNT\n"
-	      "       tls_load [-2] [-c] -p PORT flood ADDRESS PORT CLIENTS SECONDS [PID...]\n",
+	      "       tls_load [-c] [-h] -p PORT flood ADDRESS PORT CLIENTS SECONDS [PID...]\n",
 	      stderr);
 	return 2;
 }
@@ -823,13 +882,16 @@ static int command(int argc, char **argv, struct run *r)
 {
 	int o;
 
-	while ((o = getopt(argc, argv, "+2cp:")) != -1) {
+	while ((o = getopt(argc, argv, "+2chp:")) != -1) {
 		switch (o) {
 		case '2':
 			r->version = TLS1_2_VERSION;
 			break;
 		case 'c':
 			r->is_clear = true;
+			break;
+		case 'h':
+			r->is_half = true;
 			break;
 		case 'p':
 			r->ping_port = (uint16_t)strtoul(optarg, NULL, 10);

@@ -72,6 +72,7 @@ def tell(*_):
     sys.exit(0)
 signal.signal(signal.SIGTERM, tell)
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x800))
+s.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE: all of it, however late this is
 s.bind(("eth0", 0x800))
 print("ready", flush=True)
 while True:

@@ -18,7 +18,7 @@ S=("$O/sluice" --socket "$LAB_DIR/main/run/control.sock")
 conf=$LAB_DIR/main/sluice.yaml
 
 say "0: good"
-for verb in status routes conns reasons version; do
+for verb in status routes conns cert reasons version; do
 	code 0 "${S[@]}" $verb
 	[ -s "$LAB_DIR/out" ] || fail "$verb prints nothing"
 	code 0 "${S[@]}" $verb --json
@@ -54,6 +54,7 @@ code 2 "$SLUICED" --nosuch
 say "3: no daemon"
 code 3 "$O/sluice" --socket "$LAB_DIR/nosuch.sock" status
 code 3 "$O/sluice" --socket "$LAB_DIR/nosuch.sock" reload
+code 3 "$O/sluice" --socket "$LAB_DIR/nosuch.sock" cert list
 say "78: configuration"
 echo "nonsense: 1" >"$LAB_DIR/bad.yaml"
 code 78 "$O/sluice" check -c "$LAB_DIR/bad.yaml"

@@ -34,9 +34,9 @@ form=$(plain_form)
 is_whole() { [ "$(plain_form)" = "$form" ]; }
 before=$(theirs)
 
-client_bg quiet hold to=$PROXY_IP:8082 n=3 ping=1 timeout=$((120 * SLOW))
+client_bg quiet hold to=$PROXY_IP:8082 n=3 ping=1 timeout=$((600 * SLOW))
 wait_for has_output quiet
-client_bg long long to=$PROXY_IP:8083 c=2 t=600 rate=${RATE:-40000000} stall=$((8000 * SLOW)) timeout=120
+client_bg long long to=$PROXY_IP:8083 c=2 t=600 rate=${RATE:-40000000} stall=$((8000 * SLOW)) timeout=600
 wait_records one 3
 wait_records bulk 2
 wait_until 5000 long_moved long 5 || fail "nothing moves"

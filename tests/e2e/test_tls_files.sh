@@ -13,12 +13,17 @@ ROUTES="routes:
 $(ends web 8443 "\"$BACKEND_IP:8000\"" "cert: $D/cert.pem, key: $D/cert.key")
 $(ends other 8444 "\"$BACKEND_IP:8000\"")"
 
+# renamed FROM TO [FROM TO]: one after the other, with nothing in between.
+renamed() {
+	/usr/bin/python3 -c 'import os, sys
+a = sys.argv[1:]
+while a: os.rename(a.pop(0), a.pop(0))' "$@"
+}
 # as NEW: NEW.pem and NEW.key are the route's now, by two renames.
 as() {
 	cp "$CERTS/$1.pem" "$D/new.pem"
 	cp "$CERTS/$1.key" "$D/new.key"
-	mv "$D/new.key" "$D/cert.key"
-	mv "$D/new.pem" "$D/cert.pem"
+	renamed "$D/new.key" "$D/cert.key" "$D/new.pem" "$D/cert.pem"
 }
 # shown PORT: the serial number of the certificate clients are shown.
 shown() {
@@ -28,11 +33,12 @@ shown() {
 shows() { [ "$(shown 8443)" = "$(serial_of "$CERTS/$1.pem")" ]; } # NAME
 assert_shown() { assert_eq "$1" "$(shown 8443)" "$(serial_of "$CERTS/$2.pem")"; }
 errors() { grep -ac ' error supervisor: route ' "$(log_file)" || true; }
+has_errors() { [ "$(errors)" -ge "$1" ]; }
 # problem WORDS...: one more error of the route is in the log, with the words and what it comes to.
 N_ERRORS=0
 problem() {
 	local word line
-	wait_for eval '[ "$(errors)" -gt '$N_ERRORS' ]'
+	wait_for has_errors $((N_ERRORS + 1))
 	line=$(grep -a ' error supervisor: route ' "$(log_file)" | tail -n 1)
 	N_ERRORS=$((N_ERRORS + 1))
 	assert_eq "errors so far" "$(errors)" $N_ERRORS
@@ -99,8 +105,9 @@ held before
 other=$(shown 8444)
 as second
 wait_for shows second
-cp "$CERTS/third.key" "$D/cert.key"
-cp "$CERTS/third.pem" "$D/cert.pem"
+pem=$(cat "$CERTS/third.pem") key=$(cat "$CERTS/third.key")
+echo "$key" >"$D/cert.key"
+echo "$pem" >"$D/cert.pem"
 wait_for shows third
 mkdir "$D/v1" "$D/v2"
 for f in pem key; do
@@ -108,13 +115,11 @@ for f in pem key; do
 	cp "$CERTS/second.$f" "$D/v2/cert.$f"
 done
 ln -s v1 "$D/now"
-for f in key pem; do
-	ln -s "now/cert.$f" "$D/new"
-	mv "$D/new" "$D/cert.$f"
-done
+for f in key pem; do ln -s "now/cert.$f" "$D/new.$f"; done
+renamed "$D/new.key" "$D/cert.key" "$D/new.pem" "$D/cert.pem"
 wait_for shows first
 ln -s v2 "$D/new"
-mv -T "$D/new" "$D/now"
+renamed "$D/new" "$D/now"
 wait_for shows second
 held after
 assert_eq "the other route's" "$(shown 8444)" "$other"

@@ -6,7 +6,7 @@ EQUIVALENCE=tests/lib/equivalence.py
 
 # equivalence ROW...: the row `relay` beside them is what they are compared with.
 equivalence() {
-	local dir=$LAB_DIR/$INST row ns rc=0
+	local dir=$LAB_DIR/$INST row ns rc=0 global routes
 	set -- relay "$@"
 	# small buffers: whoever sends to one that does not read has to wait soon
 	for ns in client proxy backend; do
@@ -14,8 +14,10 @@ equivalence() {
 	done
 	mkdir -p "$dir/bpf"
 	mountpoint -q "$dir/bpf" || mount -t bpf bpf "$dir/bpf"
+	global=$(/usr/bin/python3 $EQUIVALENCE global "$@") || fail "no settings"
+	routes=$(/usr/bin/python3 $EQUIVALENCE routes "$@") || fail "no routes"
 	GLOBAL="  log: { level: info, access: $dir/access.log, format: json }
-$(/usr/bin/python3 $EQUIVALENCE global "$@")" start_sluice "$(/usr/bin/python3 $EQUIVALENCE routes "$@")"
+$global" start_sluice "$routes"
 	for row; do engine_is_there "${row%%_*}"; done
 	ln -sf "$dir/run/control.sock" "$dir/control.sock"
 	/usr/bin/python3 $EQUIVALENCE run "$dir" "$LAB-c" "$LAB-b" "$SLUICE_PID" "$@" || rc=$?

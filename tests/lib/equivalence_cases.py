@@ -149,6 +149,18 @@ def slow_client(d):
     stopped_reader(d, d.b, d.c)
 
 
+@case()
+def both_stuck(d):
+    """Both have to stop, then the backend reads: it gets everything while the client goes on not reading."""
+    d.start()
+    d.until_stuck(d.b)
+    d.until_stuck(d.c)
+    d.pump_pairs([(d.c, d.b, MIB)])
+    d.pump_pairs([(d.b, d.c, MIB)])
+    d.quiet()
+    finish(d)
+
+
 # ---- half-close ----
 
 

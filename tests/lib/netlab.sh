@@ -449,17 +449,16 @@ more_lines() { [ "$(wc -l <"$1")" -gt "$2" ]; }
 shot() { SHOT=$(client shot timeout=$((15 * SLOW)) "$@" || true); }
 of() { jq -r ".$1" <<<"$SHOT"; }
 
-# timely MIN MAX ARGUMENT...: a shot that ends between MIN and MAX ms after its beginning. None is ever sooner; later
-# may be one that others on this machine have held up, but not all of five. SHOTS: how many it took.
+# timely MIN MAX ARGUMENT...: a shot that ends between MIN and MAX ms after its connect has returned. One may be held
+# up by others on this machine, before that or after, but not all of five. SHOTS: how many it took.
 timely() {
 	local min=$1 max=$2
 	shift 2
 	for ((SHOTS = 1; SHOTS <= 5; SHOTS++)); do
 		shot "$@"
-		assert_between "ended after ms" "$(of end_ms)" "$min" $((10000 * SLOW))
-		if awk -v v="$(of end_ms)" -v max="$((max * SLOW))" 'BEGIN { exit !(v <= max) }'; then return; fi
+		if awk -v v="$(of end_ms)" -v a="$min" -v b="$((max * SLOW))" 'BEGIN { exit !(v >= a && v <= b) }'; then return; fi
 	done
-	fail "none of five ended within $max ms, the last one after $(of end_ms)"
+	fail "none of five ended after $min to $max ms, the last one after $(of end_ms)"
 }
 
 # names_of PORT N: who of several `identify` servers served each of N connections, in order.

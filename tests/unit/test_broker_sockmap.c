@@ -702,6 +702,32 @@ static void test_resolve(void **state)
 	}
 }
 
+/* The configuration it came by is not known, or not yet: no matter. */
+static void test_resolve_by_any_configuration(void **state)
+{
+	static const int64_t away[] = { -1, 1, 1000 };
+	struct world *w = world(state);
+
+	for (size_t i = 0; i < SL_ARRAY_LEN(away); i++) {
+		struct conn c = new_conn(w);
+		struct sl_broker_msg msg = request_of(SL_BROKER_RESOLVE, &c);
+		const struct sl_sockmap_pair p = pair_of(&c);
+		struct sl_broker_result r;
+
+		assert_int_equal(sl_sockmap_join(maps(w), &p, &c.pair), 0);
+		close_channels(w);
+		restart_broker(w);
+		add_channels(w, 1);
+		msg.handover.generation = (uint64_t)(GENERATION + away[i]);
+		r = ask_with(w, &msg, c.front, c.back);
+		assert_string_equal(sl_engine_reason_name(r.why), "eligible");
+		assert_int_equal(r.pair, c.pair);
+		expect_joined(&c);
+		end(w, &c);
+		assert_true(await_pairs(w, 0));
+	}
+}
+
 /* Only the slots were written: the same connection comes again, and is nobody else's. */
 static void test_remnant(void **state)
 {
@@ -925,10 +951,19 @@ static void test_stop(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_hand_over), T(test_refused),          T(test_full),
-		T(test_resolve),   T(test_remnant),          T(test_held),
-		T(test_spill),     T(test_taken_out),        T(test_taken_out_unheard),
-		T(test_orphans),   T(test_entry_among_many), T(test_stop),
+		T(test_hand_over),
+		T(test_refused),
+		T(test_full),
+		T(test_resolve),
+		T(test_resolve_by_any_configuration),
+		T(test_remnant),
+		T(test_held),
+		T(test_spill),
+		T(test_taken_out),
+		T(test_taken_out_unheard),
+		T(test_orphans),
+		T(test_entry_among_many),
+		T(test_stop),
 	};
 
 	sl_log_setup(SL_LOG_ERROR, false, -1);

@@ -64,7 +64,7 @@ struct wanted {
 	const char *cipher; /* of TLS 1.2; NULL: TLS 1.3 */
 	bool ktls[2];
 	unsigned char fragment; /* max_fragment_length the client asks for */
-	int sndbuf, rcvbuf;
+	int sndbuf, rcvbuf;     /* the server's, the client's */
 };
 
 struct tcp {
@@ -85,8 +85,6 @@ static void connect_tcp(int fd[2], const struct wanted *w)
 	assert_true(at >= 0);
 	assert_int_equal(bind(at, (struct sockaddr *)&a, sizeof(a)), 0);
 	assert_int_equal(getsockname(at, (struct sockaddr *)&a, &len), 0);
-	if (w->rcvbuf)
-		assert_int_equal(setsockopt(at, SOL_SOCKET, SO_RCVBUF, &w->rcvbuf, sizeof(int)), 0);
 	assert_int_equal(listen(at, 1), 0);
 	fd[CLIENT] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (w->rcvbuf)
@@ -99,11 +97,10 @@ static void connect_tcp(int fd[2], const struct wanted *w)
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(fcntl(fd[i], F_SETFL, O_NONBLOCK), 0);
 		assert_int_equal(setsockopt(fd[i], IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)), 0);
-		if (w->sndbuf)
-			assert_int_equal(
-				setsockopt(fd[i], SOL_SOCKET, SO_SNDBUF, &w->sndbuf, sizeof(int)),
-				0);
 	}
+	if (w->sndbuf)
+		assert_int_equal(
+			setsockopt(fd[SERVER], SOL_SOCKET, SO_SNDBUF, &w->sndbuf, sizeof(int)), 0);
 }
 
 /* An event of that end, or of the other, which may have to act first. */
@@ -112,7 +109,7 @@ static void wait_for(const struct tcp *t, short client, short server)
 	struct pollfd p[2] = { { .fd = t->fd[CLIENT], .events = client },
 			       { .fd = t->fd[SERVER], .events = server } };
 
-	assert_true(poll(p, 2, (int)(5000 * slow())) > 0);
+	assert_true(poll(p, 2, (int)(2000 * slow())) > 0);
 }
 
 static void shake_hands(struct tcp *t)
@@ -405,7 +402,7 @@ static int read_next(struct tcp *t, int who, size_t *ret_n)
 	int r = SL_TLS_IN;
 
 	*ret_n = 0;
-	while (r == SL_TLS_IN && *ret_n == 0) {
+	for (int i = 0; i < 1000 && r == SL_TLS_IN && *ret_n == 0; i++) {
 		wait_for(t, who == CLIENT ? POLLIN : 0, who == SERVER ? POLLIN : 0);
 		r = sl_tls_stream_read(t->s[who], &scratch, buf, sizeof(buf), ret_n);
 	}
@@ -1031,7 +1028,7 @@ static void changed_records_are_noticed(void **state)
 		{ "\x17\x03\x03\x7f\xff", "a record is too long", EMSGSIZE,
 		  "alert received: record overflow" },
 		{ "\x17\x02\x03\x00\x40", "not TLS", EINVAL, "alert received: protocol version" },
-		{ "GET /", "a record is too long", EMSGSIZE, "alert received: record overflow" },
+		{ "GET /", "not TLS", EINVAL, "alert received: protocol version" },
 	};
 	unsigned char record[69] = { 0 };
 
@@ -1113,8 +1110,9 @@ static void unread_answers_wait(void **state)
 	struct wanted w = {
 		.cipher = ciphers[0], .ktls = { true, true }, .sndbuf = 4096, .rcvbuf = 4096
 	};
+	struct pollfd full = { .events = POLLOUT };
 	struct tcp t;
-	size_t n = 1;
+	size_t n;
 	size_t sent = 0;
 	int r;
 
@@ -1122,15 +1120,19 @@ static void unread_answers_wait(void **state)
 	if (!has_kernel())
 		skip();
 	open_ktls(&t, &w);
-	while (sl_tls_stream_write(t.s[SERVER], &scratch, 1, buf, 8192, &n) == SL_TLS_GO)
+	full.fd = t.fd[SERVER];
+	do { /* until nothing is taken, now and later */
+		r = sl_tls_stream_write(t.s[SERVER], &scratch, 1, buf, 8192, &n);
 		sent += n;
-	sent += n;
+	} while (r == SL_TLS_GO || poll(&full, 1, (int)(200 * slow())) > 0);
 	for (int i = 0; i < 10; i++)
 		send_record(t.fd[CLIENT], 22, "\x01\x00\x00\x00", 4);
-	wait_for(&t, 0, POLLIN);
-	do {
+	for (int i = 0; i < 10; i++) {
+		wait_for(&t, 0, POLLIN);
 		r = sl_tls_stream_read(t.s[SERVER], &scratch, buf, 99, &n);
-	} while (r == SL_TLS_IN && sl_tls_stream_held(t.s[SERVER]) < 2 * 3);
+		if (r == SL_TLS_OUT)
+			break;
+	}
 	assert_int_equal(r, SL_TLS_OUT);
 	assert_int_equal(n, 0);
 	assert_int_equal(sl_tls_stream_held(t.s[SERVER]), 2 * 3);

@@ -316,6 +316,13 @@ static void what_a_client_is_given_is_told(void **state)
 		  "                 port 443, route shop: /etc/sluice/shop.pem (ec-256), "
 		  "/etc/sluice/shop-rsa.pem (rsa-2048), by its name\n"
 		  "                 port [::1]:8000-8100, route shop: ");
+	/* a port of two routes is one place */
+	p->route[1].tls = &p->tls;
+	p->route[1].ports = &p->port[0];
+	doc = cert_of(p, "shop.example.com");
+	assert_int_equal(json_array_size(json_object_get(doc, "served")), 2);
+	json_decref(doc);
+	p->route[1].tls = NULL;
 	/* where another route would take it, this one's certificates are none of its business */
 	p->explanation.route = &p->route[1];
 	doc = cert_of(p, "shop.example.com");

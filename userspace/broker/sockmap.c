@@ -515,21 +515,20 @@ static enum sl_engine_reason why_of(int r)
 	}
 }
 
-static enum sl_engine_reason check_room(struct sl_peer *p)
+static enum sl_engine_reason check_room(struct sl_peer *p, bool is_new)
 {
 	const struct sl_broker *b = p->broker;
 
 	if (!sl_sockmap_keeper_is_on(b))
 		return b->sockmap.why_off ? b->sockmap.why_off : SL_WHY_NO_PRIVILEGE;
-	return sl_peer_take_token(p) ? SL_WHY_NONE : SL_WHY_RATE_LIMITED;
+	return !is_new || sl_peer_take_token(p) ? SL_WHY_NONE : SL_WHY_RATE_LIMITED;
 }
 
-static enum sl_engine_reason check_pair(const struct sl_broker *b, const struct sl_broker_msg *msg,
-					int fds[SL_BROKER_MAX_FDS], struct sl_sockmap_pair *ret)
+static enum sl_engine_reason check_sockets(const struct sl_broker *b,
+					   const int fds[SL_BROKER_MAX_FDS],
+					   struct sl_sock_facts sock[2],
+					   struct sl_sockmap_pair *ret)
 {
-	const struct sl_policy *policy = sl_broker_generation(b, msg->handover.generation);
-	struct sl_sock_facts sock[2];
-
 	for (int i = 0; i < 2; i++) {
 		enum sl_engine_reason why = sl_validate_sock(&b->validator, fds[i], &sock[i]);
 
@@ -538,11 +537,20 @@ static enum sl_engine_reason check_pair(const struct sl_broker *b, const struct 
 		ret->fd[i] = fds[i];
 		ret->cookie[i] = sock[i].cookie;
 	}
+	return SL_WHY_NONE;
+}
+
+static enum sl_engine_reason check_policy(const struct sl_broker *b,
+					  const struct sl_broker_msg *msg,
+					  const struct sl_sock_facts sock[2],
+					  struct sl_sockmap_pair *ret)
+{
+	const struct sl_policy *policy = sl_broker_generation(b, msg->handover.generation);
+
 	if (!policy) /* a newer one is on its way from the supervisor, perhaps */
 		return msg->handover.generation > sl_broker_policy(b)->generation
 			       ? SL_WHY_RATE_LIMITED
 			       : SL_WHY_NO_PRIVILEGE;
-	ret->conn_id = msg->conn_id;
 	ret->limit = policy->sockmap_limit;
 	return sl_validate_pair(policy, msg->handover.route, true, &sock[0], &sock[1]);
 }
@@ -578,12 +586,20 @@ static enum sl_engine_reason try(struct sl_peer *p, const struct sl_broker_msg *
 				 int fds[SL_BROKER_MAX_FDS], uint32_t *ret_pair)
 {
 	struct sl_broker *b = p->broker;
-	struct sl_sockmap_pair pair = { 0 };
-	enum sl_engine_reason why = check_room(p);
+	struct sl_sockmap_pair pair = { .conn_id = msg->conn_id };
+	struct sl_sock_facts sock[2];
+	bool is_new = msg->type != SL_BROKER_RESOLVE;
+	enum sl_engine_reason why = check_room(p, is_new);
 	int r;
 
 	if (why == SL_WHY_NONE)
-		why = check_pair(b, msg, fds, &pair);
+		why = check_sockets(b, fds, sock, &pair);
+	/*
+	 * What an earlier broker has begun was allowed, and is finished or taken back: a worker who
+	 * is refused goes on with the sockets as if they were in no map.
+	 */
+	if (why == SL_WHY_NONE && is_new)
+		why = check_policy(b, msg, sock, &pair);
 	if (why != SL_WHY_NONE)
 		return why;
 	r = join(b, msg, &pair, ret_pair);

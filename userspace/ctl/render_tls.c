@@ -238,8 +238,11 @@ static void print_facts(const struct sl_render *r, const json_t *cert)
 	print_validity(r, cert);
 	line_of_text(r, "  key", cert, "key");
 	line(r, NONE, "  SHA-256", "%s", text_at(cert, "fingerprint"));
-	line(r, NONE, "  chain", "%" PRIu64 " certificate%s sent after it", chain,
-	     chain == 1 ? "" : "s");
+	if (chain)
+		line(r, NONE, "  chain", "%" PRIu64 " certificate%s sent after it", chain,
+		     chain == 1 ? "" : "s");
+	else
+		line(r, NONE, "  chain", "none: it is sent alone");
 	if (has_text(cert, "ocsp_until"))
 		line(r, NONE, "  OCSP response", "good until %s",
 		     moment(cert, "ocsp_until", until));

@@ -10,7 +10,7 @@
 #include "ctl/view_match.h"
 
 #define MAX_WORRIES 16
-/* Of the question which certificate a name is given: each takes a look at the routes. */
+/* Which are asked about a name: each takes a look at all routes. */
 #define MAX_PORTS 64
 
 static int64_t now_s(void)
@@ -286,48 +286,66 @@ static bool is_domain(const struct search *s, const struct sl_conf *conf)
 	return s->asked.name[0] && (s->n || strchr(s->asked.name, '.'));
 }
 
-/* Whether a client that asks for that name at that port comes to that route. */
-static bool comes_here(struct sl_proxy *proxy, const struct sl_conf_route *route,
-		       const struct sl_port_spec *port, const char *name)
+/* The ports that a client may ask at, each once. */
+struct asked_ports {
+	const struct sl_port_spec *port[MAX_PORTS];
+	size_t n;
+};
+
+static bool is_same_port(const struct sl_port_spec *a, const struct sl_port_spec *b)
+{
+	return a->from == b->from && a->to == b->to &&
+	       sl_addr_family(&a->ip) == sl_addr_family(&b->ip) &&
+	       (!sl_addr_family(&a->ip) || sl_addr_same_ip(&a->ip, &b->ip));
+}
+
+static void ask_at(struct asked_ports *a, const struct sl_port_spec *port)
+{
+	for (size_t i = 0; i < a->n; i++)
+		if (is_same_port(a->port[i], port))
+			return;
+	if (a->n < MAX_PORTS)
+		a->port[a->n++] = port;
+}
+
+static void ports_of_tls(const struct sl_conf *conf, struct asked_ports *ret)
+{
+	for (size_t i = 0; conf && i < conf->n_routes; i++) {
+		const struct sl_conf_route *r = &conf->routes[i];
+
+		for (size_t k = 0; r->enabled && r->tls && k < r->n_ports; k++)
+			ask_at(ret, &r->ports[k]);
+	}
+}
+
+/* Adds the place, if `j` is not NULL; false: there nobody is given a certificate of ours. */
+static bool add_served(struct sl_json *j, struct sl_proxy *proxy, const struct sl_port_spec *port,
+		       const char *name)
 {
 	const struct sl_question q = { .local = port->ip, .port = port->from, .name = name };
 	_cleanup_(sl_explanation_done) struct sl_explanation e = { 0 };
 
-	return sl_proxy_explain(proxy, &q, &e) == 0 && e.route == route;
-}
-
-static void add_served(struct sl_json *j, struct sl_proxy *proxy, const struct sl_conf_route *r,
-		       const struct sl_port_spec *port, const char *name)
-{
+	if (sl_proxy_explain(proxy, &q, &e) < 0 || !e.route || !e.route->tls)
+		return false;
+	if (!j)
+		return true;
 	sl_json_obj(j, NULL);
-	sl_json_str(j, "route", r->name);
+	sl_json_str(j, "route", e.route->name);
 	sl_view_port(j, "port", port);
-	add_picks(j, proxy, r->name, name);
+	add_picks(j, proxy, e.route->name, name);
 	sl_json_obj_end(j);
+	return true;
 }
 
-/* `ret`: how many places there are. `j` may be NULL: only count them. */
+/* How many places there are; adds them, if `j` is not NULL. */
 static size_t each_served(struct sl_json *j, struct sl_proxy *proxy, const char *name)
 {
-	const struct sl_conf *conf = sl_proxy_conf(proxy);
-	size_t n_asked = 0;
+	struct asked_ports asked = { .n = 0 };
 	size_t n = 0;
 
-	for (size_t i = 0; conf && i < conf->n_routes; i++) {
-		const struct sl_conf_route *r = &conf->routes[i];
-
-		if (!r->enabled || !r->tls)
-			continue;
-		for (size_t k = 0; k < r->n_ports; k++) {
-			if (n_asked++ == MAX_PORTS)
-				return n;
-			if (!comes_here(proxy, r, &r->ports[k], name))
-				continue;
-			n++;
-			if (j)
-				add_served(j, proxy, r, &r->ports[k], name);
-		}
-	}
+	ports_of_tls(sl_proxy_conf(proxy), &asked);
+	for (size_t i = 0; i < asked.n; i++)
+		n += add_served(j, proxy, asked.port[i], name);
 	return n;
 }
 

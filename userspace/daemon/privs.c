@@ -158,17 +158,17 @@ static bool has_setpcap(void)
 
 int sl_privs_hide_memory(void)
 {
-#ifndef SL_SANITIZED
+#ifdef SL_SANITIZED
+	return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ? -errno : 0;
+#else
 	struct rlimit core;
 
 	/* a pipe of core_pattern is asked by the former alone, a file by both */
 	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || getrlimit(RLIMIT_CORE, &core) < 0)
 		return -errno;
 	core.rlim_cur = 0;
-	if (setrlimit(RLIMIT_CORE, &core) < 0)
-		return -errno;
+	return setrlimit(RLIMIT_CORE, &core) < 0 ? -errno : 0;
 #endif
-	return 0;
 }
 
 /* The right to gain any by exec, core dumps, being traced; and it dies with the supervisor. */
@@ -180,7 +180,7 @@ static int seal(pid_t supervisor)
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || setrlimit(RLIMIT_CORE, &no_core) < 0)
 		return -errno;
 	/* exec() made the process dumpable again, and setresuid() cleared the death signal. */
-	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || sl_privs_hide_memory() < 0)
 		return -errno;
 	return getppid() == supervisor ? 0 : -ESRCH;
 }

@@ -34,7 +34,7 @@ uint64_t sl_privs_raise_files(uint64_t max_connections, uint64_t n_listeners, ui
 
 /*
  * What is in this process's memory appears in no core file, and no other process of its account
- * reads it; for good. Builds with a sanitizer stay as they are: looking for leaks takes ptrace().
+ * reads it; for good. Not in builds with a sanitizer: looking for leaks takes ptrace().
  */
 SL_MUST_CHECK int sl_privs_hide_memory(void);
 

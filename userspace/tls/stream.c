@@ -26,7 +26,7 @@
 /* AES-GCM is good for 2^24.5 records under one key (RFC 8446 section 5.5). */
 #define RECORDS_PER_KEY (UINT64_C(1) << 23)
 /* Held at most: a scratch full, and answers to the peer's messages. */
-#define HELD_MAX (SL_TLS_SCRATCH_SIZE + (32 << 10))
+#define HELD_MAX (96 << 10)
 /* On top of what the caller has room for. */
 #define TURN_BYTES (32 << 10)
 /* Messages after the handshake (key updates, tickets, renegotiation): each costs far more than its

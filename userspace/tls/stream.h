@@ -41,7 +41,8 @@ struct sl_tls_scratch {
 	char *p;
 	size_t len;
 };
-#define SL_TLS_SCRATCH_SIZE (64 << 10)
+/* Four full records of any cipher: 64 KiB leave by one send(). */
+#define SL_TLS_SCRATCH_SIZE (4 * (16384 + 128))
 SL_MUST_CHECK int sl_tls_scratch_init(struct sl_tls_scratch *scratch);
 void sl_tls_scratch_done(struct sl_tls_scratch *scratch);
 
@@ -122,7 +123,8 @@ const char *sl_tls_stream_error(const struct sl_tls_stream *s);
  *   to the stream by sl_tls_stream_splice_said(), and the next sl_tls_stream_read() does
  *   what is to be done, and says it. When splice() gives 0, read, too: it knows whether that
  *   is the end. Bytes that such a read gives come before what is spliced later. Not recv():
- *   it cannot see where the data end.
+ *   it cannot see where the data end. EBADMSG, EMSGSIZE and EINVAL met as the socket's SO_ERROR
+ *   are told in the same way.
  */
 SL_MUST_CHECK int sl_tls_stream_want_ktls(struct sl_tls_stream *s);
 /*

@@ -162,6 +162,11 @@ static int send_alert(struct sl_tls_stream *s, unsigned char level, unsigned cha
 
 static int fail_with(struct sl_tls_stream *s, unsigned char alert, const char *words)
 {
+	socklen_t len = sizeof(int);
+	int error;
+
+	/* what the kernel says of a record stays on the socket, and nothing is sent meanwhile */
+	(void)getsockopt(fd_of(s), SOL_SOCKET, SO_ERROR, &error, &len);
 	(void)send_alert(s, SSL3_AL_FATAL, alert);
 	sl_tls_set_error(s, "%s", words);
 	s->failed = -EPROTO;
@@ -175,24 +180,22 @@ static int fail_with(struct sl_tls_stream *s, unsigned char alert, const char *w
  */
 static bool takes_the_rest(int fd)
 {
+	struct pollfd out = { .fd = fd, .events = POLLOUT };
+	int size = 3 * REST_MAX / 2; /* the kernel doubles it */
 	uint32_t mem[SK_MEMINFO_VARS];
 
-	for (int i = 0; i < 3; i++) {
-		struct pollfd out = { .fd = fd, .events = POLLOUT };
+	for (int i = 0; i < 2; i++) {
 		socklen_t len = sizeof(mem);
-		int size = 3 * REST_MAX / 2; /* the kernel doubles it */
 
 		if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, mem, &len) < 0)
 			return true;
 		if (mem[SK_MEMINFO_WMEM_QUEUED] + REST_MAX <= mem[SK_MEMINFO_SNDBUF])
 			return true;
-		/* at a third of a larger one there is room, and until then an event to wait for */
 		if (mem[SK_MEMINFO_SNDBUF] < 3 * REST_MAX)
 			(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-		else if (poll(&out, 1, 0) == 0)
-			return false;
 	}
-	return mem[SK_MEMINFO_WMEM_QUEUED] == 0;
+	/* writable is a third of so large a buffer; until then an event is to come */
+	return poll(&out, 1, 0) > 0;
 }
 
 int sl_ktls_flush(struct sl_tls_stream *s)
