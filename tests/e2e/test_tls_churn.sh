@@ -38,7 +38,7 @@ for v in 1.2 1.3; do
 done
 growth=$(($(rss_kib "$BASE_PID") - rss))
 echo "RSS grew by $growth KiB"
-assert_between "RSS growth, KiB" $growth -100000 $((2048 * SLOW))
+assert_between "RSS growth, KiB" $growth -100000 $((4096 * SLOW))
 
 say "each has its line, with a reason that fits"
 wait_access web $((ended + N / 2 * 2 + 2))

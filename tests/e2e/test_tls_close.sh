@@ -12,12 +12,13 @@ server v verify 8022 stall=$((5000 * SLOW))
 tls_server vt 8023 cert="$CERTS/one.pem" key="$CERTS/one.key" stall=$((5000 * SLOW))
 config() { # DRAIN
 	cat <<-YAML
-		defaults: { timeouts: { close_grace: ${grace}ms, half_closed_idle: 10s, drain: $1 } }
+		defaults: { timeouts: { drain: $1 } }
 		routes:
 		$(ends plain 8443 "\"$BACKEND_IP:8000\"")
 		$(ends both 8444 "$(to_tls "$BACKEND_IP:8000")")
 		$(route out 8080 "$(to_tls "$BACKEND_IP:8000")")
-		$(ends open 8445 "\"$BACKEND_IP:8000\"" '' 'half_open: true')
+		$(ends open 8445 "\"$BACKEND_IP:8000\"" '' "half_open: true, timeouts: { close_grace: ${grace}ms }")
+		$(ends short 8451 "\"$BACKEND_IP:8000\"" '' "timeouts: { close_grace: ${grace}ms }")
 		$(ends idle 8446 "\"$BACKEND_IP:8000\"" '' "timeouts: { idle: ${grace}ms }")
 		$(ends source 8447 "\"$BACKEND_IP:8020\"")
 		$(ends sink 8448 "\"$BACKEND_IP:8021\"")
@@ -124,9 +125,9 @@ for V in 1.2 1.3; do
 	served b
 	over open normal normal
 	plain_target expect:x send:y eof sleep:$((grace * 2))
-	c 8443 send:x expect:y end eof took:$((grace * 8 / 10)):$((grace + 500 * SLOW)) wire_eof
+	c 8451 send:x expect:y end eof took:$((grace * 8 / 10)):$((grace + 500 * SLOW)) wire_eof
 	served b
-	over plain normal close_grace
+	over short normal close_grace
 
 	say "TLS $V: the first bytes in one segment with the client's last of the handshake"
 	if [ $V = 1.3 ]; then
