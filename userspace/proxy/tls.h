@@ -63,7 +63,8 @@ void sl_tls_work_prune(struct sl_worker *w);
 /* A connection's; made with its first handshake. */
 struct sl_conn_tls {
 	struct sl_conn *conn;
-	struct sl_list node; /* in `ready`, `waiting` or `away` */
+	struct sl_tls_work *work; /* its worker's */
+	struct sl_list node;      /* in `ready`, `waiting` or `away` */
 	struct sl_signer_job job;
 	bool is_away;  /* its stream is the signer's */
 	bool is_due;   /* something has come meanwhile */
