@@ -351,7 +351,8 @@ void sl_tls_timed_out(struct sl_conn *c)
 
 	if (tls)
 		count(c, tls->side, SL_TLS_COUNT_TIMEOUT);
-	if (tls && tls->side == SL_BACKEND && c->side[SL_BACKEND].io.fd >= 0) {
+	/* A target that was told nothing, for there was no place, has not failed. */
+	if (tls && tls->side == SL_BACKEND && tls->stream[SL_BACKEND]) {
 		log_failure(c, SL_BACKEND, " failed", "no answer in time");
 		sl_connect_failed(c, SL_REASON_HANDSHAKE_TIMEOUT);
 	} else {
