@@ -341,6 +341,8 @@ static void succeeded(struct sl_conn *c)
 	c->active_ms = sl_loop_now_ms(c->worker->loop);
 	if (side == SL_CLIENT)
 		c->got_data = false; /* the ClientHello was for us */
+	else
+		(void)sl_target_count_connect(c->target, true, c->active_ms);
 	c->missed_events = true;     /* bytes behind the last step may have been read with it */
 	sl_conn_event(c, side == SL_CLIENT ? SL_EV_CLIENT_SECURED : SL_EV_SECURED);
 }
