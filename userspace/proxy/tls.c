@@ -332,6 +332,13 @@ static void failed(struct sl_conn *c, int err)
 		sl_connect_failed(c, reason_of(c, side, err));
 }
 
+/* No further handshake: keys of files that have changed go with the last one that used them. */
+static void forget_secure(struct sl_conn *c)
+{
+	if (c->tls->side == SL_BACKEND || !sl_tls_wants_backend(c))
+		sl_secure_unref(SL_TAKE_PTR(c->tls->secure));
+}
+
 static void succeeded(struct sl_conn *c)
 {
 	struct sl_conn_tls *tls = c->tls;
@@ -343,7 +350,8 @@ static void succeeded(struct sl_conn *c)
 		c->got_data = false; /* the ClientHello was for us */
 	else
 		(void)sl_target_count_connect(c->target, true, c->active_ms);
-	c->missed_events = true;     /* bytes behind the last step may have been read with it */
+	forget_secure(c);
+	c->missed_events = true; /* bytes behind the last step may have been read with it */
 	sl_conn_event(c, side == SL_CLIENT ? SL_EV_CLIENT_SECURED : SL_EV_SECURED);
 }
 

@@ -70,7 +70,7 @@ struct sl_conn_tls {
 	bool is_due;   /* something has come meanwhile */
 	int orphan_fd; /* of a connection that has ended meanwhile (`conn` is NULL then); -1: none
 			*/
-	struct sl_secure *secure;
+	struct sl_secure *secure; /* until the last handshake is done */
 	struct sl_tls_stream
 		*stream[SL_SIDE_COUNT_];  /* NULL: that side speaks no TLS, or not yet */
 	enum sl_side side;                /* whose handshake it is */
