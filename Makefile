@@ -69,7 +69,7 @@ help:
 	@echo 'make fuzz       every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 	@echo 'make soak       root: the long suites (integrity, churn, deaths, sanitizers)'
 	@echo 'make vmtest     other kernels, in virtual machines (KERNEL=6.1 or 6.12; both without it)'
-	@echo 'make bench      root: against routing, DNAT, HAProxy and nginx, one interleaved run (ONLY=packet: short)'
+	@echo 'make bench      root: against routing, DNAT, HAProxy and nginx, one interleaved run (ONLY=packet, ONLY=tls: short)'
 	@echo 'make bench-matcher  what routing costs by the number of routes, and lists of addresses'
 	@echo 'make bench-packet-prog  root: what a packet costs in the programs of the packet engine'
 	@echo 'make bench-tls  handshakes and bytes per second of one core that the TLS library allows'

@@ -516,8 +516,9 @@ Sluice, HAProxy and nginx end the TLS of clients and speak plain TCP with the ba
 workers or threads each, with the same library and the same certificates. What is negotiated is the same because the clients offer
 nothing else: AES-128-GCM (TLS_AES_128_GCM_SHA256, with TLS 1.2 ECDHE) and X25519, TLS 1.3 where nothing else is
 said. Sessions are resumed from tickets, with (EC)DHE in TLS 1.3; no proxy has a cache of sessions (HAProxy
-`tune.ssl.cachesize 0`, nginx `ssl_session_cache` at its default, none), and each hands out as many tickets as it does by
-default. Otherwise all run with their defaults.
+`tune.ssl.cachesize 0`, nginx `ssl_session_cache` at its default, none). Otherwise all run with their defaults, to which the number
+of tickets after a full handshake of TLS 1.3 belongs: Sluice sends one, HAProxy and nginx the two of the library.
+This part alone is written by `make bench ONLY='tls --write'`.
 
 - handshakes: 32 clients connect, shake hands, ask for 64 bytes, get them, send close_notify and close. The clients are two threads
   (`tests/bench/tls_load.c`) and take as much of the two processors as the proxies do: the rate is that of the

@@ -16,7 +16,7 @@ server v verify 8000 stall=$stall timeout=600
 server l long 8001 stall=$((10000 * SLOW)) timeout=600
 server e echo 8002
 server s verify 8003 stall=$stall rcvbuf=8192 timeout=600
-text="defaults: { timeouts: { drain: 60s, close_grace: $((10 * SLOW))s } }
+text="defaults: { timeouts: { drain: 300s, close_grace: $((10 * SLOW))s } }
 routes:
 $(proute v 8080 "\"$BACKEND_IP:8000\"")
 $(proute long 8081 "\"$BACKEND_IP:8001\"")

@@ -218,8 +218,12 @@ static void times_are_told_and_do_not_refuse(void **state)
 
 static void chains_are_put_in_order(void **state)
 {
-	struct ident id =
-		make_ident((struct wish){ .cn = "x", .names = "DNS:x", .issuer = &middle });
+	struct ident id = make_ident((struct wish){ .cn = "x",
+						    .names = "DNS:x",
+						    .issuer = &middle,
+						    .info = "caIssuers;URI:http://ca.example/m" });
+	struct ident by_root =
+		make_ident((struct wish){ .cn = "y", .names = "DNS:y", .issuer = &root });
 	struct ident alien = make_ident((struct wish){ .cn = "alien", .is_ca = true });
 	struct sl_cert_source s = source_of("f", &id);
 	struct sl_cert_set *set;
@@ -229,6 +233,11 @@ static void chains_are_put_in_order(void **state)
 	assert_int_equal(make(&s, 1, &found, &set), 0);
 	only(&found, SL_CERT_CHAIN, "f: no certificate of its issuer: clients may not find one");
 	sl_cert_set_unref(set);
+	s = source_of("r", &by_root);
+	assert_int_equal(make(&s, 1, &found, &set), 0);
+	assert_int_equal(found.n, 0);
+	sl_cert_set_unref(set);
+	drop_ident(&by_root);
 	append_pem(&id, &root);
 	append_pem(&id, &middle);
 	s = source_of("f", &id);

@@ -348,9 +348,9 @@ int sl_cert_route_check(const struct sl_conf_route *route, const struct sl_mater
 	struct checking c = { .route = route, .check = check, .found = found };
 	struct sl_material copy = *item;
 	struct sl_materials one = { .item = &copy,
-					  .n = 1,
-					  .system_ca = check->system_ca,
-					  .system_ca_len = check->system_ca_len };
+				    .n = 1,
+				    .system_ca = check->system_ca,
+				    .system_ca_len = check->system_ca_len };
 	struct sl_secure *secure = NULL;
 	int r = sl_secure_new(route, &one, NULL, check->now_s, on_found, &c, &why, &secure);
 

@@ -125,6 +125,7 @@ static const int proxy_plain[] = {
 	SCMP_SYS(sendmmsg),
 	SCMP_SYS(sendmsg),
 	SCMP_SYS(sendto),
+	SCMP_SYS(setpriority), /* lower, for signers */
 	SCMP_SYS(set_robust_list),
 	SCMP_SYS(shutdown),
 	SCMP_SYS(sigaltstack),

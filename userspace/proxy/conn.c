@@ -100,6 +100,11 @@ static void close_side(struct sl_conn *c, enum sl_side side)
 		(void)setsockopt(s->io.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 	else
 		bound_delivery(c, s->io.fd);
+	if (side == SL_CLIENT && sl_tls_is_away(c->tls)) {
+		sl_io_stop(&s->io);
+		sl_tls_take_socket(c);
+		return;
+	}
 	if (c->handover) /* the broker may have a copy: close() would leave the registration */
 		sl_io_stop(&s->io);
 	else

@@ -421,8 +421,17 @@ static void check_error(struct sl_conn *c, enum sl_side side)
 	int err = 0;
 
 	(void)getsockopt(c->side[side].io.fd, SOL_SOCKET, SO_ERROR, &err, &len);
-	if (err != 0)
+	if (err == 0)
+		return;
+	/* The kernel's TLS tells of a record that was changed by an error of the socket. */
+	if (stream_of(c, side) && sl_tls_stream_has_ktls(stream_of(c, side)) &&
+	    (err == EBADMSG || err == EMSGSIZE || err == EINVAL)) {
+		sl_tls_stream_splice_said(stream_of(c, side), -err);
+		stop_splicing(c, side);
+		(void)run(c, side);
+	} else {
 		sl_conn_fail(c, side, sl_reason_from_errno(err));
+	}
 }
 
 /* Writing again, and reading where answers of TLS were in the way. */

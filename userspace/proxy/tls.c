@@ -10,9 +10,17 @@
 #include "proxy/classify.h"
 #include "proxy/conn.h"
 #include "proxy/connect.h"
+#include "proxy/engine.h"
 #include "proxy/listener.h"
 #include "proxy/worker.h"
 
+/* Who looks whether flows would wait for the steps of handshakes: how often, at how many, and how
+ * long they have lasted. */
+#define LOOK_MS 100
+#define LOOK_AT 4096
+#define LASTING_US 1000000
+/* A turn's share then: opening streams, and steps with targets. */
+#define TURN_WITH_FLOWS_US 100
 /* Targets whose sessions a worker keeps. */
 #define TARGETS_MAX 1024
 
@@ -127,9 +135,39 @@ int sl_tls_work_init(struct sl_tls_work *work, struct sl_tls_ticket_box *tickets
 	work->has_ktls = has_ktls;
 	sl_list_init(&work->ready);
 	sl_list_init(&work->waiting);
+	sl_list_init(&work->away);
 	sl_list_init(&work->targets);
 	work->tickets = tickets;
 	return sl_tls_scratch_init(&work->scratch);
+}
+
+static void free_tls(struct sl_conn_tls *tls)
+{
+	for (int i = 0; i < SL_SIDE_COUNT_; i++)
+		sl_tls_stream_free(tls->stream[i]);
+	sl_closep(&tls->orphan_fd);
+	sl_secure_unref(tls->secure);
+	free(tls);
+}
+
+static void come_back(struct sl_conn_tls *tls)
+{
+	tls->is_away = false;
+	sl_list_remove(&tls->node);
+	if (!tls->conn)
+		free_tls(tls);
+}
+
+void sl_tls_work_stop(struct sl_tls_work *work)
+{
+	struct sl_list *pos;
+	struct sl_list *tmp;
+
+	sl_signer_free(SL_TAKE_PTR(work->signer));
+	if (!work->away.next)
+		return;
+	sl_list_for_each_safe (pos, tmp, &work->away)
+		come_back(SL_CONTAINER_OF(pos, struct sl_conn_tls, node));
 }
 
 void sl_tls_work_done(struct sl_tls_work *work)
@@ -167,7 +205,8 @@ static void queue_step(struct sl_conn *c)
 {
 	struct sl_conn_tls *tls = c->tls;
 
-	if (!sl_list_is_empty(&tls->node)) /* in line already */
+	tls->is_due = true;
+	if (!sl_list_is_empty(&tls->node)) /* in line already, or away */
 		return;
 	sl_list_add(&c->worker->tls.ready, &tls->node);
 	make_steps_later(c->worker);
@@ -188,11 +227,8 @@ static void let_next_in(struct sl_worker *w)
 	queue_step(next->conn);
 }
 
-static void leave_line(struct sl_conn_tls *tls)
+static void release_place(struct sl_worker *w, struct sl_conn_tls *tls)
 {
-	struct sl_worker *w = tls->conn->worker;
-
-	sl_list_remove(&tls->node);
 	if (tls->is_waiting)
 		sl_count_add(&w->tls.n_waiting, (uint64_t)-1);
 	tls->is_waiting = false;
@@ -201,6 +237,12 @@ static void leave_line(struct sl_conn_tls *tls)
 	tls->is_open = false;
 	sl_count_add(&w->tls.n_open, (uint64_t)-1);
 	let_next_in(w);
+}
+
+static void leave_line(struct sl_worker *w, struct sl_conn_tls *tls)
+{
+	sl_list_remove(&tls->node);
+	release_place(w, tls);
 }
 
 /* ---- counts and words ---- */
@@ -383,14 +425,52 @@ static int open_stream(struct sl_conn *c)
 	return c->tls->side == SL_CLIENT ? open_client(c) : open_backend(c);
 }
 
-static int make_step(struct sl_conn *c)
+static void judge(struct sl_conn_tls *tls, int r)
 {
-	struct sl_conn_tls *tls = c->tls;
-	struct sl_side_io *s = &c->side[tls->side];
+	struct sl_conn *c = tls->conn;
 
-	if (s->hung_up || s->read_to_end)
-		sl_tls_stream_read_to_end(tls->stream[tls->side]);
-	return sl_tls_stream_handshake(tls->stream[tls->side], &c->worker->tls.scratch);
+	if (r == SL_TLS_OUT)
+		sl_conn_want_out(c, tls->side);
+	if (r == SL_TLS_OUT || r == SL_TLS_IN) {
+		if (tls->is_due)
+			queue_step(c);
+		return;
+	}
+	leave_line(c->worker, tls);
+	if (r == SL_TLS_GO)
+		succeeded(c);
+	else
+		failed(c, r);
+}
+
+/* In the worker's loop again. */
+static void on_made(struct sl_task *task)
+{
+	struct sl_signer_job *job = SL_CONTAINER_OF(task, struct sl_signer_job, done);
+	struct sl_conn_tls *tls = SL_CONTAINER_OF(job, struct sl_conn_tls, job);
+	bool is_orphan = !tls->conn;
+
+	come_back(tls);
+	if (!is_orphan)
+		judge(tls, job->result);
+}
+
+/* Those of targets are not: their sessions are the worker's. */
+static bool give_away(struct sl_conn_tls *tls)
+{
+	struct sl_worker *w = tls->conn->worker;
+	struct sl_tls_work *work = &w->tls;
+
+	if (tls->side != SL_CLIENT || !work->has_flows)
+		return false;
+	if (!work->signer && sl_signer_new(w->loop, w->index, &work->signer) < 0)
+		return false;
+	tls->is_away = true;
+	sl_list_add(&work->away, &tls->node);
+	tls->job = (struct sl_signer_job){ .stream = tls->stream[SL_CLIENT], .on_done = on_made };
+	sl_list_init(&tls->job.node);
+	sl_signer_give(work->signer, &tls->job);
+	return true;
 }
 
 static void run_step(struct sl_conn_tls *tls)
@@ -400,32 +480,57 @@ static void run_step(struct sl_conn_tls *tls)
 
 	if (!may_open(tls))
 		return;
+	tls->is_due = false;
 	r = open_stream(c);
 	if (r < 0) {
-		leave_line(tls);
+		leave_line(c->worker, tls);
 		if (r == -ENOMEM) /* what is queued waits for better times */
 			sl_listener_pause(c->worker, r);
 		sl_conn_end(c, SL_REASON_ERROR, true);
 		return;
 	}
-	r = make_step(c);
-	if (r == SL_TLS_OUT)
-		sl_conn_want_out(c, tls->side);
-	if (r == SL_TLS_OUT || r == SL_TLS_IN)
+	if (c->side[tls->side].hung_up || c->side[tls->side].read_to_end)
+		sl_tls_stream_read_to_end(tls->stream[tls->side]);
+	if (!give_away(tls))
+		judge(tls,
+		      sl_tls_stream_handshake(tls->stream[tls->side], &c->worker->tls.scratch));
+}
+
+/*
+ * Whether flows that have lasted would have to wait for the steps. The registry begins with the
+ * oldest connections.
+ */
+static void look_for_flows(struct sl_worker *w, uint64_t now_us)
+{
+	struct sl_tls_work *work = &w->tls;
+	struct sl_list *pos;
+	int left = LOOK_AT;
+
+	if (now_us / 1000 < work->looked_ms + LOOK_MS)
 		return;
-	leave_line(tls);
-	if (r == SL_TLS_GO)
-		succeeded(c);
-	else
-		failed(c, r);
+	work->looked_ms = now_us / 1000;
+	work->has_flows = false;
+	sl_list_for_each (pos, &w->conns) {
+		const struct sl_conn *c = SL_CONTAINER_OF(pos, struct sl_conn, node);
+
+		if (left-- == 0 || (!c->is_cursor && c->accepted_us + LASTING_US > now_us))
+			return;
+		if (c->is_cursor || !c->engine || c->engine->is_in_kernel)
+			continue;
+		work->has_flows = true;
+		return;
+	}
 }
 
 static void on_turn(struct sl_task *task)
 {
 	struct sl_tls_work *work = SL_CONTAINER_OF(task, struct sl_tls_work, task);
 	struct sl_worker *w = SL_CONTAINER_OF(work, struct sl_worker, tls);
-	uint64_t until_us = sl_loop_now_us(w->loop) + SL_TLS_TURN_US;
+	uint64_t now_us = sl_loop_now_us(w->loop);
+	uint64_t until_us;
 
+	look_for_flows(w, now_us);
+	until_us = now_us + (work->has_flows ? TURN_WITH_FLOWS_US : SL_TLS_TURN_US);
 	while (!sl_list_is_empty(&work->ready)) {
 		struct sl_conn_tls *tls =
 			SL_CONTAINER_OF(work->ready.next, struct sl_conn_tls, node);
@@ -456,6 +561,7 @@ static bool make_tls(struct sl_conn *c)
 	if (!tls)
 		return false;
 	tls->conn = c;
+	tls->orphan_fd = -1;
 	sl_list_init(&tls->node);
 	tls->secure = sl_generation_get_secure(c->gen, c->route);
 	c->tls = tls;
@@ -514,7 +620,7 @@ void sl_tls_end(struct sl_conn *c)
 {
 	struct sl_conn_tls *tls = c->tls;
 
-	for (int i = 0; tls && i < SL_SIDE_COUNT_; i++) {
+	for (int i = 0; tls && !tls->is_away && i < SL_SIDE_COUNT_; i++) {
 		struct sl_tls_stream *s = tls->stream[i];
 
 		/* an end that was cut short must not look like one that was not */
@@ -528,8 +634,13 @@ void sl_tls_drop_backend(struct sl_conn *c)
 {
 	if (!c->tls)
 		return;
-	leave_line(c->tls);
+	leave_line(c->worker, c->tls);
 	sl_tls_stream_free(SL_TAKE_PTR(c->tls->stream[SL_BACKEND]));
+}
+
+void sl_tls_take_socket(struct sl_conn *c)
+{
+	c->tls->orphan_fd = SL_TAKE_FD(c->side[SL_CLIENT].io.fd);
 }
 
 void sl_tls_leave(struct sl_conn *c)
@@ -538,11 +649,14 @@ void sl_tls_leave(struct sl_conn *c)
 
 	if (!tls)
 		return;
-	leave_line(tls);
-	for (int i = 0; i < SL_SIDE_COUNT_; i++)
-		sl_tls_stream_free(tls->stream[i]);
-	sl_secure_unref(tls->secure);
-	free(SL_TAKE_PTR(c->tls));
+	c->tls = NULL;
+	if (tls->is_away) {
+		release_place(c->worker, tls);
+		tls->conn = NULL;
+	} else {
+		leave_line(c->worker, tls);
+		free_tls(tls);
+	}
 }
 
 void sl_tls_fail(struct sl_conn *c, enum sl_side side, int err)
@@ -575,7 +689,8 @@ void sl_tls_row(const struct sl_conn *c, enum sl_side side, struct sl_tls_row *r
 	struct sl_tls_facts f;
 
 	*ret = (struct sl_tls_row){ 0 };
-	if (!sl_tls_is(c->tls, side) || !sl_tls_stream_is_ready(c->tls->stream[side]))
+	if (!sl_tls_is(c->tls, side) || c->tls->is_away ||
+	    !sl_tls_stream_is_ready(c->tls->stream[side]))
 		return;
 	sl_tls_stream_facts(c->tls->stream[side], &f);
 	(void)snprintf(ret->version, sizeof(ret->version), "%s", f.version);

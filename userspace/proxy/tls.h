@@ -12,6 +12,7 @@
 #include "io/loop.h"
 #include "proxy/proxy.h"
 #include "proxy/secure.h"
+#include "proxy/signer.h"
 
 struct sl_conn;
 struct sl_worker;
@@ -35,7 +36,11 @@ struct sl_tls_ticket_box {
 /* A worker's. */
 struct sl_tls_work {
 	struct sl_tls_scratch scratch;
-	struct sl_list ready;   /* of sl_conn_tls: a step is to be made */
+	struct sl_list ready;     /* of sl_conn_tls: a step is to be made */
+	struct sl_list away;      /* likewise: a step is being made by the signer */
+	struct sl_signer *signer; /* made with the first step that is given away; NULL: none */
+	bool has_flows;           /* established ones to be served meanwhile, at the last look */
+	uint64_t looked_ms;
 	struct sl_list waiting; /* for one of the open handshakes to end */
 	struct sl_task task;
 	struct sl_tls_ticket_box *tickets; /* borrowed from the proxy */
@@ -49,6 +54,8 @@ struct sl_tls_work {
 };
 SL_MUST_CHECK int sl_tls_work_init(struct sl_tls_work *work, struct sl_tls_ticket_box *tickets,
 				   bool has_ktls);
+/* The loop has ended: nothing is made elsewhere any more. Before the connections end. */
+void sl_tls_work_stop(struct sl_tls_work *work);
 void sl_tls_work_done(struct sl_tls_work *work);
 /* Routes or files have changed: what only they had is given back. */
 void sl_tls_work_prune(struct sl_worker *w);
@@ -56,7 +63,12 @@ void sl_tls_work_prune(struct sl_worker *w);
 /* A connection's; made with its first handshake. */
 struct sl_conn_tls {
 	struct sl_conn *conn;
-	struct sl_list node; /* in `ready` or `waiting` */
+	struct sl_list node; /* in `ready`, `waiting` or `away` */
+	struct sl_signer_job job;
+	bool is_away;  /* its stream is the signer's */
+	bool is_due;   /* something has come meanwhile */
+	int orphan_fd; /* of a connection that has ended meanwhile (`conn` is NULL then); -1: none
+			*/
 	struct sl_secure *secure;
 	struct sl_tls_stream
 		*stream[SL_SIDE_COUNT_];  /* NULL: that side speaks no TLS, or not yet */
@@ -73,6 +85,11 @@ struct sl_conn_tls {
 static inline bool sl_tls_is(const struct sl_conn_tls *tls, enum sl_side side)
 {
 	return tls && tls->stream[side];
+}
+
+static inline bool sl_tls_is_away(const struct sl_conn_tls *tls)
+{
+	return tls && tls->is_away;
 }
 
 static inline bool sl_tls_is_cut(const struct sl_conn_tls *tls, enum sl_side side)
@@ -110,6 +127,9 @@ void sl_tls_fail(struct sl_conn *c, enum sl_side side, int err);
  * another -errno.
  */
 ssize_t sl_tls_recv(struct sl_conn *c, enum sl_side side, void *buf, size_t n);
+
+/* The client's socket is in use by the signer: it is taken over, and closed when that is done. */
+void sl_tls_take_socket(struct sl_conn *c);
 
 /* For views and log lines. */
 void sl_tls_row(const struct sl_conn *c, enum sl_side side, struct sl_tls_row *ret);

@@ -125,6 +125,7 @@ void sl_worker_free(struct sl_worker *w)
 		(void)pthread_join(w->thread, NULL);
 	}
 	if (w->loop) {
+		sl_tls_work_stop(&w->tls);
 		sl_nat_flows_stop(w->nat_flows);
 		sl_packet_flows_stop(&w->packet_flows);
 		end_all(w);

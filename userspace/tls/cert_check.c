@@ -175,6 +175,23 @@ static bool bring_issuer(STACK_OF(X509) * chain, int at, X509 *of, bool *moved)
 	return false;
 }
 
+/*
+ * Where to fetch the issuer's certificate (RFC 5280 section 4.2.2.1): said where clients have only
+ * the issuer's issuer. One that a root has signed itself mostly does not say it, and needs no
+ * chain.
+ */
+static bool names_its_issuer(X509 *leaf)
+{
+	AUTHORITY_INFO_ACCESS *all = X509_get_ext_d2i(leaf, NID_info_access, NULL, NULL);
+	bool hit = false;
+
+	for (int i = 0; all && i < sk_ACCESS_DESCRIPTION_num(all); i++)
+		hit = hit ||
+		      OBJ_obj2nid(sk_ACCESS_DESCRIPTION_value(all, i)->method) == NID_ad_ca_issuers;
+	AUTHORITY_INFO_ACCESS_free(all);
+	return hit;
+}
+
 void sl_cert_order_chain(struct sl_cert_report *report, X509 *leaf, STACK_OF(X509) * chain)
 {
 	bool moved = false;
@@ -191,7 +208,7 @@ void sl_cert_order_chain(struct sl_cert_report *report, X509 *leaf, STACK_OF(X50
 			       sk_X509_num(chain) - at);
 	while (sk_X509_num(chain) > at)
 		X509_free(sk_X509_pop(chain));
-	if (!is_root(of) && at == 0)
+	if (!is_root(of) && at == 0 && names_its_issuer(leaf))
 		sl_cert_report(report, SL_CERT_CHAIN,
 			       "no certificate of its issuer: clients may not find one");
 }
