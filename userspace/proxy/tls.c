@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/count.h"
 #include "base/log.h"
@@ -322,10 +323,11 @@ static void fail_client(struct sl_conn *c, int err)
 static void failed(struct sl_conn *c, int err)
 {
 	enum sl_side side = c->tls->side;
+	const char *why = sl_tls_stream_error(c->tls->stream[side]);
 
 	count(c, side, SL_TLS_COUNT_FAILED);
 	if (err == -EPROTO || side == SL_BACKEND)
-		log_failure(c, side, " failed", sl_tls_stream_error(c->tls->stream[side]));
+		log_failure(c, side, " failed", why[0] ? why : strerror(-err));
 	if (side == SL_CLIENT)
 		fail_client(c, err);
 	else
@@ -441,6 +443,17 @@ static int open_stream(struct sl_conn *c)
 	return c->tls->side == SL_CLIENT ? open_client(c) : open_backend(c);
 }
 
+/* A reset that came during the last step: its edge has been used up, and no engine sees another. */
+static int pending_error(const struct sl_conn *c, enum sl_side side)
+{
+	socklen_t len = sizeof(int);
+	int err = 0;
+
+	if (c->side[side].read_to_end)
+		(void)getsockopt(c->side[side].io.fd, SOL_SOCKET, SO_ERROR, &err, &len);
+	return -err;
+}
+
 static void judge(struct sl_conn_tls *tls, int r)
 {
 	struct sl_conn *c = tls->conn;
@@ -453,6 +466,8 @@ static void judge(struct sl_conn_tls *tls, int r)
 		return;
 	}
 	leave_line(tls);
+	if (r == SL_TLS_GO)
+		r = pending_error(c, tls->side);
 	if (r == SL_TLS_GO)
 		succeeded(c);
 	else
