@@ -87,7 +87,19 @@ static void check_signature(struct sl_cert_report *report, X509 *x)
 			       OBJ_nid2sn(digest));
 }
 
-void sl_cert_check_key(struct sl_cert_report *report, X509 *leaf, EVP_PKEY *key)
+static bool is_of_another(STACK_OF(X509) * chain, EVP_PKEY *key)
+{
+	for (int i = 0; i < sk_X509_num(chain); i++) {
+		EVP_PKEY *public = X509_get0_pubkey(sk_X509_value(chain, i));
+
+		if (public && EVP_PKEY_eq(public, key) == 1)
+			return true;
+	}
+	return false;
+}
+
+void sl_cert_check_key(struct sl_cert_report *report, X509 *leaf, STACK_OF(X509) * chain,
+		       EVP_PKEY *key)
 {
 	EVP_PKEY *public = X509_get0_pubkey(leaf);
 	enum sl_cert_kind kind;
@@ -104,7 +116,10 @@ void sl_cert_check_key(struct sl_cert_report *report, X509 *leaf, EVP_PKEY *key)
 	else if (EVP_PKEY_get_security_bits(public) < STRENGTH_BITS)
 		sl_cert_report(report, SL_CERT_WEAK, "the key (%s) is too short", name);
 	check_signature(report, leaf);
-	if (key && EVP_PKEY_eq(public, key) != 1)
+	if (key && EVP_PKEY_eq(public, key) != 1 && is_of_another(chain, key))
+		sl_cert_report(report, SL_CERT_NOT_FIRST,
+			       "the certificate of the key has to be the first one in the file");
+	else if (key && EVP_PKEY_eq(public, key) != 1)
 		sl_cert_report(report, SL_CERT_KEY_MISMATCH,
 			       "the key does not belong to the certificate");
 	ERR_clear_error();
@@ -204,7 +219,9 @@ void sl_cert_order_chain(struct sl_cert_report *report, X509 *leaf, STACK_OF(X50
 		sl_cert_report(report, SL_CERT_CHAIN, "the chain is out of order; put right");
 	if (at < sk_X509_num(chain))
 		sl_cert_report(report, SL_CERT_CHAIN,
-			       "%d certificate(s) do not belong to the chain; left out",
+			       sk_X509_num(chain) - at == 1
+				       ? "%d certificate does not belong to the chain; left out"
+				       : "%d certificates do not belong to the chain; left out",
 			       sk_X509_num(chain) - at);
 	while (sk_X509_num(chain) > at)
 		X509_free(sk_X509_pop(chain));
