@@ -103,7 +103,8 @@ start_servers() {
 	nginx=$(PATH=$PATH:/usr/sbin command -v nginx)
 	if [ -n "$nginx" ]; then
 		openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
-			-subj /CN=demo -keyout "$tmp/key.pem" -out "$tmp/cert.pem" 2>/dev/null || return 1
+			-subj /CN=demo -addext subjectAltName=DNS:shop.example.com,DNS:blog.example.com \
+			-keyout "$tmp/key.pem" -out "$tmp/cert.pem" 2>/dev/null || return 1
 		cat >"$tmp/nginx.conf" <<-END
 			daemon off;
 			user root;
@@ -395,6 +396,46 @@ if [ "$server_name" = nginx ]; then
 	say ""
 	shown sluice explain 443 blog.example.com
 	sluice explain 443 blog.example.com | fold -s -w 96 | indent
+fi
+
+make_cert() { # DAYS
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days "$1" \
+		-subj /CN=pay.example.com -addext subjectAltName=DNS:pay.example.com \
+		-keyout "$tmp/pay.new" -out "$tmp/pay.pem.new" 2>/dev/null &&
+		cat "$tmp/pay.pem.new" >>"$tmp/pay.new" && mv "$tmp/pay.new" "$tmp/pay.pem"
+}
+is_renewed() { sluice cert show pay --json | jq -e '.certificates[0].expires_in_s > 60 * 86400' >/dev/null; }
+has_tls_line() { grep -q ' route=pay ' "$tmp/access.log"; }
+show_certs() {
+	shown "sluice cert"
+	sluice cert | sed "s#$tmp/#.../#" | indent
+}
+end_tls() {
+	local route
+	make_cert 30 || fail "openssl made no certificate"
+	route="{match: {ports: 443, domains: pay.example.com}, tls: {cert: $tmp/pay.pem},
+      forward: {targets: \"10.98.2.2:8443\", tls: {verify: $tmp/cert.pem, server_name: shop.example.com}}}"
+	printf "  %s\$ echo '%s' | sluice routes set pay%s\n" "$bold" "${route//$tmp/...}" "$plain"
+	echo "$route" | sluice routes set pay - | indent
+	cp "$tmp/pay.pem" "$tmp/trusted.pem"
+	shown curl --cacert pay.pem https://pay.example.com/
+	on $client curl -sf -m 5 --cacert "$tmp/trusted.pem" --resolve pay.example.com:443:10.98.1.1 \
+		https://pay.example.com/ | indent || fail "no answer through TLS that ends here"
+	wait_for 20 has_tls_line || fail "no access line of TLS"
+	say ""
+	grep ' route=pay ' "$tmp/access.log" | tail -n 1 | fold -s -w 92 | indent
+	say ""
+	show_certs
+	say "" "The file is replaced by a certificate that lasts longer, as a renewal does; nothing else is done:"
+	make_cert 90 || fail "openssl made no second certificate"
+	wait_for 50 is_renewed || fail "the new certificate is not in use"
+	show_certs
+}
+if [ "$server_name" = nginx ]; then
+	heading "TLS that ends here, and begins anew"
+	say "A third name on that port, with a certificate of Sluice's own, made just now. What clients send is" \
+		"encrypted again towards the server, whose certificate is verified." ""
+	end_tls
 fi
 
 # Kept, so that the next daemon has them, too.

@@ -103,11 +103,13 @@ static void test_key_of_others(void **state)
 	static const mode_t good[] = { 0600, 0400, 0640, 0660, 0440 };
 	static const mode_t bad[] = { 0644, 0604, 0602, 0601, 0666, 0444 };
 
+	static const char secret[] = "-----BEGIN EC PRIVATE KEY-----\n";
+
 	(void)state;
-	write_file("key", "secret");
+	write_file("key", secret);
 	for (size_t i = 0; i < SL_ARRAY_LEN(good); i++) {
 		assert_int_equal(chmod("key", good[i]), 0);
-		expect_text("key", true, "secret");
+		expect_text("key", true, secret);
 	}
 	for (size_t i = 0; i < SL_ARRAY_LEN(bad); i++) {
 		char mode[16];
@@ -115,12 +117,16 @@ static void test_key_of_others(void **state)
 		assert_int_equal(chmod("key", bad[i]), 0);
 		(void)snprintf(mode, sizeof(mode), "mode %04o", (unsigned)bad[i]);
 		expect_bad("key", true, -EINVAL, mode);
-		expect_text("key", false, "secret");
+		expect_text("key", false, secret);
 	}
+	/* where no key is, as one may have been forgotten, there is nothing to hide */
+	write_file("open", "-----BEGIN CERTIFICATE-----\n");
+	assert_int_equal(chmod("open", 0644), 0);
+	expect_text("open", true, "-----BEGIN CERTIFICATE-----\n");
 	/* it is the file that counts, not the link to it */
 	assert_int_equal(chmod("key", 0600), 0);
 	assert_int_equal(symlink("key", "key.link"), 0);
-	expect_text("key.link", true, "secret");
+	expect_text("key.link", true, secret);
 }
 
 static void test_ids(void **state)

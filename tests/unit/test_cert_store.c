@@ -290,18 +290,21 @@ static void test_refused(void **state)
 		conf_of(WEB "{ cert: \"@/a.pem\", key: \"@/a.key\", ocsp: \"@/a.ocsp\" } }\n");
 	_cleanup_(built_done) struct built ca =
 		conf_of(WEB "{ cert: \"@/a.pem\", key: \"@/a.key\", client_ca: \"@/no.pem\" } }\n");
+	_cleanup_(built_done) struct built forgotten = conf_of(WEB "{ cert: \"@/a.pem\" } }\n");
 	_cleanup_(sl_diags_done) struct sl_diags diags = { 0 };
 	struct sl_cert_store *store = NULL;
 
 	(void)state;
 	put_ident("a", &pki.a);
 	put_ident("b", &pki.b);
+	expect_bad_conf(forgotten.conf,
+			"a.pem: there is no private key in it: name its file by `key`");
 	put("a.key", pki.again.key_pem, 0600);
 	expect_bad_conf(b.conf, "a.yaml:3:");
 	expect_bad_conf(b.conf, ": error: route 'web': ");
 	expect_bad_conf(b.conf, "a.pem: the key does not belong to the certificate (key: ");
 	put("a.key", pki.a.pem, 0600);
-	expect_bad_conf(b.conf, "a.pem: there is no private key");
+	expect_bad_conf(b.conf, "a.pem: there is no private key, but a certificate (key: ");
 	put("a.key", pki.a.key_pem, 0604);
 	expect_bad_conf(b.conf, "a.key: holds a private key");
 	put("a.key", pki.a.key_pem, 0600);
@@ -315,10 +318,13 @@ static void test_refused(void **state)
 	expect_bad_conf(ca.conf, "no.pem: there is no such file");
 	put("no.pem", "nothing", 0644);
 	expect_bad_conf(ca.conf, ": error: route 'web': ");
+	expect_bad_conf(ca.conf, "no.pem: there is no certificate in it");
 	/* without the response clients are served all the same */
 	put("a.ocsp", "nothing", 0644);
 	assert_int_equal(read_ask((struct sl_cert_ask){ .conf = staple.conf }, &store, &diags), 0);
 	assert_non_null(strstr(sl_str_text(&diags.text), ": warning: route 'web': "));
+	assert_non_null(strstr(sl_str_text(&diags.text), "cannot be read (ocsp: "));
+	assert_non_null(strstr(sl_str_text(&diags.text), "/a.ocsp)"));
 	assert_int_equal(diags.n_warnings > 0 && diags.n_errors == 0, 1);
 	sl_cert_store_free(store);
 }

@@ -148,6 +148,9 @@ static void every_defect_has_its_words(void **state)
 	s.key = s.chain;
 	s.key_len = s.chain_len;
 	assert_int_equal(make(&s, 1, &found, &set), -EINVAL);
+	only(&found, SL_CERT_NO_KEY, "f: there is no private key, but a certificate");
+	s.key = NULL;
+	assert_int_equal(make(&s, 1, &found, &set), -EINVAL);
 	only(&found, SL_CERT_NO_KEY, "f: there is no private key");
 	(void)snprintf(cut, sizeof(cut), "%.80s\n-----END PRIVATE KEY-----\n", good.key_pem);
 	s.key = cut;
@@ -167,7 +170,12 @@ static void every_defect_has_its_words(void **state)
 	s.chain = good.key_pem;
 	s.chain_len = strlen(good.key_pem);
 	assert_int_equal(make(&s, 1, &found, &set), -EINVAL);
-	only(&found, SL_CERT_UNREADABLE, "f: there is no certificate in it");
+	only(&found, SL_CERT_UNREADABLE, "f: there is no certificate in it, but a private key");
+	s.chain = "0\x82\x01";
+	s.chain_len = 3;
+	assert_int_equal(make(&s, 1, &found, &set), -EINVAL);
+	only(&found, SL_CERT_UNREADABLE,
+	     "f: there is no certificate in it: it is DER or PKCS #12, and not PEM");
 	s.chain_len = 0;
 	assert_int_equal(make(&s, 1, &found, &set), -EINVAL);
 	only(&found, SL_CERT_UNREADABLE, "f: there is no certificate in it");
@@ -218,8 +226,12 @@ static void times_are_told_and_do_not_refuse(void **state)
 
 static void chains_are_put_in_order(void **state)
 {
-	struct ident id =
-		make_ident((struct wish){ .cn = "x", .names = "DNS:x", .issuer = &middle });
+	struct ident id = make_ident((struct wish){ .cn = "x",
+						    .names = "DNS:x",
+						    .issuer = &middle,
+						    .info = "caIssuers;URI:http://ca.example/m" });
+	struct ident by_root =
+		make_ident((struct wish){ .cn = "y", .names = "DNS:y", .issuer = &root });
 	struct ident alien = make_ident((struct wish){ .cn = "alien", .is_ca = true });
 	struct sl_cert_source s = source_of("f", &id);
 	struct sl_cert_set *set;
@@ -229,6 +241,11 @@ static void chains_are_put_in_order(void **state)
 	assert_int_equal(make(&s, 1, &found, &set), 0);
 	only(&found, SL_CERT_CHAIN, "f: no certificate of its issuer: clients may not find one");
 	sl_cert_set_unref(set);
+	s = source_of("r", &by_root);
+	assert_int_equal(make(&s, 1, &found, &set), 0);
+	assert_int_equal(found.n, 0);
+	sl_cert_set_unref(set);
+	drop_ident(&by_root);
 	append_pem(&id, &root);
 	append_pem(&id, &middle);
 	s = source_of("f", &id);
@@ -243,9 +260,23 @@ static void chains_are_put_in_order(void **state)
 	append_pem(&id, &alien);
 	s = source_of("f", &id);
 	assert_int_equal(make(&s, 1, &found, &set), 0);
-	only(&found, SL_CERT_CHAIN, "f: 1 certificate(s) do not belong to the chain; left out");
+	only(&found, SL_CERT_CHAIN, "f: 1 certificate does not belong to the chain; left out");
 	assert_int_equal(sl_cert_set_facts(set, 0)->n_chain, 1);
 	sl_cert_set_unref(set);
+	append_pem(&id, &alien);
+	s = source_of("f", &id);
+	assert_int_equal(make(&s, 1, &found, &set), 0);
+	only(&found, SL_CERT_CHAIN, "f: 2 certificates do not belong to the chain; left out");
+	sl_cert_set_unref(set);
+	s = source_of("f", &alien);
+	append_pem(&alien, &id);
+	s.chain = alien.pem;
+	s.chain_len = strlen(alien.pem);
+	s.key = id.key_pem;
+	s.key_len = strlen(id.key_pem);
+	assert_int_equal(make(&s, 1, &found, &set), -EINVAL);
+	only(&found, SL_CERT_NOT_FIRST,
+	     "f: the certificate of the key has to be the first one in the file");
 	drop_ident(&id);
 	drop_ident(&alien);
 }

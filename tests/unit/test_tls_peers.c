@@ -349,6 +349,11 @@ static void bad_policies_are_refused_in_words(void **state)
 		    .client_ca = "x",
 		    .client_ca_len = 1 },
 		  "client_ca: there is no certificate in it" },
+		{ { .client_auth = SL_TLS_CLIENT_AUTH_OPTIONAL,
+		    .client_ca = "x",
+		    .client_ca_len = 1,
+		    .client_ca_label = "/a/ca.pem" },
+		  "/a/ca.pem: there is no certificate in it" },
 	};
 
 	(void)state;

@@ -39,6 +39,7 @@ struct wish {
 	const char *cn;
 	const char *names;          /* "DNS:a.example,DNS:*.b.example"; NULL: none */
 	const char *usage;          /* extended; NULL: none */
+	const char *info;           /* where its issuer is: NULL: not said */
 	const struct ident *issuer; /* NULL: itself */
 	long from_s, to_s;          /* from now; 0: an hour ago, and in ten days */
 	const char *kind;           /* "ec" (NULL), "rsa", "rsa1024", "ed" */
@@ -111,6 +112,8 @@ static inline struct ident make_ident(struct wish w)
 		add_extension(id.x, issuer, NID_subject_alt_name, w.names);
 	if (w.usage)
 		add_extension(id.x, issuer, NID_ext_key_usage, w.usage);
+	if (w.info)
+		add_extension(id.x, issuer, NID_info_access, w.info);
 	if (EVP_PKEY_get_base_id(signer) == EVP_PKEY_ED25519)
 		md = NULL;
 	assert_true(X509_sign(id.x, signer, md) > 0);

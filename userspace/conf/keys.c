@@ -227,6 +227,8 @@ static const struct sl_format table_format = { "a name of an nftables table", "s
 					       "^[A-Za-z][A-Za-z0-9_-]{0,63}$", is_table, NULL };
 static const struct sl_format path_format = { "an absolute path", "/run/sluice", "^/", is_path,
 					      NULL };
+static const struct sl_format pem_format = { "an absolute path", "/etc/sluice/tls/shop.pem", "^/",
+					     is_path, NULL };
 static const struct sl_format log_format = { "stderr, none or an absolute path",
 					     "/var/log/sluice/access.log", "^(stderr$|/)",
 					     is_log_target, NULL };
@@ -238,7 +240,8 @@ static const struct sl_format request_path_format = {
 	"a path that begins with '/' and has no blanks", "/health", "^/", is_request_path, NULL
 };
 static const struct sl_format protocol_format = { "a protocol's name of at most 255 characters",
-						  "h2", "^[^ ,]{1,255}$", is_protocol, NULL };
+						  "h2, or a list: [h2, http/1.1]", "^[^ ,]{1,255}$",
+						  is_protocol, NULL };
 static const struct sl_format path_pattern_format = { "a path with * and :param", "/api/*", "^/",
 						      NULL, explain_path_pattern };
 static const struct sl_format domain_format = { "a domain, also with *", "\"*.example.com\"",
@@ -391,8 +394,8 @@ static const struct sl_key network_item = { TEXT("network", 0, NULL, network_for
 static const struct sl_key domain_item = { TEXT("domain", 0, NULL, domain_format) };
 static const struct sl_key offered_item = { ENUM("version", 0, NULL, offered_words) };
 static const struct sl_key protocol_item = { TEXT("protocol", 0, NULL, protocol_format) };
-static const struct sl_key file_item = { TEXT("file", 0, NULL, path_format) };
-static const struct sl_key file_or_null_item = { TEXT("file", 0, "null", path_format) };
+static const struct sl_key file_item = { TEXT("file", 0, NULL, pem_format) };
+static const struct sl_key file_or_null_item = { TEXT("file", 0, "null", pem_format) };
 static const struct sl_key http_item = { ENUM("version", 0, NULL, http_words) };
 static const struct sl_key ports_item = { .name = "ports", .type = SL_KEY_PORTS };
 
@@ -613,7 +616,7 @@ static const struct sl_key tls_keys[] = {
 	  .help = "Private key (PEM) of each; null, or no `key` at all: in the file of `cert`." },
 	{ ONE_OR_LIST("ocsp", 0, file_or_null_item),
 	  .help = "OCSP response (DER) sent along with each; null: none." },
-	{ TEXT("client_ca", 0, NULL, path_format), IN_TLS(client_ca),
+	{ TEXT("client_ca", 0, NULL, pem_format), IN_TLS(client_ca),
 	  .help = "Authorities (PEM) of the certificates that clients are asked for." },
 	{ ENUM("client_auth", 0, NULL, client_auth_words), IN_TLS(client_auth),
 	  .help = "With client_ca: required unless written; optional: one that is shown must be "
@@ -674,9 +677,9 @@ static const struct sl_key forward_tls_keys[] = {
 		  "or of a file (PEM); none: whoever answers is believed." },
 	{ TEXT("server_name", 0, NULL, server_name_format), IN_BACKEND(server_name),
 	  .help = "Name asked for (SNI) and verified; null: the host of the target's address." },
-	{ TEXT("cert", 0, NULL, path_format), IN_BACKEND(cert),
+	{ TEXT("cert", 0, NULL, pem_format), IN_BACKEND(cert),
 	  .help = "Own certificate, then those of its issuers (PEM), for targets that ask." },
-	{ TEXT("key", 0, NULL, path_format), IN_BACKEND(key),
+	{ TEXT("key", 0, NULL, pem_format), IN_BACKEND(key),
 	  .help = "Its private key (PEM); null: in the file of `cert`." },
 	END
 };

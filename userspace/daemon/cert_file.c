@@ -59,7 +59,7 @@ static int refuse_errno(int err, struct sl_str *why)
 	return err == -EPERM ? -EACCES : err;
 }
 
-static int look_at(int fd, bool is_key, struct stat *ret, struct sl_str *why)
+static int look_at(int fd, struct stat *ret, struct sl_str *why)
 {
 	if (fstat(fd, ret) < 0)
 		return refuse_errno(-errno, why);
@@ -70,13 +70,6 @@ static int look_at(int fd, bool is_key, struct stat *ret, struct sl_str *why)
 	if (ret->st_size > SL_CERT_FILE_MAX) {
 		sl_str_adds(why, "is larger than 1 MiB");
 		return -EFBIG;
-	}
-	if (is_key && (ret->st_mode & OTHERS)) {
-		sl_str_addf(why,
-			    "holds a private key, and others may read it (mode %04o): forbid it by "
-			    "chmod o=, and think of a new key",
-			    (unsigned)(ret->st_mode & 07777));
-		return -EINVAL;
 	}
 	return 0;
 }
@@ -108,11 +101,29 @@ static int read_bytes(int fd, size_t n, struct sl_cert_file *file)
 	return 0;
 }
 
+/*
+ * Where a key may be, but need not: `key` may have been forgotten, or may name a certificate, and
+ * neither is a secret.
+ */
+static int refuse_open_key(const struct stat *st, const struct sl_cert_file *file,
+			   struct sl_str *why)
+{
+	static const char end[] = "PRIVATE KEY-----";
+
+	if (!(st->st_mode & OTHERS) || !memmem(file->bytes, file->len, end, strlen(end)))
+		return 0;
+	sl_str_addf(why,
+		    "holds a private key, and others may read it (mode %04o): forbid it by "
+		    "chmod o=, and think of a new key",
+		    (unsigned)(st->st_mode & 07777));
+	return -EINVAL;
+}
+
 static int read_once(int fd, bool is_key, struct sl_cert_file *ret, struct sl_str *why)
 {
 	struct sl_cert_file_id after;
 	struct stat st = { 0 };
-	int r = look_at(fd, is_key, &st, why);
+	int r = look_at(fd, &st, why);
 
 	ret->id = id_of(&st);
 	if (r < 0)
@@ -123,7 +134,9 @@ static int read_once(int fd, bool is_key, struct sl_cert_file *ret, struct sl_st
 	if (fstat(fd, &st) < 0)
 		return refuse_errno(-errno, why);
 	after = id_of(&st);
-	return sl_cert_file_is_same(&ret->id, &after) ? 0 : -EAGAIN;
+	if (!sl_cert_file_is_same(&ret->id, &after))
+		return -EAGAIN;
+	return is_key ? refuse_open_key(&st, ret, why) : 0;
 }
 
 int sl_cert_file_read(const char *path, bool is_key, struct sl_cert_file *ret, struct sl_str *why)

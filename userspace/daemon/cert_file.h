@@ -33,9 +33,9 @@ struct sl_cert_file {
 void sl_cert_file_done(struct sl_cert_file *file);
 
 /*
- * Reads a regular file, also through links, of at most SL_CERT_FILE_MAX bytes. `is_key`: nobody
- * but its owner and its group may read it. -errno with what is wrong, and what to do, in `why`,
- * -EACCES for want of rights alone; ret->id is known also then.
+ * Reads a regular file, also through links, of at most SL_CERT_FILE_MAX bytes. `is_key`: when a
+ * key is in it, nobody but its owner and its group may read it. -errno with what is wrong, and what
+ * to do, in `why`, -EACCES for want of rights alone; ret->id is known also then.
  */
 SL_MUST_CHECK int sl_cert_file_read(const char *path, bool is_key, struct sl_cert_file *ret,
 				    struct sl_str *why);

@@ -270,10 +270,12 @@ static void on_found(void *owner, const struct sl_cert_finding *f)
 		sl_str_addf(out, " (key: %s)", key);
 	if (f->kind == SL_CERT_NO_KEY && !key)
 		sl_str_adds(out, " in it: name its file by `key`");
-	else if (f->kind == SL_CERT_KEY_MISMATCH)
+	else if (f->kind == SL_CERT_KEY_MISMATCH && c->check->in_use)
 		sl_str_adds(out, ": both have to be replaced");
 	else if (f->kind == SL_CERT_EXPIRED)
 		sl_str_adds(out, ", and clients refuse it: renew it");
+	else if (f->kind == SL_CERT_STAPLE)
+		sl_str_addf(out, " (ocsp: %s)", c->route->tls->certs[f->source].staple);
 	sl_str_addc(out, '\n');
 }
 

@@ -135,6 +135,7 @@ static int make_server(const struct making *m, struct sl_secure *s)
 		.client_auth = auth_of(t),
 		.client_ca = m->material->client_ca,
 		.client_ca_len = m->material->client_ca_len,
+		.client_ca_label = t->client_ca,
 		.scope = m->route->name,
 	};
 	r = sl_cert_set_new(m->material->certs, m->material->n_certs, m->now_s, m->found, m->owner,

@@ -87,7 +87,19 @@ static void check_signature(struct sl_cert_report *report, X509 *x)
 			       OBJ_nid2sn(digest));
 }
 
-void sl_cert_check_key(struct sl_cert_report *report, X509 *leaf, EVP_PKEY *key)
+static bool is_of_another(STACK_OF(X509) * chain, EVP_PKEY *key)
+{
+	for (int i = 0; i < sk_X509_num(chain); i++) {
+		EVP_PKEY *public = X509_get0_pubkey(sk_X509_value(chain, i));
+
+		if (public && EVP_PKEY_eq(public, key) == 1)
+			return true;
+	}
+	return false;
+}
+
+void sl_cert_check_key(struct sl_cert_report *report, X509 *leaf, STACK_OF(X509) * chain,
+		       EVP_PKEY *key)
 {
 	EVP_PKEY *public = X509_get0_pubkey(leaf);
 	enum sl_cert_kind kind;
@@ -104,7 +116,10 @@ void sl_cert_check_key(struct sl_cert_report *report, X509 *leaf, EVP_PKEY *key)
 	else if (EVP_PKEY_get_security_bits(public) < STRENGTH_BITS)
 		sl_cert_report(report, SL_CERT_WEAK, "the key (%s) is too short", name);
 	check_signature(report, leaf);
-	if (key && EVP_PKEY_eq(public, key) != 1)
+	if (key && EVP_PKEY_eq(public, key) != 1 && is_of_another(chain, key))
+		sl_cert_report(report, SL_CERT_NOT_FIRST,
+			       "the certificate of the key has to be the first one in the file");
+	else if (key && EVP_PKEY_eq(public, key) != 1)
 		sl_cert_report(report, SL_CERT_KEY_MISMATCH,
 			       "the key does not belong to the certificate");
 	ERR_clear_error();
@@ -175,6 +190,23 @@ static bool bring_issuer(STACK_OF(X509) * chain, int at, X509 *of, bool *moved)
 	return false;
 }
 
+/*
+ * Where to fetch the issuer's certificate (RFC 5280 section 4.2.2.1): said where clients have only
+ * the issuer's issuer. One that a root has signed itself mostly does not say it, and needs no
+ * chain.
+ */
+static bool names_its_issuer(X509 *leaf)
+{
+	AUTHORITY_INFO_ACCESS *all = X509_get_ext_d2i(leaf, NID_info_access, NULL, NULL);
+	bool hit = false;
+
+	for (int i = 0; all && i < sk_ACCESS_DESCRIPTION_num(all); i++)
+		hit = hit ||
+		      OBJ_obj2nid(sk_ACCESS_DESCRIPTION_value(all, i)->method) == NID_ad_ca_issuers;
+	AUTHORITY_INFO_ACCESS_free(all);
+	return hit;
+}
+
 void sl_cert_order_chain(struct sl_cert_report *report, X509 *leaf, STACK_OF(X509) * chain)
 {
 	bool moved = false;
@@ -187,11 +219,13 @@ void sl_cert_order_chain(struct sl_cert_report *report, X509 *leaf, STACK_OF(X50
 		sl_cert_report(report, SL_CERT_CHAIN, "the chain is out of order; put right");
 	if (at < sk_X509_num(chain))
 		sl_cert_report(report, SL_CERT_CHAIN,
-			       "%d certificate(s) do not belong to the chain; left out",
+			       sk_X509_num(chain) - at == 1
+				       ? "%d certificate does not belong to the chain; left out"
+				       : "%d certificates do not belong to the chain; left out",
 			       sk_X509_num(chain) - at);
 	while (sk_X509_num(chain) > at)
 		X509_free(sk_X509_pop(chain));
-	if (!is_root(of) && at == 0)
+	if (!is_root(of) && at == 0 && names_its_issuer(leaf))
 		sl_cert_report(report, SL_CERT_CHAIN,
 			       "no certificate of its issuer: clients may not find one");
 }

@@ -24,7 +24,8 @@ int64_t sl_asn1_seconds(const ASN1_TIME *t);
 
 /* Kind and name of a key; false: one that TLS here has no use for. */
 bool sl_cert_key_kind(EVP_PKEY *key, enum sl_cert_kind *ret, char name[24]);
-void sl_cert_check_key(struct sl_cert_report *report, X509 *leaf, EVP_PKEY *key);
+void sl_cert_check_key(struct sl_cert_report *report, X509 *leaf, STACK_OF(X509) * chain,
+		       EVP_PKEY *key);
 void sl_cert_check_times(struct sl_cert_report *report, X509 *leaf, STACK_OF(X509) * chain,
 			 int64_t now_s);
 /*

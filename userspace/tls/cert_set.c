@@ -174,6 +174,23 @@ static int read_facts(struct cert *c)
 	return read_names(c);
 }
 
+static bool holds(const void *bytes, size_t n, const char *text)
+{
+	return n > 0 && memmem(bytes, n, text, strlen(text));
+}
+
+/* There is none: what is there instead, as far as it can be told. */
+static const char *say_no_cert(const struct sl_cert_source *s)
+{
+	const unsigned char *p = s->chain;
+
+	if (holds(p, s->chain_len, "PRIVATE KEY-----"))
+		return "there is no certificate in it, but a private key";
+	if (s->chain_len > 1 && p[0] == 0x30 && p[1] >= 0x80)
+		return "there is no certificate in it: it is DER or PKCS #12, and not PEM";
+	return "there is no certificate in it";
+}
+
 /* `*ret`: the certificate and its chain; a finding where there is none. */
 static int read_chain(struct cert *c, const struct sl_cert_source *s, struct sl_cert_report *report)
 {
@@ -183,7 +200,7 @@ static int read_chain(struct cert *c, const struct sl_cert_source *s, struct sl_
 		return r;
 	if (r < 0) {
 		sl_cert_report(report, SL_CERT_UNREADABLE, "%s",
-			       r == -ENOENT  ? "there is no certificate in it"
+			       r == -ENOENT  ? say_no_cert(s)
 			       : r == -E2BIG ? "there are more than 16 certificates in it"
 					     : "a certificate in it cannot be read");
 		return 0;
@@ -199,7 +216,9 @@ static int read_key(struct cert *c, const struct sl_cert_source *s, struct sl_ce
 	if (r == -ENOMEM || r == 0)
 		return r;
 	sl_cert_report(report, SL_CERT_NO_KEY, "%s",
-		       r == -ENOENT   ? "there is no private key"
+		       r == -ENOENT && s->key && holds(s->key, s->key_len, "CERTIFICATE-----")
+			       ? "there is no private key, but a certificate"
+		       : r == -ENOENT ? "there is no private key"
 		       : r == -EACCES ? "the key is protected by a passphrase"
 				      : "the key cannot be read");
 	return 0;
@@ -233,7 +252,7 @@ static int cert_init(struct cert *c, const struct sl_cert_source *s, struct sl_c
 		r = read_key(c, s, report);
 	if (r < 0 || !c->leaf)
 		return r;
-	sl_cert_check_key(report, c->leaf, c->key);
+	sl_cert_check_key(report, c->leaf, c->chain, c->key);
 	if (report->is_fatal)
 		return 0;
 	(void)sl_cert_key_kind(c->key, &c->facts.kind, c->facts.key);

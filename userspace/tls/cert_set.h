@@ -44,8 +44,9 @@ struct sl_cert_source {
 	X(UNREADABLE, "unreadable") /* no certificate, or not one that can be read */           \
 	X(NO_KEY, "no_key")                                                                     \
 	X(KEY_MISMATCH, "key_mismatch")                                                         \
-	X(WEAK, "weak")       /* key or signature: clients and library refuse it */             \
-	X(EXPIRED, "expired") /* from here on the set can be used */                            \
+	X(NOT_FIRST, "not_first") /* the key is of another certificate in the file */           \
+	X(WEAK, "weak")           /* key or signature: clients and library refuse it */         \
+	X(EXPIRED, "expired")     /* from here on the set can be used */                        \
 	X(NOT_YET_VALID, "not_yet_valid")                                                       \
 	X(CHAIN, "chain")         /* out of order, which is put right, or cannot be followed */ \
 	X(NO_NAME, "no_name")     /* can only be the default */                                 \

@@ -154,11 +154,14 @@ static int set_client_auth(SSL_CTX *ctx, const struct sl_tls_server_conf *conf, 
 		r = sl_pem_store(conf->client_ca, conf->client_ca_len, &store);
 	if (r == -ENOMEM)
 		return r;
-	if (r < 0)
-		return refuse(why, "client_ca: %s",
+	if (r < 0) {
+		sl_str_addf(why,
+			    "%s: ", conf->client_ca_label ? conf->client_ca_label : "client_ca");
+		return refuse(why, "%s",
 			      r == -ENOENT  ? "there is no certificate in it"
 			      : r == -E2BIG ? "there are more than 256 certificates in it"
 					    : "a certificate in it cannot be read");
+	}
 	SSL_CTX_set0_verify_cert_store(ctx, store);
 	for (int i = 0; i < sk_X509_num(cas); i++)
 		if (!SSL_CTX_add_client_CA(ctx, sk_X509_value(cas, i)))

@@ -25,6 +25,7 @@ struct sl_tls_server_conf {
 	enum sl_tls_client_auth client_auth;
 	const void *client_ca; /* PEM */
 	size_t client_ca_len;
+	const char *client_ca_label; /* for messages: its file; NULL: "client_ca" */
 	const char *scope; /* sessions of another scope are not resumed: the route's name */
 };
 
