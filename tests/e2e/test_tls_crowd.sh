@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # More handshakes than may be open at a time: the others wait, each gets its turn, and a target that nobody
 # could speak to meanwhile has not failed.
+# shellcheck disable=SC2034,SC2154
 . "$(dirname "$0")/../lib/netlab.sh"
 . "$(dirname "$0")/../lib/tlslab.sh"
 OPEN=1024 # SL_TLS_HANDSHAKES_MAX
