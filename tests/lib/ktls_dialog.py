@@ -8,6 +8,8 @@
   check:SEED:N              the same N bytes arrive
   sip:SEED:N:MS             likewise, with a pause of MS every 64 KiB
   both:OURS:THEIRS:N        both at once
+  spoil                     sends a record that nobody can open
+  gone                      whatever arrives ends by a reset or an alert, not by an end
   slow:SECONDS              the limit of all steps that follow
 Without TLS `end` is FIN, and `wire_eof` nothing.
 """
@@ -74,6 +76,17 @@ class BulkDialog(tls_dialog.SecureDialog):
     def wire_eof(self):
         if isinstance(self.s, tls_dialog.Secure):
             super().wire_eof()
+
+    def spoil(self):
+        self.s.raw.sendall(b"\x17\x03\x03\x00\x40" + bytes(64))
+
+    def gone(self):
+        try:
+            while self.read(65536):
+                pass
+        except (ConnectionResetError, ssl.SSLError):
+            return
+        raise ValueError("the end, want a reset or an alert")
 
     def slow(self, seconds):
         self.s.settimeout(float(seconds))
