@@ -50,7 +50,7 @@ CORE  := $(filter $O/userspace/core/%,$(OBJ))
 BPF   := $(wildcard bpf/*.bpf.c)
 SKEL  := $(BPF:bpf/%.bpf.c=$O/gen/%.skel.h)
 UNIT  := $(patsubst tests/unit/%.c,$O/unit/%,$(wildcard tests/unit/test_*.c))
-VMUNIT := guard% sklookup% packet% sockmap% broker% ct_% nat% nft%
+VMUNIT := guard% sklookup% packet% sockmap% broker% ct_% nat% nft% tls_ktls%
 FUZZ  := $(patsubst tests/fuzz/%.c,$O/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 TESTTOOLS := $(patsubst tests/lib/%.c,$O/testlib/%,$(wildcard tests/lib/*.c))
 CFILES := $(wildcard userspace/*/*.[ch] nft/*.[ch] bpf/*.[ch] tools/*.[ch] tests/*/*.[ch])

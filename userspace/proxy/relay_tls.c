@@ -45,11 +45,25 @@ static struct sl_tls_stream *stream_of(const struct sl_conn *c, enum sl_side sid
 	return c->tls->stream[side];
 }
 
+/* The kernel's TLS tells of a record it refuses by an error of the socket, to whoever asks first.
+ */
+static int refused_record(struct sl_conn *c, enum sl_side side, int err)
+{
+	struct sl_tls_stream *s = stream_of(c, side);
+	size_t n;
+
+	if (!sl_tls_stream_has_ktls(s) || (err != -EBADMSG && err != -EMSGSIZE && err != -EINVAL))
+		return err;
+	sl_tls_stream_splice_said(s, err);
+	err = sl_tls_stream_read(s, &c->worker->tls.scratch, c->worker->scratch, SL_READ_SIZE, &n);
+	return err < 0 ? err : -EPROTO;
+}
+
 /* `err`: of the socket, or of TLS. */
 static enum pump_result fail(struct sl_conn *c, enum sl_side side, int err)
 {
 	if (stream_of(c, side))
-		sl_tls_fail(c, side, err);
+		sl_tls_fail(c, side, refused_record(c, side, err));
 	else
 		sl_conn_fail(c, side, sl_reason_from_errno(-err));
 	return PUMP_ENDED;
@@ -437,17 +451,8 @@ static void check_error(struct sl_conn *c, enum sl_side side)
 	int err = 0;
 
 	(void)getsockopt(c->side[side].io.fd, SOL_SOCKET, SO_ERROR, &err, &len);
-	if (err == 0)
-		return;
-	/* The kernel's TLS tells of a record that was changed by an error of the socket. */
-	if (stream_of(c, side) && sl_tls_stream_has_ktls(stream_of(c, side)) &&
-	    (err == EBADMSG || err == EMSGSIZE || err == EINVAL)) {
-		sl_tls_stream_splice_said(stream_of(c, side), -err);
-		stop_splicing(c, side);
-		(void)run(c, side);
-	} else {
-		sl_conn_fail(c, side, sl_reason_from_errno(err));
-	}
+	if (err != 0)
+		(void)fail(c, side, -err);
 }
 
 /* Writing again, and reading where answers of TLS were in the way. */

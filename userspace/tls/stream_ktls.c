@@ -152,6 +152,8 @@ void sl_tls_stream_splice_said(struct sl_tls_stream *s, int error)
 
 /* ---- alerts ---- */
 
+static int on_error(struct sl_tls_stream *s, int error);
+
 static int send_alert(struct sl_tls_stream *s, unsigned char level, unsigned char what)
 {
 	unsigned char body[2] = { level, what };
@@ -226,10 +228,8 @@ int sl_ktls_flush(struct sl_tls_stream *s)
 			r = send_alert(s, k->owed[0][0], k->owed[0][1]);
 		if (r == -EAGAIN)
 			return SL_TLS_OUT;
-		if (r < 0) {
-			s->wire_error = r;
-			return sl_tls_fail_wire(s);
-		}
+		if (r < 0)
+			return on_error(s, -r);
 		k->n_owed--;
 		memmove(k->owed, k->owed + 1, k->n_owed * sizeof(k->owed[0]));
 	}
@@ -355,6 +355,7 @@ static int on_record(struct sl_tls_stream *s, int type, const unsigned char *p, 
 	}
 }
 
+/* Of reading, also where sending was told of it. */
 static int on_error(struct sl_tls_stream *s, int error)
 {
 	switch (error) {
@@ -445,8 +446,7 @@ int sl_ktls_write(struct sl_tls_stream *s, const char *bytes, size_t n, size_t *
 		} else if (errno == EAGAIN) {
 			return SL_TLS_OUT;
 		} else if (errno != EINTR) {
-			s->wire_error = -errno;
-			return sl_tls_fail_wire(s);
+			return on_error(s, errno);
 		}
 	}
 	return SL_TLS_GO;
