@@ -141,7 +141,7 @@ assert_eq "handshakes now" "$(grep -cE '^sluice_tls_handshakes_(active|waiting) 
 
 say "ktls"
 says 0 engines
-assert_match "engines" "$SAID" $'\nktls: (available|unavailable \(.+\))$'
+assert_match "engines" "$SAID" $'\nktls: (available|unavailable \(.+\).*)$'
 assert_eq "engines --json" "$(sl engines --json | jq -r '.ktls.available | type')" boolean
 
 say "files that cannot be used, and files that can"

@@ -623,7 +623,8 @@ static void ktls_says_why_not(void **state)
 		const char *missing;
 		const char *text;
 	} cases[] = {
-		{ "the kernel has no TLS", "ktls: unavailable (the kernel has no TLS)\n" },
+		{ "the kernel has no TLS", "ktls: unavailable (the kernel has no TLS): modprobe "
+					   "tls, and 'sluice upgrade'\n" },
 		{ NULL, "ktls: available\n" },
 	};
 
