@@ -153,9 +153,8 @@ for V in 1.2 1.3; do
 
 	say "TLS $V: kill"
 	plain_target expect:x rst
-	OUT=$LAB_DIR/k.out spawn client /usr/bin/python3 tests/lib/tls_dialog.py to=$PROXY_IP:8443 \
+	tls_dialog_bg k to=$PROXY_IP:8443 \
 		"tls:one.example:$V" send:x rst
-	PEER_PIDS[k]=$LAST
 	one_id() { ID=$(sl conns --json | jq -r '[.. | objects | select(.route? == "plain" and .state == "established") | .id][0] // empty') && [ -n "$ID" ]; }
 	wait_for one_id
 	sl kill "$ID" >/dev/null
@@ -182,12 +181,10 @@ settled() {
 }
 rss=$(rss_kib "$BASE_PID")
 for i in 1 2 3 4 5 6 7 8; do
-	OUT=$LAB_DIR/r$i.out spawn client /usr/bin/python3 tests/lib/tls_dialog.py to=$PROXY_IP:8447 \
+	tls_dialog_bg "r$i" to=$PROXY_IP:8447 \
 		tls:one.example wait:"$LAB_DIR/go" abort
-	PEER_PIDS[r$i]=$LAST
-	OUT=$LAB_DIR/w$i.out spawn client /usr/bin/python3 tests/lib/tls_dialog.py to=$PROXY_IP:8448 \
+	tls_dialog_bg "w$i" to=$PROXY_IP:8448 \
 		tls:one.example flood
-	PEER_PIDS[w$i]=$LAST
 done
 wait_until 10000 settled source down || fail "the source does not settle"
 wait_until 10000 settled sink up || fail "the sink does not settle"
@@ -206,9 +203,8 @@ assert_back_to_baseline
 say "drain: what is left at its end is closed, and says so"
 reload "$(config 300ms)"
 plain_target expect:x ends
-OUT=$LAB_DIR/d.out spawn client /usr/bin/python3 tests/lib/tls_dialog.py to=$PROXY_IP:8443 tls:one.example \
+tls_dialog_bg d to=$PROXY_IP:8443 tls:one.example \
 	send:x eof wire_eof
-PEER_PIDS[d]=$LAST
 active() { [ "$(jqs '[.routes[] | select(.name == "plain") | .active] | add')" = 1 ]; }
 wait_for active
 stop_sluice

@@ -12,7 +12,8 @@ third=$((N / 3))
 make_cert target one.example rsa
 server v verify 8000 stall=$stall
 tls_server s 8001 cert="$CERTS/target.pem" key="$CERTS/target.key" updates=5 small=20 stall=$stall
-start_sluice "routes:
+start_sluice "defaults: { timeouts: { close_grace: 30s } } # silence is not what is looked at here
+routes:
 $(ends ends 8443 "\"$BACKEND_IP:8000\"")
 $(ends both 8444 "$(to_tls "$BACKEND_IP:8001")")
 $(route out 8080 "$(to_tls "[$BACKEND6]:8001")")"

@@ -84,6 +84,12 @@ tls_dialog() { # client|backend ARGUMENT...
 	in_ns "$1" /usr/bin/python3 "$lab_root/tests/lib/tls_dialog.py" "${@:2}"
 }
 
+# tls_dialog_bg NAME STEP...: of the client, in the background; `served NAME` for its verdict.
+tls_dialog_bg() {
+	OUT=$LAB_DIR/$1.out spawn client /usr/bin/python3 "$lab_root/tests/lib/tls_dialog.py" "${@:2}"
+	PEER_PIDS[$1]=$LAST
+}
+
 # tls_dialog_server NAME PORT STEP...: one connection on the backend; join_peer NAME for its verdict.
 tls_dialog_server() {
 	OUT=$LAB_DIR/$1.out spawn backend /usr/bin/python3 "$lab_root/tests/lib/tls_dialog.py" \
@@ -92,10 +98,10 @@ tls_dialog_server() {
 	wait_for listening backend "$2"
 }
 
-# served NAME: the verdict of a dialog's server.
+# served NAME: the verdict of a dialog in the background.
 served() {
 	join_peer "$1"
-	assert_eq "the backend $1: $(cat "$LAB_DIR/$1.out.err")" "$RC" 0
+	assert_eq "dialog $1: $(cat "$LAB_DIR/$1.out.err")" "$RC" 0
 }
 
 # s_client PORT NAME ARGUMENT...: what it prints of one HTTP request, and its exit code.

@@ -786,6 +786,45 @@ static void kernel_takes_over_at_any_time(void **state)
 	}
 }
 
+/* The socket is never empty, and records do not end where reads do. */
+static void kernel_takes_over_while_bytes_keep_coming(void **state)
+{
+	(void)state;
+	if (!has_kernel())
+		skip();
+	for (int i = 0; i < N_CIPHERS; i++) {
+		struct wanted w = { .cipher = ciphers[i], .ktls = { false, true } };
+		const size_t n = 200000;
+		size_t done = 0, at_first = 0, k;
+		struct tcp t;
+
+		open_tcp(&t, &w);
+		for (size_t j = 0; j < n; j++)
+			buf[j] = byte_at(9, j);
+		assert_int_equal(sl_tls_stream_write(t.s[CLIENT], &scratch, 1, buf, 100, &k), 0);
+		assert_int_equal(
+			sl_tls_stream_write(t.s[CLIENT], &scratch, 1, buf + 100, n - 100, &k), 0);
+		wait_for(&t, 0, POLLIN);
+		while (done < n) {
+			int r = sl_tls_stream_read(t.s[SERVER], &scratch, buf, 3000, &k);
+
+			assert_true(r == SL_TLS_GO || r == SL_TLS_IN);
+			check_bytes(9, done, buf, k);
+			done += k;
+			if (done == 3000)
+				assert_int_equal(sl_tls_stream_start_ktls(t.s[SERVER]), -EAGAIN);
+			if (!at_first && sl_tls_stream_has_ktls(t.s[SERVER]))
+				at_first = done;
+			if (r == SL_TLS_IN && done < n)
+				wait_for(&t, 0, POLLIN);
+		}
+		assert_in_range(at_first, 3001, 100000);
+		tell(&t, SERVER, "answer");
+		tell(&t, CLIENT, "request");
+		close_tcp(&t);
+	}
+}
+
 /* A resumed session: the first request comes in the flight that ends the handshake, cut anywhere.
  */
 static void bytes_read_with_the_handshake_are_kept(void **state)
@@ -1205,6 +1244,7 @@ int main(void)
 		cmocka_unit_test(kernel_carries_bytes_both_ways),
 		cmocka_unit_test(kernel_speaks_to_kernel),
 		cmocka_unit_test(kernel_takes_over_at_any_time),
+		cmocka_unit_test(kernel_takes_over_while_bytes_keep_coming),
 		cmocka_unit_test(bytes_read_with_the_handshake_are_kept),
 		cmocka_unit_test(directions_end_by_themselves),
 		cmocka_unit_test(cuts_are_told_from_ends),

@@ -374,7 +374,8 @@ static void end_after_cut(struct sl_conn *c, uint64_t now_ms)
 {
 	enum sl_side side = sl_tls_is_cut(c->tls, SL_CLIENT) ? SL_CLIENT : SL_BACKEND;
 
-	if (undelivered(c) > 0 && now_ms < active_ms(c) + timeouts(c)->close_grace)
+	if (undelivered(c) > 0 &&
+	    (kernel_is_delivering(c) || now_ms < active_ms(c) + timeouts(c)->close_grace))
 		sl_timer_start(c->worker->loop, &c->timer, now_ms + SL_CUT_SILENCE_MS, on_deadline);
 	else if (c->side[side].reason == SL_REASON_NORMAL)
 		sl_conn_end(c, SL_REASON_NORMAL, false);

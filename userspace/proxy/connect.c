@@ -250,8 +250,12 @@ static void connected(struct sl_conn *c)
 	__atomic_fetch_sub(&c->target->connecting, 1, __ATOMIC_RELAXED);
 	c->target_active = true;
 	c->target_connecting = false;
+	if (sl_tls_wants_backend(c)) { /* all is well when that is */
+		sl_conn_event(c, SL_EV_TLS_NEEDED);
+		return;
+	}
 	(void)sl_target_count_connect(c->target, true, c->active_ms);
-	sl_conn_event(c, sl_tls_wants_backend(c) ? SL_EV_TLS_NEEDED : SL_EV_CONNECTED);
+	sl_conn_event(c, SL_EV_CONNECTED);
 }
 
 /* Whether the kernel may carry it one day: then its source port must be one of ours. */
@@ -405,6 +409,7 @@ void sl_connect_failed(struct sl_conn *c, enum sl_reason reason)
 		sl_conn_fail(c, SL_BACKEND, reason);
 		return;
 	}
+	c->connect_us = 0; /* of a target that was reached and failed in TLS */
 	sl_tls_drop_backend(c);
 	sl_io_forget(&backend->io);
 	sl_closep(&backend->io.fd);

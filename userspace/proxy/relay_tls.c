@@ -276,13 +276,16 @@ static bool leave_to_kernel(struct sl_conn *c, enum sl_side side)
 	return true;
 }
 
-/* Both sides are plain to splice(): no TLS, or TLS that the kernel does. */
+/* Both sides are plain to splice(): no TLS, or the kernel's. One side alone gains nothing. */
 static bool may_splice(struct sl_conn *c, enum sl_side from)
 {
-	for (int i = 0; i < SL_SIDE_COUNT_; i++)
-		if (!leave_to_kernel(c, (enum sl_side)i))
-			return false;
-	return !c->side[from].read_to_end && !c->side[from].hung_up;
+	bool may = !c->side[from].read_to_end && !c->side[from].hung_up;
+
+	for (int i = 0; may && i < SL_SIDE_COUNT_; i++)
+		may = !c->tls->stream[i] || !sl_tls_stream_ktls_why(c->tls->stream[i]);
+	for (int i = 0; may && i < SL_SIDE_COUNT_; i++)
+		may = leave_to_kernel(c, (enum sl_side)i);
+	return may;
 }
 
 static void stop_splicing(struct sl_conn *c, enum sl_side from)
@@ -299,16 +302,22 @@ static void start_splicing(struct sl_conn *c, enum sl_side from)
 {
 	struct sl_flow *f = &c->flow[from];
 
-	f->splicing = may_splice(c, from) &&
-		      (f->pipe.rd >= 0 || sl_pipe_take(c->worker->pipes, &f->pipe) == 0);
+	f->splicing = may_splice(c, from);
 }
 
-/* The end, a record that is no data, an urgent mark: reading knows what it is. */
+/*
+ * The end, a record that is no data, an urgent mark: reading knows what it is. Not an error of the
+ * socket, which is told once: behind it reading sees an end, and would pass it on as one.
+ */
 static enum pump_result splice_said(struct sl_conn *c, enum sl_side from, ssize_t n)
 {
-	if (n < 0 && stream_of(c, from))
-		sl_tls_stream_splice_said(stream_of(c, from), -errno);
+	int err = n < 0 ? -errno : 0;
+
 	stop_splicing(c, from);
+	if (n < 0 && !stream_of(c, from))
+		return fail(c, from, err);
+	if (n < 0)
+		sl_tls_stream_splice_said(stream_of(c, from), err);
 	return PUMP_ON;
 }
 
@@ -318,13 +327,20 @@ static enum pump_result splice_once(struct sl_conn *c, enum sl_side from, int64_
 	enum pump_result result;
 	ssize_t n;
 
+	if (f->pipe.rd < 0 && sl_pipe_take(c->worker->pipes, &f->pipe) < 0) {
+		stop_splicing(c, from);
+		return PUMP_ON;
+	}
 	do
 		n = splice(c->side[from].io.fd, NULL, f->pipe.wr, NULL, f->pipe.size,
 			   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 	while (n < 0 && errno == EINTR);
 	if (n < 0 && errno == EAGAIN) {
+		/* whoever is silent needs no pipe */
 		if (TURN_BUDGET - *budget < BULK_BYTES)
 			stop_splicing(c, from);
+		else
+			sl_pipe_give(c->worker->pipes, &f->pipe);
 		return PUMP_IDLE;
 	}
 	if (n <= 0)
@@ -346,9 +362,9 @@ static enum pump_result pump_once(struct sl_conn *c, enum sl_side from, int64_t 
 
 	if (r < 0)
 		return fail(c, from, r);
-	if (n == want && c->flow[from].full_reads)
+	if (n >= SL_READ_SIZE && c->flow[from].full_reads)
 		start_splicing(c, from);
-	c->flow[from].full_reads = n == want;
+	c->flow[from].full_reads = n >= SL_READ_SIZE;
 	c->tls->has_ended[from] = r == GOT_END || r == GOT_CUT;
 	c->tls->is_cut[from] = r == GOT_CUT;
 	c->tls->is_late[from] = r == GOT_CUT && c->flow[other(from)].shut &&

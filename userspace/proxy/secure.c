@@ -56,6 +56,7 @@ static void digest_conf(struct digest *d, const struct sl_conf_route *route)
 		const uint32_t words[] = { b->verify };
 
 		digest_add(d, words, sizeof(words));
+		digest_text(d, b->server_name); /* of targets, which are kept with it */
 	}
 }
 

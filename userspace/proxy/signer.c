@@ -30,12 +30,20 @@ static struct sl_signer_job *wait_for_job(struct sl_signer *s)
 	(void)pthread_mutex_lock(&s->lock);
 	while (sl_list_is_empty(&s->jobs) && !s->quits)
 		(void)pthread_cond_wait(&s->given, &s->lock);
-	if (!sl_list_is_empty(&s->jobs)) {
+	if (!s->quits) {
 		job = SL_CONTAINER_OF(s->jobs.next, struct sl_signer_job, node);
 		sl_list_remove(&job->node);
 	}
 	(void)pthread_mutex_unlock(&s->lock);
 	return job;
+}
+
+/* `scratch` NULL: there was no memory for it. */
+static int make(struct sl_signer_job *job, struct sl_tls_scratch *scratch)
+{
+	if (__atomic_load_n(&job->is_void, __ATOMIC_RELAXED))
+		return -ECANCELED;
+	return scratch ? sl_tls_stream_handshake(job->stream, scratch) : -ENOMEM;
 }
 
 static void *run(void *arg)
@@ -50,8 +58,7 @@ static void *run(void *arg)
 	(void)prctl(PR_SET_NAME, name);
 	(void)setpriority(PRIO_PROCESS, 0, NICE); /* of this thread alone, on Linux */
 	while ((job = wait_for_job(s)) != NULL) {
-		job->result =
-			has_scratch ? sl_tls_stream_handshake(job->stream, &scratch) : -ENOMEM;
+		job->result = make(job, has_scratch ? &scratch : NULL);
 		(void)sl_loop_post(s->loop, &job->done, job->on_done);
 	}
 	if (has_scratch)

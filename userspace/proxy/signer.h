@@ -2,6 +2,8 @@
 #ifndef SL_PROXY_SIGNER_H
 #define SL_PROXY_SIGNER_H
 
+#include <stdbool.h>
+
 #include "base/cleanup.h"
 #include "base/list.h"
 #include "io/loop.h"
@@ -21,13 +23,13 @@ struct sl_signer_job {
 	struct sl_task done;
 	sl_task_fn on_done;
 	struct sl_tls_stream *stream;
-	int result; /* of sl_tls_stream_handshake() */
+	bool is_void; /* atomic: nobody waits for it any more */
+	int result;   /* of sl_tls_stream_handshake() */
 };
 
 /* -errno: there is none, and the worker makes all steps itself. */
 SL_MUST_CHECK int sl_signer_new(struct sl_loop *loop, unsigned index, struct sl_signer **ret);
-/* Makes what it was given, ends the thread, whose last jobs a loop that has ended is not told of.
- */
+/* Once the loop has ended: the step under way is made, those in line are not. */
 void sl_signer_free(struct sl_signer *signer); /* accepts NULL */
 void sl_signer_give(struct sl_signer *signer, struct sl_signer_job *job);
 

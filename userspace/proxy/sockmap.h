@@ -25,6 +25,7 @@ struct sl_joint_half {
 	uint64_t read_before;    /* from the socket of the sender */
 	uint64_t written_before; /* to that of the receiver */
 	uint64_t redirected;     /* by the kernel, as last seen */
+	uint64_t moved_ms;       /* when that changed */
 	uint64_t carried;        /* by the daemon: read and written */
 	bool is_in_daemon;       /* what is passed to the daemon is waited for */
 	bool is_offered;         /* the kernel may take it back with any packet */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/count.h"
 #include "base/log.h"
@@ -150,26 +151,6 @@ static void free_tls(struct sl_conn_tls *tls)
 	free(tls);
 }
 
-static void come_back(struct sl_conn_tls *tls)
-{
-	tls->is_away = false;
-	sl_list_remove(&tls->node);
-	if (!tls->conn)
-		free_tls(tls);
-}
-
-void sl_tls_work_stop(struct sl_tls_work *work)
-{
-	struct sl_list *pos;
-	struct sl_list *tmp;
-
-	sl_signer_free(SL_TAKE_PTR(work->signer));
-	if (!work->away.next)
-		return;
-	sl_list_for_each_safe (pos, tmp, &work->away)
-		come_back(SL_CONTAINER_OF(pos, struct sl_conn_tls, node));
-}
-
 void sl_tls_work_done(struct sl_tls_work *work)
 {
 	struct sl_list *pos;
@@ -212,10 +193,9 @@ static void queue_step(struct sl_conn *c)
 	make_steps_later(c->worker);
 }
 
-/* Whoever waits longest takes the place of a handshake that is over. */
-static void let_next_in(struct sl_worker *w)
+/* Whoever waits longest takes the place of a handshake that is over, before any that comes now. */
+static void let_next_in(struct sl_tls_work *work)
 {
-	struct sl_tls_work *work = &w->tls;
 	struct sl_conn_tls *next;
 
 	if (sl_list_is_empty(&work->waiting))
@@ -224,25 +204,51 @@ static void let_next_in(struct sl_worker *w)
 	sl_list_remove(&next->node);
 	next->is_waiting = false;
 	sl_count_add(&work->n_waiting, (uint64_t)-1);
+	next->is_open = true;
+	sl_count_add(&work->n_open, 1);
 	queue_step(next->conn);
 }
 
-static void release_place(struct sl_worker *w, struct sl_conn_tls *tls)
+static void release_place(struct sl_conn_tls *tls)
 {
+	struct sl_tls_work *work = tls->work;
+
 	if (tls->is_waiting)
-		sl_count_add(&w->tls.n_waiting, (uint64_t)-1);
+		sl_count_add(&work->n_waiting, (uint64_t)-1);
 	tls->is_waiting = false;
 	if (!tls->is_open)
 		return;
 	tls->is_open = false;
-	sl_count_add(&w->tls.n_open, (uint64_t)-1);
-	let_next_in(w);
+	sl_count_add(&work->n_open, (uint64_t)-1);
+	let_next_in(work);
 }
 
-static void leave_line(struct sl_worker *w, struct sl_conn_tls *tls)
+static void leave_line(struct sl_conn_tls *tls)
 {
 	sl_list_remove(&tls->node);
-	release_place(w, tls);
+	release_place(tls);
+}
+
+static void come_back(struct sl_conn_tls *tls)
+{
+	tls->is_away = false;
+	sl_list_remove(&tls->node);
+	if (tls->conn)
+		return;
+	release_place(tls);
+	free_tls(tls);
+}
+
+void sl_tls_work_stop(struct sl_tls_work *work)
+{
+	struct sl_list *pos;
+	struct sl_list *tmp;
+
+	sl_signer_free(SL_TAKE_PTR(work->signer));
+	if (!work->away.next)
+		return;
+	sl_list_for_each_safe (pos, tmp, &work->away)
+		come_back(SL_CONTAINER_OF(pos, struct sl_conn_tls, node));
 }
 
 /* ---- counts and words ---- */
@@ -317,14 +323,22 @@ static void fail_client(struct sl_conn *c, int err)
 static void failed(struct sl_conn *c, int err)
 {
 	enum sl_side side = c->tls->side;
+	const char *why = sl_tls_stream_error(c->tls->stream[side]);
 
 	count(c, side, SL_TLS_COUNT_FAILED);
 	if (err == -EPROTO || side == SL_BACKEND)
-		log_failure(c, side, " failed", sl_tls_stream_error(c->tls->stream[side]));
+		log_failure(c, side, " failed", why[0] ? why : strerror(-err));
 	if (side == SL_CLIENT)
 		fail_client(c, err);
 	else
 		sl_connect_failed(c, reason_of(c, side, err));
+}
+
+/* No further handshake: keys of files that have changed go with the last one that used them. */
+static void forget_secure(struct sl_conn *c)
+{
+	if (c->tls->side == SL_BACKEND || !sl_tls_wants_backend(c))
+		sl_secure_unref(SL_TAKE_PTR(c->tls->secure));
 }
 
 static void succeeded(struct sl_conn *c)
@@ -336,7 +350,10 @@ static void succeeded(struct sl_conn *c)
 	c->active_ms = sl_loop_now_ms(c->worker->loop);
 	if (side == SL_CLIENT)
 		c->got_data = false; /* the ClientHello was for us */
-	c->missed_events = true;     /* bytes behind the last step may have been read with it */
+	else
+		(void)sl_target_count_connect(c->target, true, c->active_ms);
+	forget_secure(c);
+	c->missed_events = true; /* bytes behind the last step may have been read with it */
 	sl_conn_event(c, side == SL_CLIENT ? SL_EV_CLIENT_SECURED : SL_EV_SECURED);
 }
 
@@ -346,7 +363,8 @@ void sl_tls_timed_out(struct sl_conn *c)
 
 	if (tls)
 		count(c, tls->side, SL_TLS_COUNT_TIMEOUT);
-	if (tls && tls->side == SL_BACKEND && c->side[SL_BACKEND].io.fd >= 0) {
+	/* A target that was told nothing, for there was no place, has not failed. */
+	if (tls && tls->side == SL_BACKEND && tls->stream[SL_BACKEND]) {
 		log_failure(c, SL_BACKEND, " failed", "no answer in time");
 		sl_connect_failed(c, SL_REASON_HANDSHAKE_TIMEOUT);
 	} else {
@@ -425,6 +443,17 @@ static int open_stream(struct sl_conn *c)
 	return c->tls->side == SL_CLIENT ? open_client(c) : open_backend(c);
 }
 
+/* A reset that came during the last step: its edge has been used up, and no engine sees another. */
+static int pending_error(const struct sl_conn *c, enum sl_side side)
+{
+	socklen_t len = sizeof(int);
+	int err = 0;
+
+	if (c->side[side].read_to_end)
+		(void)getsockopt(c->side[side].io.fd, SOL_SOCKET, SO_ERROR, &err, &len);
+	return -err;
+}
+
 static void judge(struct sl_conn_tls *tls, int r)
 {
 	struct sl_conn *c = tls->conn;
@@ -436,7 +465,9 @@ static void judge(struct sl_conn_tls *tls, int r)
 			queue_step(c);
 		return;
 	}
-	leave_line(c->worker, tls);
+	leave_line(tls);
+	if (r == SL_TLS_GO)
+		r = pending_error(c, tls->side);
 	if (r == SL_TLS_GO)
 		succeeded(c);
 	else
@@ -483,7 +514,7 @@ static void run_step(struct sl_conn_tls *tls)
 	tls->is_due = false;
 	r = open_stream(c);
 	if (r < 0) {
-		leave_line(c->worker, tls);
+		leave_line(tls);
 		if (r == -ENOMEM) /* what is queued waits for better times */
 			sl_listener_pause(c->worker, r);
 		sl_conn_end(c, SL_REASON_ERROR, true);
@@ -561,6 +592,7 @@ static bool make_tls(struct sl_conn *c)
 	if (!tls)
 		return false;
 	tls->conn = c;
+	tls->work = &c->worker->tls;
 	tls->orphan_fd = -1;
 	sl_list_init(&tls->node);
 	tls->secure = sl_generation_get_secure(c->gen, c->route);
@@ -634,7 +666,7 @@ void sl_tls_drop_backend(struct sl_conn *c)
 {
 	if (!c->tls)
 		return;
-	leave_line(c->worker, c->tls);
+	leave_line(c->tls);
 	sl_tls_stream_free(SL_TAKE_PTR(c->tls->stream[SL_BACKEND]));
 }
 
@@ -650,11 +682,11 @@ void sl_tls_leave(struct sl_conn *c)
 	if (!tls)
 		return;
 	c->tls = NULL;
-	if (tls->is_away) {
-		release_place(c->worker, tls);
+	if (tls->is_away) { /* it keeps its place: the stream is still there */
+		__atomic_store_n(&tls->job.is_void, true, __ATOMIC_RELAXED);
 		tls->conn = NULL;
 	} else {
-		leave_line(c->worker, tls);
+		leave_line(tls);
 		free_tls(tls);
 	}
 }

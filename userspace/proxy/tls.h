@@ -63,13 +63,14 @@ void sl_tls_work_prune(struct sl_worker *w);
 /* A connection's; made with its first handshake. */
 struct sl_conn_tls {
 	struct sl_conn *conn;
-	struct sl_list node; /* in `ready`, `waiting` or `away` */
+	struct sl_tls_work *work; /* its worker's */
+	struct sl_list node;      /* in `ready`, `waiting` or `away` */
 	struct sl_signer_job job;
 	bool is_away;  /* its stream is the signer's */
 	bool is_due;   /* something has come meanwhile */
 	int orphan_fd; /* of a connection that has ended meanwhile (`conn` is NULL then); -1: none
 			*/
-	struct sl_secure *secure;
+	struct sl_secure *secure; /* until the last handshake is done */
 	struct sl_tls_stream
 		*stream[SL_SIDE_COUNT_];  /* NULL: that side speaks no TLS, or not yet */
 	enum sl_side side;                /* whose handshake it is */

@@ -61,6 +61,7 @@ struct sl_ktls {
 	struct sl_ktls_count in, out;
 	const char *why; /* it is never to be; NULL: it is, or may become so */
 	bool is_on;
+	bool is_due; /* was asked for at a moment that was not quiet: reading makes one */
 
 	/* from then on */
 	unsigned char owed[SL_KTLS_OWED_MAX][2]; /* alerts the wire has not taken */
@@ -74,6 +75,14 @@ struct sl_ktls {
 	bool has_end;                 /* close_notify has come */
 	int told;                     /* what splice() said: errno */
 };
+
+/*
+ * While it is due, reading stops behind each record, and goes over at the first that is quiet:
+ * where bytes keep coming, no other moment might ever be.
+ */
+bool sl_ktls_stops_here(const struct sl_tls_stream *s);
+/* True: it went over, so that what came meanwhile is to be read. Or the stream has failed. */
+bool sl_ktls_go_over(struct sl_tls_stream *s);
 
 /* As the functions of stream.h without "ktls", once it is on. */
 int sl_ktls_read(struct sl_tls_stream *s, char *buf, size_t n, size_t *ret_n);

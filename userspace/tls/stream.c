@@ -527,6 +527,8 @@ int sl_tls_stream_read(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, 
 		if (r == 1)
 			got += k;
 		r = r == 1 ? SL_TLS_GO : judge(s, r);
+		if (sl_ktls_stops_here(s))
+			break;
 	}
 	if (r == SL_TLS_IN && s->turn == 0 && !s->is_drained)
 		r = SL_TLS_GO;
@@ -534,6 +536,8 @@ int sl_tls_stream_read(struct sl_tls_stream *s, struct sl_tls_scratch *scratch, 
 	if (s->has_spare && r == SL_TLS_IN)
 		give_spare_back(s);
 	r = finish(s, r);
+	if ((r == SL_TLS_GO || r == SL_TLS_IN) && sl_ktls_go_over(s))
+		r = SL_TLS_GO;
 	*ret_n = got;
 	return r < 0 && got > 0 ? SL_TLS_GO : r; /* the next call tells of the failure */
 }

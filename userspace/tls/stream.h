@@ -129,8 +129,9 @@ const char *sl_tls_stream_error(const struct sl_tls_stream *s);
 SL_MUST_CHECK int sl_tls_stream_want_ktls(struct sl_tls_stream *s);
 /*
  * 0: both directions are the kernel's, also when they were before. -EAGAIN: not at this moment,
- * bytes are held or pending. -EOPNOTSUPP: never, sl_tls_stream_ktls_why() tells; all goes on as it
- * was. Another -errno: the stream has failed.
+ * bytes are held or pending; reading, which from now on may stop short of its buffer, gets there.
+ * -EOPNOTSUPP: never, sl_tls_stream_ktls_why() tells; all goes on as it was. Another -errno: the
+ * stream has failed.
  */
 SL_MUST_CHECK int sl_tls_stream_start_ktls(struct sl_tls_stream *s);
 bool sl_tls_stream_has_ktls(const struct sl_tls_stream *s);

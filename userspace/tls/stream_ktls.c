@@ -84,6 +84,8 @@ static bool is_quiet(const struct sl_tls_stream *s)
 static int give_up(struct sl_tls_stream *s, const char *why)
 {
 	s->ktls->why = why;
+	s->ktls->is_due = false;
+	SSL_set_read_ahead(s->ssl, 1);
 	return -EOPNOTSUPP;
 }
 
@@ -103,6 +105,7 @@ static int install(struct sl_tls_stream *s, const struct sl_ktls_keys *keys)
 		return sl_tls_fail_wire(s);
 	}
 	s->ktls->is_on = true;
+	s->ktls->is_due = false;
 	return 0;
 }
 
@@ -119,12 +122,26 @@ int sl_tls_stream_start_ktls(struct sl_tls_stream *s)
 	why = sl_tls_stream_ktls_why(s);
 	if (why)
 		return s->ktls ? give_up(s, why) : -EOPNOTSUPP;
-	if (!is_quiet(s))
+	if (!is_quiet(s)) {
+		s->ktls->is_due = true;
+		SSL_set_read_ahead(s->ssl, 0); /* a record, and not a byte of the next */
 		return -EAGAIN;
+	}
 	r = sl_ktls_derive(s->ssl, &s->ktls->in, &s->ktls->out, &keys);
 	r = r < 0 ? give_up(s, sl_ktls_refusal(-r)) : install(s, &keys);
 	explicit_bzero(&keys, sizeof(keys));
 	return r;
+}
+
+bool sl_ktls_stops_here(const struct sl_tls_stream *s)
+{
+	return s->ktls && s->ktls->is_due && s->ktls->in.at == 0 && !sl_tls_stream_has_pending(s);
+}
+
+bool sl_ktls_go_over(struct sl_tls_stream *s)
+{
+	return sl_ktls_stops_here(s) && s->failed == 0 && is_quiet(s) &&
+	       sl_tls_stream_start_ktls(s) == 0;
 }
 
 void sl_tls_stream_splice_said(struct sl_tls_stream *s, int error)
