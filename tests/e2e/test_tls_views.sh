@@ -78,7 +78,7 @@ has "explain" "$SAID" "  certificate    $CERTS/wild.pem (ec-256), by its wildcar
 has "explain" "$SAID" "relay, needs_tls"
 says 0 routes show inner
 has "a route" "$SAID" "  TLS ends here  1.2 and later"
-has "a route" "$SAID" "  TLS to targets verified by $CA as one.example"
+has "a route" "$SAID" "  TLS to target  verified by $CA as one.example"
 
 say "a connection, and its access line"
 declare -A HELD=()
