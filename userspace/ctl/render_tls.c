@@ -473,7 +473,7 @@ void sl_render_tls_route(const struct sl_render *r, const json_t *route)
 		line_of_text(r, "  ciphers of 1.2", tls, "ciphers");
 		line_of_text(r, "  suites of 1.3", tls, "suites");
 	}
-	print_backend(r, "  TLS to target ", json_object_get(route, "backend_tls"));
+	print_backend(r, "  TLS to target", json_object_get(route, "backend_tls"));
 }
 
 void sl_render_tls_explain(const struct sl_render *r, const json_t *doc)
