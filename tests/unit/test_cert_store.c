@@ -329,6 +329,39 @@ static void test_refused(void **state)
 	sl_cert_store_free(store);
 }
 
+/* A route takes clients for names that its certificates do not have. */
+static void test_domains(void **state)
+{
+#define FOR(domains)                                               \
+	"  - { name: web, match: { ports: 443, domains: [" domains \
+	"] }, forward: h:1, tls: { cert: \"@/a.pem\", key: \"@/a.key\" } }\n"
+	static const struct {
+		const char *routes;
+		const char *words; /* NULL: nothing is said */
+	} cases[] = {
+		{ FOR("a.example, \"*.example\", \"a*.org\""), NULL },
+		{ FOR("a.example, www.a.example"), "a.pem: no certificate is for www.a.example: " },
+		{ FOR("\"*.a.example\", b.example, c.example, a.example"),
+		  "a.pem: no certificate is for *.a.example and 2 more of the route's domains: " },
+	};
+
+	(void)state;
+	put_ident("a", &pki.a);
+	for (size_t i = 0; i < SL_ARRAY_LEN(cases); i++) {
+		_cleanup_(built_done) struct built b = conf_of(cases[i].routes);
+		_cleanup_(sl_diags_done) struct sl_diags diags = { 0 };
+		struct sl_cert_store *store = NULL;
+
+		assert_int_equal(read_ask((struct sl_cert_ask){ .conf = b.conf }, &store, &diags),
+				 0);
+		assert_int_equal(diags.n_warnings, cases[i].words ? 1 : 0);
+		if (cases[i].words)
+			assert_non_null(strstr(sl_str_text(&diags.text), cases[i].words));
+		sl_cert_store_free(store);
+	}
+#undef FOR
+}
+
 /* Better than none at all; but a reload does not exchange a good one for it. */
 static void test_expired(void **state)
 {
@@ -579,17 +612,12 @@ static void test_adopted(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_nothing_needed),
-		cmocka_unit_test(test_read),
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_expired),
-		cmocka_unit_test(test_change),
-		cmocka_unit_test(test_system),
-		cmocka_unit_test(test_check_without_rights),
-		cmocka_unit_test(test_replaced),
-		cmocka_unit_test(test_last_good_stays),
-		cmocka_unit_test(test_expired_later),
-		cmocka_unit_test(test_adopted),
+		cmocka_unit_test(test_nothing_needed), cmocka_unit_test(test_read),
+		cmocka_unit_test(test_refused),        cmocka_unit_test(test_domains),
+		cmocka_unit_test(test_expired),        cmocka_unit_test(test_change),
+		cmocka_unit_test(test_system),         cmocka_unit_test(test_check_without_rights),
+		cmocka_unit_test(test_replaced),       cmocka_unit_test(test_last_good_stays),
+		cmocka_unit_test(test_expired_later),  cmocka_unit_test(test_adopted),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -806,7 +806,9 @@ static void tls_of_a_connection_is_shown(void **state)
 
 	lab->facts.no_ktls = "the kernel has no TLS";
 	RUN(lab, "engines");
-	expect(lab, 0, "\nktls: unavailable (the kernel has no TLS)\n", "");
+	expect(lab, 0,
+	       "\nktls: unavailable (the kernel has no TLS): modprobe tls, and 'sluice upgrade'\n",
+	       "");
 	fake_tls_row(&lab->proxy.row[1]);
 	RUN(lab, "conns", "8");
 	expect(lab, 0, "\nTLS with the client: TLSv1.3 TLS_AES_128_GCM_SHA256, resumed, ", "");

@@ -508,7 +508,7 @@ static void a_route_shows_its_tls(void **state)
 		text, "  TLS ends here  1.2 and later\n"
 		      "  certificates   /etc/sluice/shop.pem, OCSP /etc/sluice/shop.ocsp\n"
 		      "                 /etc/sluice/shop-rsa.pem, key /etc/sluice/shop-rsa.key\n"
-		      "  TLS to targets verified by the authorities of the system, shows "
+		      "  TLS to target  verified by the authorities of the system, shows "
 		      "/etc/sluice/client.pem\n");
 	p->tls.only_1_3 = true;
 	p->tls.alpn = alpn;
@@ -523,7 +523,7 @@ static void a_route_shows_its_tls(void **state)
 	has(strict, "  TLS ends here  1.3 alone, ALPN h2 http/1.1, client certificates optional\n");
 	has(strict, "  client CA      /etc/ca.pem\n"
 		    "  suites of 1.3  TLS_AES_256_GCM_SHA384\n"
-		    "  TLS to targets verified by /etc/backend.pem as a.internal\n");
+		    "  TLS to target  verified by /etc/backend.pem as a.internal\n");
 }
 
 static json_t *explained(struct sl_proxy *p, const char *name)
@@ -623,7 +623,8 @@ static void ktls_says_why_not(void **state)
 		const char *missing;
 		const char *text;
 	} cases[] = {
-		{ "the kernel has no TLS", "ktls: unavailable (the kernel has no TLS)\n" },
+		{ "the kernel has no TLS", "ktls: unavailable (the kernel has no TLS): modprobe "
+					   "tls, and 'sluice upgrade'\n" },
 		{ NULL, "ktls: available\n" },
 	};
 

@@ -392,11 +392,15 @@ void sl_render_tls_status(const struct sl_render *r, const json_t *status)
 void sl_render_ktls(const struct sl_render *r, const json_t *doc)
 {
 	const json_t *ktls = json_object_get(doc, "ktls");
+	const char *reason = text_at(ktls, "reason");
 
 	if (json_is_true(json_object_get(ktls, "available")))
 		(void)fputs("ktls: available\n", r->to);
-	else if (json_is_object(ktls))
-		(void)fprintf(r->to, "ktls: unavailable (%s)\n", text_at(ktls, "reason"));
+	else if (json_is_object(ktls)) /* the process asks once, when it starts */
+		(void)fprintf(r->to, "ktls: unavailable (%s)%s\n", reason,
+			      strcmp(reason, "the kernel has no TLS") == 0
+				      ? ": modprobe tls, and 'sluice upgrade'"
+				      : "");
 }
 
 /* ---- routes ---- */
@@ -469,7 +473,7 @@ void sl_render_tls_route(const struct sl_render *r, const json_t *route)
 		line_of_text(r, "  ciphers of 1.2", tls, "ciphers");
 		line_of_text(r, "  suites of 1.3", tls, "suites");
 	}
-	print_backend(r, "  TLS to targets", json_object_get(route, "backend_tls"));
+	print_backend(r, "  TLS to target", json_object_get(route, "backend_tls"));
 }
 
 void sl_render_tls_explain(const struct sl_render *r, const json_t *doc)

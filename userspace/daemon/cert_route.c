@@ -343,6 +343,55 @@ static bool is_any_worse(const struct sl_material *item, const struct sl_cert_ch
 	return is;
 }
 
+static bool ends_with(const char *text, const char *end)
+{
+	size_t n = strlen(text);
+	size_t len = strlen(end);
+
+	return n >= len && strcmp(text + n - len, end) == 0;
+}
+
+/* Of a pattern with a wildcard: at least one of the names that it stands for. */
+static bool is_named(const struct sl_cert_set *certs, const char *domain)
+{
+	size_t at[SL_CERT_KIND_COUNT_];
+
+	if (!strchr(domain, '*'))
+		return sl_cert_set_find(certs, domain, at);
+	if (domain[0] != '*' || domain[1] != '.' || strchr(domain + 1, '*'))
+		return true; /* who knows */
+	for (size_t i = 0; i < sl_cert_set_count(certs); i++) {
+		const struct sl_cert_facts *f = sl_cert_set_facts(certs, i);
+
+		for (size_t k = 0; k < f->n_names; k++)
+			if (ends_with(f->names[k], domain + 1))
+				return true;
+	}
+	return false;
+}
+
+/* Clients that ask for such a name are given the default, and most refuse it. */
+static void check_domains(const struct sl_conf_route *route, const struct sl_cert_set *certs,
+			  struct sl_str *warnings)
+{
+	const char *first = NULL;
+	size_t n = 0;
+
+	for (size_t i = 0; i < route->n_domains; i++) {
+		if (is_named(certs, route->domains[i]))
+			continue;
+		first = first ? first : route->domains[i];
+		n++;
+	}
+	if (n == 0)
+		return;
+	sl_str_addf(warnings, "%s: no certificate is for %s", sl_cert_set_facts(certs, 0)->label,
+		    first);
+	if (n > 1)
+		sl_str_addf(warnings, " and %zu more of the route's domains", n - 1);
+	sl_str_adds(warnings, ": clients that ask for it are given this one\n");
+}
+
 int sl_cert_route_check(const struct sl_conf_route *route, const struct sl_material *item,
 			const struct sl_cert_check *check, struct sl_cert_findings *found)
 {
@@ -356,6 +405,8 @@ int sl_cert_route_check(const struct sl_conf_route *route, const struct sl_mater
 	struct sl_secure *secure = NULL;
 	int r = sl_secure_new(route, &one, NULL, check->now_s, on_found, &c, &why, &secure);
 
+	if (r == 0 && secure->certs)
+		check_domains(route, secure->certs, &found->warnings);
 	sl_secure_unref(secure);
 	sl_tls_trust_unref(one.system_trust);
 	if (r == -ENOMEM)
