@@ -58,7 +58,7 @@ static void tell_set(const struct sl_cert_set *set, struct sl_cert_view *view, s
 void sl_certs_each(const struct sl_generation *g, sl_cert_fn fn, void *arg)
 {
 	for (size_t i = 0; i < g->conf->n_routes; i++) {
-		const struct sl_secure *s = g->secure[i];
+		const struct sl_secure *s = g->secure[i] ? g->secure[i]->now : NULL;
 		struct sl_cert_view view = { .route = g->conf->routes[i].name };
 
 		if (!s)

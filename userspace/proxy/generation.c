@@ -392,11 +392,10 @@ int sl_generation_new(struct sl_conf *conf, uint64_t number, unsigned n_workers,
 		return -ENOMEM;
 	}
 	g->refs = 1;
-	(void)pthread_mutex_init(&g->secure_lock, NULL);
 	g->number = number;
 	g->conf = conf;
 	g->routes = calloc(conf->n_routes + 1, sizeof(*g->routes));
-	g->secure = calloc(conf->n_routes + 1, sizeof(struct sl_secure *));
+	g->secure = calloc(conf->n_routes + 1, sizeof(struct sl_secure_box *));
 	if (!g->routes || !g->secure)
 		return -ENOMEM;
 	for (size_t i = 0; i < conf->n_routes && r == 0; i++) {
@@ -421,32 +420,53 @@ int sl_generation_new(struct sl_conf *conf, uint64_t number, unsigned n_workers,
 
 /* ---- TLS ---- */
 
-static struct sl_secure *find_secure(const struct sl_generation *g, const char *name)
+static bool is_same_name(const char *a, const char *b)
 {
-	const struct sl_gen_route *route = g ? sl_generation_find_route(g, name) : NULL;
+	return a && b ? strcmp(a, b) == 0 : a == b;
+}
 
-	return route ? g->secure[route - g->routes] : NULL;
+/* A connection of either generation can use what is made for the other. */
+static bool speaks_alike(const struct sl_conf_route *a, const struct sl_conf_route *b)
+{
+	if (!a->tls != !b->tls || !a->backend_tls != !b->backend_tls)
+		return false;
+	return !a->backend_tls ||
+	       is_same_name(a->backend_tls->server_name, b->backend_tls->server_name);
+}
+
+static int find_box(struct sl_generation *g, size_t i, const struct sl_generation *before)
+{
+	const struct sl_conf_route *conf = &g->conf->routes[i];
+	const struct sl_gen_route *route =
+		before ? sl_generation_find_route(before, conf->name) : NULL;
+	struct sl_secure_box *box = route ? before->secure[route - before->routes] : NULL;
+
+	if (g->secure[i])
+		return 0;
+	if (!box || !speaks_alike(route->conf, conf))
+		return sl_secure_box_new(&g->secure[i]);
+	g->secure[i] = sl_secure_box_ref(box);
+	return 0;
 }
 
 /* The supervisor has found no fault in the same bytes, so there is little to say. */
-static int make_secure(struct sl_generation *g, size_t i, struct sl_secure *before,
+static int make_secure(struct sl_generation *g, size_t i, const struct sl_generation *before,
 		       struct sl_materials *m, bool *ret_changed)
 {
 	const struct sl_conf_route *route = &g->conf->routes[i];
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
 	struct sl_secure *fresh = NULL;
-	struct sl_secure *old;
-	int r = sl_secure_new(route, m, before, (int64_t)time(NULL), NULL, NULL, &why, &fresh);
+	int r = find_box(g, i, before);
 
+	if (r < 0)
+		return r;
+	r = sl_secure_new(route, m, g->secure[i]->now, (int64_t)time(NULL), NULL, NULL, &why,
+			  &fresh);
 	if (r < 0)
 		return sl_err(r, "route %s: TLS cannot be set up: %s", route->name,
 			      why.len ? sl_str_text(&why) : "a certificate cannot be used");
-	*ret_changed = *ret_changed || fresh != before;
-	(void)pthread_mutex_lock(&g->secure_lock);
-	old = g->secure[i];
-	g->secure[i] = fresh;
-	(void)pthread_mutex_unlock(&g->secure_lock);
-	sl_secure_unref(old);
+	*ret_changed = *ret_changed || fresh != g->secure[i]->now;
+	sl_secure_box_set(g->secure[i], fresh);
 	return 0;
 }
 
@@ -477,7 +497,7 @@ int sl_generation_secure(struct sl_generation *g, const struct sl_generation *be
 
 		if (!sl_conf_needs_secure(route) || (before == g && !has_files(route, m)))
 			continue;
-		r = make_secure(g, i, find_secure(before, route->name), m, ret_changed);
+		r = make_secure(g, i, before, m, ret_changed);
 		first = first ? first : r;
 	}
 	return first;
@@ -486,14 +506,9 @@ int sl_generation_secure(struct sl_generation *g, const struct sl_generation *be
 struct sl_secure *sl_generation_get_secure(struct sl_generation *g,
 					   const struct sl_gen_route *route)
 {
-	struct sl_secure *s;
+	struct sl_secure_box *box = g->secure[route - g->routes];
 
-	(void)pthread_mutex_lock(&g->secure_lock);
-	s = g->secure[route - g->routes];
-	if (s)
-		(void)sl_secure_ref(s);
-	(void)pthread_mutex_unlock(&g->secure_lock);
-	return s;
+	return box ? sl_secure_box_get(box) : NULL;
 }
 
 /* The last connection of a generation may end on any worker. */
@@ -514,9 +529,8 @@ void sl_generation_unref(struct sl_generation *g)
 	if (!g || __atomic_sub_fetch(&g->refs, 1, __ATOMIC_ACQ_REL) != 0)
 		return;
 	for (size_t i = 0; g->secure && i < g->conf->n_routes; i++)
-		sl_secure_unref(g->secure[i]);
+		sl_secure_box_unref(g->secure[i]);
 	free(g->secure);
-	(void)pthread_mutex_destroy(&g->secure_lock);
 	for (size_t i = 0; g->routes && i < g->conf->n_routes; i++) {
 		struct sl_gen_route *gr = &g->routes[i];
 

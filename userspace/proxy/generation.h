@@ -52,8 +52,8 @@ struct sl_generation {
 	struct sl_matcher *matcher;       /* inside the block */
 	struct sl_port_segment *segments; /* sorted */
 	size_t n_segments;
-	pthread_mutex_t secure_lock; /* guards the pointers of `secure`, which files change */
-	struct sl_secure **secure; /* owned references, as `routes`; NULL where no TLS is spoken */
+	struct sl_secure_box *
+		*secure; /* owned references, as `routes`; NULL where no TLS is spoken */
 };
 
 /* NULL: there is none of that name. */

@@ -108,11 +108,12 @@ static int read_tls(struct sl_conn *c, enum sl_side from, size_t want, size_t *r
 	if (c->side[from].hung_up || c->side[from].read_to_end)
 		sl_tls_stream_read_to_end(s);
 	r = sl_tls_stream_read(s, &c->worker->tls.scratch, c->worker->scratch, want, ret_n);
+	if (sl_tls_stream_held(s) > 0) /* an answer to the peer's own messages */
+		wait_for_room(c, from);
 	switch (r) {
 	case SL_TLS_GO:
 		return GOT_MORE;
-	case SL_TLS_OUT: /* answers to the peer's own messages wait */
-		wait_for_room(c, from);
+	case SL_TLS_OUT: /* too many such answers */
 		return GOT_ALL;
 	case SL_TLS_END:
 		return GOT_END;
@@ -212,7 +213,7 @@ static enum pump_result send_held(struct sl_conn *c, enum sl_side from)
 			return PUMP_IDLE;
 		}
 	}
-	if (result == PUMP_ON || f->held_len == 0) {
+	if (result != PUMP_ENDED && f->held_len == 0) {
 		free(f->held);
 		f->held = NULL;
 	}

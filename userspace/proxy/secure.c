@@ -256,3 +256,53 @@ void sl_secure_unref(struct sl_secure *s)
 	free(s->route);
 	free(s);
 }
+
+/* ---- where it is found ---- */
+
+int sl_secure_box_new(struct sl_secure_box **ret)
+{
+	struct sl_secure_box *box = calloc(1, sizeof(*box));
+
+	if (!box)
+		return -ENOMEM;
+	box->refs = 1;
+	(void)pthread_mutex_init(&box->lock, NULL);
+	*ret = box;
+	return 0;
+}
+
+struct sl_secure_box *sl_secure_box_ref(struct sl_secure_box *box)
+{
+	__atomic_add_fetch(&box->refs, 1, __ATOMIC_RELAXED);
+	return box;
+}
+
+void sl_secure_box_unref(struct sl_secure_box *box)
+{
+	if (!box || __atomic_sub_fetch(&box->refs, 1, __ATOMIC_ACQ_REL) != 0)
+		return;
+	sl_secure_unref(box->now);
+	(void)pthread_mutex_destroy(&box->lock);
+	free(box);
+}
+
+struct sl_secure *sl_secure_box_get(struct sl_secure_box *box)
+{
+	struct sl_secure *s;
+
+	(void)pthread_mutex_lock(&box->lock);
+	s = box->now ? sl_secure_ref(box->now) : NULL;
+	(void)pthread_mutex_unlock(&box->lock);
+	return s;
+}
+
+void sl_secure_box_set(struct sl_secure_box *box, struct sl_secure *fresh)
+{
+	struct sl_secure *old;
+
+	(void)pthread_mutex_lock(&box->lock);
+	old = box->now;
+	box->now = fresh;
+	(void)pthread_mutex_unlock(&box->lock);
+	sl_secure_unref(old);
+}

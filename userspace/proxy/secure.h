@@ -2,6 +2,7 @@
 #ifndef SL_PROXY_SECURE_H
 #define SL_PROXY_SECURE_H
 
+#include <pthread.h>
 #include <stdint.h>
 
 #include "base/str.h"
@@ -39,6 +40,21 @@ SL_MUST_CHECK int sl_secure_new(const struct sl_conf_route *route, struct sl_mat
 struct sl_secure *sl_secure_ref(struct sl_secure *s);
 void sl_secure_unref(struct sl_secure *s); /* accepts NULL */
 SL_DEFINE_CLEANUP(struct sl_secure, sl_secure_unref);
+
+/*
+ * Where a route's is found: one for all generations in which the route speaks TLS with the same
+ * sides, so that keys which have been replaced are used, and held, by nobody who begins later.
+ */
+struct sl_secure_box {
+	uint32_t refs;         /* atomic */
+	pthread_mutex_t lock;  /* guards `now` against the control thread, which alone changes it */
+	struct sl_secure *now; /* owned reference; NULL only before the first */
+};
+SL_MUST_CHECK int sl_secure_box_new(struct sl_secure_box **ret);
+struct sl_secure_box *sl_secure_box_ref(struct sl_secure_box *box);
+void sl_secure_box_unref(struct sl_secure_box *box);                        /* accepts NULL */
+struct sl_secure *sl_secure_box_get(struct sl_secure_box *box);             /* a reference */
+void sl_secure_box_set(struct sl_secure_box *box, struct sl_secure *fresh); /* takes it over */
 
 static inline bool sl_conf_needs_secure(const struct sl_conf_route *route)
 {
