@@ -140,7 +140,7 @@ one() {
 
 for CIPHER in ${CIPHERS:-$AES128 $AES256 $CHACHA}; do
 	routes="plain both out"
-	if [ "$SLOW" -gt 1 ] && [ $CIPHER != $AES128 ]; then routes=both; fi
+	if [ "$SLOW" -gt 1 ] && [ "$CIPHER" != $AES128 ]; then routes=both; fi
 	for route in $routes; do
 		say "$route, $CIPHER: down, up, both at once"
 		one down "$route" 0 $N check:1:$N -- much:1:$N
