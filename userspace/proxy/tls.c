@@ -137,6 +137,7 @@ int sl_tls_work_init(struct sl_tls_work *work, struct sl_tls_ticket_box *tickets
 	sl_list_init(&work->ready);
 	sl_list_init(&work->waiting);
 	sl_list_init(&work->away);
+	sl_list_init(&work->asked);
 	sl_list_init(&work->targets);
 	work->tickets = tickets;
 	return sl_tls_scratch_init(&work->scratch);
@@ -161,6 +162,7 @@ void sl_tls_work_done(struct sl_tls_work *work)
 	sl_list_for_each_safe (pos, tmp, &work->targets)
 		free_target(work, SL_CONTAINER_OF(pos, struct tls_target, node));
 	sl_task_cancel(&work->task);
+	sl_timer_stop(&work->patience);
 	sl_tls_scratch_done(&work->scratch);
 }
 
@@ -216,6 +218,7 @@ static void release_place(struct sl_conn_tls *tls)
 	if (tls->is_waiting)
 		sl_count_add(&work->n_waiting, (uint64_t)-1);
 	tls->is_waiting = false;
+	sl_list_remove(&tls->turn);
 	if (!tls->is_open)
 		return;
 	tls->is_open = false;
@@ -372,6 +375,70 @@ void sl_tls_timed_out(struct sl_conn *c)
 	}
 }
 
+/* ---- places ---- */
+
+/* Neither in line, nor away, nor is there anything of it that has not been looked at. */
+static bool is_silent(const struct sl_conn_tls *tls)
+{
+	char byte;
+
+	return sl_list_is_empty(&tls->node) &&
+	       recv(tls->conn->side[SL_CLIENT].io.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+	       errno == EAGAIN;
+}
+
+/* A crowd that says hello and no more must not keep everybody else out until its deadline. */
+static void on_patience(struct sl_timer *timer)
+{
+	struct sl_tls_work *work = SL_CONTAINER_OF(timer, struct sl_tls_work, patience);
+	struct sl_worker *w = SL_CONTAINER_OF(work, struct sl_worker, tls);
+	uint64_t now_ms = sl_loop_now_ms(w->loop);
+	struct sl_list *pos;
+	struct sl_list *tmp;
+
+	if (sl_list_is_empty(&work->waiting))
+		return;
+	sl_timer_start(w->loop, timer, now_ms + LOOK_MS, on_patience);
+	sl_list_for_each_safe (pos, tmp, &work->asked) {
+		struct sl_conn_tls *tls = SL_CONTAINER_OF(pos, struct sl_conn_tls, turn);
+
+		if (sl_list_is_empty(&work->waiting) || now_ms < tls->asked_ms + SL_TLS_PATIENCE_MS)
+			return;
+		if (is_silent(tls))
+			sl_tls_timed_out(tls->conn);
+	}
+}
+
+/* Its answer is waited for, in all from the first time on: bytes one by one gain no time. */
+static void ask(struct sl_conn_tls *tls)
+{
+	if (tls->side != SL_CLIENT || !sl_list_is_empty(&tls->turn))
+		return;
+	tls->asked_ms = sl_loop_now_ms(tls->conn->worker->loop);
+	sl_list_add(&tls->work->asked, &tls->turn);
+}
+
+/* Not more than so many at a time have buffers. False: it waits. */
+static bool may_open(struct sl_conn_tls *tls)
+{
+	struct sl_worker *w = tls->conn->worker;
+	struct sl_tls_work *work = &w->tls;
+
+	if (tls->is_open)
+		return true;
+	if (work->n_open >= SL_TLS_HANDSHAKES_MAX) {
+		sl_list_add(&work->waiting, &tls->node);
+		tls->is_waiting = true;
+		sl_count_add(&work->n_waiting, 1);
+		if (!sl_timer_is_armed(&work->patience))
+			sl_timer_start(w->loop, &work->patience, 0, on_patience);
+		return false;
+	}
+	tls->is_open = true;
+	sl_count_add(&work->n_open, 1);
+	return true;
+}
+
 /* ---- steps ---- */
 
 static int want_ktls(struct sl_conn *c, enum sl_side side)
@@ -418,24 +485,6 @@ static int open_backend(struct sl_conn *c)
 		       : 0;
 }
 
-/* Not more than so many at a time have buffers. False: it waits. */
-static bool may_open(struct sl_conn_tls *tls)
-{
-	struct sl_tls_work *work = &tls->conn->worker->tls;
-
-	if (tls->is_open)
-		return true;
-	if (work->n_open >= SL_TLS_HANDSHAKES_MAX) {
-		sl_list_add(&work->waiting, &tls->node);
-		tls->is_waiting = true;
-		sl_count_add(&work->n_waiting, 1);
-		return false;
-	}
-	tls->is_open = true;
-	sl_count_add(&work->n_open, 1);
-	return true;
-}
-
 static int open_stream(struct sl_conn *c)
 {
 	if (c->tls->stream[c->tls->side])
@@ -461,6 +510,7 @@ static void judge(struct sl_conn_tls *tls, int r)
 	if (r == SL_TLS_OUT)
 		sl_conn_want_out(c, tls->side);
 	if (r == SL_TLS_OUT || r == SL_TLS_IN) {
+		ask(tls);
 		if (tls->is_due)
 			queue_step(c);
 		return;
@@ -595,6 +645,7 @@ static bool make_tls(struct sl_conn *c)
 	tls->work = &c->worker->tls;
 	tls->orphan_fd = -1;
 	sl_list_init(&tls->node);
+	sl_list_init(&tls->turn);
 	tls->secure = sl_generation_get_secure(c->gen, c->route);
 	c->tls = tls;
 	return tls->secure != NULL;

@@ -26,6 +26,9 @@ struct sl_worker;
 #define SL_TLS_TURN_US 1000
 /* Open at a time, by worker: each has 47 KB of the library's buffers. The others wait, unopened. */
 #define SL_TLS_HANDSHAKES_MAX 1024
+/* A client may leave us waiting for so long while others wait for its place. A round trip of 1 s is
+ * the longest that TCP takes for granted (RFC 6298, 2.1); a handshake has one, or two. */
+#define SL_TLS_PATIENCE_MS 1000
 
 /* The keys of tickets: set by the control thread, taken by workers. */
 struct sl_tls_ticket_box {
@@ -41,7 +44,9 @@ struct sl_tls_work {
 	struct sl_signer *signer; /* made with the first step that is given away; NULL: none */
 	bool has_flows;           /* established ones to be served meanwhile, at the last look */
 	uint64_t looked_ms;
-	struct sl_list waiting; /* for one of the open handshakes to end */
+	struct sl_list waiting;   /* for one of the open handshakes to end */
+	struct sl_list asked;     /* of sl_conn_tls, by `asked_ms`: open, with clients */
+	struct sl_timer patience; /* armed while somebody waits */
 	struct sl_task task;
 	struct sl_tls_ticket_box *tickets; /* borrowed from the proxy */
 	struct sl_list targets;            /* of struct tls_target, the last used first */
@@ -66,8 +71,10 @@ struct sl_conn_tls {
 	struct sl_tls_work *work; /* its worker's */
 	struct sl_list node;      /* in `ready`, `waiting` or `away` */
 	struct sl_signer_job job;
-	bool is_away;  /* its stream is the signer's */
-	bool is_due;   /* something has come meanwhile */
+	struct sl_list turn; /* in `asked` */
+	uint64_t asked_ms;   /* when the client's answer was first waited for */
+	bool is_away;        /* its stream is the signer's */
+	bool is_due;         /* something has come meanwhile */
 	int orphan_fd; /* of a connection that has ended meanwhile (`conn` is NULL then); -1: none
 			*/
 	struct sl_secure *secure; /* until the last handshake is done */
