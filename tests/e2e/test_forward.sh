@@ -59,7 +59,7 @@ wait_for has_output open
 row=$(sl conns --json | jq -c '.[0]')
 assert_eq "fields of a connection" \
 	"$(jq -c keys <<<"$row")" \
-	'["age_s","alpn","backend","backend_alpn","backend_cert","backend_tls","backend_tls_cipher","backend_tls_ktls","backend_tls_resumed","backend_verified","bytes_down","bytes_up","client","client_cert","client_via","connect_ms","engine","engine_reason","id","idle_s","moves","moves_total","route","sni","state","tls","tls_cipher","tls_ktls","tls_resumed"]'
+	'["age_s","alpn","backend","backend_alpn","backend_cert","backend_tls","backend_tls_cipher","backend_tls_ktls","backend_tls_ktls_why","backend_tls_resumed","backend_verified","bytes_down","bytes_up","client","client_cert","client_via","connect_ms","engine","engine_reason","id","idle_s","moves","moves_total","route","sni","state","tls","tls_cipher","tls_ktls","tls_ktls_why","tls_resumed"]'
 assert_eq "its values" "$(jq -r '[.route, .state, .engine, .engine_reason, .backend, .bytes_up, .bytes_down] | join(" ")' <<<"$row")" \
 	"raw established relay configured $BACKEND_IP:8001 1 1"
 assert_eq active "$(jqs .connections.active)" 1

@@ -323,7 +323,8 @@ static inline void fake_tls_row(struct sl_conn_row *row)
 						   .peer = "CN=somebody",
 						   .is_resumed = true,
 						   .is_verified = true,
-						   .ktls = "off" };
+						   .ktls = "off",
+						   .ktls_why = "a key update would break it" };
 	row->tls[SL_BACKEND] = (struct sl_tls_row){ .version = "TLSv1.2",
 						    .cipher = "ECDHE-ECDSA-AES128-GCM-SHA256",
 						    .peer = "CN=target",

@@ -604,9 +604,10 @@ static void a_connection_tells_what_was_agreed(void **state)
 	assert_string_equal(text_at(c, "backend_tls"), "TLSv1.2");
 	text = rendered(sl_render_tls_conn, c, false);
 	assert_string_equal(text, "TLS with the client: TLSv1.3 TLS_AES_128_GCM_SHA256, resumed, "
-				  "ALPN http/1.1, kTLS off, certificate CN=somebody\n"
+				  "ALPN http/1.1, ktls: unavailable (a key update "
+				  "would break it), certificate CN=somebody\n"
 				  "TLS with the target: TLSv1.2 ECDHE-ECDSA-AES128-GCM-SHA256, "
-				  "kTLS tx+rx, certificate CN=target, verified\n");
+				  "ktls: tx+rx, certificate CN=target, verified\n");
 
 	/* what was offered is not what was agreed */
 	p->row[1].tls[SL_CLIENT].alpn[0] = '\0';

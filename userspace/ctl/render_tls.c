@@ -495,25 +495,28 @@ void sl_render_tls_explain(const struct sl_render *r, const json_t *doc)
 /* ---- connections ---- */
 
 static void print_side(const struct sl_render *r, const char *whom, const char *version,
-		       const json_t *c, const char *const keys[5])
+		       const json_t *c, const char *const keys[6])
 {
 	(void)fprintf(r->to, "TLS with the %s: %s %s", whom, version, text_at(c, keys[0]));
 	if (json_is_true(json_object_get(c, keys[1])))
 		(void)fputs(", resumed", r->to);
 	if (has_text(c, keys[2]))
 		(void)fprintf(r->to, ", ALPN %s", text_at(c, keys[2]));
-	if (has_text(c, keys[3]))
-		(void)fprintf(r->to, ", kTLS %s", text_at(c, keys[3]));
 	if (has_text(c, keys[4]))
-		(void)fprintf(r->to, ", certificate %s", text_at(c, keys[4]));
+		(void)fprintf(r->to, ", ktls: unavailable (%s)", text_at(c, keys[4]));
+	else if (has_text(c, keys[3]))
+		(void)fprintf(r->to, ", ktls: %s", text_at(c, keys[3]));
+	if (has_text(c, keys[5]))
+		(void)fprintf(r->to, ", certificate %s", text_at(c, keys[5]));
 }
 
 void sl_render_tls_conn(const struct sl_render *r, const json_t *c)
 {
-	static const char *const front[] = { "tls_cipher", "tls_resumed", "alpn", "tls_ktls",
-					     "client_cert" };
-	static const char *const back[] = { "backend_tls_cipher", "backend_tls_resumed",
-					    "backend_alpn", "backend_tls_ktls", "backend_cert" };
+	static const char *const front[] = { "tls_cipher", "tls_resumed",  "alpn",
+					     "tls_ktls",   "tls_ktls_why", "client_cert" };
+	static const char *const back[] = { "backend_tls_cipher",   "backend_tls_resumed",
+					    "backend_alpn",         "backend_tls_ktls",
+					    "backend_tls_ktls_why", "backend_cert" };
 
 	if (has_text(c, "tls_cipher")) {
 		print_side(r, "client", text_at(c, "tls"), c, front);

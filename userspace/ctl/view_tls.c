@@ -628,11 +628,13 @@ void sl_view_tls_conn(struct sl_json *j, const struct sl_conn_row *c)
 	sl_json_str(j, "tls_cipher", or_null(front->cipher));
 	add_bool(j, "tls_resumed", ends, front->is_resumed);
 	sl_json_str(j, "tls_ktls", or_null(front->ktls));
+	sl_json_str(j, "tls_ktls_why", front->ktls_why);
 	sl_json_str(j, "client_cert", or_null(front->peer));
 	sl_json_str(j, "backend_tls", or_null(back->version));
 	sl_json_str(j, "backend_tls_cipher", or_null(back->cipher));
 	add_bool(j, "backend_tls_resumed", begins, back->is_resumed);
 	sl_json_str(j, "backend_tls_ktls", or_null(back->ktls));
+	sl_json_str(j, "backend_tls_ktls_why", back->ktls_why);
 	sl_json_str(j, "backend_alpn", or_null(back->alpn));
 	sl_json_str(j, "backend_cert", or_null(back->peer));
 	add_bool(j, "backend_verified", begins, back->is_verified);

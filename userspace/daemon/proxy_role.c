@@ -278,7 +278,7 @@ static int start_proxy(struct role *role)
 						  .first_conn_id = role->options.first_conn_id,
 						  .access_fd = -1,
 						  .expects_broker = true,
-						  .has_ktls = !role->facts.no_ktls,
+						  .no_ktls = role->facts.no_ktls,
 						  .dns = dns_files(&c->bundle) };
 	int r = sl_proxy_new(&options, &role->proxy);
 

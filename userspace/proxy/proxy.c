@@ -181,7 +181,7 @@ static int start_workers(struct sl_proxy *p, const struct sl_proxy_options *opti
 					.limits = p->limits,
 					.access = p->access,
 					.tickets = &p->certs.tickets,
-					.has_ktls = options->has_ktls };
+					.no_ktls = options->no_ktls };
 	int r = 0;
 
 	read_port_range(&wo.port_min, &wo.port_max);

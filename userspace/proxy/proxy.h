@@ -39,7 +39,7 @@ struct sl_proxy_options {
 	/* The first generation waits until a broker has answered, or sl_proxy_no_broker(), at most
 	 * 2 s. */
 	bool expects_broker;
-	bool has_ktls; /* TLS may be left to the kernel */
+	const char *no_ktls; /* why TLS cannot be left to the kernel; static; NULL: it can */
 };
 
 int sl_proxy_new(const struct sl_proxy_options *options, struct sl_proxy **ret);

@@ -131,9 +131,10 @@ void sl_tls_work_prune(struct sl_worker *w)
 
 /* ---- a worker's part ---- */
 
-int sl_tls_work_init(struct sl_tls_work *work, struct sl_tls_ticket_box *tickets, bool has_ktls)
+int sl_tls_work_init(struct sl_tls_work *work, struct sl_tls_ticket_box *tickets,
+		     const char *no_ktls)
 {
-	work->has_ktls = has_ktls;
+	work->no_ktls = no_ktls;
 	sl_list_init(&work->ready);
 	sl_list_init(&work->waiting);
 	sl_list_init(&work->away);
@@ -443,7 +444,7 @@ static bool may_open(struct sl_conn_tls *tls)
 
 static int want_ktls(struct sl_conn *c, enum sl_side side)
 {
-	return c->worker->tls.has_ktls ? sl_tls_stream_want_ktls(c->tls->stream[side]) : 0;
+	return c->worker->tls.no_ktls ? 0 : sl_tls_stream_want_ktls(c->tls->stream[side]);
 }
 
 static int open_client(struct sl_conn *c)
@@ -783,7 +784,9 @@ void sl_tls_row(const struct sl_conn *c, enum sl_side side, struct sl_tls_row *r
 		       f.peer_subject);
 	(void)snprintf(ret->ktls, sizeof(ret->ktls), "%s",
 		       sl_tls_stream_has_ktls(c->tls->stream[side]) ? "tx+rx" : "off");
-	ret->ktls_why = sl_tls_stream_ktls_why(c->tls->stream[side]);
+	ret->ktls_why = c->tls->work->no_ktls;
+	if (!ret->ktls_why)
+		ret->ktls_why = sl_tls_stream_ktls_why(c->tls->stream[side]);
 	ret->is_resumed = f.is_resumed;
 	ret->is_verified = f.is_verified;
 }

@@ -52,13 +52,13 @@ struct sl_tls_work {
 	struct sl_list targets;            /* of struct tls_target, the last used first */
 	size_t n_targets;
 	struct sl_log_limit log;
-	bool has_ktls;      /* the kernel has TLS */
-	uint64_t n_open;    /* one writer, as are the next two; read by the control thread */
-	uint64_t n_waiting; /* in `waiting` */
+	const char *no_ktls; /* why the kernel has no TLS; NULL: it has */
+	uint64_t n_open;     /* one writer, as are the next two; read by the control thread */
+	uint64_t n_waiting;  /* in `waiting` */
 	uint64_t handshakes[SL_SIDE_COUNT_][SL_TLS_COUNT_VERSIONS_][2][SL_TLS_COUNT_RESULTS_];
 };
 SL_MUST_CHECK int sl_tls_work_init(struct sl_tls_work *work, struct sl_tls_ticket_box *tickets,
-				   bool has_ktls);
+				   const char *no_ktls);
 /* The loop has ended: nothing is made elsewhere any more. Before the connections end. */
 void sl_tls_work_stop(struct sl_tls_work *work);
 void sl_tls_work_done(struct sl_tls_work *work);

@@ -56,7 +56,7 @@ int sl_worker_new(const struct sl_worker_options *options, struct sl_worker **re
 	if (r == 0)
 		r = sl_parting_new(w->loop, &w->parting);
 	if (r == 0)
-		r = sl_tls_work_init(&w->tls, options->tickets, options->has_ktls);
+		r = sl_tls_work_init(&w->tls, options->tickets, options->no_ktls);
 	if (r == 0)
 		r = sl_sources_new(&w->sources);
 	if (r == 0)

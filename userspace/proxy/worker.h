@@ -119,7 +119,7 @@ struct sl_worker_options {
 	struct sl_limits *limits;
 	struct sl_access *access;
 	struct sl_tls_ticket_box *tickets;
-	bool has_ktls;
+	const char *no_ktls;
 	uint32_t port_min; /* of the network namespace's ephemeral range; 0: unknown */
 	uint32_t port_max;
 };
