@@ -5,9 +5,9 @@
 # shellcheck disable=SC2034,SC2154
 . "$(dirname "$0")/../lib/netlab.sh"
 . "$(dirname "$0")/../lib/tlslab.sh"
-OPEN=1024                      # SL_TLS_HANDSHAKES_MAX
-short=$((4000 * SLOW))         # ms
-long=$((60 * SLOW))            # s
+OPEN=1024                    # SL_TLS_HANDSHAKES_MAX
+short=$((3500 + 500 * SLOW)) # ms; a client waits for 15 s
+long=$((60 * SLOW))          # s
 MORE=1100
 
 server e echo 8000

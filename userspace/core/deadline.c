@@ -59,17 +59,29 @@ static struct sl_deadline closing(const struct sl_timeouts *t, const struct sl_d
 
 /*
  * A client that sent its request and its FIN may still want the answer, so the
- * connect goes on, but no longer than the silence an established connection
+ * attempt goes on, but no longer than the silence an established connection
  * would be granted.
  */
+static struct sl_deadline attempting(const struct sl_timeouts *t, const struct sl_deadline_facts *f,
+				     struct sl_deadline d)
+{
+	if (!f->client_finished || f->half_open)
+		return d;
+	return earlier(d, after(f->active_ms, t->close_grace, SL_REASON_CLOSED_DURING_CONNECT));
+}
+
 static struct sl_deadline connecting(const struct sl_timeouts *t, const struct sl_deadline_facts *f)
 {
-	struct sl_deadline d = after(f->attempt_ms, t->connect, SL_REASON_CONNECTION_TIMEOUT);
+	return attempting(t, f, after(f->attempt_ms, t->connect, SL_REASON_CONNECTION_TIMEOUT));
+}
 
-	if (f->client_finished && !f->half_open)
-		d = earlier(d,
-			    after(f->active_ms, t->close_grace, SL_REASON_CLOSED_DURING_CONNECT));
-	return d;
+/* With the target once it has been connected, before that with the client. */
+static struct sl_deadline handshaking(const struct sl_timeouts *t,
+				      const struct sl_deadline_facts *f)
+{
+	struct sl_deadline d = after(f->entered_ms, t->handshake, SL_REASON_HANDSHAKE_TIMEOUT);
+
+	return f->attempt_ms ? attempting(t, f, d) : d;
 }
 
 struct sl_deadline sl_deadline_next(const struct sl_timeouts *t, const struct sl_deadline_facts *f)
@@ -86,8 +98,7 @@ struct sl_deadline sl_deadline_next(const struct sl_timeouts *t, const struct sl
 	case SL_CONN_CONNECTING:
 		return earlier(life, connecting(t, f));
 	case SL_CONN_HANDSHAKING:
-		return earlier(life,
-			       after(f->entered_ms, t->handshake, SL_REASON_HANDSHAKE_TIMEOUT));
+		return earlier(life, handshaking(t, f));
 	case SL_CONN_ESTABLISHED:
 		return earlier(life, after(f->active_ms, idle_limit(t, f->keep_alive),
 					   SL_REASON_INACTIVITY));

@@ -48,7 +48,7 @@ struct sl_deadline_facts {
 	bool client_finished; /* the client's FIN has been read */
 	bool is_cut;          /* one side has ended without close_notify */
 	uint64_t accepted_ms;
-	uint64_t attempt_ms; /* the running connect attempt began */
+	uint64_t attempt_ms; /* the running connect attempt began; 0: none yet */
 	uint64_t entered_ms; /* the state was entered */
 	uint64_t active_ms;  /* the last byte in either direction */
 };

@@ -2,6 +2,7 @@
 #include "proxy/tls.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -22,6 +23,9 @@
 #define LASTING_US 1000000
 /* A turn's share then: opening streams, and steps with targets. */
 #define TURN_WITH_FLOWS_US 100
+/* Of failures, with clients and with targets: whoever scans us hides no target's certificate. */
+#define LINES 20
+#define LINES_MS 10000
 /* Targets whose sessions a worker keeps. */
 #define TARGETS_MAX 1024
 
@@ -294,13 +298,22 @@ static void count(struct sl_conn *c, enum sl_side side, enum sl_tls_count_result
 
 static void log_failure(struct sl_conn *c, enum sl_side side, const char *what, const char *why)
 {
-	const struct sl_addr *peer = side == SL_CLIENT ? &c->client : &c->backend;
+	struct sl_tls_work *work = &c->worker->tls;
+	const char *whom = side == SL_CLIENT ? "client" : "target";
 	char text[SL_ADDR_TEXT];
 
-	if (sl_log_allowed(&c->worker->tls.log, sl_loop_now_ms(c->worker->loop), 5, 10000))
-		sl_log_conn(SL_LOG_WARN, c->id, "route %s: TLS with %s %s%s: %s",
-			    c->route->conf->name, side == SL_CLIENT ? "client" : "target",
-			    sl_addr_format(peer, text), what, why);
+	if (!sl_log_allowed(&work->log[side], sl_loop_now_ms(c->worker->loop), LINES, LINES_MS)) {
+		work->unsaid[side]++;
+		return;
+	}
+	if (work->unsaid[side] > 0)
+		sl_log(SL_LOG_WARN,
+		       "TLS with %ss: %" PRIu64 " more failures had no line of their own", whom,
+		       work->unsaid[side]);
+	work->unsaid[side] = 0;
+	sl_log_conn(SL_LOG_WARN, c->id, "route %s: TLS with %s %s%s: %s", c->route->conf->name,
+		    whom, sl_addr_format(side == SL_CLIENT ? &c->client : &c->backend, text), what,
+		    why);
 }
 
 /* ---- the end of a handshake ---- */
@@ -694,8 +707,7 @@ void sl_tls_on_socket(struct sl_conn *c, enum sl_side side, uint32_t events)
 		return;
 	}
 	c->missed_events = true;
-	if (events & (SL_IO_ERR | SL_IO_HUP)) /* a client that leaves cancels it, as a connect */
-		sl_conn_end(c, SL_REASON_CLOSED_DURING_CONNECT, true);
+	sl_connect_on_socket(c, SL_CLIENT, events); /* it may leave, as during the connect */
 }
 
 /* ---- the end ---- */

@@ -51,10 +51,11 @@ struct sl_tls_work {
 	struct sl_tls_ticket_box *tickets; /* borrowed from the proxy */
 	struct sl_list targets;            /* of struct tls_target, the last used first */
 	size_t n_targets;
-	struct sl_log_limit log;
-	const char *no_ktls; /* why the kernel has no TLS; NULL: it has */
-	uint64_t n_open;     /* one writer, as are the next two; read by the control thread */
-	uint64_t n_waiting;  /* in `waiting` */
+	struct sl_log_limit log[SL_SIDE_COUNT_];
+	uint64_t unsaid[SL_SIDE_COUNT_]; /* failures beyond it, since the last line */
+	const char *no_ktls;             /* why the kernel has no TLS; NULL: it has */
+	uint64_t n_open;    /* one writer, as are the next two; read by the control thread */
+	uint64_t n_waiting; /* in `waiting` */
 	uint64_t handshakes[SL_SIDE_COUNT_][SL_TLS_COUNT_VERSIONS_][2][SL_TLS_COUNT_RESULTS_];
 };
 SL_MUST_CHECK int sl_tls_work_init(struct sl_tls_work *work, struct sl_tls_ticket_box *tickets,
