@@ -113,7 +113,9 @@ static struct built conf_of(const char *routes)
 #define API "  - { name: api, match: { ports: 444 }, forward: h:1, tls: "
 #define API_B API "{ cert: \"@/b.pem\", key: \"@/b.key\" } }\n"
 
-static struct sl_conf_source source = { .name = (char *)"a.yaml" };
+static struct sl_conf_source source = { .name = (char *)"a.yaml",
+					.text = (char *)"1\n2\nthe third line\n",
+					.len = 19 };
 static const struct sl_conf_sources sources = { &source, 1 };
 
 static int read_ask(struct sl_cert_ask ask, struct sl_cert_store **ret, struct sl_diags *diags)
@@ -302,6 +304,8 @@ static void test_refused(void **state)
 	put("a.key", pki.again.key_pem, 0600);
 	expect_bad_conf(b.conf, "a.yaml:3:");
 	expect_bad_conf(b.conf, ": error: route 'web': ");
+	expect_bad_conf(b.conf, "\n    3 | the third line\n      | "); /* and a caret */
+	expect_bad_conf(b.conf, "^\n");
 	expect_bad_conf(b.conf, "a.pem: the key does not belong to the certificate (key: ");
 	put("a.key", pki.a.pem, 0600);
 	expect_bad_conf(b.conf, "a.pem: there is no private key, but a certificate (key: ");

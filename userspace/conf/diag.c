@@ -266,6 +266,14 @@ static void add_diag(struct sl_str *s, struct cursor *c, const struct sl_report 
 	add_excerpt(s, c, d->at);
 }
 
+void sl_report_excerpt(const struct sl_conf_sources *sources, struct sl_mark at, struct sl_str *out)
+{
+	const struct sl_conf_source *source = &sources->item[at.source];
+	struct cursor c = { source, byte_order_mark(source), 1, 1 };
+
+	add_excerpt(out, &c, at);
+}
+
 int sl_report_print(struct sl_report *r, struct sl_diags *out)
 {
 	size_t shown_errors = 0, shown_warnings = 0;

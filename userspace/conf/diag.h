@@ -51,6 +51,10 @@ void sl_report_done(struct sl_report *r);
 #define SL_QUOTE_LEN 400
 const char *sl_quote(const char *text, char buf[SL_QUOTE_LEN]);
 
+/* The source line of `at` and its caret, for who finds out after everything has been printed. */
+void sl_report_excerpt(const struct sl_conf_sources *sources, struct sl_mark at,
+		       struct sl_str *out);
+
 /* "FILE:LINE:COLUMN" of another place, for messages that name two. */
 #define SL_PLACE_LEN 320
 const char *sl_report_place(const struct sl_report *r, struct sl_mark at, char buf[SL_PLACE_LEN]);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/memfd.h"
+#include "conf/diag.h"
 #include "daemon/cert_route.h"
 #include "proxy/secure.h"
 #include "tls/library.h"
@@ -19,6 +20,9 @@ static const char *const system_paths[] = {
 	"/etc/ssl/ca-bundle.pem",
 	"/etc/ssl/cert.pem",
 };
+
+/* Behind so much text the source is not shown any more: each place is looked for from the begin. */
+#define EXCERPTS_UNTIL 65536
 
 /* ---- what is kept ---- */
 
@@ -318,33 +322,34 @@ static int read_route(struct work *w, size_t at, struct sl_cert_findings *found)
 
 /* ---- all of a configuration ---- */
 
-static void add_place(const struct sl_cert_ask *ask, const struct sl_conf_route *route,
-		      const char *kind, struct sl_str *out)
+static const struct sl_mark *place_of(const struct sl_conf_route *route)
 {
 	const struct sl_mark *at = route->tls ? &route->tls->mark : &route->backend_tls->mark;
 
-	if (!at->line)
-		at = &route->mark;
-	if (ask->sources && at->source < ask->sources->n)
-		sl_str_addf(out, "%s:%u:%u: ", ask->sources->item[at->source].name, at->line,
-			    at->column);
-	sl_str_addf(out, "%s: route '%s': ", kind, route->name);
+	return at->line ? at : &route->mark;
 }
 
-/* The lines, each with its place before and `more` behind it. */
+/* The lines, each with its place before it, `more` behind it, and the source below it. */
 static size_t tell(const struct sl_cert_ask *ask, const struct sl_conf_route *route,
 		   const char *kind, const struct sl_str *lines, const char *more,
 		   struct sl_str *out)
 {
+	const struct sl_mark *at = place_of(route);
+	bool has_place = ask->sources && at->source < ask->sources->n;
 	const char *p = sl_str_text(lines);
 	size_t count = 0;
 
 	for (; *p; p += *p == '\n', count++) {
 		size_t n = strcspn(p, "\n");
 
-		add_place(ask, route, kind, out);
+		if (has_place)
+			sl_str_addf(out, "%s:%u:%u: ", ask->sources->item[at->source].name,
+				    at->line, at->column);
+		sl_str_addf(out, "%s: route '%s': ", kind, route->name);
 		sl_str_add(out, p, n);
 		sl_str_addf(out, "%s\n", more);
+		if (has_place && out->len < EXCERPTS_UNTIL)
+			sl_report_excerpt(ask->sources, *at, out);
 		p += n;
 	}
 	return count;
