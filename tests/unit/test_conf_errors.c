@@ -353,6 +353,8 @@ static const struct row later[] = {
 	{ R "acme: { email: a@b }\n", LATER("9", "acme: 'email'") },
 	{ R "    tls: acme\n", LATER("10", "routes[0].tls: 'acme'") },
 	{ R "    tls: { acme: { email: a@b } }\n", LATER("12", "routes[0].tls: 'acme'") },
+	{ R "    tls: { acme: {} }\n", LATER("12", "routes[0].tls: 'acme'") },
+	{ R "    tls: { cert: /c, acme: {} }\n", LATER("22", "routes[0].tls: 'acme'") },
 	{ R "    tls: { cert: c }\n",
 	  { "6:18: error: routes[0].tls.cert: 'c' is not an absolute" } },
 	{ R "    http: { paths: [ { path: /, forward: h:1 } ] }\n",

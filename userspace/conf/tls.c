@@ -304,19 +304,23 @@ static void check_companion(struct sl_build *b, const struct subject *s, const c
 
 static void check_certs(struct sl_build *b, const struct subject *s)
 {
+	const struct sl_node *acme = sl_node_find(s->own, "acme");
 	const struct sl_node *cert = sl_node_find(s->own, "cert");
 	struct sl_path path = { .up = s->path, .name = "cert" };
 
 	check_companion(b, s, "key");
 	check_companion(b, s, "ocsp");
+	/* one with keys of its own has been refused already */
+	if (acme && acme->kind == SL_NODE_MAPPING && acme->n == 0)
+		sl_report_error(&b->report, acme->key_at, s->path,
+				"'acme' is not supported by this build");
 	if (cert && !cert->bad && sl_node_count(cert) == 0)
 		sl_report_error(&b->report, cert->at, &path, "at least one is needed");
 	else if (sl_node_count(cert) > CERTS_MAX)
 		sl_report_error(&b->report, item_at(cert, CERTS_MAX)->at, &path,
 				"more than %d certificates", CERTS_MAX);
 	if (s->is_defaults || cert_holder(s) || s->own->partial || has_bad_key(s->own) ||
-	    sl_node_find(s->own, "key") || sl_node_find(s->own, "ocsp") ||
-	    sl_node_find(s->own, "acme"))
+	    sl_node_find(s->own, "key") || sl_node_find(s->own, "ocsp") || acme)
 		return; /* there is one, or something else has been said */
 	sl_report_error(&b->report, s->own->key_at, s->path->up,
 			"'tls' needs a certificate, as in 'tls: { cert: /etc/ssl/a.pem, key: "
