@@ -189,11 +189,21 @@ static void make_steps_later(struct sl_worker *w)
 		sl_loop_defer(w->loop, &w->tls.task, on_turn);
 }
 
+/* From now on it waits for us. */
+static void stop_asking(struct sl_conn_tls *tls)
+{
+	if (sl_list_is_empty(&tls->turn))
+		return;
+	tls->used_ms += sl_loop_now_ms(tls->conn->worker->loop) - tls->asked_ms;
+	sl_list_remove(&tls->turn);
+}
+
 static void queue_step(struct sl_conn *c)
 {
 	struct sl_conn_tls *tls = c->tls;
 
 	tls->is_due = true;
+	stop_asking(tls);
 	if (!sl_list_is_empty(&tls->node)) /* in line already, or away */
 		return;
 	sl_list_add(&c->worker->tls.ready, &tls->node);
@@ -391,13 +401,12 @@ void sl_tls_timed_out(struct sl_conn *c)
 
 /* ---- places ---- */
 
-/* Neither in line, nor away, nor is there anything of it that has not been looked at. */
+/* Nothing has come of it that has not been looked at. */
 static bool is_silent(const struct sl_conn_tls *tls)
 {
 	char byte;
 
-	return sl_list_is_empty(&tls->node) &&
-	       recv(tls->conn->side[SL_CLIENT].io.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+	return recv(tls->conn->side[SL_CLIENT].io.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
 	       errno == EAGAIN;
 }
 
@@ -416,17 +425,17 @@ static void on_patience(struct sl_timer *timer)
 	sl_list_for_each_safe (pos, tmp, &work->asked) {
 		struct sl_conn_tls *tls = SL_CONTAINER_OF(pos, struct sl_conn_tls, turn);
 
-		if (sl_list_is_empty(&work->waiting) || now_ms < tls->asked_ms + SL_TLS_PATIENCE_MS)
+		if (sl_list_is_empty(&work->waiting))
 			return;
-		if (is_silent(tls))
+		if (now_ms + tls->used_ms >= tls->asked_ms + SL_TLS_PATIENCE_MS && is_silent(tls))
 			sl_tls_timed_out(tls->conn);
 	}
 }
 
-/* Its answer is waited for, in all from the first time on: bytes one by one gain no time. */
+/* Its answer is waited for. Bytes one by one gain no time: the waits are added up. */
 static void ask(struct sl_conn_tls *tls)
 {
-	if (tls->side != SL_CLIENT || !sl_list_is_empty(&tls->turn))
+	if (tls->side != SL_CLIENT)
 		return;
 	tls->asked_ms = sl_loop_now_ms(tls->conn->worker->loop);
 	sl_list_add(&tls->work->asked, &tls->turn);

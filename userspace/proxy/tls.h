@@ -45,7 +45,7 @@ struct sl_tls_work {
 	bool has_flows;           /* established ones to be served meanwhile, at the last look */
 	uint64_t looked_ms;
 	struct sl_list waiting;   /* for one of the open handshakes to end */
-	struct sl_list asked;     /* of sl_conn_tls, by `asked_ms`: open, with clients */
+	struct sl_list asked;     /* of sl_conn_tls, by `asked_ms`: clients whose turn it is */
 	struct sl_timer patience; /* armed while somebody waits */
 	struct sl_task task;
 	struct sl_tls_ticket_box *tickets; /* borrowed from the proxy */
@@ -73,7 +73,8 @@ struct sl_conn_tls {
 	struct sl_list node;      /* in `ready`, `waiting` or `away` */
 	struct sl_signer_job job;
 	struct sl_list turn; /* in `asked` */
-	uint64_t asked_ms;   /* when the client's answer was first waited for */
+	uint64_t asked_ms;   /* when the client's answer was last waited for */
+	uint64_t used_ms;    /* for how long those before have been, in all */
 	bool is_away;        /* its stream is the signer's */
 	bool is_due;         /* something has come meanwhile */
 	int orphan_fd; /* of a connection that has ended meanwhile (`conn` is NULL then); -1: none
