@@ -177,6 +177,15 @@ hunk "-pin flows" "+missing" " repaired: pinned again %" # the second time
 assert_eq "of the pin flows" "$(sl diff --json | jq -c '[.differences[] | select(.wanted == "pin flows") | .times, .new]')" "[2,false]"
 healthy "pins"
 
+say "another program writes the reserved ports as they should be without us"
+reserved() { in_ns proxy cat /proc/sys/net/ipv4/ip_local_reserved_ports; }
+before=$(reserved)
+in_ns proxy sysctl -qw net.ipv4.ip_local_reserved_ports=80
+drill packet_setting 1
+assert_eq "reserved" "$(reserved)" "80,$before"
+hunk "@@ packet: settings @@" "-ports $before of net.ipv4.ip_local_reserved_ports" "+missing" " repaired: reserved again %"
+healthy "reserved ports"
+
 say "totals outlive the broker"
 broker=$(jqs .processes.broker)
 if [ -z "${SLUICE_SINGLE:-}" ]; then

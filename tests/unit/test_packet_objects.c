@@ -1435,6 +1435,40 @@ static void test_ports(void **state)
 	write_reserved("\n");
 }
 
+/* Somebody else writes the setting as it should be without us. */
+static void test_ports_taken_out(void **state)
+{
+	struct sl_packet_found found;
+	struct sl_str missing = { 0 };
+	struct sl_packet *p;
+
+	(void)state;
+	need_kernel();
+	write_reserved("80,40990-41005\n");
+	p = open_usual(&found);
+	assert_int_equal(sl_packet_reserve_ports(p, 40000, 41000), 0);
+	assert_int_equal(sl_packet_keep_ports(p, &missing), 0);
+	assert_int_equal(missing.len, 0);
+	write_reserved("80,40500\n");
+	assert_int_equal(sl_packet_keep_ports(p, &missing), 1);
+	assert_string_equal(sl_str_text(&missing), "40000-40499,40501-41000");
+	assert_string_equal(reserved(), "80,40000-41000");
+	assert_int_equal(sl_packet_keep_ports(p, &missing), 0);
+	/* Those of a range before that flows may have, too; what they had reserved is ours now. */
+	assert_int_equal(sl_packet_reserve_ports(p, 42000, 42001), 0);
+	write_reserved("80\n");
+	assert_int_equal(sl_packet_keep_ports(p, &missing), 1);
+	assert_string_equal(reserved(), "80,40000-41000,42000-42001");
+	assert_int_equal(sl_packet_release_ports(p), 1);
+	assert_int_equal(sl_packet_keep_ports(p, &missing), 0);
+	assert_string_equal(reserved(), "80,42000-42001");
+	sl_packet_close(p);
+	assert_int_equal(purge(NULL), 0);
+	assert_string_equal(reserved(), "80");
+	sl_str_done(&missing);
+	write_reserved("\n");
+}
+
 /* What of it was somebody's is left, and no more, also after a death and another range. */
 static void test_ports_of_others(void **state)
 {
@@ -1703,6 +1737,7 @@ int main(void)
 		OBJECTS(test_counts),
 		OBJECTS(test_events),
 		OBJECTS(test_ports),
+		OBJECTS(test_ports_taken_out),
 		OBJECTS(test_ports_of_others),
 		OBJECTS(test_ports_other_layout),
 		OBJECTS(test_long_list),

@@ -187,6 +187,11 @@ void sl_packet_partner(const struct sl_packet_flow *flow, struct sl_packet_key *
  * in the range stay.
  */
 SL_MUST_CHECK int sl_packet_reserve_ports(struct sl_packet *p, uint16_t from, uint16_t to);
+/*
+ * Once they are reserved: what somebody has taken out since, of this range or one before it, is
+ * reserved again. 1: these ports were missing, which are appended; 0: none.
+ */
+SL_MUST_CHECK int sl_packet_keep_ports(struct sl_packet *p, struct sl_str *ret_missing);
 /* Gives back what was added for other ranges than the last one: 1; 0: there was nothing. */
 SL_MUST_CHECK int sl_packet_release_ports(struct sl_packet *p);
 

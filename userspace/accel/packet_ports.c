@@ -205,33 +205,62 @@ static int set_added(struct sl_packet *p, const struct sl_packet_ports *added, u
  * Ports somebody else has reserved are not ours to give back. The note goes first: a death in
  * between leaves at worst a promise to give back what nobody took.
  */
-int sl_packet_reserve_ports(struct sl_packet *p, uint16_t from, uint16_t to)
+static int reserve(struct sl_packet *p, const struct sl_packet_ports *wanted, uint16_t from,
+		   uint16_t to, struct sl_packet_ports *ret_missing)
 {
-	struct sl_packet_ports missing = { 0 };
+	struct sl_packet_ports missing = *wanted;
 	struct sl_packet_ports added;
 	struct sl_packet_ports old;
 	struct sl_packet_ports now;
-	int r;
+	int r = get_added(p, &old);
 
-	if (from == 0 || from > to)
-		return -EINVAL;
-	r = get_added(p, &old);
 	if (r == 0)
 		r = read_ports(&now);
 	if (r < 0)
 		return r;
-	sl_packet_ports_set(&missing, from, to, true);
 	take_out(&missing, &now);
 	added = old;
 	add(&added, &missing);
 	add(&now, &missing);
 	r = set_added(p, &added, from, to);
+	if (r == 0 && !sl_packet_ports_is_empty(&missing)) {
+		r = write_ports(&now);
+		if (r < 0 && set_added(p, &old, from, to) < 0)
+			r = -EIO;
+	}
+	if (r == 0)
+		*ret_missing = missing;
+	return r;
+}
+
+int sl_packet_reserve_ports(struct sl_packet *p, uint16_t from, uint16_t to)
+{
+	struct sl_packet_ports wanted = { 0 };
+	struct sl_packet_ports missing;
+
+	if (from == 0 || from > to)
+		return -EINVAL;
+	sl_packet_ports_set(&wanted, from, to, true);
+	return reserve(p, &wanted, from, to, &missing);
+}
+
+int sl_packet_keep_ports(struct sl_packet *p, struct sl_str *ret_missing)
+{
+	struct sl_packet_ports missing;
+	struct sl_packet_ports wanted;
+	struct sl_packet_meta meta;
+	int r = sl_packet_get_meta(p, &meta);
+
+	if (r == 0)
+		r = get_added(p, &wanted);
+	if (r < 0)
+		return r;
+	sl_packet_ports_set(&wanted, meta.port_from, meta.port_to, true);
+	r = reserve(p, &wanted, meta.port_from, meta.port_to, &missing);
 	if (r < 0 || sl_packet_ports_is_empty(&missing))
 		return r;
-	r = write_ports(&now);
-	if (r < 0 && set_added(p, &old, from, to) < 0)
-		return -EIO;
-	return r;
+	sl_packet_ports_format(&missing, ret_missing);
+	return 1;
 }
 
 /* Here the note goes last, for the same reason. */

@@ -289,6 +289,7 @@ static void reserve_ports(struct sl_broker *b)
 	const struct sl_policy *policy = sl_broker_policy(b);
 	int r = sl_packet_reserve_ports(b->packet, policy->port_from, policy->port_to);
 
+	b->has_ports = r == 0;
 	b->has_old_ports = true;
 	if (r < 0)
 		(void)sl_warn(r,

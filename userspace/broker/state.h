@@ -81,6 +81,7 @@ struct sl_broker {
 	uint32_t n_dropped;
 	uint32_t n_repaired;
 	uint32_t size_said; /* max_flows that waits for flows to end: so logged */
+	bool has_ports;     /* of the policy, reserved: they are looked after */
 	bool has_old_ports; /* of an earlier range, reserved as long as flows have them; perhaps */
 	struct sl_timer status_timer;
 	struct sl_drift drift;

@@ -225,12 +225,45 @@ static void check_pins(struct sl_broker *b)
 	}
 }
 
+/*
+ * A reload of sysctl.conf takes them out, or another instance that had reserved them and ends: a
+ * connection that is given the port of a flow would get its packets.
+ */
+static void check_ports(struct sl_broker *b)
+{
+	_cleanup_(sl_str_done) struct sl_str missing = { 0 };
+	char text[128];
+	int r;
+
+	if (!b->has_ports)
+		return;
+	r = sl_packet_keep_ports(b->packet, &missing);
+	(void)snprintf(text, sizeof(text), "ports %.64s of net.ipv4.ip_local_reserved_ports",
+		       sl_str_text(&missing));
+	if (r < 0)
+		sl_drift_note(&b->drift, SL_DRIFT_PACKET_SETTING, SL_DRIFT_LEFT,
+			      "net.ipv4.ip_local_reserved_ports with packet.ports", "unknown",
+			      "cannot look after it: %s; trying again", strerror(-r));
+	if (r < 0 && !b->watch.had_no_ports)
+		(void)sl_warn(r, "packet: cannot look after net.ipv4.ip_local_reserved_ports, "
+				 "other programs may be given ports of flows; trying again");
+	b->watch.had_no_ports = r < 0;
+	if (r <= 0)
+		return;
+	b->n_repaired++;
+	sl_drift_note(&b->drift, SL_DRIFT_PACKET_SETTING, SL_DRIFT_REPAIRED, text, NULL,
+		      "reserved again");
+	sl_log(SL_LOG_WARN, "packet: somebody had taken out %s, put back", text);
+	sl_broker_touch(b);
+}
+
 void sl_watch_look(struct sl_broker *b)
 {
 	/* Not a name, and not a link, is looked at twice in a turn. */
 	for (size_t i = 0; i < b->watch.n; i++)
 		check_link(b, &b->watch.item[i]);
 	check_pins(b);
+	check_ports(b);
 }
 
 static void on_timer(struct sl_timer *timer)

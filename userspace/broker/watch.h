@@ -28,12 +28,14 @@ struct sl_watch {
 	size_t n;
 	size_t cap;
 	struct sl_timer timer;
-	bool had_no_dir; /* said once */
+	bool had_no_dir;   /* said once */
+	bool had_no_ports; /* likewise */
 };
 
 SL_MUST_CHECK int sl_watch_start(struct sl_broker *b);
 void sl_watch_stop(struct sl_broker *b);
-/* At links and pins, which are put back where they are missing; it does so once a second. */
+/* At links, pins and reserved ports, which are put back where they are missing; it does so once a
+ * second. */
 void sl_watch_look(struct sl_broker *b);
 /* The policy has changed. */
 void sl_watch_policy(struct sl_broker *b);

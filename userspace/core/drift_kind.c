@@ -24,6 +24,7 @@ static const struct {
 	[SL_DRIFT_SOCKMAP_PIN] = { "sockmap_pin", SL_ENGINE_SOCKMAP, "pins" },
 	[SL_DRIFT_SOCKMAP_PROGRAM] = { "sockmap_program", SL_ENGINE_SOCKMAP, "programs" },
 	[SL_DRIFT_RECORDS] = { "records", SL_ENGINE_NONE, "connections" },
+	[SL_DRIFT_PACKET_SETTING] = { "packet_setting", SL_ENGINE_PACKET, "settings" },
 };
 _Static_assert(SL_ARRAY_LEN(kinds) == SL_DRIFT_COUNT_, "all named");
 

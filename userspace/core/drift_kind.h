@@ -24,7 +24,8 @@ enum sl_drift_kind {
 	SL_DRIFT_SOCKMAP_ORPHAN,
 	SL_DRIFT_SOCKMAP_PIN,
 	SL_DRIFT_SOCKMAP_PROGRAM,
-	SL_DRIFT_RECORDS, /* broker and proxy count different numbers of connections */
+	SL_DRIFT_RECORDS,        /* broker and proxy count different numbers of connections */
+	SL_DRIFT_PACKET_SETTING, /* of the host */
 	SL_DRIFT_COUNT_,
 };
 
