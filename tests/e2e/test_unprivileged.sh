@@ -84,6 +84,10 @@ asked_for() {
 	grep -q 'relayed instead: 1 route has named this engine' "$LAB_DIR/status" || fail "status is silent about it"
 	shot to=$PROXY_IP:8080 send=z fin=1
 	assert_eq "served" "$(of end) $(of text)" "eof z"
+	if [ $who = user ]; then
+		reload "${ROUTES/main,/main, engine: nftables,}"
+		wait_for has_log 'not started as root: routes with engine: nftables are served by nobody'
+	fi
 	reload "$ROUTES"
 }
 
@@ -91,6 +95,7 @@ for who in user container; do
 	say "$who"
 	if [ $who = user ]; then
 		start_bare nobody "setpriv --reuid=nobody --regid=nogroup --clear-groups"
+		has_log 'not started as root: the kernel carries no connections, all go by relay' || fail "the log is silent about it"
 		says "off: not started as root" "started as root, "
 	else
 		start_bare root setpriv

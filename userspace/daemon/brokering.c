@@ -290,14 +290,26 @@ static bool is_needed(const struct sl_conf *conf)
 	       sl_nat_plan_has_routes(conf) || sl_nat_is_there(g->nft_table);
 }
 
+/* Once; of routes that nobody serves with each configuration that has some. */
+static void say_no_root(const struct sl_supervisor *s)
+{
+	if (!s->brokering.why_not[0])
+		sl_info("not started as root: the kernel carries no connections, all go by relay");
+	if (sl_nat_plan_has_routes(s->now.conf))
+		sl_log(SL_LOG_WARN, "not started as root: routes with engine: nftables are served "
+				    "by nobody");
+}
+
 void sl_brokering_start(struct sl_supervisor *s)
 {
-	if (geteuid() != 0)
+	if (geteuid() != 0) {
+		say_no_root(s);
 		set_why_not(s, "off: not started as root");
-	else if (!is_needed(s->now.conf))
+	} else if (!is_needed(s->now.conf)) {
 		set_why_not(s, "off: packet.hook is off");
-	else
+	} else {
 		start(s);
+	}
 }
 
 /* ---- changes ---- */
