@@ -87,6 +87,8 @@ asked_for() {
 	if [ $who = user ]; then
 		reload "${ROUTES/main,/main, engine: nftables,}"
 		wait_for has_log 'not started as root: routes with engine: nftables are served by nobody'
+		assert_eq "explained" "$(sl explain 8080 --json | jq -r '[.listening, .verdict_text] | join(" ")')" \
+			"false the route would have the connection, but now nobody takes it"
 	fi
 	reload "$ROUTES"
 }

@@ -543,6 +543,15 @@ static void add_candidates(struct sl_json *j, const struct sl_explanation *e)
 	sl_json_arr_end(j);
 }
 
+/* What the route says; whether anybody asks it is another matter. */
+static const char *verdict_text(const struct sl_explanation *e)
+{
+	if (e->verdict != SL_REASON_NONE)
+		return sl_reason_text(e->verdict);
+	return e->is_listening ? "the connection would be accepted"
+			       : "the route would have the connection, but now nobody takes it";
+}
+
 static void add_decision(struct sl_json *j, struct sl_proxy *proxy, const struct sl_explanation *e,
 			 const char *name)
 {
@@ -553,8 +562,7 @@ static void add_decision(struct sl_json *j, struct sl_proxy *proxy, const struct
 	sl_json_bool(j, "accept_proxy", e->wants_proxy);
 	sl_json_str(j, "route", e->route ? e->route->name : NULL);
 	sl_json_str(j, "verdict", accepted ? "accepted" : sl_reason_name(e->verdict));
-	sl_json_str(j, "verdict_text",
-		    accepted ? "the connection would be accepted" : sl_reason_text(e->verdict));
+	sl_json_str(j, "verdict_text", verdict_text(e));
 	add_access(j, e);
 	add_engine(j, e, sl_proxy_conf(proxy));
 	add_choice(j, &e->choice);
