@@ -31,3 +31,17 @@ for i in {1..20}; do
 	sleep 0.05
 	wait_until 500 nobody || fail "active after retry $i: $(jqs .connections.active)"
 done
+
+say "no source port is left, which the log says by its name"
+stop_sluice
+server e echo 8001
+in_ns proxy sysctl -qw net.ipv4.ip_local_port_range="61000 61001"
+start_sluice "routes:
+$(route few 8083 "\"$BACKEND_IP:8001\"" "engine: relay")"
+client_bg held hold to=$PROXY_IP:8083 n=2 ping=1 timeout=$((60 * SLOW))
+wait_for has_output held
+shot to=$PROXY_IP:8083
+assert_eq "the client's end" "$(of end)" reset
+has_log "route few: cannot connect to $BACKEND_IP:8001: error .no source port is free towards it: net.ipv4.ip_local_port_range" ||
+	fail "the log does not say why"
+stop_peer held

@@ -334,6 +334,8 @@ static int begin(struct sl_conn *c, bool *ret_connected)
 	return watch_both(c, !*ret_connected || sl_conn_in_hand(c).n > 0);
 }
 
+static void failed(struct sl_conn *c, enum sl_reason reason, int err);
+
 void sl_connect_next(struct sl_conn *c)
 {
 	bool is_connected = false;
@@ -357,7 +359,7 @@ void sl_connect_next(struct sl_conn *c)
 	if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM)
 		sl_listener_pause(c->worker, r); /* what is queued waits for better times */
 	if (r < 0) {
-		sl_connect_failed(c, sl_reason_from_errno(-r));
+		failed(c, sl_reason_from_errno(-r), -r);
 	} else if (is_connected) {
 		connected(c);
 	} else {
@@ -365,7 +367,17 @@ void sl_connect_next(struct sl_conn *c)
 	}
 }
 
-static void log_failure(struct sl_conn *c, enum sl_reason reason)
+/* `err` 0: it has none. */
+static const char *text_of(enum sl_reason reason, int err)
+{
+	if (reason != SL_REASON_ERROR || err == 0)
+		return sl_reason_text(reason);
+	return err == EADDRNOTAVAIL ? "no source port is free towards it: "
+				      "net.ipv4.ip_local_port_range"
+				    : strerror(err);
+}
+
+static void log_failure(struct sl_conn *c, enum sl_reason reason, int err)
 {
 	char address[SL_ADDR_TEXT];
 	struct sl_worker *w = c->worker;
@@ -380,7 +392,7 @@ static void log_failure(struct sl_conn *c, enum sl_reason reason)
 	else
 		sl_log_conn(SL_LOG_WARN, c->id, "route %s: cannot connect to %s: %s (%s)",
 			    c->route->conf->name, sl_addr_format(&c->backend, address),
-			    sl_reason_name(reason), sl_reason_text(reason));
+			    sl_reason_name(reason), text_of(reason, err));
 }
 
 /* The target's fault or its network's, not a lack of ours. */
@@ -392,7 +404,7 @@ static bool is_of_target(enum sl_reason reason)
 	       reason == SL_REASON_TLS_ERROR || reason == SL_REASON_HANDSHAKE_TIMEOUT;
 }
 
-void sl_connect_failed(struct sl_conn *c, enum sl_reason reason)
+static void failed(struct sl_conn *c, enum sl_reason reason, int err)
 {
 	struct sl_side_io *backend = &c->side[SL_BACKEND];
 
@@ -400,7 +412,7 @@ void sl_connect_failed(struct sl_conn *c, enum sl_reason reason)
 
 	__atomic_fetch_add(&c->target->n_failed, 1, __ATOMIC_RELAXED);
 	if (c->state == SL_CONN_CONNECTING) /* else proxy/tls.c has said more */
-		log_failure(c, reason);
+		log_failure(c, reason, err);
 	if (is_of_target(reason) && sl_target_count_connect(c->target, false, now_ms))
 		sl_log(SL_LOG_WARN, "route %s: connects to %s fail, leaving it out for a while",
 		       c->route->conf->name, c->target->address);
@@ -417,6 +429,11 @@ void sl_connect_failed(struct sl_conn *c, enum sl_reason reason)
 	sl_conn_event(c, SL_EV_CONNECT_FAILED);
 }
 
+void sl_connect_failed(struct sl_conn *c, enum sl_reason reason)
+{
+	failed(c, reason, 0);
+}
+
 static void on_backend(struct sl_conn *c, uint32_t events)
 {
 	socklen_t len = sizeof(int);
@@ -426,7 +443,7 @@ static void on_backend(struct sl_conn *c, uint32_t events)
 		return;
 	(void)getsockopt(c->side[SL_BACKEND].io.fd, SOL_SOCKET, SO_ERROR, &err, &len);
 	if (err != 0)
-		sl_connect_failed(c, sl_reason_from_errno(err));
+		failed(c, sl_reason_from_errno(err), err);
 	else
 		connected(c);
 }
