@@ -101,8 +101,15 @@ wait_listening() { # LANE PID
 
 # ---- the network -----------------------------------------------------------
 
+# A namespace may choose only what the host allows to everybody.
+allow_cubic() {
+	local all
+	all=$(sysctl -n net.ipv4.tcp_allowed_congestion_control)
+	[[ " $all " = *' cubic '* ]] || sysctl -qw net.ipv4.tcp_allowed_congestion_control="$all cubic"
+}
+
 space() { # NS: never changed again while something runs
-	ip netns add "$1" && ip -n "$1" link set lo up &&
+	allow_cubic && ip netns add "$1" && ip -n "$1" link set lo up &&
 		# Linux's default, whatever this host's is: BBR on cables without length measures round
 		# trips of microseconds and is held back by them, more so on a flow that it first met
 		# on its way to a proxy.
