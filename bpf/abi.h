@@ -358,6 +358,7 @@ enum sl_sockmap_spill {
 	SL_SOCKMAP_ASKED,     /* by the daemon */
 	SL_SOCKMAP_NO_SOURCE, /* it has no program: could not be made a source */
 	SL_SOCKMAP_NO_ENTRY,  /* its entry of `sockmap_flows` was missing for a while */
+	SL_SOCKMAP_LOST,      /* a packet could not be taken: what is behind it goes nowhere */
 };
 
 /* A socket, by its cookie: `sockmap_flows`. */

@@ -191,17 +191,34 @@ static __always_inline int pass(const struct packet *p)
 	return SK_PASS;
 }
 
-/* The packet is counted before the state: who sees SPILLED sees that there is something to read. */
-static __always_inline int spill(const struct packet *p, enum sl_sockmap_spill why)
+static __always_inline void set_spilled(const struct packet *p, enum sl_sockmap_spill why)
 {
 	struct sl_sockmap_slot *slot = p->slot;
-	int verdict = pass(p);
 
 	STORE(slot->why, why);
 	STORE(slot->spills, slot->spills + 1);
 	STORE(slot->state, SL_SOCKMAP_SPILLED);
 	tell(slot->conn_id, p->cookie, p->index);
+}
+
+/* The packet is counted before the state: who sees SPILLED sees that there is something to read. */
+static __always_inline int spill(const struct packet *p, enum sl_sockmap_spill why)
+{
+	int verdict = pass(p);
+
+	set_spilled(p, why);
 	return verdict;
+}
+
+/*
+ * Its old octets could not be cut off (no memory): passed on they would come twice. It is gone, and
+ * so is what follows, until the daemon has ended the connection.
+ */
+static __always_inline int lose(const struct packet *p)
+{
+	COUNT(trim_failed);
+	set_spilled(p, SL_SOCKMAP_LOST);
+	return SK_DROP;
 }
 
 /* Nobody but this program writes to the other socket while the state is FAST. */
@@ -321,10 +338,10 @@ int sl_sockmap_verdict(struct __sk_buff *skb)
 	p.order = bpf_map_lookup_elem(&sockmap_orders, &p.index);
 	if (!p.slot || !p.order || p.slot->cookie != p.cookie)
 		return unknown(p.cookie);
-	if (skip_old(skb, p.slot)) {
-		COUNT(trim_failed);
-		return SK_PASS;
-	}
+	if (p.slot->why == SL_SOCKMAP_LOST)
+		return SK_DROP;
+	if (skip_old(skb, p.slot))
+		return lose(&p);
 	STORE(p.slot->last_ns, bpf_ktime_get_coarse_ns());
 	if (p.slot->state == SL_SOCKMAP_SPILLED) {
 		if (!may_return(&p))

@@ -173,6 +173,17 @@ sl kill --client $CLIENT_IP --route gone
 wait_until 1000 none_active gone || fail "left: $(n_active gone)"
 join_peer gone || true
 
+if on_sockmap; then
+	say "a packet that the program could not take: both sides are told"
+	lose() { # ROUTE
+		local id
+		id=$(sl conns --route "$1" --json | jq .[0].id)
+		sockmaps lose "$(slots_of "$id" | jq '.[0].slot')"
+	}
+	ends "lost" one 8081 error error ends ends lose
+	has_log "sockmap: bytes were lost when the kernel had no memory for a packet, ending the connection" || fail "no line in the log"
+fi
+
 say "the bystander saw nothing"
 assert_eq "bystanders" "$(n_active bystander) $(engine_of bystander)" "3 $ENGINE"
 stop_peer by

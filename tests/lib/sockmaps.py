@@ -5,6 +5,7 @@
   sockmaps.py DIR counts       {"flows": N, "targets": N, "sources": N, "slots": N, "wishes": N}
   sockmaps.py DIR slots        the slots in use, with their fields, as of bpf/abi.h
   sockmaps.py DIR keys MAP     its keys, one a line, as bpftool wants them: "hex 01 02 ..."
+  sockmaps.py DIR lose SLOT    says in that slot that the program has lost a packet
 """
 import ctypes
 import json
@@ -22,6 +23,7 @@ SLOT_FIELDS = (
     "state why limit base is_based spills max_waiting next_seq has_next pad"
 ).split()
 ORDER = struct.Struct("=Q2I")
+WHY_AT, LOST = 6 * 8 + 4, 7  # SL_SOCKMAP_LOST
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -77,6 +79,13 @@ def slots(directory):
     return found
 
 
+def lose(directory, number):
+    fd = open_map(directory, "sockmap_slots")
+    _, value, entries = sizes(fd)
+    with mmap.mmap(fd, value * entries, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE) as m:
+        struct.pack_into("=I", m, number * value + WHY_AT, LOST)
+
+
 def counts(directory):
     ret = {name: len(keys(open_map(directory, "sockmap_" + name))) for name in ("flows", "targets", "sources")}
     ret["slots"] = len(slots(directory))
@@ -90,6 +99,8 @@ def main():
         print(json.dumps(counts(directory)))
     elif verb == "slots":
         print(json.dumps(slots(directory)))
+    elif verb == "lose":
+        lose(directory, int(sys.argv[3]))
     elif verb == "keys":
         for key in sorted(keys(open_map(directory, sys.argv[3]))):
             print("hex", *(f"{b:02x}" for b in key))

@@ -1384,6 +1384,43 @@ static void test_no_target_and_refused(void **state)
 	sl_sockmap_close(s);
 }
 
+/* The program has lost a packet of this direction: nothing behind it goes anywhere. */
+static void test_lost(void **state)
+{
+	struct sl_sockmap *s;
+	struct sl_sockmap_slot slot;
+	struct sl_sockmap_counts was;
+	struct lab l;
+	char byte;
+	uint32_t pair, index;
+	int fd;
+
+	(void)state;
+	need_kernel();
+	s = open_usual(NULL);
+	lab_open(&l, LIMIT);
+	pair = join(s, &l);
+	tell_all(s, &was);
+	index = 2 * pair + SL_SOCKMAP_CLIENT;
+	fd = get_pin("sockmap_slots");
+	assert_int_equal(bpf_map_lookup_elem(fd, &index, &slot), 0);
+	slot.why = SL_SOCKMAP_LOST;
+	assert_int_equal(bpf_map_update_elem(fd, &index, &slot, BPF_ANY), 0);
+	(void)close(fd);
+
+	put(l.client, "gone");
+	put(l.server, "here"); /* its way is open */
+	get(l.client, "here");
+	assert_int_equal(recv(l.server, &byte, 1, MSG_DONTWAIT), -1);
+	assert_int_equal(errno, EAGAIN);
+	assert_int_equal(recv(l.in, &byte, 1, MSG_DONTWAIT), -1);
+	assert_int_equal(errno, EAGAIN);
+	assert_int_equal(slot_of(s, pair, SL_SOCKMAP_CLIENT)->packets, 0);
+	expect_counts(s, &was, (struct sl_sockmap_counts){ .redirected = 1 });
+	lab_close(&l);
+	sl_sockmap_close(s);
+}
+
 static void test_unknown(void **state)
 {
 	struct sl_sockmap *s;
@@ -2155,6 +2192,7 @@ int main(void)
 		OBJECTS(test_view_of_others),
 		OBJECTS(test_asked),
 		OBJECTS(test_no_target_and_refused),
+		OBJECTS(test_lost),
 		OBJECTS(test_unknown),
 		OBJECTS(test_overlap),
 		OBJECTS(test_lost_events),

@@ -32,6 +32,8 @@ static const char *spill_name(enum sl_sockmap_spill why)
 		return "no_source";
 	case SL_SOCKMAP_NO_ENTRY:
 		return "no_entry";
+	case SL_SOCKMAP_LOST:
+		return "lost";
 	}
 	return "unknown";
 }

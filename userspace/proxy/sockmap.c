@@ -45,7 +45,8 @@
 #define LOOK_MS 1000
 #define LOOK_BUSY_MS 100
 #define LOOK_ALONE_MS 20
-/* So long after bytes have moved it is asked whether the program has seen all of them. */
+/* So long after bytes have moved each look asks whether the program has seen all of them; later one
+ * does in so long. */
 #define FORGOTTEN_MS 10000
 /* Reads of two counters that have to agree. */
 #define TRIES 100
@@ -479,14 +480,24 @@ static bool is_stuck(struct sl_joint *j, enum sl_side from)
 	return now_ms(j) - h->stuck_ms >= STUCK_MS;
 }
 
-static bool end_stuck(struct sl_joint *j)
+static bool has_lost(const struct sl_joint *j, enum sl_side from)
 {
-	sl_log_conn(
-		SL_LOG_ERROR, j->conn->id,
-		"sockmap: bytes were lost when a socket of it was taken out of the kernel's maps, "
-		"ending the connection");
+	const struct sl_sockmap_slot *s = slot_of(j, from);
+
+	return s && __atomic_load_n(&s->why, __ATOMIC_ACQUIRE) == SL_SOCKMAP_LOST;
+}
+
+static bool end_with_loss(struct sl_joint *j, const char *how)
+{
+	sl_log_conn(SL_LOG_ERROR, j->conn->id,
+		    "sockmap: bytes were lost when %s, ending the connection", how);
 	sl_conn_end(j->conn, SL_REASON_ERROR, true);
 	return false;
+}
+
+static bool end_stuck(struct sl_joint *j)
+{
+	return end_with_loss(j, "a socket of it was taken out of the kernel's maps");
 }
 
 /* False: the connection has ended. */
@@ -586,14 +597,19 @@ static void kick(struct sl_joint *j, enum sl_side side)
 /*
  * Of a direction in the kernel nothing is read. Should a packet lie in its queue for which the
  * program was not run, nothing would tell of it until the next one comes: seen once in 200 000
- * transfers on a machine with much to do.
+ * transfers on a machine with much to do. A silent direction is asked now and then.
  */
 static void look_for_forgotten(struct sl_joint *j, enum sl_side from)
 {
-	const struct sl_joint_half *h = &j->half[from];
+	struct sl_joint_half *h = &j->half[from];
+	bool has_ended = j->conn->side[from].hung_up;
+	uint64_t now = now_ms(j);
 
-	if (now_ms(j) - h->moved_ms < FORGOTTEN_MS && !h->error &&
-	    !is_all_taken(j, from, j->conn->side[from].hung_up))
+	if (h->error ||
+	    (!has_ended && now - h->moved_ms >= FORGOTTEN_MS && now - h->asked_ms < FORGOTTEN_MS))
+		return;
+	h->asked_ms = now;
+	if (!is_all_taken(j, from, has_ended))
 		kick(j, from);
 }
 
@@ -608,6 +624,8 @@ static bool look(struct sl_joint *j, enum sl_side from)
 	bool is_open;
 
 	count(j, from);
+	if (has_lost(j, from))
+		return end_with_loss(j, "the kernel had no memory for a packet");
 	if (c->flow[from].shut)
 		return h->error ? try_to_fail(j, from) : true;
 	is_ours = j->is_out || !is_fast(j, from);

@@ -26,6 +26,7 @@ struct sl_joint_half {
 	uint64_t written_before; /* to that of the receiver */
 	uint64_t redirected;     /* by the kernel, as last seen */
 	uint64_t moved_ms;       /* when that changed */
+	uint64_t asked_ms;       /* when it was last compared with what the socket has received */
 	uint64_t carried;        /* by the daemon: read and written */
 	bool is_in_daemon;       /* what is passed to the daemon is waited for */
 	bool is_offered;         /* the kernel may take it back with any packet */
