@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-3.0-or-later
 # A flow table, and then a range of ports, too small for all: everyone is served, whoever does not fit by
-# relay, and that is said and counted.
+# relay, and that is said and counted; and those that never move take free ports of that range before they fail.
 . "$(dirname "$0")/../lib/netlab.sh"
 . "$(dirname "$0")/../lib/packetlab.sh"
 need_packet
@@ -54,3 +54,20 @@ crowd port_range_full 64
 stop_sluice
 assert_eq "exit code" "$RC" 0
 verified v $((2 * N))
+
+say "two ports besides a range of 64, and 66 connections that never move"
+purge_all || fail "purge: $(cat "$LAB_DIR/purge.out")"
+in_ns proxy sysctl -qw net.ipv4.ip_local_port_range="61000 61001"
+GLOBAL='  workers: 1' start_packet "ports=50000-50063" "routes:
+$(route still 8082 "\"$BACKEND_IP:8001\"" "engine: relay")"
+client_bg still hold to=$PROXY_IP:8082 n=66 ping=1 timeout=$((60 * SLOW))
+wait_for has_output still
+assert_eq "their ports" "$(in_ns proxy ss -Hnt state established "dst $BACKEND_IP:8001" |
+	awk '{ sub(/.*:/, "", $3); print ($3 >= 61000 ? "other" : $3 >= 50000 && $3 <= 50063 ? "packet" : $3) }' | sort | uniq -c | xargs)" \
+	"2 other 64 packet"
+assert_eq "their engine" "$(sl conns --route still --json | jq -r '.[] | .engine + "/" + .engine_reason' | sort | uniq -c | xargs)" "66 relay/configured"
+shot to=$PROXY_IP:8082
+assert_eq "one more" "$(of end)" reset
+has_log "cannot connect to $BACKEND_IP:8001: error .no source port is free towards it: net.ipv4.ip_local_port_range" ||
+	fail "the log does not say why"
+stop_peer still

@@ -258,23 +258,28 @@ static void connected(struct sl_conn *c)
 	sl_conn_event(c, SL_EV_CONNECTED);
 }
 
+/* packet.ports are kept from everybody else. */
+static bool has_own_ports(const struct sl_conn *c)
+{
+	return sl_worker_packet_reason(c->worker) == SL_WHY_ELIGIBLE;
+}
+
 /* Whether the kernel may carry it one day: then its source port must be one of ours. */
 static bool wants_own_port(const struct sl_conn *c)
 {
 	const struct sl_addr *peer = sl_addr_family(&c->via) ? &c->via : &c->client;
 
-	return sl_conf_may_packet(&c->gen->conf->global, c->route->conf) &&
-	       sl_worker_packet_reason(c->worker) == SL_WHY_ELIGIBLE &&
+	return sl_conf_may_packet(&c->gen->conf->global, c->route->conf) && has_own_ports(c) &&
 	       sl_addr_family(peer) == sl_addr_family(&c->backend);
 }
 
 /* Leaves a fresh socket when the port is in use by our own stack, most often in TIME_WAIT. */
-static int connect_from_packet_port(struct sl_conn *c)
+static int connect_from_packet_port(struct sl_conn *c, bool may_move)
 {
 	int *fd = &c->side[SL_BACKEND].io.fd;
 	int r;
 
-	if (!sl_source_bind(c, *fd))
+	if (!sl_source_bind(c, *fd, may_move))
 		return -EADDRNOTAVAIL;
 	r = connect(*fd, &c->backend.sa, sl_addr_len(&c->backend)) == 0 ? 0 : -errno;
 	c->has_own_port = r == 0 || r == -EINPROGRESS;
@@ -287,21 +292,37 @@ static int reopen(struct sl_conn *c)
 	return open_socket(c, &c->side[SL_BACKEND].io.fd);
 }
 
-static int connect_socket(struct sl_conn *c)
+/* -EADDRNOTAVAIL: none of those that were tried is free; the socket is a fresh one. */
+static int try_packet_ports(struct sl_conn *c, bool may_move)
 {
-	struct sl_side_io *s = &c->side[SL_BACKEND];
-	int r;
+	for (int i = 0; i < PORT_TRIES; i++) {
+		int r = connect_from_packet_port(c, may_move);
 
-	c->has_own_port = false;
-	for (int i = 0; i < PORT_TRIES && wants_own_port(c); i++) {
-		r = connect_from_packet_port(c);
 		if (r != -EADDRNOTAVAIL)
 			return r;
 		r = reopen(c);
 		if (r < 0)
 			return r;
 	}
-	return connect_from_own_port(c->worker, s->io.fd, &c->backend);
+	return -EADDRNOTAVAIL;
+}
+
+/* Each kind of connection has its ports, and those of the other kind when there are no more. */
+static int connect_socket(struct sl_conn *c)
+{
+	bool may_move = wants_own_port(c);
+	int r = -EADDRNOTAVAIL;
+
+	c->has_own_port = false;
+	if (may_move)
+		r = try_packet_ports(c, true);
+	if (r != -EADDRNOTAVAIL)
+		return r;
+	r = connect_from_own_port(c->worker, c->side[SL_BACKEND].io.fd, &c->backend);
+	if (r != -EADDRNOTAVAIL || may_move || !has_own_ports(c))
+		return r;
+	r = reopen(c);
+	return r < 0 ? r : try_packet_ports(c, false);
 }
 
 /* Both sockets are watched from here on: a client that leaves must cancel the connect. */

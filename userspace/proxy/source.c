@@ -180,7 +180,7 @@ static void fit_segments(struct sl_conn *c, int fd, const struct source *s)
 		sl_listener_clamp(c->worker, c->port, s->mtu - headers);
 }
 
-bool sl_source_bind(struct sl_conn *c, int fd)
+bool sl_source_bind(struct sl_conn *c, int fd, bool may_move)
 {
 	const struct sl_conf_packet *conf = &c->gen->conf->global.packet;
 	struct sl_worker *w = c->worker;
@@ -191,7 +191,8 @@ bool sl_source_bind(struct sl_conn *c, int fd)
 
 	if (port == 0)
 		return false;
-	fit_segments(c, fd, s);
+	if (may_move)
+		fit_segments(c, fd, s);
 	from = s->from;
 	sl_addr_set_port(&from, port);
 	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));

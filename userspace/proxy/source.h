@@ -20,10 +20,10 @@ int sl_sources_new(struct sl_sources **ret);
 void sl_sources_free(struct sl_sources *s); /* NULL is fine */
 
 /*
- * Binds the unconnected socket `fd` to a port of ours towards c->backend. False: none is to be had,
- * or none is wanted; the socket is as it was.
+ * Binds the unconnected socket `fd` to a port of ours towards c->backend; of a connection that
+ * `may_move` the segments are made to fit. False: none is to be had; the socket is as it was.
  */
-bool sl_source_bind(struct sl_conn *c, int fd);
+bool sl_source_bind(struct sl_conn *c, int fd, bool may_move);
 
 /* The longest segment the way to `to` carries, TCP options included; 0: there is no way. */
 uint32_t sl_source_mss(const struct sl_addr *to);
