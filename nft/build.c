@@ -462,21 +462,23 @@ static void put_needed_chains(struct sl_nft_ruleset *rs, const struct sl_nft_rou
 		sl_nft_put_police_chain(rs);
 }
 
-int sl_nft_build(const struct sl_nft_route *routes, size_t n, const struct sl_nft_lists *lists,
+int sl_nft_build(const struct sl_nft_route *routes, size_t n, const struct sl_nft_common *common,
 		 struct sl_nft_ruleset **ret, struct sl_str *why)
 {
-	static const struct sl_nft_lists none;
+	static const struct sl_nft_common none;
 	_cleanup_(sl_nft_ruleset_freep) struct sl_nft_ruleset *rs = NULL;
 	struct builder b = { 0 };
 	int r = sl_nft_ruleset_new(&rs);
 
 	if (r < 0)
 		return r;
+	if (!common)
+		common = &none;
 	b.rs = rs;
 	rs->comment = sl_nft_put_text(rs, SL_NFT_TABLE_COMMENT);
 	put_fixed_sets(&b);
-	put_lists(&b, lists ? lists : &none);
-	sl_nft_put_fixed_chains(rs, lists ? lists : &none);
+	put_lists(&b, &common->lists);
+	sl_nft_put_fixed_chains(rs, common);
 	put_needed_chains(rs, routes, n);
 	for (size_t i = 0; i < n; i++) {
 		const char *fault = fault_of(&routes[i]);

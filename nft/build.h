@@ -83,19 +83,30 @@ struct sl_nft_route {
 	enum sl_nft_refusal refusal;
 };
 
-/* Lists for the clients of all routes, asked before those of a route. */
 struct sl_nft_lists {
 	const struct sl_ip_set *allow; /* built, without globs; NULL: everybody */
 	const struct sl_ip_set *deny;  /* likewise; NULL: nobody. Wins over `allow` */
 };
 
+struct sl_nft_ports {
+	uint16_t from; /* 0: any */
+	uint16_t to;   /* inclusive */
+};
+
+/* What holds for all routes. */
+struct sl_nft_common {
+	struct sl_nft_lists lists; /* asked before those of a route */
+	/* from which masqueraded TCP leaves; other protocols leave from any */
+	struct sl_nft_ports masquerade;
+};
+
 /*
- * The sorted ruleset; `lists` NULL: none. -EINVAL with `why` where two routes want the same
+ * The sorted ruleset; `common` NULL: nothing. -EINVAL with `why` where two routes want the same
  * listener (both are named), or a route is none that the kernel could carry; -ENOMEM. What overlaps
  * of port ranges only the kernel tells.
  */
 SL_MUST_CHECK int sl_nft_build(const struct sl_nft_route *routes, size_t n,
-			       const struct sl_nft_lists *lists, struct sl_nft_ruleset **ret,
+			       const struct sl_nft_common *common, struct sl_nft_ruleset **ret,
 			       struct sl_str *why);
 
 /* Whether it has a target on 127.0.0.0/8, which needs net.ipv4.conf.all.route_localnet. */

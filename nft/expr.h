@@ -24,7 +24,7 @@ enum sl_nft_expr_kind {
 	SL_NFT_VERDICT,     /* code; name of the chain */
 	SL_NFT_VALUE,       /* dreg; data */
 	SL_NFT_NAT,         /* type, family, register of the address, of the port */
-	SL_NFT_MASQUERADE,  /* */
+	SL_NFT_MASQUERADE,  /* flags, registers of the first and the last port */
 	SL_NFT_FIB,         /* dreg, result, flags */
 	SL_NFT_REJECT,      /* type, code */
 	SL_NFT_LIMIT,       /* rate, unit (s), burst, type, flags */

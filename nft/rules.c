@@ -3,6 +3,7 @@
 
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_conntrack_common.h>
+#include <linux/netfilter/nf_nat.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
@@ -267,13 +268,52 @@ static void put_stray_chain(struct rule *r)
 	}
 }
 
-static void masquerade(struct rule *r)
+static void put_port(struct rule *r, uint32_t reg, uint16_t port)
 {
-	put(r, &(struct sl_nft_expr){ .kind = SL_NFT_MASQUERADE });
+	struct sl_nft_expr e = { .kind = SL_NFT_VALUE, .n_values = 1, .value = { reg } };
+	uint16_t wire = htons(port);
+
+	e.n_data = sizeof(wire);
+	memcpy(e.data, &wire, sizeof(wire));
+	put(r, &e);
+}
+
+/* `ports` NULL: any */
+static void masquerade(struct rule *r, const struct sl_nft_ports *ports)
+{
+	if (ports) {
+		is_protocol(r, IPPROTO_TCP); /* nft reads ports only behind it */
+		put_port(r, R(0), ports->from);
+		put_port(r, R(4), ports->to);
+		PUT(r, SL_NFT_MASQUERADE, "", NF_NAT_RANGE_PROTO_SPECIFIED, R(0), R(4));
+	} else {
+		PUT(r, SL_NFT_MASQUERADE, "", 0, SL_NFT_NO_REG, SL_NFT_NO_REG);
+	}
 	end_rule(r);
 }
 
-static void put_nat_chains(struct rule *r)
+/* Who is masqueraded. */
+static void put_masquerades(struct rule *r, const struct sl_nft_ports *ports)
+{
+	is_dnat(r);
+	has_mark_in(r, SL_NFT_MASQ);
+	masquerade(r, ports);
+	/* a client on 127.0.0.1 whose target is elsewhere */
+	is_dnat(r);
+	is_loopback4(r, true);
+	is_not_lo(r, NFT_META_OIFNAME);
+	masquerade(r, ports);
+	for (int is_ip6 = 0; is_ip6 <= 1; is_ip6++) {
+		is_dnat(r);
+		is_family(r, is_ip6);
+		load_address(r, is_ip6, true, R(0));
+		load_address(r, is_ip6, false, is_ip6 ? R(4) : R(1));
+		lookup(r, is_ip6 ? SL_NFT_HAIRPIN6 : SL_NFT_HAIRPIN4, 0, SL_NFT_NO_REG, 0);
+		masquerade(r, ports);
+	}
+}
+
+static void put_nat_chains(struct rule *r, const struct sl_nft_ports *ports)
 {
 	/* 5 before the standard priorities: the first decision about NAT is the one that holds */
 	begin_chain(r, "pre", "", "nat", NF_INET_PRE_ROUTING, -105);
@@ -282,22 +322,9 @@ static void put_nat_chains(struct rule *r)
 	verdict(r, NFT_JUMP, "dispatch");
 
 	begin_chain(r, "post", "", "nat", NF_INET_POST_ROUTING, 95);
-	is_dnat(r);
-	has_mark_in(r, SL_NFT_MASQ);
-	masquerade(r);
-	/* a client on 127.0.0.1 whose target is elsewhere */
-	is_dnat(r);
-	is_loopback4(r, true);
-	is_not_lo(r, NFT_META_OIFNAME);
-	masquerade(r);
-	for (int is_ip6 = 0; is_ip6 <= 1; is_ip6++) {
-		is_dnat(r);
-		is_family(r, is_ip6);
-		load_address(r, is_ip6, true, R(0));
-		load_address(r, is_ip6, false, is_ip6 ? R(4) : R(1));
-		lookup(r, is_ip6 ? SL_NFT_HAIRPIN6 : SL_NFT_HAIRPIN4, 0, SL_NFT_NO_REG, 0);
-		masquerade(r);
-	}
+	if (ports->from)
+		put_masquerades(r, ports); /* TCP: the rules behind are for the others */
+	put_masquerades(r, NULL);
 }
 
 static void refuse_listed(struct rule *r, enum sl_nft_form form, uint32_t mark, uint32_t flags,
@@ -383,14 +410,14 @@ static void put_routed_chain(struct rule *r, const struct sl_nft_lists *lists)
 	go_to(r, "refused");
 }
 
-void sl_nft_put_fixed_chains(struct sl_nft_ruleset *rs, const struct sl_nft_lists *lists)
+void sl_nft_put_fixed_chains(struct sl_nft_ruleset *rs, const struct sl_nft_common *common)
 {
 	struct rule r = { .rs = rs };
 
-	put_nat_chains(&r);
+	put_nat_chains(&r, &common->masquerade);
 	put_dispatch_chain(&r);
 	put_stray_chain(&r);
-	put_routed_chain(&r, lists);
+	put_routed_chain(&r, &common->lists);
 	put_refuse_chains(&r);
 	sl_str_done(&r.code);
 }

@@ -7,7 +7,7 @@
 #include "nft/ruleset.h"
 
 /* The chains every table has, whatever its routes: ARCHITECTURE.md says what each is for. */
-void sl_nft_put_fixed_chains(struct sl_nft_ruleset *rs, const struct sl_nft_lists *lists);
+void sl_nft_put_fixed_chains(struct sl_nft_ruleset *rs, const struct sl_nft_common *common);
 
 /*
  * Every packet of every flow of the host passes these, so they are there only while they have

@@ -77,6 +77,9 @@ others_gone() {
 }
 
 for name in listeners balance policy; do one $name "$(cat "$GOLDEN/$name.yaml")"; done
+export GLOBAL="  packet: { ports: 20000-39999 }"
+one ports "$(cat "$GOLDEN/ports.yaml")"
+unset GLOBAL
 # its targets with health checks are there
 for ip in 10.0.0.11 10.0.0.12; do ip -n "$LAB-p" addr add $ip/32 dev lo; done
 OUT=$LAB_DIR/web.out spawn proxy "$PEERS/peer_server" identify listen=10.0.0.11:80 listen=10.0.0.12:80 timeout=300 name=web

@@ -40,7 +40,7 @@ static void check_plan(struct sl_nat_plan *p)
 		at += route->n_targets;
 	}
 	assert(at == p->n_targets);
-	r = sl_nft_build(p->routes, p->n_routes, &p->lists, &rs, &why);
+	r = sl_nft_build(p->routes, p->n_routes, &p->common, &rs, &why);
 	assert(r == 0 || (r == -EINVAL && why.len > 0));
 }
 

@@ -16,7 +16,7 @@ struct test_routes {
 	struct sl_nft_listener *listeners; /* four for each route */
 	struct sl_nft_target *targets;     /* eight for each */
 	char (*names)[32];
-	struct sl_nft_lists lists; /* of all routes; none unless a test sets them */
+	struct sl_nft_common common; /* nothing unless a test sets it */
 };
 
 static inline void test_routes_init(struct test_routes *t, size_t max)
@@ -26,7 +26,7 @@ static inline void test_routes_init(struct test_routes *t, size_t max)
 	t->targets = calloc(max * 8, sizeof(*t->targets));
 	t->names = calloc(max, sizeof(*t->names));
 	t->n = 0;
-	t->lists = (struct sl_nft_lists){ 0 };
+	t->common = (struct sl_nft_common){ 0 };
 	assert(t->route && t->listeners && t->targets && t->names);
 }
 
@@ -91,7 +91,7 @@ static inline struct sl_nft_ruleset *test_build(const struct test_routes *t)
 {
 	_cleanup_(sl_str_done) struct sl_str why = { 0 };
 	struct sl_nft_ruleset *rs = NULL;
-	int r = sl_nft_build(t->route, t->n, &t->lists, &rs, &why);
+	int r = sl_nft_build(t->route, t->n, &t->common, &rs, &why);
 
 	if (r < 0)
 		fprintf(stderr, "%s\n", sl_str_text(&why));

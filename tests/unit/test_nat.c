@@ -45,17 +45,17 @@ int __wrap_sl_nft_encode_probe(uint32_t table_flags, uint32_t generation, uint32
 static unsigned n_builds;
 
 int __real_sl_nft_build(const struct sl_nft_route *routes, size_t n,
-			const struct sl_nft_lists *lists, struct sl_nft_ruleset **ret,
+			const struct sl_nft_common *common, struct sl_nft_ruleset **ret,
 			struct sl_str *why);
 int __wrap_sl_nft_build(const struct sl_nft_route *routes, size_t n,
-			const struct sl_nft_lists *lists, struct sl_nft_ruleset **ret,
+			const struct sl_nft_common *common, struct sl_nft_ruleset **ret,
 			struct sl_str *why);
 int __wrap_sl_nft_build(const struct sl_nft_route *routes, size_t n,
-			const struct sl_nft_lists *lists, struct sl_nft_ruleset **ret,
+			const struct sl_nft_common *common, struct sl_nft_ruleset **ret,
 			struct sl_str *why)
 {
 	n_builds++;
-	return __real_sl_nft_build(routes, n, lists, ret, why);
+	return __real_sl_nft_build(routes, n, common, ret, why);
 }
 
 static uint32_t ct_limit; /* 0: that of the kernel, which is the host's */

@@ -116,6 +116,7 @@ static void test_round_trip(void **state)
 	assert_string_equal(p->table, "mine");
 	assert_int_equal(p->mark_base, 77);
 	assert_true(p->keep_on_exit);
+	assert_int_equal(p->common.masquerade.from, 0);
 	assert_int_equal(p->n_routes, 3);
 	assert_int_equal(p->n_targets, 5);
 	assert_int_equal(p->n_devices, 2);
@@ -163,10 +164,10 @@ static void test_denied_addresses_are_in_it(void **state)
 	struct sl_nat_plan *p = plan_of(SAMPLE, &file);
 
 	(void)state;
-	assert_has(p->lists.deny, "203.0.113.9", true);
-	assert_has(p->lists.deny, "203.0.114.9", false);
-	assert_has(p->lists.deny, "10.8.1.1", false);
-	assert_null(p->lists.allow);
+	assert_has(p->common.lists.deny, "203.0.113.9", true);
+	assert_has(p->common.lists.deny, "203.0.114.9", false);
+	assert_has(p->common.lists.deny, "10.8.1.1", false);
+	assert_null(p->common.lists.allow);
 	for (size_t i = 0; i < p->n_routes; i++)
 		if (i != 1)
 			assert_has(p->routes[i].deny, "10.8.1.1", true);
@@ -323,7 +324,7 @@ static void check_sound(struct sl_nat_plan *p)
 		at += p->routes[i].n_targets;
 	}
 	assert_int_equal(at, p->n_targets);
-	r = sl_nft_build(p->routes, p->n_routes, &p->lists, &rs, &why);
+	r = sl_nft_build(p->routes, p->n_routes, &p->common, &rs, &why);
 	if (r < 0)
 		assert_true(r == -EINVAL && why.len > 0);
 	free(settled);
@@ -406,6 +407,37 @@ static void test_rates_and_refusals(void **state)
 	free(bytes);
 }
 
+/* Which ports masqueraded TCP leaves from: a whole range, or any. */
+static void test_ports(void **state)
+{
+	static const struct sl_nft_ports bad[] = { { 0, 1 }, { 0, 65535 }, { 2, 1 }, { 65535, 0 } };
+	static const struct sl_nft_ports good[] = { { 0, 0 }, { 1, 1 }, { 1024, 65535 } };
+	struct sl_nft_ports ports = { 1024, 39998 };
+	struct sl_nat_plan *p = NULL;
+	size_t n;
+	char *bytes =
+		bytes_of("version: 1\nglobal: { packet: { ports: 39999-60000 } }\nroutes:\n"
+			 "  - { name: a, match: { ports: 1 }, forward: \"192.0.2.3:9\" }\n"
+			 "  - { name: b, match: { ports: 2 }, forward: \"192.0.2.3:9\", engine: "
+			 "nftables }\n",
+			 &n);
+	char *at = memmem(bytes, n, &ports, sizeof(ports));
+
+	(void)state;
+	assert_non_null(at);
+	for (size_t i = 0; i < SL_ARRAY_LEN(bad); i++) {
+		memcpy(at, &bad[i], sizeof(bad[i]));
+		assert_int_equal(unpack_bytes(bytes, n, &p), -EBADMSG);
+	}
+	for (size_t i = 0; i < SL_ARRAY_LEN(good); i++) {
+		memcpy(at, &good[i], sizeof(good[i]));
+		assert_int_equal(unpack_bytes(bytes, n, &p), 0);
+		assert_memory_equal(&p->common.masquerade, &good[i], sizeof(good[i]));
+		sl_nat_plan_free(p);
+	}
+	free(bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -421,6 +453,7 @@ int main(void)
 		cmocka_unit_test(test_every_byte),
 		cmocka_unit_test(test_names_are_unique),
 		cmocka_unit_test(test_rates_and_refusals),
+		cmocka_unit_test(test_ports),
 	};
 
 	return cmocka_run_group_tests_name("nat_plan", tests, NULL, NULL);

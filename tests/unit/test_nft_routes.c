@@ -66,7 +66,7 @@ static struct made make(const char *text, const struct sl_ip_set *deny_file, con
 	for (size_t i = 0; i < m.routes.n; i++)
 		m.routes.item[i].mark = (uint32_t)i + 1;
 	settle(&m, down);
-	if (sl_nft_build(m.routes.item, m.routes.n, &m.routes.lists, &m.rs, &why) < 0)
+	if (sl_nft_build(m.routes.item, m.routes.n, &m.routes.common, &m.rs, &why) < 0)
 		fail_msg("%s", sl_str_text(&why));
 	return m;
 }
@@ -344,7 +344,7 @@ static void lists_and_limits(void **state)
 	assert_has(r->deny, "10.2.0.1", false);
 	assert_int_equal(r->max_connections, 7);
 	assert_null(m.routes.denied); /* the configuration's own */
-	assert_null(m.routes.lists.allow);
+	assert_null(m.routes.common.lists.allow);
 	assert_null(sl_nft_find_set(m.rs, "allow4"));
 	assert_int_equal(set_size(&m, "allow4_1"), 2);
 	assert_int_equal(set_size(&m, "deny4_1"), 2);
@@ -371,12 +371,12 @@ static void global_lists_hold(void **state)
 	const struct sl_nft_route *r = m.routes.item;
 
 	(void)state;
-	assert_has(m.routes.lists.deny, "10.9.1.1", true);
-	assert_has(m.routes.lists.deny, "192.0.2.5", true);
-	assert_has(m.routes.lists.deny, "192.0.2.10", false);
-	assert_has(m.routes.lists.deny, "10.8.0.1", false);
-	assert_has(m.routes.lists.allow, "10.2.0.1", true);
-	assert_has(m.routes.lists.allow, "11.0.0.1", false);
+	assert_has(m.routes.common.lists.deny, "10.9.1.1", true);
+	assert_has(m.routes.common.lists.deny, "192.0.2.5", true);
+	assert_has(m.routes.common.lists.deny, "192.0.2.10", false);
+	assert_has(m.routes.common.lists.deny, "10.8.0.1", false);
+	assert_has(m.routes.common.lists.allow, "10.2.0.1", true);
+	assert_has(m.routes.common.lists.allow, "11.0.0.1", false);
 	assert_has(r[0].deny, "10.8.0.1", true);
 	assert_has(r[1].deny, "10.8.0.1", true);
 	assert_null(r[0].allow);
@@ -395,6 +395,45 @@ static void global_lists_hold(void **state)
 	/* asked before anything of the route is */
 	assert_int_equal(sl_nft_find_chain(m.rs, "routed")->n,
 			 sl_nft_find_chain(plain.rs, "routed")->n + 4);
+}
+
+/* TCP leaves beside the ports of the packet engine, if that may carry anything. */
+static void masquerading_leaves_the_packet_engine_its_ports(void **state)
+{
+	static const struct {
+		const char *global;
+		const char *other; /* more of the other route */
+		uint16_t from;
+		uint16_t to;
+	} rows[] = {
+		{ "", ", engine: relay", 0, 0 },
+		{ "", ", engine: sockmap", 0, 0 },
+		{ "", ", enabled: false", 0, 0 },
+		{ "packet: { hook: off }", "", 0, 0 },
+		{ "", "", 1024, 39999 },
+		{ "", ", engine: packet", 1024, 39999 },
+		{ "packet: { ports: 1024-20000 }", "", 20001, 65535 },
+		{ "packet: { ports: 2000-20000 }", "", 20001, 65535 },
+		{ "packet: { ports: 40000-65535 }", "", 1024, 39999 },
+		{ "packet: { ports: 1025-65535 }", "", 1024, 1024 },
+		{ "packet: { ports: 1024-65534 }", "", 65535, 65535 },
+		{ "packet: { ports: 1024-65535 }", "", 0, 0 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < SL_ARRAY_LEN(rows); i++) {
+		char text[512];
+
+		(void)snprintf(text, sizeof(text),
+			       "version: 1\nglobal: { %s }\nroutes:\n" ROUTE(
+				       "a", "80", "10.0.0.5:80", ", engine: nftables")
+				       ROUTE("b", "81", "10.0.0.5:80", "%s"),
+			       rows[i].global, rows[i].other);
+		_cleanup_(made_done) struct made m = make(text, NULL, NULL);
+		assert_int_equal(m.routes.common.masquerade.from, rows[i].from);
+		assert_int_equal(m.routes.common.masquerade.to, rows[i].to);
+		assert_int_equal(sl_nft_find_chain(m.rs, "post")->n, rows[i].from ? 8 : 4);
+	}
 }
 
 static void a_file_with_patterns_is_refused(void **state)
@@ -474,6 +513,7 @@ int main(void)
 		cmocka_unit_test(drained_targets_get_nothing),
 		cmocka_unit_test(lists_and_limits),
 		cmocka_unit_test(global_lists_hold),
+		cmocka_unit_test(masquerading_leaves_the_packet_engine_its_ports),
 		cmocka_unit_test(a_file_with_patterns_is_refused),
 		cmocka_unit_test(local_targets),
 		cmocka_unit_test(memory_may_run_out),

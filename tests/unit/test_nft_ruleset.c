@@ -689,6 +689,44 @@ static void differences_lead_there(void **state)
 	assert_true(n_ops > 400);
 }
 
+/* With ports those of TCP come first, and no range is the same as another, or as none. */
+static void masquerading_is_from_ports(void **state)
+{
+	static const struct sl_nft_ports ranges[] = {
+		{ 0, 0 }, { 1024, 39999 }, { 1024, 39998 }, { 1025, 39999 }
+	};
+	struct sl_nft_ruleset *rs[SL_ARRAY_LEN(ranges)];
+	struct test_routes t;
+
+	(void)state;
+	test_routes_init(&t, 1);
+	test_route(&t, "a")->masquerade = true;
+	for (size_t i = 0; i < SL_ARRAY_LEN(ranges); i++) {
+		uint64_t handle = 0;
+
+		t.common.masquerade = ranges[i];
+		rs[i] = test_build(&t);
+		give_handles(rs[i], &handle);
+		assert_int_equal(sl_nft_find_chain(rs[i], "post")->n, i ? 8 : 4);
+	}
+	for (size_t i = 1; i < SL_ARRAY_LEN(ranges); i++) {
+		const struct sl_nft_chain *plain = sl_nft_find_chain(rs[0], "post");
+		const struct sl_nft_chain *post = sl_nft_find_chain(rs[i], "post");
+		struct sl_nft_ops ops = { 0 };
+
+		/* what is for the others is what is for all without ports */
+		for (size_t k = 0; k < 4; k++)
+			assert_true(sl_nft_rule_is_same(rs[i], &post->rules[4 + k], rs[0],
+							&plain->rules[k]));
+		assert_int_equal(sl_nft_diff(rs[i - 1], rs[i], &ops), 0);
+		assert_int_equal(ops.n, i == 1 ? 4 : 8);
+		sl_nft_ops_done(&ops);
+	}
+	for (size_t i = 0; i < SL_ARRAY_LEN(ranges); i++)
+		sl_nft_ruleset_free(rs[i]);
+	test_routes_done(&t);
+}
+
 /* What one route says about a target of several is not the business of the others. */
 static void a_shared_target_stays_when_one_goes(void **state)
 {
@@ -959,6 +997,7 @@ int main(void)
 		cmocka_unit_test(source_hash_moves_nobody_else),
 		cmocka_unit_test(code_is_read_as_it_was_written),
 		cmocka_unit_test(differences_lead_there),
+		cmocka_unit_test(masquerading_is_from_ports),
 		cmocka_unit_test(a_shared_target_stays_when_one_goes),
 		cmocka_unit_test(intervals_come_and_go_as_a_whole),
 		cmocka_unit_test(rules_around_a_change_stay),

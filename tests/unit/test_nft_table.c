@@ -177,7 +177,8 @@ static void every_kind(struct test_routes *t)
 	struct sl_nft_route *r;
 
 	test_routes_init(t, 16);
-	t->lists = (struct sl_nft_lists){ .allow = &list, .deny = &list };
+	t->common.lists = (struct sl_nft_lists){ .allow = &list, .deny = &list };
+	t->common.masquerade = (struct sl_nft_ports){ 1024, 39999 };
 	r = test_route(t, "web");
 	test_listen(r, NULL, 80, 80);
 	test_target(r, "10.0.0.5", 8080, 1);

@@ -64,7 +64,7 @@ static int build(struct sl_nat *n, enum sl_nft_state state, struct sl_nft_rulese
 	settle(n);
 	for (size_t i = 0; i < n->routes.n; i++)
 		fill_route(n, &n->routes.item[i], state, &routes[i]);
-	r = sl_nft_build(routes, n->routes.n, &n->plan->lists, &rs, why);
+	r = sl_nft_build(routes, n->routes.n, &n->plan->common, &rs, why);
 	if (r == 0 && n->offload.n)
 		r = sl_nft_put_offload(rs, routes, n->routes.n, n->offload.device, n->offload.n);
 	if (r == 0)

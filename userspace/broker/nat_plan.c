@@ -9,7 +9,7 @@
 #include "broker/nft_routes.h"
 #include "core/ip_set.h"
 
-#define MAGIC UINT64_C(0x3274616e00006c73)
+#define MAGIC UINT64_C(0x3374616e00006c73)
 #define PLAN_MAX (1u << 30)
 #define NAME_SIZE 72
 #define TARGET_NAME_SIZE 160
@@ -30,6 +30,7 @@ struct packed {
 	uint32_t n_devices;
 	uint32_t allow; /* for all routes; index of the set plus 1; 0: none */
 	uint32_t deny;
+	struct sl_nft_ports masquerade;
 	char table[SL_NAT_TABLE];
 };
 
@@ -193,8 +194,8 @@ static int collect_sets(struct packer *p)
 	p->sets = calloc(2 * r->n + 2, sizeof(*p->sets));
 	if (!p->sets)
 		return -ENOMEM;
-	p->head.allow = index_of(p, r->lists.allow);
-	p->head.deny = index_of(p, r->lists.deny);
+	p->head.allow = index_of(p, r->common.lists.allow);
+	p->head.deny = index_of(p, r->common.lists.deny);
 	for (size_t i = 0; i < r->n; i++) {
 		(void)index_of(p, r->item[i].allow);
 		(void)index_of(p, r->item[i].deny);
@@ -313,6 +314,7 @@ int sl_nat_plan_pack(const struct sl_conf *conf, const struct sl_ip_set *deny_fi
 		.n_listeners = (uint32_t)routes.n_listeners,
 		.n_targets = (uint32_t)routes.n_targets,
 		.n_devices = (uint32_t)conf->global.nftables.n_flow_offload,
+		.masquerade = routes.common.masquerade,
 	};
 	r = copy_text(conf->global.nft_table, p.head.table, sizeof(p.head.table));
 	if (r == 0)
@@ -336,11 +338,18 @@ static bool is_text(const char *text, size_t size)
 	return text[0] && memchr(text, '\0', size);
 }
 
+/* A whole range, or none. */
+static bool is_ports(const struct sl_nft_ports *p)
+{
+	return p->from <= p->to && (p->from > 0 || p->to == 0);
+}
+
 static bool is_head(const struct packed *h)
 {
 	return h->magic == MAGIC && h->keep_on_exit <= 1 && h->is_draining <= 1 &&
 	       h->mark_base <= SL_MARK_BASE_MAX && h->allow <= h->n_sets && h->deny <= h->n_sets &&
-	       is_text(h->table, sizeof(h->table)) && !strchr(h->table, '/');
+	       is_ports(&h->masquerade) && is_text(h->table, sizeof(h->table)) &&
+	       !strchr(h->table, '/');
 }
 
 static bool is_rate(const struct sl_nft_rate *r)
@@ -533,8 +542,9 @@ static int unpack(const struct packed *h, struct sl_nat_plan *p)
 	p->mark_base = h->mark_base;
 	p->keep_on_exit = h->keep_on_exit;
 	p->is_draining = h->is_draining;
-	p->lists.allow = set_of(store, h->allow);
-	p->lists.deny = set_of(store, h->deny);
+	p->common.masquerade = h->masquerade;
+	p->common.lists.allow = set_of(store, h->allow);
+	p->common.lists.deny = set_of(store, h->deny);
 	if (!take_sets(h, &a, store->sets) || !take_targets(h, &a, p, store->targets) ||
 	    !take_routes(h, &a, p))
 		return -EBADMSG;

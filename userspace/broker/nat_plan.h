@@ -23,7 +23,7 @@ struct sl_nat_plan {
 	bool is_draining;            /* the end of the daemon: none of the routes takes new flows */
 	struct sl_nft_route *routes; /* marks are 0; all they point to is the plan's */
 	size_t n_routes;
-	struct sl_nft_lists lists; /* for the clients of all routes */
+	struct sl_nft_common common;
 	/* by target, in the order of the routes: asked only when, in its family, no other is left
 	 */
 	bool *is_backup;

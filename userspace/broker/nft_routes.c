@@ -7,6 +7,9 @@
 
 #include "conf/ip_list.h"
 
+/* Those below are not for source ports: packet.ports cannot begin there, either. */
+#define SOURCE_PORTS 1024u
+
 struct maker {
 	const struct sl_conf *conf;
 	struct sl_nft_routes *out;
@@ -160,7 +163,7 @@ static int make_deny(const struct sl_ip_set *conf, const struct sl_ip_set *file,
 	int r;
 
 	if (!conf || !file) {
-		out->lists.deny = conf ? conf : file;
+		out->common.lists.deny = conf ? conf : file;
 		return 0;
 	}
 	out->denied = calloc(1, sizeof(*out->denied));
@@ -174,7 +177,7 @@ static int make_deny(const struct sl_ip_set *conf, const struct sl_ip_set *file,
 	append(out->denied, conf);
 	append(out->denied, file);
 	sl_ip_set_build(out->denied, NULL);
-	out->lists.deny = out->denied;
+	out->common.lists.deny = out->denied;
 	return 0;
 }
 
@@ -251,6 +254,33 @@ static int make_room(struct maker *m)
 											 : -ENOMEM;
 }
 
+/* The larger part of the source ports beside `from`..`to`; any, where those are all. */
+static struct sl_nft_ports ports_beside(uint16_t from, uint16_t to)
+{
+	unsigned n_below = (unsigned)from - SOURCE_PORTS;
+	unsigned n_above = UINT16_MAX - (unsigned)to;
+
+	if (n_below == 0 && n_above == 0)
+		return (struct sl_nft_ports){ 0 };
+	if (n_below < n_above)
+		return (struct sl_nft_ports){ (uint16_t)(to + 1), UINT16_MAX };
+	return (struct sl_nft_ports){ SOURCE_PORTS, (uint16_t)(from - 1) };
+}
+
+/*
+ * What the packet engine carries passes conntrack by, so that NAT would give the source port of one
+ * of its flows to another connection to the same target.
+ */
+static struct sl_nft_ports masquerade_ports(const struct sl_conf *conf)
+{
+	const struct sl_conf_global *g = &conf->global;
+
+	for (size_t i = 0; i < conf->n_routes; i++)
+		if (conf->routes[i].enabled && sl_conf_may_packet(g, &conf->routes[i]))
+			return ports_beside(g->packet.port_from, g->packet.port_to);
+	return (struct sl_nft_ports){ 0 };
+}
+
 int sl_nft_routes_make(const struct sl_conf *conf, const struct sl_ip_set *deny_file,
 		       struct sl_nft_routes *ret, struct sl_str *why)
 {
@@ -269,7 +299,8 @@ int sl_nft_routes_make(const struct sl_conf *conf, const struct sl_ip_set *deny_
 				 "addresses, like 10.?.?.1, which 'engine: nftables' needs");
 		return -EINVAL;
 	}
-	out.lists.allow = unless_empty(&all->allow);
+	out.common.lists.allow = unless_empty(&all->allow);
+	out.common.masquerade = masquerade_ports(conf);
 	if (out.n)
 		r = make_deny(unless_empty(&all->deny), unless_empty(deny_file), &out);
 	if (r < 0)

@@ -20,8 +20,8 @@ struct sl_nft_routes {
 	struct sl_nft_target *targets; /* in the order of the routes */
 	bool *is_backup;               /* of each */
 	size_t n_targets;
-	struct sl_nft_lists lists;
-	/* owned: where `lists` needs more than one list has; NULL: it does not */
+	struct sl_nft_common common;
+	/* owned: where `common.lists` needs more than one list has; NULL: it does not */
 	struct sl_ip_set *denied;
 };
 void sl_nft_routes_done(struct sl_nft_routes *r);
