@@ -415,8 +415,10 @@ static void masquerading_leaves_the_packet_engine_its_ports(void **state)
 		{ "packet: { ports: 1024-20000 }", "", 20001, 65535 },
 		{ "packet: { ports: 2000-20000 }", "", 20001, 65535 },
 		{ "packet: { ports: 40000-65535 }", "", 1024, 39999 },
-		{ "packet: { ports: 1025-65535 }", "", 1024, 1024 },
-		{ "packet: { ports: 1024-65534 }", "", 65535, 65535 },
+		{ "packet: { ports: 2048-65535 }", "", 1024, 2047 },
+		{ "packet: { ports: 2047-65535 }", "", 0, 0 },
+		{ "packet: { ports: 1024-64511 }", "", 64512, 65535 },
+		{ "packet: { ports: 1024-64512 }", "", 0, 0 },
 		{ "packet: { ports: 1024-65535 }", "", 0, 0 },
 	};
 

@@ -9,6 +9,8 @@
 
 /* Those below are not for source ports: packet.ports cannot begin there, either. */
 #define SOURCE_PORTS 1024u
+/* With fewer a target would soon lack ports, which is worse than a clash now and then. */
+#define TOO_FEW_PORTS 1024u
 
 struct maker {
 	const struct sl_conf *conf;
@@ -254,13 +256,13 @@ static int make_room(struct maker *m)
 											 : -ENOMEM;
 }
 
-/* The larger part of the source ports beside `from`..`to`; any, where those are all. */
+/* The larger part of the source ports beside `from`..`to`; any, where those are nearly all. */
 static struct sl_nft_ports ports_beside(uint16_t from, uint16_t to)
 {
 	unsigned n_below = (unsigned)from - SOURCE_PORTS;
 	unsigned n_above = UINT16_MAX - (unsigned)to;
 
-	if (n_below == 0 && n_above == 0)
+	if (n_below < TOO_FEW_PORTS && n_above < TOO_FEW_PORTS)
 		return (struct sl_nft_ports){ 0 };
 	if (n_below < n_above)
 		return (struct sl_nft_ports){ (uint16_t)(to + 1), UINT16_MAX };
